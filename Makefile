@@ -1,0 +1,44 @@
+# make demo   builds the default model for a board, from nothing
+# make test   lint, then every test (the slow ones too)
+# Both make the environment first (.venv); nothing else is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BOARD ?= ultra96
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint bench data
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,hls4ml,finn,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps finn-plus
+	touch $@
+
+demo: setup
+	$(BIN)/qhw build --board $(BOARD)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Fashion-MNIST comes from Debian's package; where it cannot be installed its tests are skipped and listed.
+data:
+	@if [ ! -d /usr/share/datasets/fashion-mnist ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get install -y -q dataset-fashion-mnist >/dev/null 2>&1 || \
+		{ apt-get update -q >/dev/null 2>&1 && apt-get install -y -q dataset-fashion-mnist >/dev/null 2>&1; } || \
+		echo "dataset-fashion-mnist could not be installed: its tests will be skipped" >&2; \
+	fi
+
+test: setup lint data
+	$(BIN)/python -m pytest --nbmake tests notebooks
+
+bench: setup data
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,5 @@
+"""``python -m qhw`` is ``qhw``."""
+
+from qhw.cli import main
+
+main()

@@ -1,0 +1,390 @@
+"""What the commands do, from Python; results are small typed objects that a notebook shows as tables."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.arrays import load_mantissas, save_arrays
+from qhw.boards import RESOURCES, load_board
+from qhw.errors import InputError
+from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
+from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.run import BuildResult
+from qhw.pipeline.run import build as run_build
+from qhw.report.tables import Shown, Table
+from qhw.sim.compare import Comparison, compare, describe
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+    from qhw.cost import Estimate
+    from qhw.data import Dataset
+    from qhw.formats.modes import IntArray
+    from qhw.pipeline.stages import Observer
+    from qhw.quant_config import QuantConfig
+    from qhw.tracing import Example
+    from qhw.train import TrainConfig
+
+__all__ = [
+    "BuildResult",
+    "CostResult",
+    "DiffResult",
+    "SimulationResult",
+    "build",
+    "convert",
+    "cost",
+    "diff",
+    "simulate",
+]
+
+
+def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.GraphModule:
+    """A plain module as a quantised one, ready to train; see :func:`qhw.convert.convert`."""
+    from qhw.convert import convert as run_convert
+
+    return run_convert(model, config, example)
+
+
+def build(
+    model: str | Path | nn.Module = "digits-cnn",
+    *,
+    board: str | Path,
+    flow: str = "hls4ml",
+    data: str | Path | Dataset | None = None,
+    weights: str | None = None,
+    activations: str | None = None,
+    quant: QuantConfig | Mapping[str, Any] | None = None,
+    training: TrainConfig | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    io_type: str | None = None,
+    clock_mhz: float | None = None,
+    seed: int = 0,
+    vectors: int | None = None,
+    synth: bool = False,
+    observer: Observer | None = None,
+) -> BuildResult:
+    """Build a model for a board: what ``qhw build`` does.
+
+    Args:
+        model: a built-in model's name, a QONNX file, ``file.py:function``, or a module: a plain one is
+            trained and quantised, one that :func:`convert` (or Brevitas) made is exported as it is.
+        board: a board's name, or the path of a TOML file.
+        data: a data set's name or path, or a :class:`qhw.data.Dataset`.
+        weights, activations: formats, in place of those in ``quant``.
+        quant: formats of everything, by layer where wanted.
+        training: in place of the model's own recipe.
+        out: the build folder.
+        vectors: samples that go through the C-simulation.
+        observer: is told how the build goes on.
+
+    Raises:
+        InputError, UnsupportedError, ToolMissingError: something given cannot be used.
+        CheckFailedError: codes differ, or no folding fits the board.
+
+    Example::
+
+        result = qhw.build("digits-cnn", board="ultra96", out="digits")
+        result.manifest["accuracy"]
+    """
+    is_module = not isinstance(model, str | os.PathLike)
+    is_dataset = data is not None and not isinstance(data, str | os.PathLike)
+    options = BuildOptions(
+        model=type(model).__name__ if is_module else str(model),
+        board=str(board),
+        flow=flow,
+        data=None if data is None else data.name if is_dataset else str(data),  # type: ignore[union-attr]
+        weights=weights,
+        activations=activations,
+        quant=_settings(quant),
+        training=_settings(training),
+        out=None if out is None else Path(out),
+        io_type=io_type,
+        clock_mhz=clock_mhz,
+        seed=seed,
+        vectors=vectors,
+        synth=synth,
+    )
+    return run_build(
+        options,
+        model=model if is_module else None,
+        data=data if is_dataset else None,  # type: ignore[arg-type]
+        observer=observer,
+    )
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """A settings object or mapping as a plain mapping, fit for JSON."""
+    from qhw.quant_config import QuantConfig
+
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    return given.to_mapping() if isinstance(given, QuantConfig) else asdict(given)
+
+
+@dataclass(frozen=True, repr=False)
+class SimulationResult(Shown):
+    """What a model answered.
+
+    Args:
+        target: what ran.
+        mantissas: every tensor that was kept, integers (N, *shape), by name.
+        values: the outputs as real numbers, float64, by name.
+        samples: how many inputs went in.
+        seconds: the run, once it was planned and compiled.
+        accuracy: top-1 where labels were known.
+    """
+
+    target: str
+    mantissas: Mapping[str, IntArray]
+    values: Mapping[str, NDArray[np.float64]]
+    samples: int
+    seconds: float
+    accuracy: float | None = None
+
+    def predictions(self) -> NDArray[np.int64]:
+        """The index of the largest value of the first output, per sample."""
+        first = next(iter(self.values.values()))
+        return np.asarray(first.reshape(len(first), -1).argmax(axis=1))
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures and predictions as JSON values."""
+        return {
+            "target": self.target,
+            "samples": self.samples,
+            "seconds": round(self.seconds, 4),
+            "accuracy": self.accuracy,
+            "outputs": {name: list(value.shape[1:]) for name, value in self.values.items()},
+            "predictions": self.predictions().tolist(),
+        }
+
+    def tables(self) -> list[Table]:
+        """The figures of the run."""
+        rate = self.samples / self.seconds if self.seconds else 0.0
+        accuracy = () if self.accuracy is None else (("accuracy (top-1)", f"{self.accuracy:.2%}"),)
+        rows = (("samples", f"{self.samples:,}"), *accuracy, ("samples per second", f"{rate:,.0f}"))
+        return [Table(f"Simulation of {self.target}", ("", ""), rows)]
+
+
+def simulate(
+    model: str | Path,
+    *,
+    data: str | Dataset | None = None,
+    inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Path | None = None,
+    samples: int | None = None,
+    backend: str | None = None,
+    save_trace: str | Path | None = None,
+) -> SimulationResult:
+    """Run a model exactly: what ``qhw simulate`` does.
+
+    Args:
+        model: a QONNX file or a build folder.
+        data: a data set, whose test split goes in, or
+        inputs: an array (N, ...), one per input name, or a .npy file; without either: random samples.
+        samples: only the first so many.
+        backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
+        save_trace: where every layer's mantissas are saved (.npz), for :func:`diff`.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    from qhw.graph.encode import decode_output, encode_inputs
+
+    target = find_target(model, backend)
+    graph = target.graph
+    arrays, labels = choose_inputs(graph, data=data, inputs=inputs, samples=samples)
+    encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
+    keep = "all" if save_trace else "outputs"
+    # The first run is not timed: it plans and compiles, and checks the library on each new batch shape.
+    warm = None if target.backend == "exact" else 1
+    target.run({name: array[:warm] for name, array in arrays.items()}, keep)
+    start = time.perf_counter()
+    execution = target.run(arrays, keep)
+    seconds = time.perf_counter() - start
+    values = {name: decode_output(graph, name, execution[name]) for name in graph.outputs}
+    if save_trace is not None:
+        save_arrays(Path(save_trace), execution)
+    count = len(next(iter(arrays.values())))
+    result = SimulationResult(target.name, execution, values, count, seconds)
+    return result if labels is None else replace(result, accuracy=_accuracy(result, labels))
+
+
+def _accuracy(result: SimulationResult, labels: NDArray[np.int64]) -> float:
+    return float(np.mean(result.predictions() == labels))
+
+
+@dataclass(frozen=True, repr=False)
+class CostResult(Shown):
+    """An estimate, per layer and in all; nothing of it was measured."""
+
+    estimate: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Totals, utilisation, latency and layers as JSON values."""
+        e = self.estimate
+        return {
+            "board": e.board.name,
+            "cost_model": e.label,
+            "io_type": e.io_type,
+            "resources": e.totals,
+            "utilisation": {
+                name: round(e.totals[name] / e.board.resources[name], 4) for name in self._present
+            },
+            "latency": {
+                "cycles": e.latency_cycles,
+                "initiation_interval": e.initiation_interval,
+                "clock_mhz": e.clock_mhz,
+                "throughput_fps": round(e.throughput_fps, 2),
+            },
+            "layers": [asdict(layer) for layer in e.layers],
+        }
+
+    @property
+    def _present(self) -> list[str]:
+        board = self.estimate.board.resources
+        return [name for name in RESOURCES if name in self.estimate.totals and board[name]]
+
+    def tables(self) -> list[Table]:
+        """A row per layer, and the totals against the board."""
+        e = self.estimate
+        columns = ("layer", "operation", "reuse", "LUT", "FF", "DSP", "BRAM18", "cycles", "interval")
+        rows = tuple(
+            (x.node, x.op, x.reuse_factor, x.lut, x.ff, x.dsp, x.bram18, x.cycles, x.initiation_interval)
+            for x in e.layers
+        )
+        used = tuple(
+            (name.upper(), e.totals[name], e.board.resources[name], f"{e.utilisation[name]:.1%}")
+            for name in self._present
+        )
+        note = (
+            f"{e.latency_cycles:,} cycles at {e.clock_mhz:g} MHz = {e.latency_us:,.1f} µs; "
+            f"{e.throughput_fps:,.0f} inferences/s; cost model: {e.label}"
+        )
+        layers = Table(f"Cost per layer, {e.io_type}", columns, rows)
+        return [layers, Table(f"On {e.board.title}", ("", "estimated", "board", "used"), used, note)]
+
+
+def cost(
+    model: str | Path,
+    *,
+    board: str | Path | None = None,
+    flow: str = "hls4ml",
+    io_type: str | None = None,
+    clock_mhz: float | None = None,
+) -> CostResult:
+    """What a model would take of a board, at the fastest folding that fits: what ``qhw cost`` does.
+
+    Args:
+        model: a QONNX file or a build folder.
+        board: a board's name or TOML file; None: the one that the build folder was built for.
+
+    Raises:
+        InputError, UnsupportedError: something given cannot be used.
+        CheckFailedError: no folding fits the board.
+    """
+    from qhw.flows.base import load_flow
+    from qhw.pipeline.build_stages import estimate_for
+    from qhw.pipeline.manifest import read
+
+    target = find_target(model)
+    if board is None and not target.path.is_dir():
+        raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
+    chosen = load_board(board if board is not None else read(target.path)["inputs"]["board"]["given"])
+    if clock_mhz is not None:
+        chosen = replace(chosen, clock_mhz=clock_mhz)
+    options = {} if io_type is None else {"io_type": io_type}
+    return CostResult(estimate_for(target.graph, chosen, load_flow(flow, **options)))
+
+
+@dataclass(frozen=True, repr=False)
+class DiffResult(Shown):
+    """Two executions, tensor by tensor, in the order of the graph."""
+
+    comparison: Comparison
+
+    @property
+    def equal(self) -> bool:
+        """Whether no code differs."""
+        return self.comparison.mismatches == 0
+
+    @property
+    def first_difference(self) -> str:
+        """The first differing layer, element and both values; empty where all are equal."""
+        c = self.comparison
+        return "" if c.first is None else describe(c.first, c.left, c.right)
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        return {
+            "a": self.comparison.left,
+            "b": self.comparison.right,
+            "equal": self.equal,
+            "first_difference": self.first_difference or None,
+            "layers": [asdict(layer) for layer in self.comparison.layers],
+        }
+
+    def tables(self) -> list[Table]:
+        """A row per tensor."""
+        c = self.comparison
+        rows = tuple((x.layer, x.op, x.codes, x.distinct, x.mismatches) for x in c.layers)
+        note = f"First difference: {self.first_difference}" if self.first_difference else "No code differs."
+        columns = ("layer", "operation", "codes", "distinct", "differ")
+        return [Table(f"{c.left} | {c.right}", columns, rows, note)]
+
+
+def diff(
+    first: str | Path,
+    second: str | Path,
+    *,
+    data: str | Dataset | None = None,
+    inputs: NDArray[Any] | str | Path | None = None,
+    samples: int | None = None,
+) -> DiffResult:
+    """Where two executions part, layer by layer: what ``qhw diff`` does.
+
+    Args:
+        first, second: ``file.onnx`` (its exact graph), ``file.onnx@qonnx``, a build folder (its project's
+            C-simulation), any of them with ``@exact``, ``@interpreter``, ``@qonnx`` or ``@csim``, or a
+            trace that :func:`simulate` saved (.npz); one of the two has to be a model.
+        data, inputs, samples: what goes in, as for :func:`simulate`. Beside a trace, the inputs in it.
+
+    Raises:
+        InputError: something given cannot be used, or the two have no tensor in common.
+    """
+    sides = [_side(given) for given in (first, second)]
+    models = [side for side in sides if isinstance(side, Target)]
+    if not models:
+        raise InputError(
+            "Both sides are traces: nothing tells the layers' order", hint="give the model on one side"
+        )
+    graph = models[0].graph
+    trace = next((side for side in sides if not isinstance(side, Target)), None)
+    if trace is None:
+        arrays, _ = choose_inputs(graph, data=data, inputs=inputs, samples=samples)
+    elif data is not None or inputs is not None:
+        raise InputError("A trace has its own inputs", hint="leave out --data and --input")
+    else:
+        arrays = {name: x[:samples] for name, x in inputs_of_trace(graph, trace).items()}
+    left, right = (
+        side.run(arrays) if isinstance(side, Target) else {name: x[:samples] for name, x in side.items()}
+        for side in sides
+    )
+    names = _side_name(sides[0], first), _side_name(sides[1], second)
+    return DiffResult(compare(graph, left, right, names=names, right_graph=models[-1].graph))
+
+
+def _side(given: str | Path) -> Target | dict[str, IntArray]:
+    if str(given).endswith(".npz"):
+        return load_mantissas(Path(given))
+    return find_target(given, "csim" if Path(given).is_dir() else None)
+
+
+def _side_name(side: Target | Mapping[str, IntArray], given: str | Path) -> str:
+    return side.name if isinstance(side, Target) else str(given)

@@ -1,0 +1,319 @@
+"""The command line: one command per verb. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from qhw.errors import QhwError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from qhw.report.tables import Table
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
+
+app = typer.Typer(
+    name="qhw",
+    help="From a PyTorch model to bit-exact hardware, with the precision chosen by what the hardware costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="digits, mnist, fashion-mnist, a folder of idx files, or an .npz file."),
+]
+Flow = Annotated[str | None, typer.Option("--flow", help="What is generated: hls4ml.")]
+IoType = Annotated[
+    str | None,
+    typer.Option(
+        "--io-type", help="io_stream or io_parallel (default: io_stream where there are convolutions)."
+    ),
+]
+Clock = Annotated[float | None, typer.Option("--clock-mhz", help="Instead of the board's usual clock.")]
+Board = Annotated[
+    str | None,
+    typer.Option("--board", "-b", help="A board's name ('qhw boards' lists them), or a TOML file."),
+]
+Input = Annotated[Path | None, typer.Option("--input", help="A .npy file with a batch of inputs, (N, ...).")]
+Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take only the first so many samples.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that come before or after any command (``main`` takes them out of the arguments)."""
+
+
+@app.command()
+def build(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A built-in model, a QONNX file, or file.py:function.  [default: digits-cnn]"),
+    ] = None,
+    board: Board = None,
+    flow: Flow = None,
+    data: Data = None,
+    number_format: Annotated[
+        str | None, typer.Option("--format", help="Of weights and activations, e.g. 'fixed<8>'.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="Format of the weights.")] = None,
+    activations: Annotated[
+        str | None, typer.Option("--activations", help="Format of the activations.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Build folder.  [default: qhw-build/MODEL-BOARD-FLOW]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file with any of these options.")
+    ] = None,
+    io_type: IoType = None,
+    clock_mhz: Clock = None,
+    float_epochs: Annotated[
+        int | None, typer.Option("--float-epochs", min=0, help="Epochs before quantisation.")
+    ] = None,
+    quantised_epochs: Annotated[
+        int | None, typer.Option("--quantised-epochs", min=0, help="Epochs with it.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of weights and training.  [default: 0]")
+    ] = None,
+    vectors: Annotated[
+        int | None,
+        typer.Option(
+            "--vectors", min=1, help="Samples that go through the C-simulation (default: by its speed)."
+        ),
+    ] = None,
+    synth: Annotated[bool | None, typer.Option("--synth/--no-synth", help="Run Vitis HLS too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train, export, lower, generate a project, simulate it and compare every output code."""
+    given = {
+        "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
+        "weights": weights, "activations": activations, "out": out, "io_type": io_type,
+        "clock_mhz": clock_mhz, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
+        "seed": seed, "vectors": vectors, "synth": synth,
+    }  # fmt: skip
+    with _command(as_json) as document:
+        from qhw.pipeline import options as parsing
+        from qhw.pipeline.run import build as run_build
+
+        chosen = parsing.merge(config, given)
+        with _live_progress() as progress:
+            result = run_build(chosen, observer=progress)
+        document.update(result.manifest)
+        _show(result.tables(), f"Build folder: {result.folder}", hidden=as_json)
+
+
+@app.command()
+def simulate(
+    model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
+    data: Data = None,
+    input_file: Input = None,
+    samples: Samples = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend", help="exact (fast executor), interpreter, qonnx, or csim (a build folder's project)."
+        ),
+    ] = "exact",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Save every layer's mantissas (.npz).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a model exactly, on a data set or on your own inputs."""
+    with _command(as_json) as document:
+        from qhw import api
+
+        result = api.simulate(
+            model, data=data, inputs=input_file, samples=samples, backend=backend, save_trace=out
+        )
+        document.update(result.to_json())
+        _show(result.tables(), hidden=as_json)
+
+
+@app.command()
+def cost(
+    model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
+    board: Board = None,
+    flow: Flow = None,
+    io_type: IoType = None,
+    clock_mhz: Clock = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate resources and latency per layer, at the fastest folding that fits the board."""
+    with _command(as_json) as document:
+        from qhw import api
+
+        result = api.cost(model, board=board, flow=flow or "hls4ml", io_type=io_type, clock_mhz=clock_mhz)
+        document.update(result.to_json())
+        _show(result.tables(), hidden=as_json)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="See above.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="See above.")],
+    data: Data = None,
+    input_file: Input = None,
+    samples: Samples = None,
+    as_json: Json = False,
+) -> None:
+    """Show where two executions part, layer by layer; exit code 1 if they do.
+
+    Each of A and B is FILE.onnx (its exact graph), FILE.onnx@qonnx (executed by qonnx), a build folder
+    (its project's C-simulation), or a trace that 'qhw simulate --out FILE.npz' saved.
+    """
+    with _command(as_json) as document:
+        from qhw import api
+
+        result = api.diff(first, second, data=data, inputs=input_file, samples=samples)
+        document.update(result.to_json())
+        _show(result.tables(), hidden=as_json)
+    if not result.equal:
+        raise typer.Exit(1)
+
+
+@app.command()
+def boards(
+    name: Annotated[str | None, typer.Argument(help="A board's name or TOML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the boards, or show one with the sources of its numbers."""
+    with _command(as_json) as document:
+        from qhw.report import boards as report
+
+        document.update(report.boards_json(name))
+        _show(report.boards_tables(name), hidden=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell which optional tools are there, what each one unlocks, and how to get it."""
+    with _command(as_json) as document:
+        from dataclasses import asdict
+
+        from qhw.doctor import diagnose
+
+        diagnosis = diagnose()
+        document["tools"] = [asdict(tool) for tool in diagnosis.found]
+        _show(diagnosis.tables(), hidden=as_json)
+
+
+@contextlib.contextmanager
+def _command(as_json: bool) -> Iterator[dict[str, Any]]:
+    """Around every command: a document to fill, and errors told in one message with their exit code.
+
+    With ``--json`` the document is all that reaches stdout: what libraries and child processes print
+    there goes to stderr, and an error takes the document's place.
+    """
+    document: dict[str, Any] = {}
+    with _stdout_to_stderr() if as_json else contextlib.nullcontext(sys.stdout) as real_stdout:
+        message, code = "", 0
+        try:
+            yield document
+        except QhwError as error:
+            if _debug():
+                raise
+            message, code = str(error), error.exit_code
+        except OSError as error:
+            if _debug():
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            message, code = f"{where}{error.strerror or error} (--debug tells where)", QhwError.exit_code
+        except KeyboardInterrupt:
+            message, code = "interrupted; the same command goes on from the finished stages", INTERRUPTED
+        if message:
+            sys.stderr.write(f"Error: {message}\n")
+            document = {"error": message, "exit_code": code}
+        if as_json:
+            real_stdout.write(json.dumps(document, indent=2) + "\n")
+            real_stdout.flush()
+    if code:
+        raise typer.Exit(code)
+
+
+def _debug() -> bool:
+    import logging
+
+    return logging.getLogger("qhw").level == logging.DEBUG
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[Any]:
+    """Yields the real stdout while file descriptor 1 is another name of stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as real_stdout:
+            yield real_stdout
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _live_progress() -> Iterator[Any]:
+    from qhw.report.progress import LiveProgress
+
+    with LiveProgress(_console(sys.stderr)) as progress:
+        yield progress
+
+
+def _console(stream: TextIO) -> Console:
+    """A console on a stream; as wide as the terminal, 120 columns where there is none."""
+    from rich.console import Console
+
+    return Console(file=stream, width=None if stream.isatty() else 120)
+
+
+def _show(tables: Iterable[Table], *lines: str, hidden: bool) -> None:
+    if hidden:
+        return
+    from qhw.report.tables import print_tables
+
+    console = _console(sys.stdout)
+    print_tables(console, tables)
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; always ends in ``SystemExit``.
+
+    Exit codes: 0 done, 1 a check failed, 2 bad input, 130 Ctrl-C.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    _log_to_stderr("--debug" in given)
+    app([argument for argument in given if argument != "--debug"], prog_name="qhw")
+
+
+def _log_to_stderr(debug: bool) -> None:
+    import logging
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(name)s: %(message)s" if debug else "%(message)s", stream=sys.stderr
+    )
+    logging.getLogger("qhw").setLevel(logging.DEBUG if debug else logging.WARNING)

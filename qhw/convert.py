@@ -1,0 +1,344 @@
+"""A plain ``nn.Module`` becomes a quantised one, layer by layer; nobody rewrites a model.
+
+Every tensor that a layer reads is on a fixed-point grid. A convolution or linear layer that only feeds a
+batch norm or an activation keeps its exact sum; every other result is brought into a format of its own,
+together with the activation that follows. Branches that meet in a concatenation share one quantizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from brevitas import nn as qnn
+from torch import fx, nn
+
+from qhw.errors import UnsupportedError
+from qhw.formats import Fixed
+from qhw.layers import (
+    Normalize,
+    QuantActivation,
+    QuantAdaptiveAvgPool,
+    QuantAdd,
+    QuantAvgPool1d,
+    QuantAvgPool2d,
+    QuantBatchNorm1d,
+    QuantBatchNorm2d,
+    QuantConcat,
+)
+from qhw.quant_config import LayerFormats, QuantConfig, unsigned_if_learned
+from qhw.quantizers import (
+    IDENTITY,
+    RELU,
+    RELU6,
+    Activation,
+    FixedQuantizer,
+    bias_quantizer,
+    leaky_relu,
+    plain_tensors,
+    weight_quantizer,
+)
+from qhw.tracing import (
+    Add,
+    Concat,
+    Example,
+    Reshape,
+    adaptive_sizes,
+    as_tuple,
+    conv_padding,
+    free_path,
+    layer_of,
+    set_layer,
+    trace,
+)
+
+__all__ = ["LayerFormats", "QuantConfig", "convert"]
+
+SUMS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+"""Layers whose exact sum may be read by what follows."""
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU)
+POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+MOVES = (nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, Reshape, Concat, *DROPOUTS)
+"""Layers that change no number: their result is in the format of their input."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A result that is brought into a format: by which layer, behind which activation."""
+
+    spec: Fixed
+    activation: Activation
+
+
+def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.GraphModule:
+    """The quantised form of a model: Brevitas layers and :mod:`qhw.layers`, ready to train or export.
+
+    Args:
+        model: a plain module with one tensor argument (N, …) and one tensor result; left as it is.
+        config: the formats.
+        example: an input with its batch axis, or the shape of one input without it. Of its numbers only one
+            thing is used: whether they are whole pixels of 0..255.
+
+    Raises:
+        InputError: NaN or infinite weights, a shape the model does not accept, or an override that matches
+            no layer.
+        UnsupportedError: a layer that cannot be converted; the message names its path and what can.
+
+    Example::
+
+        quantised = convert(model, QuantConfig(weights="fixed<4>", activations="fixed<6>"), (1, 28, 28))
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = trace(model, example)
+        _erase_identities(module)
+        config.check_patterns([path for node in module.graph.nodes if (path := node.meta.get("path"))])
+        _Conversion(module, config, _is_pixels(example)).run()
+    module.delete_all_unused_submodules()
+    module.graph.lint()
+    module.recompile()
+    plain_tensors(module)
+    return module.train(model.training)
+
+
+class _Conversion:
+    """One pass over the graph: decide where results are quantised, then put the layers in place."""
+
+    def __init__(self, module: fx.GraphModule, config: QuantConfig, pixels: bool) -> None:
+        self.module, self.config, self.pixels = module, config, pixels
+        self.nodes = list(module.graph.nodes)
+        self.layers = {node: layer_of(module, node) for node in self.nodes}
+        self.fused = self._fused_activations()
+        self.sites: dict[fx.Node, Site] = {}
+        for node in self.nodes:  # in order: whether a sum can be negative depends on what came before
+            if self._is_site(node):
+                self.sites[node] = self._site(node)
+        self.shared: dict[fx.Node, FixedQuantizer] = {}
+        self.converted: set[str] = set()
+
+    def run(self) -> None:
+        self._join_branches()
+        for node in self.nodes:
+            if node not in self.fused:
+                self._put(node)
+        for activation, producer in self.fused.items():
+            activation.replace_all_uses_with(producer)
+            self.module.graph.erase_node(activation)
+
+    # --- where results are quantised
+
+    def _fused_activations(self) -> dict[fx.Node, fx.Node]:
+        """Activations that run in the pass of the batch norm or addition before them."""
+        fused = {}
+        for node, layer in self.layers.items():
+            source = node.all_input_nodes[0] if isinstance(layer, ACTIVATIONS) else None
+            if (
+                source is not None
+                and len(source.users) == 1
+                and isinstance(self.layers[source], (*NORMS, Add))
+            ):
+                fused[node] = source
+        return fused
+
+    def _activation_of(self, node: fx.Node) -> fx.Node | None:
+        """The activation whose format a node's result gets: itself, or the one fused into it."""
+        if isinstance(self.layers[node], ACTIVATIONS):
+            return node
+        return next((user for user in node.users if self.fused.get(user) is node), None)
+
+    def _is_site(self, node: fx.Node) -> bool:
+        layer = self.layers[node]
+        if node.op == "placeholder":
+            return not all(isinstance(self.layers[user], Normalize) for user in node.users)
+        if isinstance(layer, SUMS):
+            readers = [self.layers[user] for user in node.users]
+            return not (len(readers) == 1 and isinstance(readers[0], (*NORMS, *ACTIVATIONS)))
+        return node not in self.fused and isinstance(layer, (*NORMS, *ACTIVATIONS, *POOLS, Add, Normalize))
+
+    def _site(self, node: fx.Node) -> Site:
+        activation = self._activation_of(node)
+        function = IDENTITY if activation is None else _activation(self.layers[activation], activation)
+        paths = [node.meta["path"]] if activation is None else [node.meta["path"], activation.meta["path"]]
+        if node.op == "placeholder" or isinstance(self.layers[node], Normalize):
+            return Site(self._input_format(self.layers[node]), function)
+        given = self.config.result(*paths, last=self._only_output(activation or node))
+        return Site(unsigned_if_learned(given) if self._never_negative(node, function) else given, function)
+
+    def _never_negative(self, node: fx.Node, function: Activation) -> bool:
+        if function.slope == 0:
+            return True
+        return isinstance(self.layers[node], (*POOLS, Add)) and self._reads_unsigned(node)
+
+    def _reads_unsigned(self, node: fx.Node) -> bool:
+        sites = [self.sites.get(source) for source in self._sources_of_inputs(node)]
+        return all(site is not None and not site.spec.signed for site in sites)
+
+    def _concat_format(self, node: fx.Node) -> Fixed:
+        given = self.config.result(node.meta["path"], last=self._only_output(node))
+        return unsigned_if_learned(given) if self._reads_unsigned(node) else given
+
+    def _input_format(self, layer: nn.Module | None) -> Fixed:
+        if isinstance(self.config.inputs, Fixed):
+            return self.config.inputs
+        if isinstance(layer, Normalize):  # the grid of whole pixels, so that nothing is lost
+            return Fixed(8, 8 + layer.exponent, signed=False)
+        return Fixed(8, 8, signed=False) if self.pixels else Fixed(8)
+
+    def _only_output(self, node: fx.Node) -> bool:
+        return all(
+            user.op == "output" or (isinstance(self.layers[user], MOVES) and self._only_output(user))
+            for user in node.users
+        )
+
+    # --- branches that meet
+
+    def _join_branches(self) -> None:
+        """Give branches that meet in a concatenation one quantizer; where they cannot, the joined tensor."""
+        groups: list[set[fx.Node]] = []
+        for node, layer in self.layers.items():
+            if isinstance(layer, Concat):
+                group = self._sources_of_inputs(node)
+                touched = [other for other in groups if other & group]
+                group = group.union(*touched)
+                if self._alike(group):
+                    groups = [other for other in groups if other not in touched] + [group]
+                else:
+                    self.sites[node] = Site(self._concat_format(node), IDENTITY)
+        for group in groups:
+            site = self.sites[next(iter(group))]
+            self.shared |= dict.fromkeys(group, FixedQuantizer(site.spec, activation=site.activation, axis=1))
+
+    def _alike(self, nodes: set[fx.Node]) -> bool:
+        sites = [self.sites[node] for node in nodes]
+        kinds = {(str(site.spec), site.activation) for site in sites}
+        return len(kinds) == 1 and not any(self._is_input(node) for node in nodes)
+
+    def _sources(self, node: fx.Node) -> set[fx.Node]:
+        """The nodes whose formats a node's result has."""
+        if node in self.sites or not isinstance(self.layers[node], MOVES):
+            return {self.fused.get(node, node)}
+        return self._sources_of_inputs(node)
+
+    def _sources_of_inputs(self, node: fx.Node) -> set[fx.Node]:
+        return set().union(*(self._sources(source) for source in node.all_input_nodes))
+
+    def _is_input(self, node: fx.Node) -> bool:
+        return node.op == "placeholder" or isinstance(self.layers[node], Normalize)
+
+    # --- the layers themselves
+
+    def _put(self, node: fx.Node) -> None:
+        layer = self.layers[node]
+        site = self.sites.get(node)
+        formats = self.config.layer(node.meta.get("path", ""))
+        result = None if site is None else self.shared.get(node, site.spec)
+        if isinstance(layer, SUMS) and node.target not in self.converted:
+            set_layer(self.module, str(node.target), _sum_layer(layer, formats))
+            self.converted.add(str(node.target))
+        if site is None or result is None:
+            return
+        if isinstance(layer, SUMS) or self._is_input(node):
+            self._insert_quantizer(node, result)
+        else:
+            quantised = _with_result(
+                layer, node.all_input_nodes[0].meta["shape"], formats, result, site.activation
+            )
+            node.target = node.meta["path"]  # a module that is called twice has a result format for each call
+            set_layer(self.module, node.meta["path"], quantised)
+
+    def _insert_quantizer(self, node: fx.Node, result: Fixed | FixedQuantizer) -> None:
+        path = free_path(self.module, f"{node.meta['path']}_result")
+        set_layer(self.module, path, QuantActivation(result))
+        with self.module.graph.inserting_after(node):
+            quantizer = self.module.graph.call_module(path, (node,))
+        quantizer.meta = {"path": path, "shape": node.meta["shape"]}
+        node.replace_all_uses_with(quantizer, delete_user_cb=lambda user: user is not quantizer)
+
+
+def _erase_identities(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if isinstance(layer_of(module, node), nn.Identity):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            module.graph.erase_node(node)
+
+
+def _is_pixels(example: Example) -> bool:
+    """Whether an example holds whole numbers of 0..255, and not just zeros and ones."""
+    if not isinstance(example, torch.Tensor):
+        return False
+    whole = bool((example == example.round()).all())
+    return whole and float(example.min()) >= 0 and 1 < float(example.max()) <= 255
+
+
+def _activation(layer: nn.Module | None, node: fx.Node) -> Activation:
+    if isinstance(layer, nn.LeakyReLU):
+        try:
+            return leaky_relu(layer.negative_slope)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"layer {node.meta['path']}: {error.message}", hint=error.hint) from error
+    return RELU6 if isinstance(layer, nn.ReLU6) else RELU
+
+
+def _sum_layer(layer: nn.Linear | nn.Conv1d | nn.Conv2d, formats: LayerFormats) -> nn.Module:
+    settings = {
+        "bias": layer.bias is not None,
+        "weight_quant": weight_quantizer(formats.weights, formats.per_channel),
+        "bias_quant": None if layer.bias is None else bias_quantizer(formats.biases),
+        "return_quant_tensor": False,
+    }
+    if isinstance(layer, nn.Linear):
+        quantised = qnn.QuantLinear(layer.in_features, layer.out_features, **settings)
+    else:
+        kind = qnn.QuantConv1d if isinstance(layer, nn.Conv1d) else qnn.QuantConv2d
+        window = (layer.kernel_size, layer.stride, conv_padding(layer), layer.dilation, layer.groups)
+        names = ("kernel_size", "stride", "padding", "dilation", "groups")
+        geometry = dict(zip(names, window, strict=True))
+        quantised = kind(layer.in_channels, layer.out_channels, **geometry, **settings)
+    quantised = quantised.to(layer.weight.dtype)
+    quantised.load_state_dict(layer.state_dict(), strict=False)
+    quantised.weight_quant.init_tensor_quant()
+    if layer.bias is not None:
+        quantised.bias_quant.init_tensor_quant()
+    result: nn.Module = quantised
+    return result
+
+
+def _with_result(
+    layer: nn.Module | None,
+    shape: tuple[int, ...],
+    formats: LayerFormats,
+    result: Fixed | FixedQuantizer,
+    activation: Activation,
+) -> nn.Module:
+    """The quantised form of a layer that has a format for its result, for inputs of ``shape``."""
+    match layer:
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            kind = QuantBatchNorm1d if isinstance(layer, nn.BatchNorm1d) else QuantBatchNorm2d
+            return kind.from_float(
+                layer,
+                scale=formats.scales,
+                bias=formats.biases,
+                result=result,
+                activation=activation,
+                per_channel=formats.per_channel,
+            )
+        case Add():
+            return QuantAdd(result, activation)
+        case Concat():
+            return QuantConcat(result, layer.axis)
+        case nn.AvgPool1d():
+            window: tuple[Any, ...] = (layer.kernel_size, layer.stride, layer.padding)
+            return QuantAvgPool1d(
+                *(as_tuple(size, 1) for size in window), multiplier=formats.scales, result=result
+            )
+        case nn.AvgPool2d():
+            window = (layer.kernel_size, layer.stride, layer.padding)
+            return QuantAvgPool2d(
+                *(as_tuple(size, 2) for size in window), multiplier=formats.scales, result=result
+            )
+        case nn.AdaptiveAvgPool1d() | nn.AdaptiveAvgPool2d():
+            sizes = adaptive_sizes(layer.output_size, shape)
+            return QuantAdaptiveAvgPool(sizes, multiplier=formats.scales, result=result)
+    return QuantActivation(result, activation)

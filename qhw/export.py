@@ -1,0 +1,522 @@
+"""A converted model as a QONNX file: every quantised tensor is a Quant node, every scale a power of two.
+
+The file is a function of the model alone: the same weights give the same bytes. Each layer's result is a
+tensor named like the layer's path (in lower case), so that messages about the file name layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from brevitas import nn as qnn
+from brevitas.nn.mixin.base import QuantLayerMixin
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from qonnx.core.datatype import DataType
+from qonnx.core.modelwrapper import ModelWrapper
+from torch import Tensor, fx, nn
+
+from qhw.errors import InputError, UnsupportedError
+from qhw.formats import Fixed, Overflow
+from qhw.formats.modes import QONNX_ROUNDING
+from qhw.layers import Normalize, QuantActivation, QuantAdd, QuantAvgPool, QuantBatchNorm, QuantConcat
+from qhw.onnx_ops import DOMAIN, OPSET
+from qhw.quantizers import Activation, FixedQuantizer, plain_tensors
+from qhw.tracing import (
+    Add,
+    Concat,
+    Example,
+    Reshape,
+    as_tuple,
+    check_finite,
+    example_input,
+    graph_of,
+    layer_of,
+    numbered,
+)
+
+QONNX_DOMAIN = "qonnx.custom_op.general"
+ONNX_OPSET = 13
+IR_VERSION = 8
+
+ROUNDING_MODES = {mode: name for name, mode in QONNX_ROUNDING.items() if name != "HALF_EVEN"}
+"""What QONNX calls the rounding modes that it has."""
+
+
+def export_qonnx(model: nn.Module, path: str | Path, example: Example | None = None) -> Path:
+    """Write a model as QONNX; the file is complete or not there at all.
+
+    Args:
+        model: what :func:`qhw.convert` made, trained or at least run once; or a module that is made of
+            Brevitas's layers with qhw's quantizers and of qhw's layers; or any other Brevitas model, which
+            Brevitas's own exporter writes.
+        path: the file.
+        example: an input with its batch axis, or the shape of one input without it. A converted model knows
+            its shapes, and needs none.
+
+    Raises:
+        InputError: the model is not quantised, has NaN or infinite weights, or a binary point that no data
+            has set yet.
+        UnsupportedError: a layer cannot be exported, or a constant needs more bits than float32, QONNX's
+            type of tensors, has.
+    """
+    path = Path(path)
+    check_finite(model)
+    quantizers = {where: m for where, m in model.named_modules() if isinstance(m, FixedQuantizer)}
+    _check_started(quantizers)
+    if isinstance(model, fx.GraphModule) and is_converted(model):
+        data = to_onnx(model).SerializeToString(deterministic=True)
+    elif quantizers:
+        data = to_onnx(_graph_of_layers(model, example)).SerializeToString(deterministic=True)
+    else:
+        data = _from_brevitas(model, example)
+    beside = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def is_converted(model: fx.GraphModule) -> bool:
+    """Whether a graph has what :func:`qhw.convert` leaves on its nodes."""
+    return all("path" in node.meta for node in model.graph.nodes if node.op != "output")
+
+
+def to_onnx(model: fx.GraphModule) -> onnx.ModelProto:
+    """The QONNX model of a converted model, batch size 1; see :func:`export_qonnx`."""
+    name = re.sub(r"[^a-z0-9_]", "_", type(model).__name__.lower())  # a copied GraphModule forgets it
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        exported: onnx.ModelProto = _Exporter(model, name).run()
+        return exported
+
+
+def layer_values(
+    model: fx.GraphModule, images: NDArray[Any], *, batch_size: int = 64
+) -> dict[str, NDArray[Any]]:
+    """Every layer's result for a batch (N, …), in float64: the reference, by the exported tensors' names."""
+    model = copy.deepcopy(model).double().eval()
+    names = tensor_names(model)
+    parts: dict[str, list[NDArray[Any]]] = {}
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).double()
+        for node, value in _Recorder(model).record(batch).items():
+            parts.setdefault(names[node], []).append(value.numpy())
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def tensor_names(model: fx.GraphModule) -> dict[fx.Node, str]:
+    """The name of every node's result in the exported file: its path in lower case, unique."""
+    names: dict[fx.Node, str] = {}
+    for node in model.graph.nodes:
+        if node.op != "output":
+            plain = re.sub(r"[^a-z0-9_.]", "_", node.meta["path"].lower())
+            names[node] = next(name for name in numbered(plain) if name not in names.values())
+    return names
+
+
+class _Recorder(fx.Interpreter):
+    def record(self, batch: Tensor) -> dict[fx.Node, Tensor]:
+        self.values: dict[fx.Node, Tensor] = {}
+        with torch.inference_mode():
+            self.run(batch)
+        return self.values
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.op != "output":
+            self.values[n] = value
+        return value
+
+
+class _Exporter:
+    """Writes the graph node by node; a layer's result is the tensor that has the layer's name."""
+
+    def __init__(self, model: fx.GraphModule, name: str) -> None:
+        self.model = model
+        self.name = name
+        self.names = tensor_names(model)
+        self.tensors: dict[fx.Node, str] = {}
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def run(self) -> Any:
+        inputs: list[fx.Node] = []
+        for node in self.model.graph.nodes:
+            if node.op == "placeholder":
+                inputs.append(node)
+                self.tensors[node] = self.names[node]
+                self.shapes[self.names[node]] = _shape(node)
+            elif node.op == "output":
+                output = self.tensors[node.all_input_nodes[0]]
+            else:
+                self._layer(node)
+        return self._model(inputs, output)
+
+    def _model(self, inputs: list[fx.Node], output: str) -> Any:
+        names = [self.names[node] for node in inputs]
+        values = {name: _value_info(name, shape) for name, shape in self.shapes.items()}
+        between = [value for name, value in values.items() if name not in (*names, output)]
+        graph = helper.make_graph(
+            self.nodes,
+            self.name,
+            [values[name] for name in names],
+            [values[output]],
+            self.initializers,
+            value_info=between,
+        )
+        domains = {"": ONNX_OPSET, QONNX_DOMAIN: 1, DOMAIN: OPSET}
+        used = {node.domain for node in self.nodes} | {"", QONNX_DOMAIN}
+        imports = [
+            helper.make_opsetid(domain, version) for domain, version in domains.items() if domain in used
+        ]
+        model = helper.make_model(graph, opset_imports=imports, producer_name="qhw", ir_version=IR_VERSION)
+        onnx.checker.check_model(model)
+        return self._annotate(model, inputs)
+
+    def _annotate(self, model: onnx.ModelProto, inputs: list[fx.Node]) -> Any:
+        """Say which inputs are whole pixels: those that only a normalisation reads."""
+        wrapped = ModelWrapper(model)
+        for node in inputs:
+            if all(isinstance(layer_of(self.model, user), Normalize) for user in node.users):
+                wrapped.set_tensor_datatype(self.names[node], DataType["UINT8"])
+        return wrapped.model
+
+    # --- layers
+
+    def _layer(self, node: fx.Node) -> None:
+        layer = layer_of(self.model, node)
+        name, shape = self.names[node], _shape(node)
+        inputs = [self.tensors[source] for source in node.args if isinstance(source, fx.Node)]
+        if isinstance(layer, (qnn.QuantLinear, qnn.QuantConv1d, qnn.QuantConv2d)):
+            self._sum(layer, name, inputs[0], node)
+            self.tensors[node] = name
+            return
+        match layer:
+            case nn.Dropout() | nn.Dropout1d() | nn.Dropout2d():
+                self.tensors[node] = inputs[0]
+                return
+            case Normalize():
+                factor = self._constant(f"{name}.factor", np.array(2.0**layer.exponent))
+                self._node("Mul", name, (inputs[0], factor), shape)
+            case qnn.QuantIdentity() | qnn.QuantReLU():
+                self._result(_quantizer(layer.act_quant, name), name, inputs[0], shape)
+            case Add():
+                self._node("Add", name, inputs, shape)
+            case QuantBatchNorm():
+                self._batch_norm(layer, name, inputs[0], shape)
+            case QuantAdd():
+                total = self._node("Add", f"{name}.add", inputs, shape)
+                self._result(layer.result, name, total, shape)
+            case QuantAvgPool():
+                self._average_pool(layer, name, inputs[0], node)
+            case QuantActivation():
+                self._result(layer.result, name, inputs[0], shape)
+            case QuantConcat():
+                joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)
+                self._result(layer.result, name, joined, shape)
+            case Concat():
+                self._node("Concat", name, inputs, shape, axis=layer.axis)
+            case nn.MaxPool1d() | nn.MaxPool2d():
+                self._max_pool(layer, name, inputs[0], shape)
+            case nn.Flatten() | Reshape():
+                self._reshape(name, inputs[0], shape)
+            case _:
+                raise UnsupportedError(f"layer {node.target}: {type(layer).__name__} cannot be exported")
+        self.tensors[node] = name
+
+    def _sum(self, layer: Any, name: str, x: str, node: fx.Node) -> None:
+        """A convolution or linear layer; a user's own may quantise its input and its result, too."""
+        shape = _shape(node)
+        if layer.input_quant.is_quant_enabled:
+            quantizer = _quantizer(layer.input_quant, name)
+            x = self._result(quantizer, f"{name}.input", x, _shape(node.all_input_nodes[0]))
+        write = self._linear if isinstance(layer, qnn.QuantLinear) else self._conv
+        if layer.output_quant.is_quant_enabled:
+            write(layer, f"{name}.sum", x, shape)
+            self._result(_quantizer(layer.output_quant, name), name, f"{name}.sum", shape)
+        else:
+            write(layer, name, x, shape)
+
+    def _linear(self, layer: qnn.QuantLinear, name: str, x: str, shape: tuple[int, ...]) -> None:
+        quantizer = _quantizer(layer.weight_quant, f"{name}.weight")
+        weight = self._parameter(f"{name}.weight", layer.weight, quantizer, (1, 0), channel_axis=1)
+        if layer.bias is None:
+            self._node("MatMul", name, (x, weight), shape)
+            return
+        product = self._node("MatMul", f"{name}.matmul", (x, weight), shape)
+        bias = self._bias(layer, name)
+        self._node("Add", name, (product, bias), shape)
+
+    def _conv(self, layer: Any, name: str, x: str, shape: tuple[int, ...]) -> None:
+        quantizer = _quantizer(layer.weight_quant, f"{name}.weight")
+        inputs = [x, self._parameter(f"{name}.weight", layer.weight, quantizer, range(layer.weight.dim()))]
+        if layer.bias is not None:
+            inputs.append(self._bias(layer, name))
+        self._node(
+            "Conv",
+            name,
+            inputs,
+            shape,
+            kernel_shape=layer.kernel_size,
+            strides=layer.stride,
+            pads=as_tuple(layer.padding) * 2,
+            dilations=layer.dilation,
+            group=layer.groups,
+        )
+
+    def _bias(self, layer: Any, name: str) -> str:
+        name = f"{name}.bias"
+        return self._parameter(name, layer.bias, _quantizer(layer.bias_quant, name), (0,))
+
+    def _batch_norm(self, layer: QuantBatchNorm, name: str, x: str, shape: tuple[int, ...]) -> None:
+        scale, bias = (
+            self._constant_quant(f"{name}.{part}", _channels(value, shape), quantizer, channel_axis=1)
+            for part, value, quantizer in zip(
+                ("scale", "bias"),
+                layer.constants(),
+                (layer.scale_quantizer, layer.bias_quantizer),
+                strict=True,
+            )
+        )
+        product = self._node("Mul", f"{name}.mul", (x, scale), shape)
+        total = self._node("Add", f"{name}.add", (product, bias), shape)
+        self._result(layer.result, name, total, shape)
+
+    def _average_pool(self, layer: QuantAvgPool, name: str, x: str, node: fx.Node) -> None:
+        """The window's sum as a depthwise convolution of ones, times the constant."""
+        shape = _shape(node)
+        window = layer.window(_shape(node.all_input_nodes[0])[2:])
+        ones = self._quantised(
+            f"{name}.ones", np.ones((shape[1], 1, *window.kernel)), Fixed(1, 1, signed=False), np.array(0)
+        )
+        total = self._node(
+            "Conv",
+            f"{name}.sum",
+            (x, ones),
+            shape,
+            kernel_shape=window.kernel,
+            strides=window.stride,
+            pads=window.padding * 2,
+            dilations=(1,) * len(window.kernel),
+            group=shape[1],
+        )
+        constant = layer.multiplier_format(window.area)
+        value = np.array(layer.multiplier_value(window.area))
+        multiplier = self._quantised(f"{name}.multiplier", value, constant, np.array(constant.fraction))
+        mean = self._node("Mul", f"{name}.mul", (total, multiplier), shape)
+        self._result(layer.result, name, mean, shape)
+
+    def _max_pool(self, layer: Any, name: str, x: str, shape: tuple[int, ...]) -> None:
+        axes = len(shape) - 2
+        sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        kernel, strides, padding, dilations = (as_tuple(size, axes) for size in sizes)
+        self._node(
+            "MaxPool",
+            name,
+            (x,),
+            shape,
+            kernel_shape=kernel,
+            strides=strides,
+            pads=padding * 2,
+            dilations=dilations,
+        )
+
+    def _reshape(self, name: str, x: str, shape: tuple[int, ...]) -> None:
+        if len(shape) == 2:
+            self._node("Flatten", name, (x,), shape, axis=1)
+        else:
+            target = np.array((0, *shape[1:]), dtype=np.int64)  # 0: the batch axis stays
+            self._node("Reshape", name, (x, self._initializer(f"{name}.shape", target)), shape)
+
+    # --- quantizers
+
+    def _result(self, quantizer: FixedQuantizer, name: str, x: str, shape: tuple[int, ...]) -> str:
+        """The activation, if any, and the Quant node that writes the layer's result."""
+        x = self._activation(quantizer.activation, name, x, shape)
+        fraction = _fraction(quantizer, len(shape), channel_axis=1)
+        return self._quant(name, x, quantizer.spec, fraction, shape)
+
+    def _activation(self, activation: Activation, name: str, x: str, shape: tuple[int, ...]) -> str:
+        if activation.is_identity:
+            return x
+        if activation.slope != 0.0:
+            return self._node("LeakyRelu", f"{name}.leaky_relu", (x,), shape, alpha=activation.slope)
+        if activation.cap == float("inf"):
+            return self._node("Relu", f"{name}.relu", (x,), shape)
+        bounds = (
+            self._constant(f"{name}.{bound}", np.array(value))
+            for bound, value in (("low", 0.0), ("high", activation.cap))
+        )
+        return self._node("Clip", f"{name}.clip", (x, *bounds), shape)
+
+    def _parameter(
+        self, name: str, value: Tensor, quantizer: FixedQuantizer, order: Iterable[int], channel_axis: int = 0
+    ) -> str:
+        """A weight or bias, its axes in another order."""
+        quantised = quantizer.quantize(value.detach().double()).permute(tuple(order))
+        return self._constant_quant(name, quantised, quantizer, channel_axis)
+
+    def _constant_quant(self, name: str, value: Tensor, quantizer: FixedQuantizer, channel_axis: int) -> str:
+        fraction = _fraction(quantizer, value.dim(), channel_axis)
+        return self._quantised(name, value.detach().numpy(), quantizer.spec, fraction)
+
+    def _quantised(self, name: str, value: NDArray[Any], spec: Fixed, fraction: NDArray[Any]) -> str:
+        return self._quant(f"{name}.quant", self._constant(name, value), spec, fraction, value.shape)
+
+    def _quant(
+        self, name: str, x: str, spec: Fixed, fraction: NDArray[Any], shape: tuple[int, ...] | torch.Size
+    ) -> str:
+        """Bring a tensor into a format: QONNX's Quant where that can say it, FixedQuant where not."""
+        if not in_qonnx(spec):
+            fractions = [self._initializer(f"{name}.fraction", fraction)] if fraction.ndim else []
+            return self._node(
+                "FixedQuant",
+                name,
+                (x, *fractions),
+                shape,
+                domain=DOMAIN,
+                width=spec.width,
+                integer=0 if fraction.ndim else spec.width - int(fraction),
+                signed=int(spec.signed),
+                rounding=spec.rounding.value,
+                overflow=spec.overflow.value,
+            )
+        return self._node(
+            "Quant",
+            name,
+            (
+                x,
+                self._constant(f"{name}.step", np.ldexp(1.0, -fraction)),
+                self._constant(f"{name}.zero_point", np.array(0.0)),
+                self._constant(f"{name}.bits", np.array(float(spec.width))),
+            ),
+            shape,
+            domain=QONNX_DOMAIN,
+            signed=int(spec.signed),
+            narrow=int(spec.signed and spec.overflow is Overflow.SAT_SYM),
+            rounding_mode=ROUNDING_MODES[spec.rounding],
+        )
+
+    # --- writing
+
+    def _node(
+        self,
+        op: str,
+        name: str,
+        inputs: Sequence[str],
+        shape: tuple[int, ...] | torch.Size,
+        domain: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, domain=domain, **attributes))
+        self.shapes[name] = tuple(shape)
+        return name
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        single = value.astype(np.float32)
+        if not np.array_equal(single.astype(np.float64), value):
+            raise UnsupportedError(
+                f"{name} needs more bits than float32, QONNX's type of tensors, has", allowed="up to 24 bits"
+            )
+        return self._initializer(name, single)
+
+    def _initializer(self, name: str, value: NDArray[Any]) -> str:
+        self.initializers.append(
+            numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+        )
+        return name
+
+
+def in_qonnx(spec: Fixed) -> bool:
+    """Whether QONNX's Quant can say a format's modes; of one signed bit, it makes -1 and +1."""
+    saturates = spec.overflow in (Overflow.SAT, Overflow.SAT_SYM)
+    return saturates and spec.rounding in ROUNDING_MODES and not (spec.signed and spec.width == 1)
+
+
+def _quantizer(proxy: Any, where: str) -> FixedQuantizer:
+    """The fixed-point quantizer in a Brevitas layer."""
+    quantizer = getattr(proxy, "quantizer", None)
+    if not isinstance(quantizer, FixedQuantizer):
+        raise UnsupportedError(
+            f"{where} has no fixed-point quantizer, while other layers of the model do",
+            allowed="one of qhw.quantizers' weight_quantizer, bias_quantizer, activation_quantizer",
+        )
+    return quantizer
+
+
+def _check_started(quantizers: Mapping[str, FixedQuantizer]) -> None:
+    for where, quantizer in quantizers.items():
+        try:
+            _ = quantizer.fraction
+        except InputError as error:
+            raise InputError(f"{where}: {error.message}", allowed=error.allowed, hint=error.hint) from error
+
+
+def _fraction(quantizer: FixedQuantizer, rank: int, channel_axis: int) -> NDArray[np.int64]:
+    """A quantizer's fraction bits, as an array that broadcasts over a tensor of that rank."""
+    fraction = np.array(quantizer.fraction, dtype=np.int64)
+    if not quantizer.per_channel:
+        return fraction.reshape(())
+    shape = [1] * rank
+    shape[channel_axis] = -1
+    return fraction.reshape(shape)
+
+
+def _channels(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return values.reshape(1, -1, *[1] * (len(shape) - 2))
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    """The shape of a node's result for one sample, with the batch axis."""
+    return (1, *node.meta["shape"])
+
+
+def _value_info(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _graph_of_layers(model: nn.Module, example: Example | None) -> fx.GraphModule:
+    """A module that a user has put together from quantised layers, as a graph of them."""
+    plain = plain_tensors(copy.deepcopy(model))
+    return graph_of(plain, _required(model, example), leaves=("brevitas.nn", "qhw.layers"))
+
+
+def _required(model: nn.Module, example: Example | None) -> Example:
+    if example is None:
+        raise InputError(f"{type(model).__name__} needs an example input to be exported")
+    return example
+
+
+def _from_brevitas(model: nn.Module, example: Example | None) -> bytes:
+    """A user's own Brevitas model, as Brevitas writes it."""
+    if not any(isinstance(module, QuantLayerMixin) for module in model.modules()):
+        raise InputError(
+            f"{type(model).__name__} is not quantised",
+            hint="convert it first: qhw.convert(model, config, example)",
+        )
+    from brevitas.export import export_qonnx as brevitas_export
+
+    arguments = example_input(_required(model, example))[:1]
+    try:
+        exported = brevitas_export(
+            copy.deepcopy(model).eval(), args=arguments, opset_version=ONNX_OPSET, dynamo=False
+        )
+    except Exception as error:  # whatever Brevitas or torch raise on a model that they cannot export
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnsupportedError(f"Brevitas cannot export {type(model).__name__}: {reason}") from error
+    data: bytes = exported.SerializeToString(deterministic=True)
+    return data

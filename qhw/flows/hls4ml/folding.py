@@ -1,0 +1,29 @@
+"""Which reuse factors hls4ml's layers take."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import isqrt
+
+from qhw.errors import ToolMissingError
+
+
+@cache
+def dense_factors(n_in: int, n_out: int) -> tuple[int, ...]:
+    """The legal reuse factors of ``n_in * n_out`` products, as hls4ml's backend says, rising."""
+    try:
+        from hls4ml.backends import get_backend
+    except ImportError as error:
+        raise ToolMissingError("hls4ml is not installed", hint="pip install 'qhw[hls4ml]'") from error
+    # The backend's own list tries every number up to the product, which takes minutes for a large layer; what
+    # it finds are divisors.
+    products, backend = n_in * n_out, get_backend("Vitis")
+    small = [factor for factor in range(1, isqrt(products) + 1) if products % factor == 0]
+    divisors = sorted({*small, *(products // factor for factor in small)})
+    return tuple(f for f in divisors if backend._validate_reuse_factor(n_in, n_out, f))
+
+
+@cache
+def depthwise_factors(n_in: int, n_out: int) -> tuple[int, ...]:
+    """Those of a depthwise layer: its loops step over ``n_in`` products, so they must divide those too."""
+    return tuple(factor for factor in dense_factors(n_in, n_out) if n_in % factor == 0)

@@ -1,0 +1,319 @@
+"""Writes a plan as a project folder: hls4ml's files, the header library, the test bench and its vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.errors import InputError, ToolMissingError
+from qhw.flows.base import BoardLike
+from qhw.flows.hls4ml.carry import Carried, FixedType, Order, natural_order, physical
+from qhw.flows.hls4ml.plan import LayerPlan, Plan
+from qhw.flows.hls4ml.streams import set_stream_depths
+from qhw.formats.modes import IntArray
+from qhw.resources import resource_dir
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = "qhw_project.json"
+ORDERS = "qhw_orders.npy"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Port:
+    """A graph tensor as the simulation returns it: its layer, its shape in the graph, how it travels."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    carried: Carried
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the simulation of a written project needs to know of it."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    traced: tuple[Port, ...]
+    nodes: Mapping[str, str]
+    """Graph node by layer name."""
+
+
+def describe(plan: Plan) -> Description:
+    """What the simulation will need to know of a plan's project."""
+
+    def ports(carried: Mapping[str, Carried]) -> tuple[Port, ...]:
+        return tuple(Port(tensor, plan.graph.tensors[tensor].shape, c) for tensor, c in carried.items())
+
+    return Description(
+        plan.name,
+        ports(plan.inputs),
+        ports(plan.outputs),
+        ports(plan.traced),
+        {layer.name: layer.node for layer in plan.layers},
+    )
+
+
+def write_project(
+    plan: Plan,
+    board: BoardLike,
+    out: Path,
+    vectors: tuple[Mapping[str, IntArray], Mapping[str, IntArray]],
+) -> None:
+    """Write the folder ``out``: everything goes into a folder beside it, which is then renamed.
+
+    ``vectors`` are input and expected output mantissas for the test bench. Raises InputError where ``out`` is
+    there, but not a project.
+    """
+    if out.exists():
+        read_description(out)
+    beside = out.with_name(out.name + ".partial")
+    if beside.exists():
+        shutil.rmtree(beside)
+    beside.mkdir(parents=True)
+    try:
+        model = _hls4ml_project(plan, board, beside)
+        shutil.copytree(resource_dir("hls") / "include" / "qhw", beside / "firmware" / "qhw")
+        description = describe(plan)
+        _write_description(description, beside)
+        _write_test_bench(model, description, beside)
+        _write_vectors(description, vectors, beside / "tb_data")
+        _write_build_options(beside)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    if out.exists():
+        shutil.rmtree(out)
+    beside.rename(out)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """hls4ml prints; what it says goes to the log."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        yield
+    for line in filter(None, said.getvalue().splitlines()):
+        logger.debug("hls4ml: %s", line)
+
+
+def _hls4ml_project(plan: Plan, board: BoardLike, folder: Path) -> Any:
+    """Let hls4ml write its part; nothing in it depends on the time or on where the folder is."""
+    try:
+        from hls4ml.model.graph import ModelGraph
+
+        from qhw.flows.hls4ml.extension import vitis_backend
+    except ImportError as error:
+        raise ToolMissingError("hls4ml is not installed", hint="pip install 'qhw[hls4ml]'") from error
+    with _quiet():
+        backend = vitis_backend()
+        config = backend.create_initial_config(
+            part=board.part, clock_period=_period(board), io_type=plan.io_type
+        )
+        config |= {
+            "OutputDir": str(folder),
+            "ProjectName": plan.name,
+            "Backend": "Vitis",
+            "Version": "1.0.0",
+            "TraceOutput": True,
+            "HLSConfig": _hls_config(plan),
+        }
+        inputs = [carried.layer for carried in plan.inputs.values()]
+        outputs = [carried.layer for carried in plan.outputs.values()]
+        model = ModelGraph.from_layer_list(config, [_layer(layer) for layer in plan.layers], inputs, outputs)
+        model.config.config["Stamp"] = "qhw"
+        set_stream_depths(model)
+        backend.writer.write_hls(model)
+    _relocatable(folder / "hls4ml_config.yml", folder)
+    _guarded(folder / "firmware" / "nnet_utils" / "nnet_sepconv1d_latency.h")
+    return model
+
+
+def _period(board: BoardLike) -> float | int:
+    """The clock period in ns, as short as it can be said."""
+    period = round(1e3 / board.clock_mhz, 4)
+    return int(period) if period == int(period) else period
+
+
+def _layer(layer: LayerPlan) -> dict[str, Any]:
+    return {"class_name": layer.kind, "name": layer.name, "inputs": list(layer.inputs), **layer.attributes}
+
+
+def _hls_config(plan: Plan) -> dict[str, Any]:
+    traced = {carried.layer for carried in plan.traced.values()}
+    layers = {}
+    for layer in plan.layers:
+        layers[layer.name] = {
+            "Precision": {name: type_.hls4ml() for name, type_ in layer.types.items()},
+            "Trace": layer.name in traced,
+            "ReuseFactor": layer.reuse_factor,
+            "Strategy": layer.strategy,
+        }
+    model = {"Precision": {"default": "fixed<16,6>"}, "ReuseFactor": 1, "Strategy": "Latency"}
+    return {"Model": model, "LayerName": layers}
+
+
+def _relocatable(config: Path, folder: Path) -> None:
+    """Take the folder's own path out of hls4ml's configuration file."""
+    config.write_text(config.read_text().replace(str(folder), "."))
+
+
+def _guarded(header: Path) -> None:
+    """Give a header a guard of its own: in hls4ml 1.3 it has that of its two-dimensional sibling."""
+    header.write_text(
+        header.read_text().replace("NNET_SEPARABLE_CONV2D_LATENCY_H_", "NNET_SEPARABLE_CONV1D_LATENCY_H_")
+    )
+
+
+def _write_build_options(folder: Path) -> None:
+    """C synthesis after C-simulation of the vectors; ``synthesise`` and a user's own run do the same."""
+    steps = {
+        "reset": 1,
+        "csim": 1,
+        "synth": 1,
+        "cosim": 0,
+        "validation": 0,
+        "export": 0,
+        "vsynth": 0,
+        "fifo_opt": 0,
+    }
+    lines = [f"    {step:<10} {on}" for step, on in steps.items()]
+    (folder / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
+
+
+def _write_test_bench(model: Any, description: Description, folder: Path) -> None:
+    """Replace hls4ml's test bench by one that compares, and that is the C-simulation too."""
+    text = (resource_dir("hls") / "hls4ml" / "test_bench.cpp").read_text()
+    inputs, outputs = model.get_input_variables(), model.get_output_variables()
+    traced = "".join(f'{{"{p.carried.layer}", {p.carried.size}}}, ' for p in description.traced)
+    fields = {
+        "project": description.name,
+        "input_size": str(sum(port.carried.size for port in description.inputs)),
+        "output_size": str(sum(port.carried.size for port in description.outputs)),
+        "traced": traced.rstrip(),
+        "run": "\n".join(f"    {line}" for line in _run_lines(description, inputs, outputs)),
+    }
+    for name, value in fields.items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+    (folder / f"{description.name}_test.cpp").write_text(text)
+
+
+def _run_lines(description: Description, inputs: Any, outputs: Any) -> Iterator[str]:
+    """C++ that converts one sample in, calls the top function, and converts its outputs back."""
+    start = 0
+    for variable, port in zip(inputs, description.inputs, strict=True):
+        size = port.carried.size
+        yield f"{variable.definition_cpp()};"
+        yield f"nnet::convert_data<double, {variable.type.name}, {size}>(in + {start}, {variable.name});"
+        start += size
+    for variable in outputs:
+        yield f"{variable.definition_cpp()};"
+    yield f"{description.name}({', '.join(v.name for v in (*inputs, *outputs))});"
+    start = 0
+    for variable, port in zip(outputs, description.outputs, strict=True):
+        size = port.carried.size
+        yield f"nnet::convert_data<{variable.type.name}, double, {size}>({variable.name}, out + {start});"
+        start += size
+
+
+def _write_vectors(
+    description: Description,
+    vectors: tuple[Mapping[str, IntArray], Mapping[str, IntArray]],
+    folder: Path,
+) -> None:
+    for name, ports, values in (
+        ("tb_input_features.dat", description.inputs, vectors[0]),
+        ("tb_output_predictions.dat", description.outputs, vectors[1]),
+    ):
+        rows = batch(ports, values)
+        text = "".join(" ".join(_number(v) for v in row) + "\n" for row in rows)
+        (folder / name).write_text(text)
+
+
+def batch(ports: tuple[Port, ...], values: Mapping[str, IntArray]) -> NDArray[np.float64]:
+    """Mantissas by tensor as the project takes them: (N, all elements) float64."""
+    return np.concatenate([physical(p.carried, np.asarray(values[p.tensor])) for p in ports], axis=1)
+
+
+def _number(value: np.float64) -> str:
+    return repr(int(value)) if value == int(value) else repr(float(value))
+
+
+def _write_description(description: Description, folder: Path) -> None:
+    """The description, with the orders that are not plain kept beside it, each once."""
+    orders: list[Order] = []
+
+    def port(entry: Port) -> dict[str, Any]:
+        carried = entry.carried
+        return {
+            "tensor": entry.tensor,
+            "shape": entry.shape,
+            "layer": carried.layer,
+            "dims": carried.dims,
+            "type": {key: getattr(carried.type, key) for key in ("bits", "signed", "exponent")},
+            "order": _order_reference(carried.order, orders),
+        }
+
+    text = {
+        "schema": _SCHEMA,
+        "flow": "hls4ml",
+        "name": description.name,
+        **{kind: [port(p) for p in getattr(description, kind)] for kind in ("inputs", "outputs", "traced")},
+        "nodes": dict(description.nodes),
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(text, indent=1) + "\n")
+    flat = np.concatenate(orders) if orders else np.empty(0, dtype=np.int64)
+    np.save(folder / ORDERS, flat.astype(np.int64), allow_pickle=False)
+
+
+def _order_reference(order: Order, orders: list[Order]) -> int | None:
+    """Where an order starts in the file of orders; None for the plain one."""
+    if np.array_equal(order, natural_order((order.size,))):
+        return None
+    start = 0
+    for known in orders:
+        if np.array_equal(known, order):
+            return start
+        start += known.size
+    orders.append(order)
+    return start
+
+
+def read_description(folder: Path) -> Description:
+    """The description of a project folder; InputError where it is something else."""
+    path = folder / DESCRIPTION
+    try:
+        stored = json.loads(path.read_text())
+        if stored["schema"] != _SCHEMA or stored["flow"] != "hls4ml":
+            raise ValueError(f"schema {stored['schema']} of flow {stored['flow']}")
+        orders = np.load(folder / ORDERS, allow_pickle=False)
+        kinds = {
+            kind: tuple(_port(p, orders) for p in stored[kind]) for kind in ("inputs", "outputs", "traced")
+        }
+        return Description(stored["name"], nodes=stored["nodes"], **kinds)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is not an hls4ml project that qhw wrote: {error}") from error
+
+
+def _port(stored: dict[str, Any], orders: Order) -> Port:
+    size = int(np.prod(stored["shape"], dtype=np.int64))
+    start = stored["order"]
+    order = natural_order((size,)) if start is None else orders[start : start + size]
+    if order.size != size:
+        raise ValueError(f"the order of '{stored['tensor']}' is cut short")
+    kind = stored["type"]
+    type_ = FixedType(kind["bits"], kind["signed"], kind["exponent"])
+    carried = Carried(stored["layer"], tuple(stored["dims"]), order, type_)
+    return Port(stored["tensor"], tuple(stored["shape"]), carried)

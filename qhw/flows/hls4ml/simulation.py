@@ -1,0 +1,199 @@
+"""Compiles a project's test bench and runs it, as child processes that may fail without taking us along."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.errors import CheckFailedError, InputError, ToolMissingError
+from qhw.flows.base import Execution, Project, Trace
+from qhw.flows.hls4ml.carry import logical
+from qhw.flows.hls4ml.project import Description, Port, batch, read_description
+from qhw.formats.modes import IntArray
+
+logger = logging.getLogger(__name__)
+
+COMPILE_FLAGS = (
+    "-O1",
+    "-std=c++17",
+    "-w",
+    "-Ifirmware/ap_types",
+    '-DWEIGHTS_DIR="firmware/weights"',
+)
+"""-O1: the build is as fast as at -O0, the simulation nearly as fast as at -O3."""
+
+_COMPILE_TIMEOUT = 1800.0
+_BASE_TIMEOUT = 120.0
+_TIMEOUT_PER_SAMPLE = 10.0
+
+
+def compile_project(project: Project) -> float:
+    """Compile the test bench unless its sources are unchanged; seconds spent.
+
+    Raises ToolMissingError without g++, CheckFailedError (with the compiler's words) where it does not build.
+    """
+    started = time.monotonic()
+    folder = project.folder / "csim"
+    key = _source_hash(project)
+    stored = folder / "sources.sha256"
+    if stored.is_file() and stored.read_text() == key and _program(project).is_file():
+        return 0.0
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise ToolMissingError(
+            "g++ is not installed: the C-simulation is compiled with it", hint="apt-get install g++"
+        )
+    folder.mkdir(exist_ok=True)
+    stored.unlink(missing_ok=True)
+    sources = {f"firmware/{project.name}.cpp": "firmware.o", f"{project.name}_test.cpp": "test.o"}
+    with ThreadPoolExecutor() as pool:
+        jobs = [
+            pool.submit(_run, [compiler, *COMPILE_FLAGS, "-c", source, "-o", f"csim/{target}"], project)
+            for source, target in sources.items()
+        ]
+        for job in jobs:
+            job.result()
+    objects = [f"csim/{target}" for target in sources.values()]
+    _run([compiler, *objects, "-o", f"csim/{project.name}.new"], project)
+    (folder / f"{project.name}.new").replace(_program(project))
+    for target in sources.values():
+        (folder / target).unlink()
+    stored.write_text(key)
+    return time.monotonic() - started
+
+
+def _program(project: Project) -> Path:
+    return project.folder.absolute() / "csim" / project.name
+
+
+def _source_hash(project: Project) -> str:
+    """What the compiled program depends on: sources and headers; weights are read at run time."""
+    digest = hashlib.sha256(" ".join(COMPILE_FLAGS).encode())
+    sources = [*project.folder.glob("*_test.cpp"), *(project.folder / "firmware").rglob("*")]
+    for path in sorted(p for p in sources if p.suffix in (".h", ".cpp") and "ap_types" not in p.parts):
+        digest.update(f"{path.relative_to(project.folder).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(command: Sequence[str], project: Project) -> None:
+    """Run the compiler in the project's folder."""
+    done = subprocess.run(
+        command, cwd=project.folder, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT, check=False
+    )
+    if done.returncode:
+        words = "\n".join(line for line in done.stderr.splitlines() if "error" in line)[:2000]
+        raise CheckFailedError(
+            f"the C-simulation of {project.folder} does not compile (g++ ended with {done.returncode}):\n"
+            f"{words or done.stderr[-2000:]}"
+        )
+
+
+def simulate_project(
+    project: Project, inputs: Mapping[str, IntArray], trace: Trace, timeout: float | None
+) -> Execution:
+    """Run input mantissas (N, *shape) through the compiled project; mantissas by tensor name.
+
+    The samples are shared out over as many processes as there are cores.
+    Raises CheckFailedError, naming the project, where a process crashes, ends with an error, or takes longer
+    than ``timeout`` seconds.
+    """
+    description = read_description(project.folder)
+    for port in description.inputs:
+        if port.tensor not in inputs:
+            raise InputError(f"no array is given for input '{port.tensor}'")
+        if np.shape(inputs[port.tensor])[1:] != port.shape:
+            raise InputError(
+                f"input '{port.tensor}' has shape {np.shape(inputs[port.tensor])}",
+                allowed=f"(N, *{port.shape})",
+            )
+    compile_project(project)
+    traced = _wanted(description, trace)
+    samples = batch(description.inputs, inputs)
+    limit = timeout or _BASE_TIMEOUT + _TIMEOUT_PER_SAMPLE * len(samples)
+    parts = np.array_split(samples, max(1, min(os.cpu_count() or 1, len(samples))))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        jobs = [pool.submit(_simulate_part, project, description, part, traced, limit) for part in parts]
+        results = [job.result() for job in jobs]
+    merged = {name: np.concatenate([part[name] for part in results]) for name in results[0]}
+    if trace == "outputs" or trace == "all":
+        return merged
+    return {name: merged[name] for name in merged if name in set(trace)}
+
+
+def _wanted(description: Description, trace: Trace) -> tuple[Port, ...]:
+    """The tensors to trace; InputError where one is not carried as such."""
+    if trace == "outputs":
+        return ()
+    if trace == "all":
+        return description.traced
+    known = {port.tensor for port in (*description.traced, *description.outputs)}
+    missing = sorted(set(trace) - known)
+    if missing:
+        raise InputError(
+            f"the project does not hold the tensors {', '.join(missing)} as such",
+            allowed=", ".join(sorted(known)),
+        )
+    return tuple(port for port in description.traced if port.tensor in set(trace))
+
+
+def _simulate_part(
+    project: Project,
+    description: Description,
+    samples: NDArray[np.float64],
+    traced: Sequence[Port],
+    timeout: float,
+) -> Execution:
+    with tempfile.TemporaryDirectory(dir=project.folder / "csim", prefix="run-") as name:
+        folder = Path(name).absolute()  # the child runs in the project's folder
+        np.ascontiguousarray(samples).tofile(folder / "in")
+        files = [str(folder / part) for part in ("in", "out", "trace")]
+        _child([str(_program(project)), *files, *(port.carried.layer for port in traced)], project, timeout)
+        outputs = _split(folder / "out", description.outputs, len(samples), project)
+        # The program writes the layers in its own order, which is the description's.
+        return outputs | _split(folder / "trace", traced, len(samples), project)
+
+
+def _child(command: Sequence[str], project: Project, timeout: float) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=project.folder, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CheckFailedError(
+            f"the C-simulation of {project.folder} was stopped after {timeout:.0f} s",
+            hint="simulate fewer samples, or allow more time",
+        ) from error
+    if done.returncode:
+        code = done.returncode
+        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise CheckFailedError(f"the C-simulation of {project.folder} {how}:\n{done.stderr.strip()[-2000:]}")
+    if "ERROR" in done.stderr:
+        raise CheckFailedError(f"the C-simulation of {project.folder} says:\n{done.stderr.strip()[-2000:]}")
+
+
+def _split(path: Path, ports: Sequence[Port], samples: int, project: Project) -> Execution:
+    """A file of float64 rows as mantissas by tensor."""
+    width = sum(port.carried.size for port in ports)
+    values = np.fromfile(path, dtype=np.float64)
+    if values.size != samples * width:
+        raise CheckFailedError(
+            f"the C-simulation of {project.folder} returned {values.size} numbers, not {samples * width}"
+        )
+    rows = values.reshape(samples, width)
+    parts = np.split(rows, np.cumsum([port.carried.size for port in ports])[:-1], axis=1) if ports else []
+    return {
+        port.tensor: logical(port.carried, part, port.shape) for port, part in zip(ports, parts, strict=True)
+    }

@@ -1,0 +1,1 @@
+"""QONNX in, the exact graph, its lowering, passes and value ranges."""

@@ -1,0 +1,27 @@
+"""Small rewrites of the exact graph: ``apply(graph) -> (graph, changed)``, each exact, each with its test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from qhw.graph.ir import ExactGraph
+from qhw.graph.passes import bias, dead, merge_affine, merge_requant, to_threshold
+
+Pass: TypeAlias = Callable[[ExactGraph], tuple[ExactGraph, bool]]
+
+SIMPLIFYING: tuple[Pass, ...] = (merge_affine.apply, bias.apply, merge_requant.apply, dead.apply)
+"""What every lowering ends with."""
+
+__all__ = ["SIMPLIFYING", "bias", "dead", "merge_affine", "merge_requant", "simplify", "to_threshold"]
+
+
+def simplify(graph: ExactGraph, passes: Sequence[Pass] = SIMPLIFYING) -> ExactGraph:
+    """Apply passes in turn until none changes the graph any more."""
+    changed = True
+    while changed:
+        changed = False
+        for apply in passes:
+            graph, rewrote = apply(graph)
+            changed = changed or rewrote
+    return graph

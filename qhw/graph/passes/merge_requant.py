@@ -1,0 +1,35 @@
+"""Drop a Requant that changes no number, and one that only widens for another one behind it."""
+
+from __future__ import annotations
+
+from qhw.graph.infer import requant_bounds
+from qhw.graph.ir import ExactGraph, Requant
+from qhw.graph.passes.rewriting import Rewriting, only_readers
+
+
+def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
+    """Remove every Requant that is not needed."""
+    changes, readers = Rewriting(graph), only_readers(graph)
+    for node in graph.nodes:
+        if not isinstance(node, Requant) or not _is_exact(changes, node):
+            continue
+        (x,) = node.inputs
+        reader = readers.get(node.output)
+        joins_ends = x in graph.inputs and node.output in graph.outputs
+        same = graph.tensors[x] == graph.tensors[node.output] and not joins_ends
+        if same or (isinstance(reader, Requant) and not changes.touches(reader)):
+            changes.remove(node, x)
+    return changes.apply()
+
+
+def _is_exact(changes: Rewriting, node: Requant) -> bool:
+    """Whether the node keeps every number that reaches it, at the same exponent or a finer one."""
+    before, after = (changes.graph.tensors[name] for name in (node.inputs[0], node.output))
+    rank = len(before.shape)
+    shift = before.exponent.broadcast(rank) - after.exponent.broadcast(rank)
+    if (shift < 0).any():
+        return False
+    low, high = changes.ranges[node.inputs[0]].bounds
+    most = int(shift.max())
+    least_bound, most_bound = requant_bounds(node, after)
+    return least_bound <= min(low << most, low) and max(high << most, high) <= most_bound

@@ -1,0 +1,136 @@
+"""A Requant that rounds, with the Affine in front of it, as one Threshold: exact, for flows that want it.
+
+``Requant(x * m + b)`` only rises with ``x`` where ``m`` is positive, only falls where it is negative, and
+stays where it is 0, so it is known by where each code begins. Those places are found by bisection through
+the two operations themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qhw.formats.integer import as_mantissas
+from qhw.formats.modes import IntArray, Overflow
+from qhw.graph.infer import Range, requant_bounds
+from qhw.graph.ir import Affine, ExactGraph, Node, Requant, TensorType, Threshold
+from qhw.graph.passes.rewriting import Rewriting, only_readers
+from qhw.sim.interpreter import run_node
+
+MOST_THRESHOLDS = 255
+"""Thresholds per channel that the pass makes at most: 8-bit codes."""
+
+
+def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
+    """Turn every saturating Requant that rounds, and has codes of at most 8 bits, into a Threshold."""
+    changes, readers = Rewriting(graph), only_readers(graph)
+    for node in graph.nodes:
+        if isinstance(node, Requant) and _is_convertible(graph, node):
+            before = graph.producer(node.inputs[0])
+            affine = before if isinstance(before, Affine) and readers.get(before.output) is node else None
+            if affine is not None or _rounds(graph, node):
+                _convert(changes, affine, node)
+    return changes.apply()
+
+
+def _is_convertible(graph: ExactGraph, node: Requant) -> bool:
+    kind = graph.tensors[node.output]
+    low, high = requant_bounds(node, kind)
+    saturates = node.overflow in (Overflow.SAT, Overflow.SAT_SYM)
+    return saturates and high - low <= MOST_THRESHOLDS and kind.exponent.axis in (None, 0)
+
+
+def _rounds(graph: ExactGraph, node: Requant) -> bool:
+    """Whether the Requant drops fraction bits."""
+    before, after = (graph.tensors[name].exponent.values for name in (node.inputs[0], node.output))
+    return max(after) > min(before)
+
+
+def _convert(changes: Rewriting, affine: Affine | None, node: Requant) -> None:
+    graph = changes.graph
+    x = node.inputs[0] if affine is None else affine.inputs[0]
+    steps = _Steps(graph, [node] if affine is None else [affine, node], x)
+    thresholds, levels = _tabulate(steps, changes.ranges[x])
+    t, v = (
+        changes.constant(f"{node.name}_{what}", a)
+        for what, a in (("thresholds", thresholds), ("levels", levels))
+    )
+    new = Threshold(node.name, (x, t, v), node.output, source=node.source)
+    if affine is not None:
+        changes.remove(affine, x)
+    changes.put(node, new)
+
+
+@dataclass
+class _Steps:
+    """The operations on mantissas (channels, n): one row of numbers for every channel."""
+
+    graph: ExactGraph
+    nodes: list[Node]
+    x: str
+
+    @property
+    def channels(self) -> int:
+        """1 where no constant or exponent differs by channel."""
+        names = [name for node in self.nodes for name in (*node.inputs, node.output)]
+        exponents = [len(self.graph.tensors[name].exponent.values) for name in names]
+        constants = [self.graph.constants[name].size for name in names if name in self.graph.constants]
+        return max(exponents + constants)
+
+    def __call__(self, x: IntArray) -> IntArray:
+        shape = (x.shape[0], x.shape[1])
+        values = {self.x: x[np.newaxis]}
+        tensors = dict(self.graph.tensors)
+        for node in self.nodes:
+            for name in (node.inputs[0], node.output):
+                kind = tensors[name]
+                tensors[name] = TensorType(shape, kind.format, kind.exponent)
+        graph = ExactGraph("", (), (), tensors, self.graph.constants)
+        for node in self.nodes:
+            values[node.output] = run_node(graph, node, values)
+        return np.asarray(values[self.nodes[-1].output][0])
+
+
+def _tabulate(steps: _Steps, span: Range) -> tuple[IntArray, IntArray]:
+    """Thresholds (channels, T) and levels (channels, T + 1) over the range of ``x``."""
+    channels = steps.channels
+    low, high = (as_mantissas(np.broadcast_to(v, (channels,))) for v in _bounds(span, channels))
+    first, last = (steps(end[:, np.newaxis])[:, 0] for end in (low, high))
+    sign = np.where(last < first, -1, 1)
+    count = np.abs(last - first)
+    wanted = first[:, np.newaxis] + sign[:, np.newaxis] * np.arange(1, max(1, int(count.max())) + 1)
+    places = _bisect(steps, wanted, sign[:, np.newaxis], low, high)
+    rows = [
+        _strict(place[:n].tolist(), want[:n].tolist(), int(start))
+        for place, want, n, start in zip(places, wanted, count, first, strict=True)
+    ]
+    width = max(1, *(len(t) for t, _ in rows))
+    beyond = int(high.max()) + 1
+    thresholds = [[*t, *range(beyond, beyond + width - len(t))] for t, _ in rows]
+    levels = [[*v, *[v[-1]] * (width + 1 - len(v))] for _, v in rows]
+    return as_mantissas(np.array(thresholds, dtype=object)), np.array(levels, dtype=np.int64)
+
+
+def _bounds(span: Range, channels: int) -> tuple[IntArray, IntArray]:
+    if span.low.size == channels:
+        return span.low.reshape(-1), span.high.reshape(-1)
+    low, high = span.bounds
+    return np.array([low], dtype=object), np.array([high], dtype=object)
+
+
+def _bisect(steps: _Steps, wanted: IntArray, sign: IntArray, low: IntArray, high: IntArray) -> IntArray:
+    """The lowest x whose code is ``wanted`` or further on its channel's way; (channels, levels)."""
+    below = np.broadcast_to(low[:, np.newaxis], wanted.shape)
+    reached = np.broadcast_to(high[:, np.newaxis], wanted.shape)
+    while (reached - below > 1).any():
+        middle = (below + reached) // 2
+        there = steps(middle) * sign >= wanted * sign
+        below, reached = np.where(there, below, middle), np.where(there, middle, reached)
+    return np.asarray(reached)
+
+
+def _strict(places: list[int], codes: list[int], start: int) -> tuple[list[int], list[int]]:
+    """Thresholds without repeats, and the level behind each: of codes that begin together, the last."""
+    last = dict(zip(places, codes, strict=True))
+    return list(last), [start, *last.values()]

@@ -1,0 +1,204 @@
+"""An exact graph as two plain files, and the hashes of its content.
+
+``graph.json`` holds the structure, ``constants.npz`` the numbers (no pickle). Node hashes take in the
+operation, its attributes, its types, its constants and the hashes of what it reads: two nodes with one
+hash compute the same codes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qhw.errors import InputError
+from qhw.formats.integer import as_mantissas
+from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.parse import parse_format
+from qhw.graph.builder import value_ranges
+from qhw.graph.ir import (
+    OPERATIONS,
+    ExactGraph,
+    Exponent,
+    InputEncoding,
+    Node,
+    OutputScale,
+    TensorType,
+)
+
+SCHEMA_VERSION = 1
+MAX_BYTES = 1 << 30
+"""Bound on each file of a saved graph."""
+
+
+def graph_hash(graph: ExactGraph) -> str:
+    """SHA-256 of everything that decides a graph's output codes and its names."""
+    digest = hashlib.sha256(json.dumps(_structure(graph), sort_keys=True).encode())
+    for name in sorted(graph.constants):
+        digest.update(name.encode() + _constant_bytes(graph.constants[name]))
+    return digest.hexdigest()
+
+
+def node_hashes(graph: ExactGraph) -> dict[str, str]:
+    """A content hash per node name; names, and the source that messages quote, do not enter it."""
+    tensors: dict[str, str] = {}
+    for name in graph.inputs:
+        encoding = graph.input_encodings.get(name)
+        tensors[name] = _digest(_type_fields(graph.tensors[name]), _fields(encoding) if encoding else None)
+    for name, value in graph.constants.items():
+        tensors[name] = _digest(_type_fields(graph.tensors[name]), _constant_bytes(value).hex())
+    hashes = {}
+    for node in graph.nodes:
+        content = {
+            k: v for k, v in _node_fields(node).items() if k not in ("name", "inputs", "output", "source")
+        }
+        key = _digest(content, [tensors[i] for i in node.inputs], _type_fields(graph.tensors[node.output]))
+        hashes[node.name] = tensors[node.output] = key
+    return hashes
+
+
+def save_graph(graph: ExactGraph, folder: Path) -> None:
+    """Write ``graph.json`` and ``constants.npz`` into a folder; the same graph gives the same bytes."""
+    (folder / "graph.json").write_text(json.dumps(_structure(graph), indent=1) + "\n")
+    with zipfile.ZipFile(folder / "constants.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for index, name in enumerate(sorted(graph.constants)):
+            # A fixed date keeps the bytes a function of the content alone.
+            entry = zipfile.ZipInfo(f"{index}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w") as file:
+                np.lib.format.write_array(file, _storable(graph.constants[name]), allow_pickle=False)
+
+
+def load_graph(folder: Path) -> ExactGraph:
+    """Read a saved graph and check it; InputError names the file and field that is wrong."""
+    path = folder / "graph.json"
+    for file in (path, folder / "constants.npz"):
+        if not file.is_file():
+            raise InputError(f"{file} does not exist", hint="lower a QONNX model first")
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(f"{file} has {file.stat().st_size} bytes", allowed=f"at most {MAX_BYTES}")
+    try:
+        stored = json.loads(path.read_text())
+        if stored["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{path} has schema_version {stored['schema_version']}", allowed=str(SCHEMA_VERSION)
+            )
+        graph = _graph(stored, _load_constants(folder / "constants.npz", stored))
+    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{folder} holds no valid exact graph: {error}", hint="lower the model again"
+        ) from error
+    value_ranges(graph)
+    return graph
+
+
+def _structure(graph: ExactGraph) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": graph.name,
+        "inputs": list(graph.inputs),
+        "outputs": list(graph.outputs),
+        "input_encodings": {k: _fields(v) for k, v in sorted(graph.input_encodings.items())},
+        "output_scales": {k: _fields(v) for k, v in sorted(graph.output_scales.items())},
+        "constants": sorted(graph.constants),
+        "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
+        "nodes": [_node_fields(node) for node in graph.nodes],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _node_fields(node: Node) -> dict[str, Any]:
+    return {"op": node.op, **_fields(node)}
+
+
+def _type_fields(kind: TensorType) -> dict[str, Any]:
+    return {
+        "shape": list(kind.shape),
+        "format": str(kind.format),
+        "exponent": list(kind.exponent.values),
+        "axis": kind.exponent.axis,
+    }
+
+
+def _storable(value: IntArray) -> IntArray:
+    """int64 as it is; wider integers as text, so that no pickle is needed."""
+    return value if value.dtype != object else np.array([str(v) for v in value.flat]).reshape(value.shape)
+
+
+def _constant_bytes(value: IntArray) -> bytes:
+    stored = _storable(value)
+    return f"{stored.dtype.kind}{stored.shape}".encode() + np.ascontiguousarray(stored).tobytes()
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _load_constants(path: Path, stored: dict[str, Any]) -> dict[str, IntArray]:
+    constants = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for index, name in enumerate(stored["constants"]):
+            value = archive[str(index)]
+            if value.dtype.kind not in "iU":
+                raise InputError(f"{path}: constant '{name}' has type {value.dtype}", allowed="integers")
+            if value.dtype.kind == "U":
+                integers = np.array([int(v) for v in value.flat], dtype=object)
+                value = as_mantissas(integers.reshape(value.shape))
+            constants[name] = value
+    return constants
+
+
+def _node(stored: dict[str, Any]) -> Node:
+    stored = dict(stored)
+    op = stored.pop("op")
+    if op not in OPERATIONS:
+        raise InputError(f"node '{stored.get('name')}' has operation {op}", allowed=", ".join(OPERATIONS))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    if "rounding" in values:
+        values["rounding"] = Rounding(values["rounding"])
+        values["overflow"] = Overflow(values["overflow"])
+    return OPERATIONS[op](**values)
+
+
+def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph:
+    encodings = {
+        name: InputEncoding(**{**fields, "rounding": Rounding(fields["rounding"])})
+        for name, fields in stored["input_encodings"].items()
+    }
+    scales = {
+        name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]))
+        for name, fields in stored["output_scales"].items()
+    }
+    tensors = {
+        name: TensorType(
+            tuple(fields["shape"]),
+            parse_format(fields["format"]),
+            Exponent(tuple(fields["exponent"]), fields["axis"]),
+        )
+        for name, fields in stored["tensors"].items()
+    }
+    return ExactGraph(
+        stored["name"],
+        tuple(stored["inputs"]),
+        tuple(stored["outputs"]),
+        tensors,
+        constants,
+        [_node(node) for node in stored["nodes"]],
+        encodings,
+        scales,
+    )

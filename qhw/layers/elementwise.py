@@ -1,0 +1,144 @@
+"""Quantised element-wise layers: activation, residual add, concatenation, input normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from qhw.errors import InputError, UnsupportedError
+from qhw.formats.fixed import Fixed
+from qhw.quantizers.activation import IDENTITY, Activation
+from qhw.quantizers.fixed import FixedQuantizer
+
+
+def result_quantizer(
+    result: Fixed | FixedQuantizer, activation: Activation = IDENTITY, channels: int | None = None
+) -> FixedQuantizer:
+    """The quantizer of a layer's result: a new one, or one that is shared with other layers.
+
+    Raises:
+        InputError: a shared quantizer applies another activation.
+    """
+    if isinstance(result, Fixed):
+        return FixedQuantizer(result, channels=channels, axis=1, activation=activation)
+    if result.activation != activation:
+        raise InputError(
+            f"A shared quantizer applies {result.activation}, and this layer needs {activation}",
+            hint="share quantizers between layers of the same activation",
+        )
+    return result
+
+
+class QuantActivation(nn.Module):
+    """ReLU, ReLU6, leaky ReLU, or none, and its result's format, in one pass.
+
+    Args:
+        result: the result's format (its binary point is learned where it is open), or a shared quantizer.
+        activation: ``IDENTITY``, ``RELU``, ``RELU6`` or ``leaky_relu(slope)``.
+        channels: one binary point per channel (axis 1).
+    """
+
+    def __init__(
+        self,
+        result: Fixed | FixedQuantizer,
+        activation: Activation = IDENTITY,
+        channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.result = result_quantizer(result, activation, channels)
+
+    @property
+    def activation(self) -> Activation:
+        """What is applied before rounding."""
+        return self.result.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.result.quantize(x)
+
+
+class QuantAdd(nn.Module):
+    """Residual add: the sum of two quantised tensors of one shape, an activation, and the result's format.
+
+    Args:
+        result: the result's format, or a shared quantizer.
+        activation: applied to the sum, in the same pass.
+    """
+
+    def __init__(self, result: Fixed | FixedQuantizer, activation: Activation = IDENTITY) -> None:
+        super().__init__()
+        self.result = result_quantizer(result, activation)
+
+    @property
+    def activation(self) -> Activation:
+        """What is applied to the sum before rounding."""
+        return self.result.activation
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape != b.shape:
+            raise InputError(f"A residual add needs two tensors of one shape, not {a.shape} and {b.shape}")
+        return self.result.quantize_sum(a, b)
+
+
+class QuantConcat(nn.Module):
+    """Concatenation: one shared quantizer brings every branch into one format.
+
+    Args:
+        result: the common format, or a shared quantizer.
+        axis: of the tensors, with the batch axis.
+    """
+
+    def __init__(self, result: Fixed | FixedQuantizer, axis: int = 1) -> None:
+        super().__init__()
+        self.result = result_quantizer(result)
+        self.axis = axis
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        return self.result.quantize(torch.cat(branches, dim=self.axis))
+
+
+class Normalize(nn.Module):
+    """Raw inputs times a power of two: ``x * 2**exponent`` (-8 for pixels of 0..255, -4 for 0..16).
+
+    Integer tensors become the floating-point type of the module (float64 after ``.double()``).
+    """
+
+    factor: Tensor
+
+    def __init__(self, *, exponent: int) -> None:
+        super().__init__()
+        self.exponent = exponent
+        self.register_buffer("factor", torch.tensor(math.ldexp(1.0, exponent)), persistent=False)
+
+    @classmethod
+    def by(cls, factor: float) -> Normalize:
+        """The layer for a factor, which has to be a power of two (UnsupportedError otherwise)."""
+        mantissa, exponent = math.frexp(factor)
+        if mantissa != 0.5:
+            raise UnsupportedError(f"The input's factor must be a power of two, not {factor}")
+        return cls(exponent=exponent - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.factor.dtype) * self.factor
+
+    def extra_repr(self) -> str:
+        return f"exponent={self.exponent}"
+
+
+class HasResult(Protocol):
+    """A layer with a result quantizer."""
+
+    result: FixedQuantizer
+
+
+def share(layers: Sequence[HasResult]) -> None:
+    """Give all these layers the first one's result quantizer, so that their results have one format.
+
+    For branches that meet in a concat or an add. Raises InputError where their activations differ.
+    """
+    first = layers[0].result
+    for layer in layers[1:]:
+        layer.result = result_quantizer(first, layer.result.activation)

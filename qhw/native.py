@@ -1,0 +1,121 @@
+"""Compiles C++ kernels with g++, once per source, flags, compiler and processor, into the user's cache.
+
+Needs no torch. Whoever asks for a kernel has a slower form with the same bits for machines without g++.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhw.errors import ToolMissingError
+
+logger = logging.getLogger(__name__)
+
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+TIMEOUT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled kernel.
+
+    Args:
+        path: the shared library.
+        compile_seconds: how long g++ took when it was made.
+        cached: whether it was there already.
+    """
+
+    path: Path
+    compile_seconds: float
+    cached: bool
+
+    def load(self) -> ctypes.CDLL:
+        """The library, in this process.
+
+        Raises:
+            ToolMissingError: it does not load on this machine.
+        """
+        try:
+            return ctypes.CDLL(str(self.path))
+        except OSError as error:
+            raise ToolMissingError(f"{self.path} does not load: {error}", hint="delete it") from error
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for qhw (XDG Base Directory Specification)."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "qhw"
+
+
+def compiled(source: Path, flags: Sequence[str] = ()) -> Library:
+    """The shared library of a C++ file, compiled now if the cache does not have it.
+
+    Args:
+        flags: in addition to ``FLAGS``.
+
+    Raises:
+        ToolMissingError: there is no g++, it failed, or the cache folder cannot be written.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise ToolMissingError("g++ is not installed", hint="install g++ (Debian: apt-get install g++)")
+    try:
+        folder = cache_folder() / "kernels" / _key(compiler, source, (*FLAGS, *flags))
+        return _known(folder, source) or _compile(compiler, source, (*FLAGS, *flags), folder)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolMissingError(f"{source.name} could not be compiled: {error}") from error
+
+
+def _key(compiler: str, source: Path, flags: Sequence[str]) -> str:
+    """A hash of everything that the machine code depends on."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=30, check=False).stdout
+    parts = [source.read_bytes(), version, " ".join(flags).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _known(folder: Path, source: Path) -> Library | None:
+    path, facts = folder / f"{source.stem}.so", folder / f"{source.stem}.json"
+    if not (path.is_file() and facts.is_file()):
+        return None
+    return Library(path, float(json.loads(facts.read_text())["compile_seconds"]), cached=True)
+
+
+def _compile(compiler: str, source: Path, flags: Sequence[str], folder: Path) -> Library:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logger.info("compiling %s (once, a few seconds)", source.name)
+    path, facts = folder / f"{source.stem}.so", folder / f"{source.stem}.json"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        built, told = Path(scratch, path.name), Path(scratch, facts.name)
+        start = time.perf_counter()
+        command = [compiler, str(source), "-o", str(built), *flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        if done.returncode != 0:
+            raise ToolMissingError(f"g++ could not compile {source.name}:\n{done.stderr[-2000:]}")
+        seconds = time.perf_counter() - start
+        told.write_text(json.dumps({"compile_seconds": round(seconds, 3)}))
+        os.replace(built, path)
+        os.replace(told, facts)
+    logger.info("compiled %s in %.1f s", source.name, seconds)
+    return Library(path, seconds, cached=False)

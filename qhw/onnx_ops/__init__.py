@@ -1,0 +1,11 @@
+"""Operators of the ONNX domain ``qhw.onnx_ops``: what QONNX's own cannot say.
+
+The domain is the module's name, which is how qonnx finds an operator's executor.
+"""
+
+from qhw.onnx_ops.fixed_quant import FixedQuant
+
+DOMAIN = __name__
+OPSET = 1
+
+__all__ = ["DOMAIN", "OPSET", "FixedQuant"]

@@ -1,0 +1,565 @@
+"""The stages of a build, in order: what each one reads, does and writes into the build folder.
+
+====================  =======================================================================
+train                 ``training/``: the trained weights
+export, or import     ``model.onnx``
+lower                 ``graph/``: the exact graph (and ``canonical/`` where scales are arbitrary)
+vectors               ``vectors/``: inputs, labels, and the exact graph's codes for them
+cost                  ``cost/``: folding, and what the design is estimated to take
+project               ``project/``: what the flow generates
+compile, verify       the project's C-simulation against the exact graph, layer by layer
+synth                 ``synthesis.json``, with ``--synth``
+====================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.arrays import load_arrays, load_mantissas, save_arrays
+from qhw.boards import Board
+from qhw.errors import InputError
+from qhw.pipeline.data_choice import DataChoice
+from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.source import Source, load_module, require_training
+from qhw.pipeline.stages import Stage, Workspace, file_digest, json_digest, tree_digests
+from qhw.pipeline.verification import Row, canonical_row, checked, not_compared, qonnx_row, row_of, torch_row
+from qhw.resources import resource_dir
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qhw.cost import Estimate
+    from qhw.flows.base import Flow, Project
+    from qhw.formats.modes import IntArray
+    from qhw.graph.ir import ExactGraph
+    from qhw.sim.fast import FastExecutor
+    from qhw.train import TrainConfig
+
+Facts = dict[str, Any]
+
+MODEL_FILE = "model.onnx"
+CANONICAL_FILE = "canonical.onnx"
+GRAPH_FOLDER = "graph"
+PROJECT_FOLDER = "project"
+
+TEST_BENCH_VECTORS = 16
+"""Samples that the project's own test bench runs."""
+
+SLOW_REFERENCE_VECTORS = 16
+"""Samples for the executors that are a reference, not fast: qonnx and the interpreter."""
+
+LAYER_VECTORS = 64
+"""Samples on which torch and the exact graph are compared layer by layer; their outputs: on all."""
+
+RANDOM_VECTORS = 64
+"""Random samples that a build without data is verified on."""
+
+SIMULATION_MACS = 1_500_000_000
+"""Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
+
+LEAST_SIMULATION_VECTORS = 128
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build, with every name in its options looked up."""
+
+    options: BuildOptions
+    source: Source
+    board: Board
+    flow: Flow
+    data: DataChoice | None
+    folder: Path
+
+    @property
+    def board_digest(self) -> str:
+        """SHA-256 of what the board's description says, its sources left out."""
+        board = self.board
+        return json_digest([board.name, board.part, board.family, board.clock_mhz, board.resources])
+
+
+def stages(plan: Plan) -> list[Stage]:
+    """The stages of a build, each with what it depends on."""
+    options = plan.options
+    data = {"data": plan.data.identity if plan.data else None}
+    board = {"board": plan.board_digest}
+    flow = {"flow": [options.flow, options.io_type]}
+    first = _first_stages(plan, data)
+    made = first[-1].name
+    chain = [
+        *first,
+        _stage(plan, "lower", _lower, (made,)),
+        _stage(plan, "vectors", _vectors, (made, "lower"), data),
+        _stage(plan, "cost", _cost, ("lower",), board | flow),
+        replace(
+            _stage(plan, "project", _project, ("lower", "vectors", "cost"), board | flow), keeps_edits=True
+        ),
+        _stage(plan, "compile", _compile, ("project",), flow),
+        _stage(plan, "verify", _verify, ("lower", "vectors", "project"), flow | {"vectors": options.vectors}),
+    ]
+    return [*chain, _stage(plan, "synth", _synthesise, ("project",), flow)] if options.synth else chain
+
+
+def _first_stages(plan: Plan, data: Mapping[str, Any]) -> list[Stage]:
+    """How the model becomes model.onnx."""
+    options, model = plan.options, {"model": plan.source.digest}
+    if plan.source.kind == "qonnx":
+        return [_stage(plan, "import", _import, (), model)]
+    if not plan.source.is_trained_here:
+        return [_stage(plan, "export", _export_given, (), {**model, **data})]
+    given = {**model, **data, "seed": options.seed, "quant": repr(options.quant_config())}
+    recipe = {"recipe": [options.float_epochs, options.quantised_epochs, dict(options.training)]}
+    return [
+        _stage(plan, "train", _train, (), given | recipe),
+        _stage(plan, "export", _export_trained, ("train",), given),
+    ]
+
+
+def _stage(
+    plan: Plan,
+    name: str,
+    run: Callable[[Plan, Workspace], Facts],
+    needs: tuple[str, ...],
+    inputs: Mapping[str, Any] | None = None,
+) -> Stage:
+    return Stage(name, partial(run, plan), {"qhw": source_digest(), **(inputs or {})}, needs)
+
+
+@cache
+def source_digest() -> str:
+    """SHA-256 over this package's own files and its HLS headers: other code may give other results."""
+    kinds = {".py", ".h", ".cpp", ".json"}
+    folders = (Path(__file__).parent.parent, resource_dir("hls"))
+    return json_digest(
+        [
+            {name: digest for name, digest in tree_digests(folder).items() if Path(name).suffix in kinds}
+            for folder in folders
+        ]
+    )
+
+
+def read_graph(folder: Path) -> ExactGraph:
+    """The exact graph of a build folder."""
+    from qhw.graph.serialize import load_graph
+
+    return load_graph(folder / GRAPH_FOLDER)
+
+
+# --- a model becomes model.onnx ---------------------------------------------------------------------
+
+
+def _import(plan: Plan, work: Workspace) -> Facts:
+    from qhw.graph.load import load_qonnx
+
+    assert plan.source.path is not None
+    model = load_qonnx(plan.source.path)
+    shutil.copyfile(plan.source.path, work.scratch / MODEL_FILE)
+    return {"summary": f"{len(model.graph.node)} nodes", "sha256": file_digest(work.scratch / MODEL_FILE)}
+
+
+def _train(plan: Plan, work: Workspace) -> Facts:
+    import torch
+
+    from qhw.train import Progress, train
+
+    data = _required_data(plan).dataset
+    module = load_module(plan.source, data, plan.options.seed)
+
+    def tell(step: Progress) -> None:
+        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
+        work.progress(done, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
+
+    result = train(
+        module, data, _recipe(plan), plan.options.quant_config(), checkpoints=work.partial, progress=tell
+    )
+    (work.scratch / "training").mkdir()
+    torch.save(result.quantised_model.state_dict(), work.scratch / "training" / "quantised.pt")
+    torch.save(result.float_model.state_dict(), work.scratch / "training" / "float.pt")
+    return {
+        "float": result.float_accuracy,
+        "quantised": result.quantised_accuracy,
+        "samples": result.samples,
+        "summary": f"accuracy {result.quantised_accuracy:.2%} (float {result.float_accuracy:.2%}) "
+        f"on {result.samples} test samples",
+    }
+
+
+def _export_trained(plan: Plan, work: Workspace) -> Facts:
+    import torch
+
+    from qhw.convert import convert
+
+    data = _required_data(plan).dataset
+    example = torch.from_numpy(data.train_x[:2]).float()
+    model = convert(load_module(plan.source, data, plan.options.seed), plan.options.quant_config(), example)
+    weights = work.build / "training" / "quantised.pt"
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return _export(model, plan, work)
+
+
+def _export_given(plan: Plan, work: Workspace) -> Facts:
+    require_training()
+    return _export(plan.source.module, plan, work)
+
+
+def _export(model: nn.Module, plan: Plan, work: Workspace) -> Facts:
+    """Write model.onnx, and what torch itself says in float64: every layer, and the whole test split."""
+    import torch
+
+    from qhw.export import export_qonnx
+    from qhw.train import predict
+
+    data = _required_data(plan).dataset
+    model.eval()
+    export_qonnx(model, work.scratch / MODEL_FILE, torch.from_numpy(data.test_x[:1]).float())
+    work.progress(None, "torch in float64")
+    folder = work.scratch / "torch"
+    folder.mkdir()
+    np.save(folder / "outputs.npy", predict(model, data.test_x, dtype=torch.float64))
+    if layers := _torch_layers(model, data.test_x[:LAYER_VECTORS]):
+        save_arrays(folder / "layers.npz", layers)
+    size = (work.scratch / MODEL_FILE).stat().st_size
+    return {
+        "summary": f"{MODEL_FILE}, {size / 1024:,.0f} KiB",
+        "sha256": file_digest(work.scratch / MODEL_FILE),
+    }
+
+
+def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every layer's values, where qhw converted the model; of a user's own, none."""
+    from torch import fx
+
+    from qhw.export import is_converted, layer_values
+
+    return layer_values(model, images) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
+
+
+def _required_data(plan: Plan) -> DataChoice:
+    if plan.data is None:
+        raise InputError(f"The model {plan.source.given} needs data", hint="give it with --data")
+    return plan.data
+
+
+def _recipe(plan: Plan) -> TrainConfig:
+    from qhw.errors import closest
+    from qhw.train import TrainConfig
+
+    options = plan.options
+    if plan.source.kind == "builtin":
+        from qhw.models import model_entry
+
+        recipe = model_entry(plan.source.name).recipe()
+    else:
+        recipe = TrainConfig()
+    known = asdict(recipe)
+    for name in options.training:
+        if name not in known:
+            raise InputError(f"Unknown training setting {name!r}", hint=closest(name, known))
+    epochs = {"float_epochs": options.float_epochs, "quantised_epochs": options.quantised_epochs}
+    given = {name: value for name, value in epochs.items() if value is not None}
+    return replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
+
+
+# --- model.onnx becomes codes -----------------------------------------------------------------------
+
+
+def _lower(plan: Plan, work: Workspace) -> Facts:
+    from qhw.graph.load import load_qonnx
+    from qhw.graph.lower import lower_power_of_two
+    from qhw.graph.lowering import NeedsCanonicalError
+    from qhw.graph.serialize import graph_hash, save_graph
+
+    reason = None
+    try:
+        graph = lower_power_of_two(load_qonnx(work.build / MODEL_FILE))
+    except NeedsCanonicalError as error:
+        reason = error.message
+        graph = _lower_canonical(work)
+    (work.scratch / GRAPH_FOLDER).mkdir()
+    save_graph(graph, work.scratch / GRAPH_FOLDER)
+    macs, weights = work_of(graph)
+    return {
+        "canonical": reason,
+        "nodes": len(graph.nodes),
+        "macs": macs,
+        "weights": weights,
+        "graph_sha256": graph_hash(graph),
+        "summary": f"{len(graph.nodes)} integer operations, {macs:,} multiply-accumulates",
+    }
+
+
+def _lower_canonical(work: Workspace) -> ExactGraph:
+    from qhw.graph.canonical import canonicalise
+    from qhw.graph.load import load_qonnx
+    from qhw.graph.lower_canonical import lower_canonical
+
+    canonical = canonicalise(load_qonnx(work.build / MODEL_FILE))
+    graph = lower_canonical(canonical)
+    canonical.save(str(work.scratch / CANONICAL_FILE))
+    return graph
+
+
+def work_of(graph: ExactGraph) -> tuple[int, int]:
+    """Multiply-accumulates per sample, and constants that convolutions and matrix products read."""
+    macs = weights = 0
+    for node in graph.nodes:
+        if node.op not in ("Conv", "MatMul"):
+            continue
+        out, operand = graph.tensors[node.output], graph.tensors[node.inputs[1]]
+        depth = operand.size // operand.shape[0] if node.op == "Conv" else operand.shape[-2]
+        macs += out.size * depth
+        weights += operand.size if node.inputs[1] in graph.constants else 0
+    return macs, weights
+
+
+def _vectors(plan: Plan, work: Workspace) -> Facts:
+    """Inputs, and the codes that the exact graph answers with: what every backend is compared with."""
+    from qhw.graph.encode import encode_inputs
+    from qhw.sim.fast import FastExecutor
+
+    graph = read_graph(work.build)
+    inputs, labels = _samples(plan, graph)
+    mantissas = encode_inputs(graph, inputs)
+    executor = FastExecutor(graph)
+    outputs = executor(mantissas)
+    folder = work.scratch / "vectors"
+    folder.mkdir()
+    save_arrays(folder / "inputs.npz", mantissas)
+    save_arrays(folder / "outputs.npz", outputs)
+    facts: Facts = {"samples": len(next(iter(mantissas.values())))}
+    if labels is not None:
+        np.save(folder / "labels.npy", labels)
+        facts["accuracy"] = top1(graph, outputs, labels)
+    if plan.data is not None:
+        facts["data_sha256"], facts["data_source"] = plan.data.dataset.sha256, plan.data.dataset.source
+    rows = [_interpreter_row(work, executor, mantissas)]
+    if plan.source.kind != "qonnx":
+        rows += _torch_rows(work, executor, mantissas, outputs)
+    few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in inputs.items()}
+    expected = executor({name: mantissas[name][:SLOW_REFERENCE_VECTORS] for name in few}, keep="all")
+    work.progress(None, "qonnx")
+    if work.facts["lower"]["canonical"] is None:
+        rows.append(qonnx_row(graph, expected, few, work.build / MODEL_FILE))
+    else:
+        row, facts["original"] = _canonical_row(work, graph, expected, few)
+        rows.append(row)
+    facts["verification"] = [checked(row, "this is a fault of qhw: please report it") for row in rows]
+    return facts | {"summary": _vectors_summary(facts)}
+
+
+def _interpreter_row(work: Workspace, executor: FastExecutor, mantissas: Mapping[str, IntArray]) -> Row:
+    from qhw.sim.compare import compare
+    from qhw.sim.interpreter import interpret
+
+    work.progress(None, "interpreter")
+    few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in mantissas.items()}
+    by_rule = interpret(executor.graph, few, keep="all")
+    names = ("interpreter", "fast executor")
+    comparison = compare(executor.graph, by_rule, executor(few, keep="all"), names=names)
+    return row_of(comparison, len(next(iter(few.values()))))
+
+
+def _torch_rows(
+    work: Workspace,
+    executor: FastExecutor,
+    mantissas: Mapping[str, IntArray],
+    outputs: Mapping[str, IntArray],
+) -> list[Row]:
+    """Torch's layers on some samples, and its outputs on all."""
+    if work.facts["lower"]["canonical"] is not None:
+        reason = "its scales are not all powers of two: canonical.onnx is the reference"
+        return [not_compared("exact graph", "torch", reason)]
+    graph = executor.graph
+    rows = []
+    stored = work.build / "torch" / "layers.npz"
+    if stored.is_file():
+        layers = load_arrays(stored)
+        few = {name: x[:LAYER_VECTORS] for name, x in mantissas.items()}
+        rows.append(torch_row(graph, executor(few, keep="all"), layers))
+    answers = np.load(work.build / "torch" / "outputs.npy", allow_pickle=False)
+    return [*rows, torch_row(graph, outputs, {graph.outputs[0]: answers})]
+
+
+def _canonical_row(
+    work: Workspace, graph: ExactGraph, expected: Mapping[str, IntArray], inputs: Mapping[str, NDArray[Any]]
+) -> tuple[Row, Facts]:
+    """canonical.onnx against the exact graph; and how far the original file's own execution is from it."""
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    from qhw.graph.canonical_check import compare_with_original
+    from qhw.graph.load import load_qonnx
+
+    canonical = ModelWrapper(str(work.build / CANONICAL_FILE))
+    apart = compare_with_original(load_qonnx(work.build / MODEL_FILE), canonical, inputs)
+    original = {
+        "reason": work.facts["lower"]["canonical"],
+        "codes_compared": sum(part.codes for part in apart),
+        "differing": sum(part.differing for part in apart),
+        "largest": max((part.largest for part in apart), default=0),
+    }
+    return canonical_row(graph, expected, inputs, canonical), original
+
+
+def _vectors_summary(facts: Facts) -> str:
+    compared = [row for row in facts["verification"] if "not_compared" not in row]
+    sides = list(dict.fromkeys(name for row in compared for name in (row["reference"], row["backend"])))
+    return f"{facts['samples']} samples; {' = '.join(sides)}"
+
+
+def _samples(plan: Plan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None]:
+    """The test split, or random samples; and the labels, if there are any."""
+    if plan.data is None:
+        return random_inputs(graph, RANDOM_VECTORS), None
+    if len(graph.inputs) != 1:
+        raise InputError(
+            f"The model has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), the data set one",
+            hint="leave --data out: it is then verified on random inputs",
+        )
+    data = plan.data.dataset
+    return {graph.inputs[0]: data.test_x}, data.test_y
+
+
+def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Random samples over the whole range of every graph input, (count, *shape), as a user gives them."""
+    random = np.random.default_rng(seed)
+    inputs = {}
+    for name in graph.inputs:
+        kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
+        low, high = (
+            (encoding.low, encoding.high)
+            if encoding
+            else (kind.format.mantissa_low, kind.format.mantissa_high)
+        )
+        codes = random.integers(low, high, endpoint=True, size=(count, *kind.shape))
+        scale, zero = (encoding.scale, encoding.zero_point) if encoding and not encoding.exact else (1.0, 0.0)
+        inputs[name] = ((codes - zero) * scale).astype(np.float32)
+    return inputs
+
+
+def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.int64]) -> float:
+    """The share of samples whose largest output is their label."""
+    from qhw.graph.encode import decode_output
+
+    name = graph.outputs[0]
+    values = decode_output(graph, name, outputs[name]).reshape(len(labels), -1)
+    return float(np.mean(values.argmax(axis=1) == labels))
+
+
+# --- codes become a project -------------------------------------------------------------------------
+
+
+def _cost(plan: Plan, work: Workspace) -> Facts:
+    """Choose the folding that fits the board, and keep what the design is estimated to take."""
+    graph = read_graph(work.build)
+    estimated = estimate_for(graph, plan.board, plan.flow)
+    folder = work.scratch / "cost"
+    folder.mkdir()
+    _write_json(folder / "folding.json", dict(estimated.folding))
+    _write_json(folder / "layers.json", [asdict(layer) for layer in estimated.layers])
+    used = estimated.utilisation
+    fullest = max(used, key=lambda name: used[name])
+    share = f"{used[fullest]:.0%} of the {fullest.upper()}"
+    return {
+        "folding": dict(estimated.folding),
+        "io_type": estimated.io_type,
+        "resources": estimated.totals,
+        "cost_model": estimated.label,
+        "latency": {
+            "cycles": estimated.latency_cycles,
+            "initiation_interval": estimated.initiation_interval,
+        },
+        "summary": f"{share}, {estimated.throughput_fps:,.0f} inferences/s ({estimated.label})",
+    }
+
+
+def estimate_for(graph: ExactGraph, board: Board, flow: Flow) -> Estimate:
+    """The estimate of a flow's design at the fastest folding that fits the board.
+
+    Raises:
+        UnsupportedError: the flow cannot carry the graph.
+        CheckFailedError: nothing fits.
+    """
+    from qhw.cost import choose_folding, estimate
+
+    flow.check(graph, board)
+    io_type = flow.io_type_for(graph)
+    folding = choose_folding(graph, board, flow.legal_folding(graph), io_type=io_type)
+    return estimate(graph, board, folding, io_type=io_type)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_folding(build: Path) -> dict[str, int]:
+    folding: dict[str, int] = json.loads((build / "cost" / "folding.json").read_text())
+    return folding
+
+
+def _project(plan: Plan, work: Workspace) -> Facts:
+    bench = {
+        name: x[:TEST_BENCH_VECTORS]
+        for name, x in load_mantissas(work.build / "vectors" / "inputs.npz").items()
+    }
+    project = plan.flow.write(
+        read_graph(work.build),
+        plan.board,
+        _read_folding(work.build),
+        work.scratch / PROJECT_FOLDER,
+        vectors=bench,
+    )
+    files = sum(1 for path in project.folder.rglob("*") if path.is_file())
+    return {"project_sha256": project.content_hash(), "summary": f"{files} files"}
+
+
+def open_project(flow: Flow, build: Path) -> Project:
+    """The project of a build folder."""
+    return flow.open(build.resolve() / PROJECT_FOLDER)
+
+
+def _compile(plan: Plan, work: Workspace) -> Facts:
+    plan.flow.compile(open_project(plan.flow, work.build))
+    return {}
+
+
+def _verify(plan: Plan, work: Workspace) -> Facts:
+    """The project's C-simulation against the exact graph, layer by layer."""
+    from qhw.sim.compare import compare
+    from qhw.sim.fast import FastExecutor
+
+    graph = read_graph(work.build)
+    inputs = load_mantissas(work.build / "vectors" / "inputs.npz")
+    count = plan.options.vectors or simulation_vectors(graph, len(next(iter(inputs.values()))))
+    inputs = {name: x[:count] for name, x in inputs.items()}
+    got = plan.flow.simulate(open_project(plan.flow, work.build), inputs, trace="all")
+    expected = FastExecutor(graph)(inputs, keep=set(got))
+    comparison = compare(graph, expected, got, names=("exact graph", f"{plan.flow.name} C-simulation"))
+    row = row_of(comparison, count)
+    checked(row, "the project was edited, or this is a fault of qhw; to write it again, delete it")
+    compared = f"{row['codes_compared']:,} codes of {row['layers']} layers"
+    return {"verification": [row], "summary": f"{row['vectors']} samples, {compared}, 0 differ"}
+
+
+def simulation_vectors(graph: ExactGraph, available: int) -> int:
+    """How many samples go through a C-simulation by default: all, unless that takes minutes."""
+    macs, _ = work_of(graph)
+    return min(available, max(LEAST_SIMULATION_VECTORS, SIMULATION_MACS // max(macs, 1)))
+
+
+def _synthesise(plan: Plan, work: Workspace) -> Facts:
+    synthesis = plan.flow.synthesise(open_project(plan.flow, work.build))
+    _write_json(work.scratch / "synthesis.json", asdict(synthesis))
+    return {
+        "synthesis": asdict(synthesis),
+        "summary": f"{synthesis.lut:,} LUT, {synthesis.dsp} DSP by {synthesis.tool}",
+    }

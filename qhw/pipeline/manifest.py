@@ -1,0 +1,82 @@
+"""build.json: what was built, from what, with what, how accurate, how verified, at what cost.
+
+``build.schema.json``, beside this file, documents every key.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from qhw.doctor import package_version, program_version
+from qhw.errors import InputError
+from qhw.pipeline.stages import write_atomically
+
+SCHEMA_VERSION = 1
+FILE_NAME = "build.json"
+
+Manifest = dict[str, Any]
+"""The JSON document, as ``build.schema.json`` says."""
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of build.json."""
+    text = (files("qhw.pipeline") / "build.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def validate(manifest: Manifest) -> None:
+    """Check a manifest against the schema.
+
+    Raises:
+        InputError: names the first key that is wrong.
+    """
+    import jsonschema
+
+    problem = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(schema()).iter_errors(manifest)
+    )
+    if problem is not None:
+        raise InputError(f"{FILE_NAME}, at {problem.json_path}: {problem.message}")
+
+
+def write(manifest: Manifest, folder: Path) -> Path:
+    """Validate a manifest and write it into a build folder, all or nothing."""
+    validate(manifest)
+    write_atomically(folder / FILE_NAME, json.dumps(manifest, indent=2) + "\n")
+    return folder / FILE_NAME
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a build folder.
+
+    Raises:
+        InputError: there is none, or it is not a manifest of this version.
+    """
+    path = folder / FILE_NAME
+    try:
+        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{folder} has no {FILE_NAME}", hint="give a folder that qhw build has written"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    validate(manifest)
+    return manifest
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of everything that can have a say in a build and is installed."""
+    packages = ("qhw", "numpy", "onnx", "onnxruntime", "qonnx", "torch", "brevitas", "hls4ml")
+    found = {name: package_version(name) for name in packages} | {
+        "python": platform.python_version(),
+        "g++": program_version("g++", "-dumpfullversion"),
+    }
+    return {"qhw": "unknown"} | {name: version for name, version in found.items() if version}

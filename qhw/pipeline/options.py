@@ -1,0 +1,141 @@
+"""What a build can be told: on the command line, in a TOML file, or from Python."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qhw.errors import InputError, closest
+
+if TYPE_CHECKING:
+    from qhw.quant_config import QuantConfig
+
+IO_TYPES = ("io_stream", "io_parallel")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything that a build depends on, beside the files it names.
+
+    Args:
+        model: a built-in model, a QONNX file, or ``file.py:function``.
+        board: a board's name, or a TOML file.
+        flow: what kind of project is generated.
+        data: a data set's name or path; None: the built-in model's own.
+        weights, activations: formats, as text; None: what ``quant`` says, or 8 bits.
+        quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
+        training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
+        out: the build folder; None: ``qhw-build/MODEL-BOARD-FLOW``.
+        io_type: how layers are connected; None: the flow chooses.
+        clock_mhz: None: the board's usual clock.
+        float_epochs, quantised_epochs: None: what ``training`` says, or the model's own recipe.
+        seed: of weights and training.
+        vectors: samples that go through the C-simulation; None: as many as take well under a minute.
+        synth: run the vendor's synthesis too.
+    """
+
+    model: str = "digits-cnn"
+    board: str = ""
+    flow: str = "hls4ml"
+    data: str | None = None
+    weights: str | None = None
+    activations: str | None = None
+    quant: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    io_type: str | None = None
+    clock_mhz: float | None = None
+    float_epochs: int | None = None
+    quantised_epochs: int | None = None
+    seed: int = 0
+    vectors: int | None = None
+    synth: bool = False
+
+    def __post_init__(self) -> None:
+        if self.io_type is not None and self.io_type not in IO_TYPES:
+            raise InputError(f"unknown io type {self.io_type!r}", allowed=", ".join(IO_TYPES))
+        if self.clock_mhz is not None and not 1 <= self.clock_mhz <= 2000:
+            raise InputError(f"the clock is {self.clock_mhz} MHz", allowed="1 to 2000 MHz")
+        for name in ("float_epochs", "quantised_epochs", "seed"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} is {value}", allowed="integers from 0")
+        if self.vectors is not None and self.vectors < 1:
+            raise InputError(f"vectors is {self.vectors}", allowed="integers from 1")
+
+    def quant_config(self) -> QuantConfig:
+        """The formats of every layer.
+
+        Raises:
+            InputError: a format or a setting is not understood.
+        """
+        from qhw.quant_config import QuantConfig
+
+        given = {"weights": self.weights, "activations": self.activations}
+        return QuantConfig.from_mapping(
+            dict(self.quant) | {name: value for name, value in given.items() if value is not None}
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return asdict(self) | {"out": None if self.out is None else str(self.out)}
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "clock_mhz": (int, float),
+    "float_epochs": (int,),
+    "quantised_epochs": (int,),
+    "seed": (int,),
+    "vectors": (int,),
+    "synth": (bool,),
+    "quant": (dict,),
+    "training": (dict,),
+}
+"""The TOML types of the options that are not text."""
+
+
+def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
+    """The options of a TOML file, with those given on the command line (not None) in their place.
+
+    ``format`` stands for both ``weights`` and ``activations``, which win over it where both are given.
+
+    Raises:
+        InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
+    """
+    from_file = read_config(config) if config is not None else {}
+    from_user = {name: value for name, value in given.items() if value is not None}
+    merged = _split_format(from_file) | _split_format(from_user)
+    if isinstance(merged.get("out"), str):
+        merged["out"] = Path(merged["out"])
+    return replace(BuildOptions(), **merged)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The options in a TOML file, checked by name and type."""
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the config file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the config file {path} is not TOML: {error}") from None
+    known = {option.name for option in fields(BuildOptions)} | {"format"}
+    for name, value in config.items():
+        if name not in known:
+            raise InputError(f"{path}: unknown option {name!r}", hint=closest(name, known))
+        _check_kind(path, name, value)
+    return config
+
+
+def _split_format(options: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name: options["format"] for name in ("weights", "activations") if "format" in options}
+    return both | {name: value for name, value in options.items() if name != "format"}
+
+
+def _check_kind(path: Path, name: str, value: Any) -> None:
+    kinds = _KINDS.get(name, (str,))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        allowed = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"{path}: {name} is {value!r}, of type {type(value).__name__}", allowed=allowed)

@@ -1,0 +1,260 @@
+"""A whole build: look every name up, run the stages, write the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qhw.boards import RESOURCES, Board, load_board
+from qhw.errors import InputError, ToolMissingError
+from qhw.pipeline import manifest as manifests
+from qhw.pipeline.build_stages import GRAPH_FOLDER, MODEL_FILE, PROJECT_FOLDER, Plan, read_graph, stages
+from qhw.pipeline.data_choice import DataChoice, choose_data
+from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.source import Source, find_source, require_training
+from qhw.pipeline.stages import MARKER, Observer, Outcome, check_ours, opened, run_stages
+from qhw.pipeline.verification import VerificationError
+from qhw.report.tables import Shown, Table
+
+if TYPE_CHECKING:
+    from qhw.data import Dataset
+    from qhw.graph.ir import ExactGraph
+
+DEFAULT_FOLDER = Path("qhw-build")
+
+
+@dataclass(frozen=True, repr=False)
+class BuildResult(Shown):
+    """A finished build: its folder and its manifest (``build.json``)."""
+
+    folder: Path
+    manifest: manifests.Manifest
+
+    @property
+    def project(self) -> Path:
+        """The generated project."""
+        return self.folder / PROJECT_FOLDER
+
+    @property
+    def model_file(self) -> Path:
+        """The QONNX file that everything was made from."""
+        return self.folder / MODEL_FILE
+
+    @property
+    def graph(self) -> ExactGraph:
+        """The exact graph."""
+        return read_graph(self.folder)
+
+    @property
+    def project_sha256(self) -> str:
+        """Hash over the generated files: equal inputs give equal projects."""
+        digest: str = self.manifest["flow"]["project_sha256"]
+        return digest
+
+    def tables(self) -> list[Table]:
+        """Accuracy, verification, and resources against the board."""
+        from qhw.report.summary import build_tables
+
+        return build_tables(self.manifest)
+
+
+def build(
+    options: BuildOptions,
+    *,
+    model: Any = None,
+    data: Dataset | None = None,
+    observer: Observer | None = None,
+) -> BuildResult:
+    """Build a model for a board, as :func:`qhw.build` describes.
+
+    Args:
+        model: a ``torch.nn.Module``, in place of ``options.model``.
+        data: a data set, in place of ``options.data``.
+        observer: is told how it goes on.
+
+    Raises:
+        InputError, UnsupportedError, ToolMissingError: something given cannot be used.
+        CheckFailedError: codes differ, or no folding fits the board.
+    """
+    plan = make_plan(options, model, data)
+    outcomes: list[Outcome] = []
+    with opened(plan.folder), _quiet(plan.folder / MARKER / "build.log"):
+        mismatch = None
+        try:
+            run_stages(plan.folder, stages(plan), outcomes, observer)
+        except VerificationError as error:
+            mismatch = error
+            raise
+        finally:
+            if any(outcome.facts for outcome in outcomes):
+                written = _manifest(plan, outcomes, mismatch)
+                manifests.write(written, plan.folder)
+    return BuildResult(plan.folder, written)
+
+
+def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = None) -> Plan:
+    """Look up everything that the options name, and refuse now what would fail later.
+
+    Raises:
+        InputError: a name is unknown, a file missing, or the output folder not ours.
+        ToolMissingError: the flow, g++, torch or Brevitas is not installed.
+    """
+    source = find_source(options.model if model is None else model)
+    if not options.board:
+        raise InputError("No board is given", allowed=_board_names(), hint="name one with --board")
+    board = load_board(options.board)
+    if options.clock_mhz is not None:
+        board = replace(board, clock_mhz=float(options.clock_mhz))
+    options.quant_config()
+    choice = _data_of(source, options.data if data is None else data)
+    if source.kind != "qonnx":
+        require_training()
+    if shutil.which("g++") is None:
+        raise ToolMissingError(
+            "The C-simulation needs g++, which is not there", hint="apt-get install g++ (or gcc-c++, or gcc)"
+        )
+    from qhw.flows.base import load_flow
+
+    flow_options = {} if options.io_type is None else {"io_type": options.io_type}
+    flow = load_flow(options.flow, **flow_options)
+    folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
+    check_ours(folder)
+    return Plan(options, source, board, flow, choice, folder)
+
+
+def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:
+    if given is not None:
+        return choose_data(given)
+    if source.kind == "builtin":
+        from qhw.models import model_entry
+
+        return choose_data(model_entry(source.name).dataset)
+    if source.kind == "qonnx":
+        return None
+    raise InputError(
+        f"The model {source.given} needs data to be trained and checked on", hint="give it with --data"
+    )
+
+
+def _board_names() -> str:
+    from qhw.boards import list_boards
+
+    return f"{', '.join(list_boards())}, or a TOML file"
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """What libraries print goes into a file of the build folder."""
+    with (
+        log.open("w", encoding="utf-8") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        yield
+
+
+# --- the manifest -----------------------------------------------------------------------------------
+
+
+def _manifest(plan: Plan, outcomes: list[Outcome], mismatch: VerificationError | None) -> manifests.Manifest:
+    facts: dict[str, Mapping[str, Any]] = {outcome.name: outcome.facts for outcome in outcomes}
+    rows = [row for outcome in outcomes for row in outcome.facts.get("verification", ())]
+    return {
+        "schema_version": manifests.SCHEMA_VERSION,
+        "inputs": _inputs(plan, facts),
+        "tools": manifests.tool_versions(),
+        "board": {
+            "name": plan.board.name,
+            "title": plan.board.title,
+            "part": plan.board.part,
+            "clock_mhz": plan.board.clock_mhz,
+        },
+        "flow": _flow(plan, facts),
+        "model": _model(plan, facts),
+        "stages": [{"name": o.name, "status": o.status, "seconds": round(o.seconds, 3)} for o in outcomes],
+        "accuracy": _accuracy(facts),
+        "verification": rows + ([mismatch.row] if mismatch else []),
+        "resources": _resources(plan.board, facts),
+        "latency": _latency(plan.board, facts),
+    }
+
+
+def _inputs(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    data = None
+    if plan.data is not None:
+        vectors = facts.get("vectors", {})
+        data = {"given": plan.data.given, "sha256": vectors.get("data_sha256", plan.data.identity)}
+        data |= {"source": vectors["data_source"]} if vectors else {}
+    return {
+        "model": {"given": plan.source.given, "sha256": plan.source.digest, "source": plan.source.kind},
+        "data": data,
+        "board": {"given": plan.options.board, "sha256": plan.board_digest},
+        "options": plan.options.to_json(),
+    }
+
+
+def _flow(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    project, cost = facts.get("project", {}), facts.get("cost", {})
+    return {
+        "name": plan.flow.name,
+        "io_type": cost.get("io_type"),
+        "project": PROJECT_FOLDER if project else None,
+        "project_sha256": project.get("project_sha256"),
+        "reuse_factors": cost.get("folding", {}),
+    }
+
+
+def _model(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    first, lowered = facts.get("export") or facts.get("import") or {}, facts.get("lower", {})
+    return {
+        "name": plan.source.name,
+        "file": MODEL_FILE,
+        "sha256": first.get("sha256"),
+        "graph": GRAPH_FOLDER,
+        "graph_sha256": lowered.get("graph_sha256"),
+        "canonical": facts.get("vectors", {}).get("original"),
+    } | {name: lowered.get(name) for name in ("nodes", "weights", "macs")}
+
+
+def _accuracy(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    vectors, trained = facts.get("vectors", {}), facts.get("train", {})
+    if "accuracy" not in vectors:
+        return None
+    return {
+        "metric": "top-1",
+        "float": trained.get("float"),
+        "quantised": vectors["accuracy"],
+        "samples": vectors["samples"],
+        "split": "test",
+    }
+
+
+def _resources(board: Board, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    estimated = facts.get("cost", {}).get("resources")
+    synthesis = facts.get("synth", {}).get("synthesis")
+    synthesised = {name: synthesis[name] for name in RESOURCES} if synthesis else None
+    used = synthesised or estimated or {}
+    has = board.resources
+    return {
+        "estimated": estimated,
+        "synthesised": synthesised,
+        "board": has,
+        "utilisation": {name: round(used[name] / has[name], 4) for name in used if has[name]},
+        "cost_model": facts.get("cost", {}).get("cost_model", ""),
+    }
+
+
+def _latency(board: Board, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    latency, synthesis = facts.get("cost", {}).get("latency"), facts.get("synth", {}).get("synthesis")
+    source = "estimated"
+    if synthesis and synthesis["interval_cycles"] and synthesis["latency_cycles"] is not None:
+        latency = {"cycles": synthesis["latency_cycles"], "initiation_interval": synthesis["interval_cycles"]}
+        source = "synthesised"
+    if latency is None:
+        return None
+    fps = board.clock_mhz * 1e6 / latency["initiation_interval"]
+    return {**latency, "clock_mhz": board.clock_mhz, "throughput_fps": round(fps, 2), "source": source}

@@ -1,0 +1,197 @@
+"""What a user may give as a model: a built-in name, a QONNX file, ``file.py:function``, or a module."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from qhw.errors import InputError, ToolMissingError, closest
+from qhw.pipeline.stages import file_digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qhw.data import Dataset
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was given, before anything of it is loaded.
+
+    Args:
+        kind: what it is.
+        given: as the user wrote it.
+        name: short, fit for a folder's name.
+        digest: SHA-256 of what decides the model: the file; the weights and the structure of a module.
+        path: the file of a ``qonnx`` or ``function`` source.
+        function: the name after the colon.
+        module: the module itself.
+    """
+
+    kind: Literal["builtin", "qonnx", "function", "module"]
+    given: str
+    name: str
+    digest: str
+    path: Path | None = None
+    function: str = ""
+    module: Any = None
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether the build has to train it: not a QONNX file, nor a module that is quantised already."""
+        return self.kind != "qonnx" and not (self.kind == "module" and is_quantised(self.module))
+
+
+def find_source(given: Any) -> Source:
+    """Tell what kind of model was given.
+
+    Raises:
+        InputError: there is no such built-in model, file, or function.
+    """
+    if not isinstance(given, str | Path):
+        return _module_source(given)
+    text = str(given)
+    path, _, function = text.rpartition(":")
+    if path.endswith(".py"):
+        return _function_source(text, Path(path), function)
+    if text.endswith(".py"):
+        raise InputError(f"{text} is a Python file", hint=f"name the function that makes it: {text}:NAME")
+    if text.endswith((".onnx", ".qonnx")) or Path(text).is_file():
+        return _file_source(text)
+    return _builtin_source(text)
+
+
+def load_module(source: Source, data: Dataset, seed: int) -> nn.Module:
+    """The plain (or already quantised) module of a source that is not a QONNX file.
+
+    Raises:
+        ToolMissingError: torch is not installed.
+        InputError: the user's function fails, or does not return a module.
+    """
+    require_training()
+    import torch
+
+    if source.kind == "module":
+        module: nn.Module = source.module
+        return module
+    if source.kind == "builtin":
+        from qhw.models import build_model
+
+        return build_model(source.name, data, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _call(source)
+
+
+def require_training() -> None:
+    """Refuse, with what to install, where torch or Brevitas is missing.
+
+    Raises:
+        ToolMissingError: one of them cannot be imported.
+    """
+    try:
+        import brevitas  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ToolMissingError(
+            f"Training and exporting a module needs torch and brevitas, but {error.name} is not there",
+            hint="pip install 'qhw[train]', or give a QONNX file",
+        ) from None
+
+
+def is_quantised(module: Any) -> bool:
+    """Whether a module holds quantisers already (Brevitas's or qhw's own)."""
+    return any(
+        type(part).__module__.startswith(("brevitas.", "qhw.quantizers.")) for part in module.modules()
+    )
+
+
+def _builtin_source(name: str) -> Source:
+    from qhw.models import model_names
+
+    if name not in model_names():
+        raise InputError(
+            f"Unknown model {name!r}",
+            allowed=f"{', '.join(model_names())}, a QONNX file, or file.py:function",
+            hint=closest(name, model_names()),
+        )
+    return Source("builtin", name, name, hashlib.sha256(name.encode()).hexdigest())
+
+
+def _file_source(text: str) -> Source:
+    path = Path(text)
+    if not path.is_file():
+        raise InputError(f"The model file {text} does not exist", hint="check the path")
+    return Source("qonnx", text, _slug(path.stem), file_digest(path), path)
+
+
+def _function_source(text: str, path: Path, function: str) -> Source:
+    if not path.is_file():
+        raise InputError(f"The file {path} of the model {text} does not exist", hint="check the path")
+    if not function.isidentifier():
+        raise InputError(f"{function!r} in {text} is not the name of a function", allowed="file.py:function")
+    digest = hashlib.sha256(f"{function}\0{file_digest(path)}".encode()).hexdigest()
+    return Source("function", text, _slug(f"{path.stem}-{function}"), digest, path, function)
+
+
+def _module_source(module: Any) -> Source:
+    require_training()
+    from torch import nn
+
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"The model is of type {type(module).__name__}",
+            allowed="a built-in model's name, a path, or a torch.nn.Module",
+        )
+    from qhw.checkpoints import weights_hash
+
+    name = type(module).__name__
+    # A converted model is an fx.GraphModule: its code says what repr leaves out (the forward pass).
+    structure = f"{module}\0{getattr(module, 'code', '')}\0{weights_hash(module)}"
+    return Source("module", name, _slug(name), hashlib.sha256(structure.encode()).hexdigest(), module=module)
+
+
+def _call(source: Source) -> nn.Module:
+    """Run the user's own file and call the function in it."""
+    from torch import nn
+
+    assert source.path is not None
+    folder = str(source.path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec = importlib.util.spec_from_file_location(f"qhw_user_{_slug(source.path.stem)}", source.path)
+        assert spec is not None
+        assert spec.loader is not None
+        file = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(file)
+        function = getattr(file, source.function, None)
+        if function is None:
+            own = [
+                name
+                for name, value in vars(file).items()
+                if callable(value) and getattr(value, "__module__", "") == file.__name__
+            ]
+            raise InputError(
+                f"{source.path} has no function {source.function!r}", hint=closest(source.function, own)
+            )
+        module = function()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"The model {source.given} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{source.given} returned a {type(module).__name__}", allowed="a torch.nn.Module (or a subclass)"
+        )
+    return module
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "model"

@@ -1,0 +1,234 @@
+"""Executions of one model by several backends, brought to the exact graph's codes and compared.
+
+A comparison becomes a row of the manifest's ``verification``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.errors import CheckFailedError
+from qhw.sim.compare import Comparison, compare, describe
+
+if TYPE_CHECKING:
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    from qhw.formats.modes import IntArray
+    from qhw.graph.ir import ExactGraph
+
+Row = dict[str, Any]
+
+FLOAT32_BITS, FLOAT64_BITS = 24, 53
+"""Integers up to this width are exact in float32 (qonnx) and float64 (torch, for the comparison)."""
+
+
+class VerificationError(CheckFailedError):
+    """Two executions differ; ``row`` is the manifest's entry."""
+
+    def __init__(self, row: Row, hint: str):
+        super().__init__(
+            f"{row['backend']} differs from {row['reference']} in {row['mismatches']:,} of "
+            f"{row['codes_compared']:,} codes, first in {row['first_difference']}",
+            hint=hint,
+        )
+        self.row = row
+
+
+def row_of(comparison: Comparison, vectors: int) -> Row:
+    """A comparison (left: the reference, right: the backend) as the manifest has it."""
+    row = {
+        "backend": comparison.right,
+        "reference": comparison.left,
+        "vectors": vectors,
+        "codes_compared": comparison.codes,
+        "mismatches": comparison.mismatches,
+        "layers": len(comparison.layers),
+        "distinct_codes": comparison.layers[-1].distinct,
+    }
+    if comparison.first is None:
+        return row
+    return row | {"first_difference": describe(comparison.first, comparison.left, comparison.right)}
+
+
+def not_compared(backend: str, reference: str, reason: str) -> Row:
+    """The row of a comparison that could not be made."""
+    return {
+        "backend": backend,
+        "reference": reference,
+        "vectors": 0,
+        "codes_compared": 0,
+        "mismatches": None,
+        "not_compared": reason,
+    }
+
+
+def checked(row: Row, hint: str) -> Row:
+    """The row itself, unless codes differ.
+
+    Raises:
+        VerificationError: they do.
+    """
+    if row["mismatches"]:
+        raise VerificationError(row, hint)
+    return row
+
+
+def widest_tensor(graph: ExactGraph) -> tuple[int, str]:
+    """The bits, and the name, of the widest tensor."""
+    return max((kind.format.width, name) for name, kind in graph.tensors.items())
+
+
+def torch_row(graph: ExactGraph, expected: Mapping[str, IntArray], values: Mapping[str, NDArray[Any]]) -> Row:
+    """The exact graph against torch's tensors (N, ...) in float64, where that type holds every sum."""
+    bits, name = widest_tensor(graph)
+    if bits > FLOAT64_BITS:
+        return not_compared("exact graph", "torch", f"range: {name} has {bits} bits, float64 {FLOAT64_BITS}")
+    found = mantissas_of(graph, values)
+    comparison = compare(graph, found, expected, names=("torch", "exact graph"))
+    return row_of(comparison, len(next(iter(values.values()))))
+
+
+def qonnx_row(
+    graph: ExactGraph, expected: Mapping[str, IntArray], inputs: Mapping[str, NDArray[Any]], model: Path
+) -> Row:
+    """qonnx's own execution of the model file, in float32, against the exact graph, tensor by tensor."""
+    found = execute_qonnx(graph, model, inputs)
+    return _within_float32(graph, compare(graph, expected, found, names=("exact graph", "qonnx")), inputs)
+
+
+def canonical_row(
+    graph: ExactGraph,
+    expected: Mapping[str, IntArray],
+    inputs: Mapping[str, NDArray[Any]],
+    canonical: ModelWrapper,
+) -> Row:
+    """qonnx's execution of ``canonical.onnx`` against the exact graph, tensor by tensor."""
+    from qhw.graph.canonical_check import canonical_integers
+
+    found = canonical_integers(canonical, inputs)
+    names = ("exact graph", "qonnx (canonical.onnx)")
+    return _within_float32(graph, compare(graph, expected, found, names=names), inputs)
+
+
+def _within_float32(graph: ExactGraph, comparison: Comparison, inputs: Mapping[str, NDArray[Any]]) -> Row:
+    """The row; a difference says nothing where float32 cannot hold every sum."""
+    bits, name = widest_tensor(graph)
+    if comparison.mismatches and bits > FLOAT32_BITS:
+        reason = f"range: {name} has {bits} bits, qonnx's float32 {FLOAT32_BITS}"
+        return not_compared(comparison.right, comparison.left, reason)
+    return row_of(comparison, len(next(iter(inputs.values()))))
+
+
+def mantissas_of(graph: ExactGraph, values: Mapping[str, NDArray[Any]]) -> dict[str, IntArray]:
+    """Real values (N, ...) as mantissas of the graph's tensors of the same names.
+
+    Inputs are left out: a graph takes them as the user has them, their scaling folded into what they mean.
+
+    Raises:
+        CheckFailedError: a value is not on its tensor's grid.
+    """
+    found = {}
+    for name, value in values.items():
+        kind = graph.tensors.get(name)
+        if kind is not None and name not in (*graph.constants, *graph.inputs):
+            shaped = np.asarray(value, dtype=np.float64).reshape(len(value), *kind.shape)
+            exponent = kind.exponent.broadcast(len(kind.shape)).astype(np.int32)
+            found[name] = _integers(name, np.ldexp(shaped, -exponent))
+    return found
+
+
+def _integers(name: str, mantissas: NDArray[np.float64]) -> IntArray:
+    off = np.asarray(mantissas != np.rint(mantissas))
+    if off.any():
+        where = tuple(int(i) for i in np.argwhere(off)[0])
+        raise CheckFailedError(
+            f"{name} is off its grid: element {where} is {mantissas[where]} steps of its last place",
+            hint="this is a fault of qhw: please report it with the model",
+        )
+    return mantissas.astype(np.int64)
+
+
+def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, IntArray]:
+    """Run a QONNX file with qonnx itself, in float32; its tensors as mantissas of the graph's.
+
+    Where scales are no powers of two, a quantised tensor's mantissa is its value over its scale, to the
+    nearest integer: the file's own execution is off that grid by float32's rounding.
+    """
+    from qhw.graph.load import load_qonnx
+    from qhw.graph.lower import canonical_reason
+
+    wrapper = load_qonnx(model)
+    values = _execute(wrapper, inputs)
+    if canonical_reason(wrapper) is None:
+        named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
+        return mantissas_of(graph, named)
+    scales = _scales(wrapper)
+    return {
+        tensor: np.rint(np.asarray(values[name], dtype=np.float64) / scales[name]).astype(np.int64)
+        for tensor, name in _tensors(graph, wrapper).items()
+        if name in scales
+    } | _unscaled_outputs(graph, wrapper, values)
+
+
+def _tensors(graph: ExactGraph, wrapper: ModelWrapper) -> dict[str, str]:
+    """The file's tensor behind a tensor of the exact graph, which is called after the node, or alike."""
+    by_node = {node.name: node.output for node in graph.nodes}
+    found = {}
+    for node in wrapper.graph.node:
+        name = node.output[0]
+        tensor = by_node.get(node.name, name if name in graph.tensors else None)
+        if tensor is not None and tensor not in graph.constants:
+            found[tensor] = name
+    return found
+
+
+def _execute(wrapper: ModelWrapper, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """Every tensor (N, ...) that depends on the input, sample by sample: files may fix the batch at 1."""
+    from qonnx.core.onnx_exec import execute_onnx
+
+    names = [name for node in wrapper.graph.node for name in node.output]
+    samples = []
+    for index in range(len(next(iter(inputs.values())))):
+        feed = {name: np.asarray(x[index : index + 1], dtype=np.float32) for name, x in inputs.items()}
+        context = execute_onnx(wrapper, feed, return_full_exec_context=True)
+        samples.append({name: context[name] for name in names})
+    return {
+        name: np.concatenate([sample[name] for sample in samples])
+        for name in names
+        if np.ndim(samples[0][name]) and len(samples[0][name]) == 1
+    }
+
+
+def _scales(wrapper: ModelWrapper) -> dict[str, NDArray[np.float64]]:
+    """The scale of every quantised tensor of a file."""
+    from qhw.graph.normal_form import QUANTIZERS
+    from qhw.graph.onnx_tools import initializers
+    from qhw.graph.quantizer_nodes import quantizer_of
+
+    constants = initializers(wrapper.graph)
+    return {
+        node.output[0]: np.asarray(quantizer_of(node, constants).scale, dtype=np.float64)
+        for node in wrapper.graph.node
+        if node.op_type in QUANTIZERS
+    }
+
+
+def _unscaled_outputs(
+    graph: ExactGraph, wrapper: ModelWrapper, values: Mapping[str, NDArray[Any]]
+) -> dict[str, IntArray]:
+    """Outputs that no quantizer writes: on the grid of their accumulator."""
+    found = {}
+    for tensor, output in zip(graph.outputs, wrapper.graph.output, strict=True):
+        scale = graph.output_scales.get(tensor)
+        if scale is not None and output.name in values:
+            shape = graph.tensors[tensor].shape
+            per_channel = (-1, *[1] * (len(shape) - 1))
+            value = np.asarray(values[output.name], dtype=np.float64).reshape(-1, *shape)
+            codes = (value - np.reshape(scale.offset, per_channel)) / np.reshape(scale.scale, per_channel)
+            found[tensor] = np.rint(codes).astype(np.int64)
+    return found

@@ -1,0 +1,184 @@
+"""The fixed-point quantizer for Brevitas's layers: ``weight_quant=``, ``act_quant=``, ``bias_quant=``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from brevitas.core.function_wrapper.misc import Identity
+from brevitas.inject import ExtendedInjector
+from brevitas.inject.enum import FloatToIntImplType
+from brevitas.proxy.parameter_quant import BiasQuantProxyFromInjector, WeightQuantProxyFromInjector
+from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector
+from torch import Tensor, nn
+
+from qhw.errors import InputError
+from qhw.formats.fixed import Fixed
+from qhw.formats.modes import Overflow, Rounding
+from qhw.quantizers.activation import IDENTITY, RELU
+from qhw.quantizers.fixed import FixedQuantizer
+
+_BREVITAS_ROUNDING = {
+    Rounding.RND_CONV: FloatToIntImplType.ROUND,
+    Rounding.TRN: FloatToIntImplType.FLOOR,
+    Rounding.TRN_ZERO: FloatToIntImplType.ROUND_TO_ZERO,
+    Rounding.CEIL: FloatToIntImplType.CEIL,
+}
+
+
+def weight_quantizer(fixed: Fixed, per_channel: bool = False) -> type[ExtendedInjector]:
+    """A ``weight_quant=`` for Brevitas's layers; per output channel, or one binary point for the tensor."""
+    return _injector(fixed, WeightProxy, per_channel=per_channel)
+
+
+def bias_quantizer(fixed: Fixed, per_channel: bool = False) -> type[ExtendedInjector]:
+    """A ``bias_quant=`` for Brevitas's layers; it needs no input scale."""
+    return _injector(fixed, BiasProxy, per_channel=per_channel, requires_input_scale=False)
+
+
+def activation_quantizer(fixed: Fixed, channels: int | None = None) -> type[ExtendedInjector]:
+    """An ``act_quant=``, ``input_quant=`` or ``output_quant=`` for Brevitas's layers.
+
+    A ``QuantReLU``'s ReLU runs in the quantizer's own pass.
+
+    Args:
+        channels: one binary point for each of so many channels (axis 1).
+    """
+    return _injector(fixed, ActivationProxy, channels=channels)
+
+
+def _injector(fixed: Fixed, proxy: type, **settings: Any) -> type[ExtendedInjector]:
+    known = _BREVITAS_ROUNDING.get(fixed.rounding)
+    namespace = {
+        "proxy_class": proxy,
+        "fixed": fixed,
+        "signed": fixed.signed,
+        "narrow_range": fixed.overflow is Overflow.SAT_SYM,
+        "bit_width": fixed.width,
+        **({"float_to_int_impl_type": known} if known else {}),
+        **settings,
+    }
+    injector: type[ExtendedInjector] = type(ExtendedInjector)(
+        f"{proxy.__name__}Injector", (ExtendedInjector,), namespace
+    )
+    return injector
+
+
+class _OneQuantizer:
+    """The scale and bit width of a proxy's one quantizer, without running it."""
+
+    quantizer: FixedQuantizer
+
+    def scale(self, *_: object) -> Tensor:
+        return self.quantizer.scale(self._rank())
+
+    def zero_point(self, *_: object) -> Tensor:
+        return self.quantizer.theta.new_zeros(())
+
+    def bit_width(self, *_: object) -> Tensor:
+        return self.quantizer.theta.new_tensor(float(self.quantizer.spec.width))
+
+    @abstractmethod
+    def _rank(self) -> int:
+        """Axes that the scale has to broadcast over."""
+
+
+class _ParameterQuantizer(_OneQuantizer):
+    """A proxy whose quantizer is started by its parameter, and again when another parameter takes its place.
+
+    The quantizer itself stays (Brevitas makes a new one on each ``load_state_dict``), so that an optimizer's
+    hold on its binary point stays good.
+    """
+
+    tensor_quant: FixedQuantizer | None
+    tracked_parameter_list: list[Tensor]
+    quant_injector: Any
+
+    @property
+    def quantizer(self) -> FixedQuantizer:  # type: ignore[override]
+        """The quantizer of the weight or bias."""
+        if self.tensor_quant is None:
+            raise InputError("This layer has no parameter to quantize yet")
+        return self.tensor_quant
+
+    def init_tensor_quant(self, preserve_state_dict: bool = False) -> None:
+        parameters = self.tracked_parameter_list
+        if not parameters:
+            return
+        if self.tensor_quant is None:
+            injector = self.quant_injector
+            channels = parameters[0].shape[0] if injector.per_channel else None
+            self.tensor_quant = FixedQuantizer(injector.fixed, channels=channels, passes_outside=True)
+        if not preserve_state_dict:
+            self.tensor_quant.start(parameters[0])
+
+    @property
+    def input_view_impl(self) -> Any:
+        return Identity()
+
+    def _rank(self) -> int:
+        return self.tracked_parameter_list[0].dim()
+
+
+class WeightProxy(_ParameterQuantizer, WeightQuantProxyFromInjector):  # type: ignore[misc]
+    """A weight's quantizer in a Brevitas layer."""
+
+
+class BiasProxy(_ParameterQuantizer, BiasQuantProxyFromInjector):  # type: ignore[misc]
+    """A bias's quantizer in a Brevitas layer."""
+
+
+class _ActivationAndQuantizer(nn.Module):
+    """An activation, then its quantizer; in one pass where the quantizer applies the activation itself.
+
+    ``activation_impl`` is there in either case: Brevitas calls it in export, and with quantizers disabled.
+    """
+
+    def __init__(self, activation_impl: nn.Module, tensor_quant: FixedQuantizer) -> None:
+        super().__init__()
+        self.activation_impl, self.tensor_quant = activation_impl, tensor_quant
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self.tensor_quant.activation.is_identity:
+            x = self.activation_impl(x)
+        result: tuple[Tensor, Tensor, Tensor, Tensor] = self.tensor_quant(x)
+        return result
+
+
+class ActivationProxy(_OneQuantizer, ActQuantProxyFromInjector):  # type: ignore[misc]
+    """An activation's quantizer in a Brevitas layer, made once."""
+
+    @property
+    def quantizer(self) -> FixedQuantizer:  # type: ignore[override]
+        """The quantizer of the activation."""
+        quantizer: FixedQuantizer = self.fused_activation_quant_proxy.tensor_quant
+        return quantizer
+
+    def init_tensor_quant(self) -> None:
+        if "fused_activation_quant_proxy" in self._modules:
+            return
+        injector = self.quant_injector
+        act = injector.act_impl if "act_impl" in injector else None
+        fused = RELU if isinstance(act, nn.ReLU) else IDENTITY
+        quantizer = FixedQuantizer(injector.fixed, channels=injector.channels, axis=1, activation=fused)
+        self.fused_activation_quant_proxy = _ActivationAndQuantizer(act or Identity(), quantizer)
+        self.is_quant_enabled = True
+
+    @property
+    def input_view_impl(self) -> Any:
+        return Identity()
+
+    def _rank(self) -> int:
+        return 4 if self.quantizer.per_channel else 0
+
+
+def plain_tensors(model: nn.Module) -> nn.Module:
+    """Let this module's quantizers hand plain tensors to each other: quicker, for models that need no more.
+
+    Brevitas's ``QuantTensor`` carries scales from layer to layer; a model whose formats are all given by its
+    own quantizers reads them there. Returns the module.
+    """
+    for module in model.modules():
+        if isinstance(module, WeightProxy | BiasProxy | ActivationProxy):
+            module.skip_create_quant_tensor = True
+    return model

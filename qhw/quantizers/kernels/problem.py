@@ -1,0 +1,157 @@
+"""What a quantizer kernel is given, and how it sees the memory of a tensor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qhw.errors import InputError
+from qhw.formats.fixed import Fixed
+from qhw.formats.modes import Overflow, Rounding, mantissa_bounds
+from qhw.quantizers.activation import IDENTITY, Activation
+
+LARGEST_WIDTH = 53
+"""Bits that float64 carries exactly."""
+
+LARGEST_FRACTION = 100
+"""Bound of the learned fraction bits either way; float32 holds every such power of two."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a number becomes a fixed-point one; its binary point comes with each call.
+
+    Args:
+        width, signed, rounding, overflow: of the format.
+        activation: applied first.
+        passes_outside: numbers beyond the range keep their gradient although they saturate (what Brevitas
+            does for weights); otherwise it is 0. Wrapping formats always pass it.
+    """
+
+    width: int
+    signed: bool = True
+    rounding: Rounding = Rounding.RND_CONV
+    overflow: Overflow = Overflow.SAT
+    activation: Activation = IDENTITY
+    passes_outside: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width > LARGEST_WIDTH:
+            raise InputError(
+                f"A quantizer of {self.width} bits cannot be trained: float64 carries {LARGEST_WIDTH}",
+                allowed=f"widths of 1 to {LARGEST_WIDTH} bits",
+            )
+
+    @classmethod
+    def of(cls, spec: Fixed, activation: Activation = IDENTITY, passes_outside: bool = False) -> Rule:
+        """The rule of a fixed-point format, whatever its binary point."""
+        return cls(spec.width, spec.signed, spec.rounding, spec.overflow, activation, passes_outside)
+
+    @property
+    def passes(self) -> bool:
+        """Whether a number beyond the range keeps its gradient."""
+        return self.passes_outside or not self.overflow.saturates
+
+    def bounds(self, dtype: torch.dtype) -> tuple[float, float]:
+        """Lowest and highest mantissa that both the format and a float type hold."""
+        low, high = mantissa_bounds(self.width, self.signed, self.overflow)
+        return float(low), _towards_zero(high, dtype)
+
+
+def _towards_zero(mantissa: int, dtype: torch.dtype) -> float:
+    """The largest number of a float type that is not above a positive mantissa."""
+    precision = 24 if dtype == torch.float32 else 53
+    spare = max(mantissa.bit_length() - precision, 0)
+    return math.ldexp(float(mantissa >> spare), spare)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The numbers to be quantised: ``x``, or ``x + other``, or ``x * gain + offset`` per channel.
+
+    Args:
+        x: float32 or float64, dense, any shape.
+        other: same shape, type and memory order as ``x``.
+        gain, offset: float64, one per channel.
+        axis: the channel axis of ``x`` that gain, offset and a per-channel binary point belong to; None where
+            everything is per tensor.
+    """
+
+    x: Tensor
+    other: Tensor | None = None
+    gain: Tensor | None = None
+    offset: Tensor | None = None
+    axis: int | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.x, self.axis)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Memory seen as ``(outer, channels, inner)``; a channels-last tensor has ``inner`` 1."""
+
+    outer: int
+    channels: int
+    inner: int
+    channels_last: bool = False
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether neighbours in memory belong to different channels."""
+        return self.inner == 1 and self.channels > 1
+
+
+BLOCK = 1024
+"""Elements that a kernel works on at once, within one channel."""
+
+LANES = 16
+"""Running sums that a block is added up in."""
+
+INTERLEAVED_CHUNK = 16384
+"""Elements whose channels are added up together where they are interleaved."""
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of an image batch lie next to each other in memory."""
+    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def dense(x: Tensor, axis: int | None) -> Tensor:
+    """``x`` itself where its memory suits that channel axis, else a contiguous copy."""
+    return x if is_channels_last(x) and axis in (None, 1) else x.contiguous()
+
+
+def same_order(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` in the memory order of ``like``, copied where it has to be."""
+    if is_channels_last(like):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous()
+
+
+def layout_of(x: Tensor, axis: int | None) -> Layout:
+    """How the memory of a ``dense`` tensor lies around a channel axis (None: one channel)."""
+    if axis is None:
+        return Layout(1, 1, x.numel(), is_channels_last(x))
+    channels = x.shape[axis]
+    if is_channels_last(x):
+        return Layout(x.numel() // max(channels, 1), channels, 1, True)
+    return Layout(math.prod(x.shape[:axis]), channels, math.prod(x.shape[axis + 1 :]))
+
+
+def powers_of_two(exponents: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Exact ``2**exponents``; torch's own exp2 promises no exactness."""
+    return np.ldexp(1.0, exponents.astype(np.int32))
+
+
+def fraction_bits(theta: Tensor) -> NDArray[np.int64]:
+    """The binary point ``round(theta)`` as int64, at least one-dimensional, within +-LARGEST_FRACTION."""
+    values: NDArray[np.floating] = theta.detach().cpu().numpy()
+    bits = np.rint(np.atleast_1d(values))
+    return np.asarray(np.clip(bits, -LARGEST_FRACTION, LARGEST_FRACTION), dtype=np.int64)

@@ -1,0 +1,51 @@
+"""Where a binary point starts: the one with the least squared error on the first data."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qhw.formats.modes import mantissa_bounds
+from qhw.quantizers.kernels import eager
+from qhw.quantizers.kernels.problem import LARGEST_FRACTION, Operands, Rule
+
+SAMPLES = 1 << 16
+"""Numbers per channel that are looked at."""
+
+CANDIDATES = 8
+"""Binary points that are tried, from the one that holds the largest number on."""
+
+
+def best_fraction(data: Tensor, rule: Rule, axis: int | None) -> Tensor:
+    """Fraction bits with the least squared error, ``(1,)`` or one per index of ``axis``; int64.
+
+    Data that is zero throughout says nothing: it gets the range [-1, 1) (unsigned: [0, 1)).
+    """
+    rows = data.reshape(1, -1) if axis is None else data.movedim(axis, 0).reshape(data.shape[axis], -1)
+    rows = rule.activation(rows.double())
+    widest = _widest(rows, rule)
+    rows = rows[:, :: max(1, rows.shape[1] // SAMPLES)].contiguous()
+    tried = np.stack(
+        [np.clip(widest + step, -LARGEST_FRACTION, LARGEST_FRACTION) for step in range(CANDIDATES)]
+    )
+    errors = np.stack([_squared_error(rows, fraction, rule) for fraction in tried])
+    return torch.from_numpy(tried[np.argmin(errors, axis=0), np.arange(rows.shape[0])])
+
+
+def _widest(rows: Tensor, rule: Rule) -> NDArray[np.int64]:
+    """The most fraction bits at which the largest magnitude still fits, less one to be sure."""
+    high = float(max(mantissa_bounds(rule.width, rule.signed, rule.overflow)[1], 1))
+    magnitudes = rows if not rule.signed else rows.abs()
+    largest = magnitudes.amax(1).numpy() if rows.shape[1] else np.zeros(rows.shape[0])
+    usable = np.isfinite(largest) & (largest > 0)
+    exponents = np.floor(np.log2(high / np.where(usable, largest, 1.0))) - 1
+    silent = rule.width - int(rule.signed)
+    return np.where(usable, exponents, silent).astype(np.int64)
+
+
+def _squared_error(rows: Tensor, fraction: NDArray[np.int64], rule: Rule) -> NDArray[np.float64]:
+    plain = Rule(rule.width, rule.signed, rule.rounding, rule.overflow)
+    values = eager.forward(Operands(rows, axis=0), fraction, plain)
+    return (values - rows).square().sum(1).numpy()

@@ -1,0 +1,88 @@
+"""A build's manifest as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qhw.report.tables import Cell, Table
+
+_NAMES = {"lut": "LUT", "ff": "FF", "dsp": "DSP", "bram18": "BRAM18", "uram": "URAM"}
+
+
+def build_tables(manifest: dict[str, Any]) -> list[Table]:
+    """What was reached, what was compared with what, and what it takes of the board."""
+    return [_overview(manifest), _verification(manifest["verification"]), _resources(manifest)]
+
+
+def _overview(manifest: dict[str, Any]) -> Table:
+    model, board, latency = manifest["model"], manifest["board"], manifest["latency"]
+    rows: list[tuple[Cell, ...]] = [
+        ("board", f"{board['title']} ({board['part']}) at {board['clock_mhz']:g} MHz"),
+        ("model", f"{model['weights']:,} weights, {model['macs']:,} multiply-accumulates per inference"),
+        *_accuracy(manifest["accuracy"]),
+        *_canonical(model["canonical"]),
+    ]
+    if latency is not None:
+        rows.append(
+            (
+                f"latency, {latency['source']}",
+                f"{latency['cycles']:,} cycles, {latency['cycles'] / board['clock_mhz']:,.1f} µs; "
+                f"{latency['throughput_fps']:,.0f} inferences/s",
+            )
+        )
+    return Table(f"{model['name']} on {board['name']}", ("", ""), tuple(rows))
+
+
+def _accuracy(accuracy: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
+    if accuracy is None:
+        return []
+    in_float = "" if accuracy["float"] is None else f", float {accuracy['float']:.2%}"
+    return [
+        (
+            "accuracy",
+            f"{accuracy['quantised']:.2%}{in_float} ({accuracy['metric']}, {accuracy['samples']} "
+            f"samples of the {accuracy['split']} split)",
+        )
+    ]
+
+
+def _canonical(original: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
+    if original is None:
+        return []
+    share = f"{original['differing']:,} of {original['codes_compared']:,} codes"
+    return [
+        (
+            "original file",
+            f"its own float32 execution differs from canonical.onnx, the reference, in {share}",
+        )
+    ]
+
+
+def _verification(rows: list[dict[str, Any]]) -> Table:
+    cells = tuple(
+        (
+            row["backend"],
+            row["reference"],
+            row["vectors"],
+            row["codes_compared"],
+            row.get("layers"),
+            row["mismatches"] if row["mismatches"] is not None else f"not compared: {row['not_compared']}",
+        )
+        for row in rows
+    )
+    columns = ("backend", "reference", "samples", "codes compared", "tensors", "differ")
+    return Table("Verification", columns, cells)
+
+
+def _resources(manifest: dict[str, Any]) -> Table:
+    resources = manifest["resources"]
+    used = resources["synthesised"] or resources["estimated"] or {}
+    kind = "synthesised" if resources["synthesised"] else "estimated"
+    cells = tuple(
+        (_NAMES[name], used[name], resources["board"][name], f"{resources['utilisation'][name]:.1%}")
+        for name in used
+        if resources["board"][name]
+    )
+    model = f"cost model: {resources['cost_model']} (published formulas; nothing here was synthesised)"
+    note = "" if resources["synthesised"] else model
+    return Table("Resources", ("", kind, "board", "used"), cells, note)

@@ -1,0 +1,1 @@
+"""The interpreter, the fast executor and the comparison of two executions."""

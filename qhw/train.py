@@ -1,0 +1,364 @@
+"""Training: a float warm start, then quantisation-aware training; seeded, repeatable, resumable."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qhw import checkpoints as store
+from qhw.data.base import Dataset, Labels
+from qhw.errors import CheckFailedError, InputError
+
+if TYPE_CHECKING:
+    from qhw.convert import QuantConfig
+
+logger = logging.getLogger(__name__)
+
+WARM_UP = 0.05
+"""Share of a phase's steps over which the learning rate rises."""
+
+BINARY_POINT_RATE = 10.0
+"""The learning rate of a binary point, relative to the weights': it counts in bits."""
+
+
+CALIBRATION_IMAGES = 256
+"""Images that binary points are found on where they are not trained."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train.
+
+    Args:
+        float_epochs: epochs before quantisation; 0 for a model that is trained already.
+        quantised_epochs: epochs with quantisers in place; 0 only lets them find their binary points.
+        batch_size: images per step; an incomplete last batch of an epoch is left out.
+        learning_rate: peak of the float phase (AdamW, linear warm-up, cosine to 0).
+        quantised_learning_rate: peak of the quantised phase.
+        weight_decay: on weights only, not on biases, batch norm or binary points.
+        seed: of the order of the images and of dropout.
+        threads: that torch computes with; 0 for as many as it is set to. A network of a few thousand numbers
+            per layer is quickest with one, most of all on a busy machine.
+
+    Raises:
+        InputError: a number is negative, or not finite, or zero where that makes no sense.
+    """
+
+    float_epochs: int = 10
+    quantised_epochs: int = 5
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    quantised_learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        least_values = {"float_epochs": 0, "quantised_epochs": 0, "batch_size": 2, "seed": 0, "threads": 0}
+        for name, least in least_values.items():
+            _require(name, getattr(self, name), getattr(self, name) >= least, f"an integer from {least}")
+        for name in ("learning_rate", "quantised_learning_rate"):
+            value = getattr(self, name)
+            _require(name, value, 0 < value < math.inf, "a positive number")
+        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a number from 0")
+
+
+def _require(name: str, value: float, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise InputError(f"training setting {name} is {value}", allowed=allowed)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: told after every step.
+
+    Args:
+        phase: "float" or "quantised".
+        epoch, epochs: the current epoch, from 1, and how many there are in the phase.
+        step, steps: the current step, from 1, and how many there are in the epoch.
+        loss: of this step's batch.
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The trained models, in eval mode, and their accuracy on the test split (0 to 1)."""
+
+    float_model: nn.Module
+    quantised_model: nn.Module
+    float_accuracy: float
+    quantised_accuracy: float
+    samples: int
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    *,
+    checkpoints: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> TrainResult:
+    """Train in float, convert, train quantised; the given model is left as it was.
+
+    Args:
+        model: a plain module from images (N, C, H, W), floats 0..255, to logits (N, classes).
+        checkpoints: folder of the state after every epoch. A run that was interrupted goes on from there
+            and ends with the same weights, bit for bit; checkpoints of other settings are not used.
+        progress: called after every step. An exception in it ends the training.
+
+    Raises:
+        InputError: the model, the data or the folder is not usable.
+        UnsupportedError: the model holds a layer that cannot be converted.
+        CheckFailedError: the loss is no longer a finite number.
+    """
+    started = time.monotonic()
+    folder = _prepared(checkpoints)
+    with _threads(config.threads):
+        float_model, quantised = _both_phases(model, data, config, quant, folder, progress)
+        return TrainResult(
+            float_model=float_model,
+            quantised_model=quantised,
+            float_accuracy=evaluate(float_model, data.test_x, data.test_y),
+            quantised_accuracy=evaluate(quantised, data.test_x, data.test_y),
+            samples=len(data.test_y),
+            seconds=time.monotonic() - started,
+        )
+
+
+def _both_phases(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    folder: Path | None,
+    progress: ProgressCallback | None,
+) -> tuple[nn.Module, nn.Module]:
+    from qhw.convert import convert
+
+    example = torch.from_numpy(data.train_x[:2]).float()
+    convert(model, quant, example)  # what cannot be converted is refused before hours of float training
+    model = copy.deepcopy(model)
+    identity = store.fingerprint(store.weights_hash(model), data.sha256, torch.__version__)
+    float_phase = Phase("float", config.float_epochs, config.learning_rate, config, folder, identity)
+    float_phase.run(model, data, progress)
+
+    quantised = convert(model, quant, example)
+    identity = store.fingerprint(float_phase.fingerprint, quant)
+    rate = config.quantised_learning_rate
+    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
+    return model, quantised
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training: so many epochs at such a rate, with a checkpoint after each.
+
+    Args:
+        name: "float" or "quantised"; also the checkpoint's file name.
+        identity: hash of what the phase starts from.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float
+    config: TrainConfig
+    folder: Path | None
+    identity: str
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the weights at the end of the phase."""
+        config = self.config
+        return store.fingerprint(
+            self.identity,
+            self.name,
+            self.epochs,
+            self.learning_rate,
+            config.batch_size,
+            config.weight_decay,
+            config.seed,
+        )
+
+    def run(self, model: nn.Module, data: Dataset, progress: ProgressCallback | None) -> None:
+        """Train the model in place, from the checkpoint if there is one; leaves it in eval mode."""
+        if self.epochs == 0:
+            _calibrate(model, data)
+        optimizer = _optimizer(model, self.learning_rate, self.config.weight_decay)
+        done = self._resume(model, optimizer)
+        for epoch in range(done, self.epochs):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_epoch_seed(self.config.seed, self.name, epoch))
+                self._run_epoch(model, optimizer, data, epoch, progress)
+            self._save(model, optimizer, epoch + 1)
+        model.eval()
+
+    def _run_epoch(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        data: Dataset,
+        epoch: int,
+        progress: ProgressCallback | None,
+    ) -> None:
+        model.train()
+        size = min(self.config.batch_size, len(data.train_x))
+        steps = len(data.train_x) // size
+        order = torch.randperm(len(data.train_x)).numpy()
+        for step in range(steps):
+            _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step, self.epochs * steps))
+            batch = np.sort(order[step * size : (step + 1) * size])
+            loss = _train_step(
+                model, optimizer, _batch(data.train_x, batch), torch.from_numpy(data.train_y[batch])
+            )
+            if not math.isfinite(loss):
+                raise CheckFailedError(
+                    f"the loss became {loss} in the {self.name} phase, epoch {epoch + 1}, step {step + 1}",
+                    hint="lower the learning rate, or look for NaN and infinities in the model's weights",
+                )
+            if progress is not None:
+                progress(Progress(self.name, epoch + 1, self.epochs, step + 1, steps, loss))
+
+    @property
+    def _path(self) -> Path | None:
+        return None if self.folder is None else self.folder / f"{self.name}.pt"
+
+    def _resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+        found = None if self._path is None else store.load(self._path, self.fingerprint)
+        if found is None:
+            return 0
+        model.load_state_dict(found.model)
+        optimizer.load_state_dict(dict(found.optimizer))
+        logger.info("%s phase goes on after epoch %d of %d", self.name, found.epochs_done, self.epochs)
+        return found.epochs_done
+
+    def _save(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
+        if self._path is not None:
+            state = store.Checkpoint(
+                self.fingerprint, epochs_done, model.state_dict(), optimizer.state_dict()
+            )
+            store.save(self._path, state)
+
+
+def evaluate(model: nn.Module, images: NDArray[np.uint8], labels: Labels) -> float:
+    """The share of images (N, C, H, W) whose largest output is their label, 0 to 1."""
+    return float(np.mean(predict(model, images).argmax(axis=1) == labels))
+
+
+def predict(
+    model: nn.Module,
+    images: NDArray[np.generic],
+    *,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 256,
+) -> NDArray[np.floating]:
+    """A model's outputs (N, classes) in eval mode, computed in ``dtype``.
+
+    In float64 a model converted by :func:`qhw.convert` is the reference that every later stage is checked
+    against; its own weights stay as they are.
+    """
+    model = copy.deepcopy(model).to(dtype).eval()
+    outputs = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+            outputs.append(model(batch.to(dtype)).numpy())
+    return np.concatenate(outputs)
+
+
+def _calibrate(model: nn.Module, data: Dataset) -> None:
+    """Let quantizers that will not be trained find their binary points, on images from the whole split."""
+    chosen = np.linspace(0, len(data.train_x) - 1, min(CALIBRATION_IMAGES, len(data.train_x))).astype(
+        np.int64
+    )
+    with torch.no_grad():
+        model.eval()(_batch(data.train_x, chosen))
+
+
+def _prepared(folder: str | Path | None) -> Path | None:
+    if folder is None:
+        return None
+    store.prepare_folder(Path(folder))
+    return Path(folder)
+
+
+def _batch(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(images[indices]).float()
+
+
+def _train_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
+    optimizer.zero_grad(set_to_none=True)
+    loss = functional.cross_entropy(model(images), labels)
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch.optim.AdamW:
+    from qhw.quantizers import binary_points
+
+    points = {id(parameter) for parameter in binary_points(model)}
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "others": [], "points": []}
+    for parameter in model.parameters():
+        plain = "weights" if parameter.ndim > 1 else "others"
+        groups["points" if id(parameter) in points else plain].append(parameter)
+    settings = {
+        "weights": {"weight_decay": weight_decay, "factor": 1.0},
+        "others": {"weight_decay": 0.0, "factor": 1.0},
+        "points": {"weight_decay": 0.0, "factor": BINARY_POINT_RATE},
+    }
+    return torch.optim.AdamW(
+        [{"params": groups[name], **settings[name]} for name in groups if groups[name]], lr=rate
+    )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _rate(peak: float, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to 0 (arXiv 1608.03983, without restarts)."""
+    warm_up = max(1, round(WARM_UP * steps))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _epoch_seed(seed: int, phase: str, epoch: int) -> int:
+    return int(store.fingerprint(seed, phase, epoch)[:12], 16)

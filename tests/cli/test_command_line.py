@@ -1,0 +1,168 @@
+"""The command line as a user meets it: start-up time, messages, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from qhw.boards import list_boards
+from qhw.cli import main
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command line, in this process."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(list(arguments))
+    out, err = capfd.readouterr()
+    return int(exit_info.value.code or 0), out, err
+
+
+def float_model(path: Path) -> Path:
+    """An ONNX file in which nothing is quantised."""
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 2], np.ones(8, np.float32))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="dense")],
+        "float",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
+    return path
+
+
+def test_help_lists_every_command() -> None:
+    command = [sys.executable, "-m", "qhw", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for verb in ("build", "simulate", "cost", "diff", "boards", "doctor"):
+        assert verb in done.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, qhw.cli; print(sorted({'numpy', 'onnx', 'torch', 'rich', 'hls4ml'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_boards(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, "boards")
+    assert code == 0
+    assert all(name in out for name in list_boards())
+    code, out, _ = run(capfd, "boards", "ultra96", "--json")
+    board = json.loads(out)
+    assert (board["lut"], board["ff"], board["dsp"], board["bram18"]) == (70560, 141120, 360, 432)
+    assert set(board["sources"]) >= {"part", "lut", "dsp", "bram18"}
+
+
+def test_doctor_tells_what_each_tool_unlocks(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capfd, "doctor", "--json")
+    tools = {tool["name"]: tool for tool in json.loads(out)["tools"]}
+    assert code == 0
+    assert {"g++", "hls4ml", "Vitis HLS"} <= set(tools)
+    assert all(tool["unlocks"] and tool["how_to_get"] for tool in tools.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["build", "--board", "ultra69"], ["'ultra69'", "ultra96"]),
+        (["build", "digit-cnn", "--board", "ultra96"], ["'digit-cnn'", "digits-cnn", "file.py:function"]),
+        (["build"], ["No board", "--board", "ultra96"]),
+        (["build", "--board", "ultra96", "--data", "fashion"], ["'fashion'", "fashion-mnist"]),
+        (["build", "--board", "ultra96", "--flow", "hls4all"], ["hls4all", "hls4ml"]),
+        (["build", "--board", "ultra96", "--format", "fixed<0>"], ["fixed<0>"]),
+        (["build", "--board", "ultra96", "--io-type", "stream"], ["'stream'", "io_stream, io_parallel"]),
+        (["build", "--board", "ultra96", "--clock-mhz", "0"], ["0.0 MHz", "1 to 2000"]),
+        (["build", "nowhere/model.onnx", "--board", "ultra96"], ["nowhere/model.onnx", "does not exist"]),
+        (["build", "nowhere.py:net", "--board", "ultra96"], ["nowhere.py", "does not exist"]),
+        (["build", "net.py", "--board", "ultra96"], ["net.py is a Python file", "net.py:NAME"]),
+        (["build", "--board", "ultra96", "--config", "none.toml"], ["none.toml", "cannot be read"]),
+        (["simulate", "nowhere.onnx"], ["nowhere.onnx", "does not exist"]),
+        (["simulate", "digits-cnn"], ["digits-cnn", "qhw build digits-cnn --board"]),
+        (["cost", "nowhere.onnx", "--board", "ultra96"], ["nowhere.onnx"]),
+        (["diff", "a.onnx@fast", "a.onnx"], ["'fast'", "exact", "qonnx"]),
+        (["boards", "zcu10"], ["'zcu10'", "zcu102"]),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_2(
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    expected: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capfd, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("Error: ") == 1
+    assert "Traceback" not in err
+    assert [text for text in expected if text not in err] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_onnx(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"this is a text, not a model" * 10)
+    code, _, err = run(capfd, "build", str(path), "--board", "ultra96", "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "broken.onnx" in err
+    assert "ONNX" in err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_onnx_file_without_quantisation(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = float_model(tmp_path / "float.onnx")
+    code, _, err = run(capfd, "build", str(path), "--board", "ultra96", "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "quantis" in err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_folder_of_somebody_else(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    code, _, err = run(capfd, "build", "--board", "ultra96", "--out", str(tmp_path))
+    assert code == 2
+    assert "belongs to something else" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_missing_compiler(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = run(capfd, "build", "--board", "ultra96", "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "g++" in err
+    assert "apt-get install g++" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_errors_are_one_document(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "build", "--board", "ultra69", "--json")
+    document = json.loads(out)
+    assert code == document["exit_code"] == 2
+    assert "ultra96" in document["error"]
+    assert err.startswith("Error: ")
+
+
+def test_unknown_commands_and_options_offer_the_closest(capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments, offered in ((["biuld"], "build"), (["build", "--borad", "ultra96"], "--board")):
+        code, _, err = run(capfd, *arguments)
+        assert code == 2
+        assert offered in err
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qhw", "boards", "nowhere", "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0

@@ -1,0 +1,18 @@
+"""Puts this folder on the path, so that tests share graph_factory and random_graphs; fast tests run first."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# What CI tests is the same on every run; on a user's machine each run draws new examples.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests last, notebooks (which carry no marks) among them; otherwise the order stays."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None or item.path.suffix == ".ipynb")

@@ -1,0 +1,127 @@
+"""Folding: what is chosen fits, is as fast as brute force finds, and failure names the resource."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qhw.boards import Board, load_board
+from qhw.cost import choose_folding, estimate
+from qhw.cost.estimate import ESTIMATED, layer_costs
+from qhw.errors import CheckFailedError, InputError
+from qhw.formats import Integer
+from qhw.formats.modes import IntArray
+from qhw.graph.builder import GraphBuilder
+from qhw.graph.ir import ExactGraph
+
+ULTRA96 = load_board("ultra96")
+Legal = dict[str, tuple[int, ...]]
+
+
+def divisors(number: int) -> tuple[int, ...]:
+    return tuple(factor for factor in range(1, number + 1) if number % factor == 0)
+
+
+def chain(seed: int, channels: tuple[int, ...], side: int = 8) -> tuple[ExactGraph, Legal]:
+    """Convolutions with an activation each, then a dense layer; random 8-bit weights."""
+    random = np.random.default_rng(seed)
+    builder, legal = GraphBuilder("chain"), {}
+    x = builder.input("x", (1, side, side), Integer(8, False), -8)
+    for index, filters in enumerate(channels):
+        depth = builder.type(x).shape[0]
+        weight = builder.constant(f"w{index}", random.integers(-128, 128, (filters, depth, 3, 3)), Integer(8))
+        y = builder.conv(f"conv{index}", x, weight, pads=(1, 1, 1, 1))
+        x = builder.requant(f"act{index}", y, Integer(8, False), 8)
+        legal[f"conv{index}"] = divisors(depth * 9 * filters)
+    x = builder.reduce_sum("pool", x, (1, 2), False)
+    classes = builder.constant("w", random.integers(-128, 128, (builder.type(x).shape[0], 10)), Integer(8))
+    legal["dense"] = divisors(builder.type(x).shape[0] * 10)
+    return builder.finish([builder.matmul("dense", x, classes)]), legal
+
+
+def fits(graph: ExactGraph, board: Board, folding: dict[str, int], budget: float) -> bool:
+    used = estimate(graph, board, folding).totals
+    return all(used[name] <= int(board.resources[name] * budget) for name in used)
+
+
+def test_a_board_with_ten_dsp_slices_only_makes_the_design_slower() -> None:
+    graph, legal = chain(0, (16, 16, 16))
+    ten = replace(ULTRA96, name="ten", dsp=10)
+    usual, scarce = (choose_folding(graph, board, legal) for board in (ULTRA96, ten))
+    assert fits(graph, ULTRA96, usual, 0.8)
+    assert fits(graph, ten, scarce, 0.8)
+    before, after = estimate(graph, ULTRA96, usual), estimate(graph, ten, scarce)
+    assert after.totals["dsp"] <= 8 < before.totals["dsp"]
+    assert max(scarce.values()) > max(usual.values())
+    assert after.latency_cycles > 4 * before.latency_cycles
+    assert after.initiation_interval > 4 * before.initiation_interval
+
+
+def test_a_large_board_unrolls_everything() -> None:
+    graph, legal = chain(0, (4, 4))
+    assert set(choose_folding(graph, load_board("u250"), legal).values()) == {1}
+
+
+def every_combination(graph: ExactGraph, board: Board, legal: Legal) -> tuple[IntArray, IntArray]:
+    """Usage (combinations, resources) and interval (combinations) of all choices at once."""
+    usage, interval = np.zeros((1, len(ESTIMATED)), dtype=np.int64), np.ones(1, dtype=np.int64)
+    for node in graph.nodes:
+        costs = layer_costs(graph, node, legal.get(node.name, (1,)), "io_stream", board.family)
+        rows = np.array([[getattr(cost, name) for name in ESTIMATED] for cost in costs])
+        intervals = np.array([cost.initiation_interval for cost in costs])
+        usage = (usage[:, None] + rows).reshape(-1, len(ESTIMATED))
+        interval = np.maximum(interval[:, None], intervals).reshape(-1)
+    return usage, interval
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_as_fast_as_the_best_of_all_combinations(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    graph, legal = chain(seed, tuple(random.integers(2, 9, 2).tolist()))
+    board = replace(ULTRA96, lut=int(random.integers(6, 30)) * 1000, dsp=int(random.integers(2, 80)))
+    usage, interval = every_combination(graph, board, legal)
+    feasible = (usage <= [board.resources[name] for name in ESTIMATED]).all(axis=1)
+    assert feasible.any()
+    chosen = choose_folding(graph, board, legal, budget=1.0)
+    assert fits(graph, board, chosen, 1.0)
+    assert estimate(graph, board, chosen).initiation_interval == interval[feasible].min()
+
+
+def test_what_cannot_fit_names_the_resource_and_by_how_much() -> None:
+    graph, legal = chain(0, (16, 16))
+    with pytest.raises(CheckFailedError) as caught:
+        choose_folding(graph, replace(ULTRA96, name="tiny", lut=1000), legal)
+    least = sum(
+        min(estimate(graph, ULTRA96, {name: factor}).layers[place].lut for factor in legal.get(name, (1,)))
+        for place, name in enumerate(node.name for node in graph.nodes)
+        if name in legal
+    ) + sum(layer.lut for layer in estimate(graph, ULTRA96, {}).layers if layer.node not in legal)
+    text = str(caught.value)
+    assert f"chain does not fit tiny at any folding: it needs {least} LUT" in text
+    assert f"{least - 800} more than the 800 (80% of 1000)" in text
+
+
+def test_resources_that_only_together_do_not_fit() -> None:
+    """Unrolled, the layer takes no DSP slice but many LUT; folded, the reverse."""
+    graph, legal = chain(0, (16,))
+    folded = estimate(graph, ULTRA96, {name: factors[-1] for name, factors in legal.items()})
+    board = replace(ULTRA96, name="odd", lut=folded.totals["lut"] + 400, dsp=1)
+    with pytest.raises(CheckFailedError, match="at the best folding found"):
+        choose_folding(graph, board, legal, budget=1.0)
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, 1.01, float("nan")])
+def test_a_wrong_budget_is_explained(budget: float) -> None:
+    graph, legal = chain(0, (2,))
+    with pytest.raises(InputError, match="share of the board"):
+        choose_folding(graph, ULTRA96, legal, budget=budget)
+
+
+def test_wrong_legal_factors_are_explained() -> None:
+    graph, _ = chain(0, (2,))
+    with pytest.raises(InputError, match="did you mean conv0"):
+        choose_folding(graph, ULTRA96, {"conv": (1,)})
+    with pytest.raises(InputError, match="No reuse factor is legal for 'conv0'"):
+        choose_folding(graph, ULTRA96, {"conv0": ()})

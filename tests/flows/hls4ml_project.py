@@ -1,0 +1,76 @@
+"""Small projects for the tests of the hls4ml flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from op_zoo import Zoo
+
+from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.formats.integer import Integer
+from qhw.formats.modes import IntArray
+from qhw.graph.ir import ExactGraph
+
+
+@dataclass(frozen=True)
+class TestBoard:
+    """What a flow asks of a board."""
+
+    __test__ = False
+
+    name: str = "ultra96"
+    part: str = "xczu3eg-sbva484-1-e"
+    clock_mhz: float = 200.0
+
+
+BOARD = TestBoard()
+
+
+def small_graph(name: str = "small") -> ExactGraph:
+    """Convolution, batch norm, activation, residual add, pool, fully connected."""
+    zoo = Zoo(name, 4)
+    b = zoo.builder
+    x = b.input("x", (2, 6, 6), Integer(8, False), -8)
+    first = zoo.conv("conv1", x, 4, (3, 3), pads=(1, 1, 1, 1))
+    norm = b.affine("bn1", first, zoo.constant("m", 4, bits=6), zoo.constant("o", 4, bits=6))
+    act = b.requant("act1", norm, Integer(6), -5)
+    second = b.requant("act2", zoo.conv("conv2", act, 4, (3, 3), pads=(1, 1, 1, 1)), Integer(6), -4)
+    added = b.requant("act3", b.add("residual", act, second), Integer(6, False), -4)
+    flat = b.reshape("flat", b.max_pool("pool", added, (2, 2)), (36,))
+    zoo.end(b.matmul("fc", flat, zoo.constant("fw", 36, 5), zoo.constant("fb", 5)))
+    return zoo.finish()
+
+
+def random_inputs(graph: ExactGraph, samples: int, seed: int = 0) -> dict[str, IntArray]:
+    """Mantissas over the whole range of every input."""
+    rng = np.random.default_rng(seed)
+    kinds = {name: graph.tensors[name] for name in graph.inputs}
+    return {
+        name: rng.integers(
+            kind.format.mantissa_low, kind.format.mantissa_high, (samples, *kind.shape), endpoint=True
+        )
+        for name, kind in kinds.items()
+    }
+
+
+def first_difference(
+    graph: ExactGraph, expected: dict[str, IntArray], got: dict[str, IntArray]
+) -> str | None:
+    """The first tensor, in the graph's order, whose codes differ."""
+    order = [node.output for node in graph.nodes if node.output in got]
+    return next((t for t in order if not np.array_equal(expected[t], got[t])), None)
+
+
+def middle_folding(flow: Hls4mlFlow, graph: ExactGraph, position: float) -> dict[str, int]:
+    """Legal reuse factors, the same fraction of the way from none to all, for every node."""
+    return {name: f[round(position * (len(f) - 1))] for name, f in flow.legal_folding(graph).items()}
+
+
+def weight_file(folder: Path, project: str, layer: str) -> Path:
+    """The file that a layer's weights are read from."""
+    lines = (folder / "firmware" / f"{project}.cpp").read_text().splitlines()
+    call = next(line for line in lines if line.endswith(f"// {layer}"))
+    arguments = call.split("(")[-1].split(")")[0].split(", ")
+    return folder / "firmware" / "weights" / f"{arguments[2]}.txt"

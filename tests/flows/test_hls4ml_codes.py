@@ -1,0 +1,47 @@
+"""Every code of the C-simulation against the interpreter, for every operation, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import op_zoo
+import pytest
+from hls4ml_project import BOARD, first_difference, middle_folding, random_inputs
+
+from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.sim.interpreter import interpret
+
+pytest.importorskip("hls4ml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
+@pytest.mark.parametrize(
+    ("kind", "folded"), [("convolutions", 0.5), ("elementwise", 0.0), ("moves", 0.4), ("requants", 0.0)]
+)
+def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, folded: float, io_type: str) -> None:
+    graph = getattr(op_zoo, kind)()
+    flow = Hls4mlFlow(io_type)
+    project = flow.write(graph, BOARD, middle_folding(flow, graph, folded), tmp_path / "project")
+    inputs = random_inputs(graph, 150)
+    got = flow.simulate(project, inputs, trace="all")
+    expected = interpret(graph, inputs, keep="all")
+    assert first_difference(graph, expected, got) is None
+    assert set(graph.outputs) <= set(got)
+    assert all(np.array_equal(got[name], expected[name]) for name in got)
+    assert np.median([len(np.unique(values)) for values in got.values()]) >= 4
+
+
+@pytest.mark.slow
+def test_a_residual_network_keeps_its_codes(tmp_path: Path) -> None:
+    from graph_factory import resnet8_graph
+
+    graph = resnet8_graph(side=16)
+    flow = Hls4mlFlow()
+    project = flow.write(graph, BOARD, middle_folding(flow, graph, 0.6), tmp_path / "project")
+    inputs = random_inputs(graph, 16)
+    got = flow.simulate(project, inputs, trace="all")
+    assert first_difference(graph, interpret(graph, inputs, keep="all"), got) is None
+    assert len(got) > 20
+    assert all(len(np.unique(values)) > 20 for values in got.values())

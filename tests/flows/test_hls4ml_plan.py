@@ -1,0 +1,197 @@
+"""Which layers carry out a graph, and what is refused by name. Nothing is compiled here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hls4ml_project import BOARD, small_graph
+from op_zoo import Zoo
+
+from qhw.errors import InputError, UnsupportedError
+from qhw.flows.base import list_flows, load_flow
+from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.flows.hls4ml.folding import dense_factors
+from qhw.formats.integer import Integer
+from qhw.formats.modes import Overflow, Rounding
+from qhw.graph import ir
+from qhw.graph.ir import ExactGraph
+
+pytest.importorskip("hls4ml")
+
+
+def kinds(graph: ExactGraph, io_type: str = "io_stream") -> list[tuple[str, str]]:
+    plan = Hls4mlFlow(io_type).plan(graph, {})
+    return [(layer.name, layer.kind) for layer in plan.layers]
+
+
+def test_requants_and_reshapes_cost_no_layer() -> None:
+    assert kinds(small_graph(), "io_parallel") == [
+        ("l_in_x", "InputLayer"),
+        ("l_conv1", "Conv2D"),
+        ("l_bn1", "QhwLayer"),
+        ("l_conv2", "Conv2D"),
+        ("l_residual", "Merge"),
+        ("l_pool", "MaxPooling2D"),
+        ("l_fc_flat", "Reshape"),
+        ("l_fc", "Dense"),
+    ]
+
+
+def test_types_come_from_the_graph() -> None:
+    graph = small_graph()
+    layers = {layer.name: layer for layer in Hls4mlFlow().plan(graph, {}).layers}
+    exact = graph.tensors["conv2"]
+    types = layers["l_conv2"].types
+    assert types["accum"].hls4ml() == f"fixed<{exact.format.width},{exact.format.width - 8},TRN,WRAP>"
+    assert types["weight"].hls4ml() == "fixed<4,1,TRN,WRAP>"
+    assert types["result"].hls4ml() == "fixed<6,2,RND_CONV,SAT>"
+
+
+def test_two_bit_weights_are_not_taken_for_ternary() -> None:
+    zoo = Zoo("two_bits")
+    x = zoo.builder.input("x", (4,), Integer(4))
+    zoo.end(zoo.builder.matmul("fc", x, zoo.constant("w", 4, 3, bits=2, exponent=0)))
+    (layer,) = (layer for layer in Hls4mlFlow().plan(zoo.finish(), {}).layers if layer.kind == "Dense")
+    assert layer.types["weight"].hls4ml() == "fixed<2,2,TRN,WRAP>"
+
+
+def test_streams_are_chosen_where_there_are_convolutions() -> None:
+    zoo = Zoo("dense")
+    x = zoo.builder.input("x", (4,), Integer(4))
+    zoo.end(zoo.builder.matmul("fc", x, zoo.constant("w", 4, 3)))
+    assert Hls4mlFlow().io_type_for(zoo.finish()) == "io_parallel"
+    assert Hls4mlFlow().io_type_for(small_graph()) == "io_stream"
+
+
+def test_legal_reuse_factors_are_hls4mls_own() -> None:
+    from hls4ml.backends import get_backend
+
+    legal = Hls4mlFlow().legal_folding(small_graph())
+    backend = get_backend("Vitis")
+    assert set(legal) == {"conv1", "conv2", "fc"}
+    assert list(legal["conv2"]) == backend.get_valid_reuse_factors(36, 4)
+    for size in [(1, 1), (7, 3), (48, 10), (90, 16), (64, 64)]:
+        assert list(dense_factors(*size)) == backend.get_valid_reuse_factors(*size)
+    with pytest.raises(InputError, match=r"conv2.*reuse factor 5"):
+        Hls4mlFlow().plan(small_graph(), {"conv2": 5})
+
+
+def test_names_that_clash_are_told_apart() -> None:
+    zoo = Zoo("Float")
+    b = zoo.builder
+    x = b.input("x", (4,), Integer(4))
+    zoo.end(b.matmul("Layer.1", x, zoo.constant("w", 4, 3)))
+    zoo.end(b.matmul("layer/1", x, zoo.constant("v", 4, 3)))
+    plan = Hls4mlFlow().plan(zoo.finish(), {})
+    assert plan.name == "qhw_float"
+    assert [layer.name for layer in plan.layers] == ["l_in_x", "l_layer_1", "l_layer_1_2"]
+
+
+def two_computed(zoo: Zoo) -> None:
+    b = zoo.builder
+    zoo.end(b.matmul("attention", b.input("q", (3, 4), Integer(4)), b.input("k", (4, 3), Integer(4))))
+
+
+def constant_on_the_left(zoo: Zoo) -> None:
+    b = zoo.builder
+    zoo.end(b.matmul("mixer", zoo.constant("w", 3, 4), b.input("x", (4, 3), Integer(4))))
+
+
+def too_wide_output(zoo: Zoo) -> None:
+    x = zoo.builder.input("x", (4,), Integer(50))
+    zoo.end(zoo.builder.matmul("wide", x, zoo.constant("w", 4, 3)))
+
+
+def too_wide_input(zoo: Zoo) -> None:
+    zoo.end(zoo.builder.requant("cut", zoo.builder.input("huge", (4,), Integer(54)), Integer(4), 50))
+
+
+def too_wide_constant(zoo: Zoo) -> None:
+    b = zoo.builder
+    x = b.input("x", (4,), Integer(4))
+    bias = b.constant("bias", np.array([(1 << 54) + 1, 0, 0]), Integer(56))
+    zoo.end(b.requant("cut", b.matmul("fc", x, zoo.constant("w", 4, 3, exponent=0), bias), Integer(4), 50))
+
+
+def too_many_readers(zoo: Zoo) -> None:
+    b = zoo.builder
+    x = b.requant("popular", b.input("x", (4,), Integer(6)), Integer(4), 2)
+    for i in range(8):
+        zoo.end(b.matmul(f"fc{i}", x, zoo.constant(f"w{i}", 4, 3)))
+
+
+def wrap_sm_upwards(zoo: Zoo) -> None:
+    x = zoo.builder.input("x", (4,), Integer(6))
+    modes = {"rounding": Rounding.CEIL, "overflow": Overflow.WRAP_SM}
+    zoo.end(zoo.builder.requant("odd", x, Integer(3), 2, **modes))
+
+
+def many_groups(zoo: Zoo) -> None:
+    x = zoo.builder.input("x", (128, 4, 4), Integer(4))
+    zoo.end(zoo.conv("grouped", x, 128, (3, 3), groups=2))
+
+
+def wide_dilation(zoo: Zoo) -> None:
+    x = zoo.builder.input("x", (64, 40, 40), Integer(2))
+    zoo.end(zoo.conv("atrous", x, 8, (3, 3), dilations=(18, 18)))
+
+
+def padding_as_wide_as_the_window(zoo: Zoo) -> None:
+    zoo.end(zoo.builder.sum_pool("edge", zoo.image("x"), (2, 2), (1, 1), (2, 0, 0, 0)))
+
+
+def joined_constant(zoo: Zoo) -> None:
+    zeros = zoo.builder.constant("zeros", np.zeros((4, 6, 5), dtype=np.int64), Integer(6), -2)
+    zoo.end(zoo.builder.concat("join", [zoo.image("x"), zeros], 0))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (two_computed, "attention"),
+        (constant_on_the_left, "mixer"),
+        (too_wide_output, "output 'wide' has"),
+        (too_wide_input, "input 'huge' has 54 bits"),
+        (too_wide_constant, "fc"),
+        (too_many_readers, "popular"),
+        (wrap_sm_upwards, "odd"),
+        (many_groups, "grouped"),
+        (wide_dilation, "atrous"),
+        (padding_as_wide_as_the_window, "edge"),
+        (joined_constant, "join"),
+    ],
+)
+def test_what_cannot_be_carried_exactly_is_refused_by_name(make: Callable[[Zoo], None], name: str) -> None:
+    zoo = Zoo("refused")
+    make(zoo)
+    with pytest.raises(UnsupportedError, match=name):
+        Hls4mlFlow("io_stream").check(zoo.finish(), BOARD)
+
+
+def test_an_operation_without_a_mapping_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qhw.flows.hls4ml import plan
+
+    monkeypatch.delitem(plan.MAPPERS, ir.Affine)
+    with pytest.raises(UnsupportedError, match=r"Affine 'bn1'.*\nAllowed: Add, Concat, Conv"):
+        Hls4mlFlow().check(small_graph(), BOARD)
+
+
+def test_io_parallel_that_unrolls_too_much_says_how_much() -> None:
+    zoo = Zoo("unrolled")
+    x = zoo.builder.input("x", (16, 28, 28), Integer(4))
+    zoo.end(zoo.conv("big", x, 8, (3, 3), pads=(1, 1, 1, 1)))
+    graph = zoo.finish()
+    with pytest.raises(UnsupportedError, match="112,896 C\\+\\+ statements, 112,896 of them for 'big'"):
+        Hls4mlFlow("io_parallel").check(graph, BOARD)
+    Hls4mlFlow("io_stream").check(graph, BOARD)
+
+
+def test_flows_are_found_by_name() -> None:
+    assert "hls4ml" in list_flows()
+    assert load_flow("hls4ml", io_type="io_parallel").name == "hls4ml"
+    with pytest.raises(InputError, match=r"'hls4mll'.*\nTo do: did you mean hls4ml"):
+        load_flow("hls4mll")
+    with pytest.raises(InputError, match="io_streem"):
+        load_flow("hls4ml", io_type="io_streem")

@@ -1,0 +1,209 @@
+"""A project folder: what it holds, how its simulation behaves when something is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hls4ml_project import BOARD, first_difference, random_inputs, small_graph, weight_file
+
+from qhw.errors import CheckFailedError, InputError, ToolMissingError
+from qhw.flows.base import Project
+from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.graph.serialize import save_graph
+from qhw.sim.interpreter import interpret
+
+pytest.importorskip("hls4ml")
+FLOW = Hls4mlFlow()
+GRAPH = small_graph()
+INPUTS = random_inputs(GRAPH, 40)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = FLOW.write(GRAPH, BOARD, {"conv1": 2, "fc": 4}, tmp_path_factory.mktemp("built") / "project")
+    FLOW.compile(project)
+    return project
+
+
+@pytest.fixture
+def project(built: Project, tmp_path: Path) -> Project:
+    """A compiled copy that a test may damage."""
+    shutil.copytree(built.folder, tmp_path / "project")
+    return FLOW.open(tmp_path / "project")
+
+
+def test_all_layers_have_the_graphs_codes(built: Project) -> None:
+    got = FLOW.simulate(built, INPUTS, trace="all")
+    expected = interpret(GRAPH, INPUTS, keep="all")
+    assert set(got) == {"conv1", "act1", "act2", "act3", "pool", "fc"}
+    assert first_difference(GRAPH, expected, got) is None
+    assert len(np.unique(got["fc"])) > 50
+
+
+def test_only_what_is_asked_for_is_traced(built: Project) -> None:
+    assert set(FLOW.simulate(built, INPUTS)) == {"fc"}
+    assert set(FLOW.simulate(built, INPUTS, trace=["act2"])) == {"act2"}
+    with pytest.raises(InputError, match="bn1"):
+        FLOW.simulate(built, INPUTS, trace=["bn1"])
+
+
+def test_a_project_may_be_named_by_a_relative_path(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.folder.parent)
+    got = FLOW.simulate(FLOW.open(Path("project")), INPUTS)
+    assert np.array_equal(got["fc"], interpret(GRAPH, INPUTS)["fc"])
+
+
+def test_a_single_sample_and_none(built: Project) -> None:
+    one = {"x": INPUTS["x"][:1]}
+    assert np.array_equal(FLOW.simulate(built, one)["fc"], interpret(GRAPH, one)["fc"])
+    assert FLOW.simulate(built, {"x": INPUTS["x"][:0]})["fc"].shape == (0, 5)
+
+
+def test_wrong_inputs_are_refused(built: Project) -> None:
+    with pytest.raises(InputError, match="'x' has shape"):
+        FLOW.simulate(built, {"x": INPUTS["x"][:, :1]})
+    with pytest.raises(InputError, match="no array is given for input 'x'"):
+        FLOW.simulate(built, {})
+
+
+@pytest.mark.parametrize(("layer", "tensor"), [("l_conv1", "conv1"), ("l_conv2", "act2"), ("l_fc", "fc")])
+def test_one_flipped_bit_of_a_weight_names_its_layer(project: Project, layer: str, tensor: str) -> None:
+    path = weight_file(project.folder, project.name, layer)
+    values = path.read_text().split(", ")
+    values[7] = repr(float(values[7]) + 2.0**-3)  # the last bit of a fixed<4,1>
+    path.write_text(", ".join(values))
+    got = FLOW.simulate(project, INPUTS, trace="all")
+    assert first_difference(GRAPH, interpret(GRAPH, INPUTS, keep="all"), got) == tensor
+
+
+def test_weights_are_read_when_it_runs_and_sources_compiled_when_they_change(project: Project) -> None:
+    assert FLOW.compile(project) == 0.0
+    source = project.folder / "firmware" / f"{project.name}.cpp"
+    source.write_text(source.read_text() + "\n#error changed\n")
+    with pytest.raises(CheckFailedError, match="does not compile") as failure:
+        FLOW.simulate(project, INPUTS)
+    assert str(project.folder) in str(failure.value)
+    assert "changed" in str(failure.value)
+
+
+def test_the_test_bench_compares_its_vectors(project: Project) -> None:
+    program = [str(project.folder / "csim" / project.name)]
+    assert subprocess.run(program, cwd=project.folder, capture_output=True, check=False).returncode == 0
+    expected = project.folder / "tb_data" / "tb_output_predictions.dat"
+    first, rest = expected.read_text().split(" ", 1)
+    expected.write_text(f"{float(first) + 2.0**-7} {rest}")
+    done = subprocess.run(program, cwd=project.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "1 differing" in done.stdout
+
+
+def test_a_missing_weight_file_is_one_clear_error(project: Project) -> None:
+    weight_file(project.folder, project.name, "l_conv2").unlink()
+    with pytest.raises(CheckFailedError, match="ended with exit code 1") as failure:
+        FLOW.simulate(project, INPUTS)
+    assert str(project.folder) in str(failure.value)
+    assert "does not exist" in str(failure.value)
+
+
+def test_a_shortened_weight_file_is_no_silent_zero(project: Project) -> None:
+    path = weight_file(project.folder, project.name, "l_conv2")
+    path.write_text(path.read_text().rsplit(", ", 1)[0])
+    with pytest.raises(CheckFailedError, match="Expected 144 values"):
+        FLOW.simulate(project, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("kill -SEGV $$", "died of SIGSEGV"),
+        ("echo 'assertion failed' >&2; exit 3", "assertion failed"),
+        ("sleep 20", "was stopped after 1 s"),
+        ("exit 0", "returned 0 numbers"),
+    ],
+)
+def test_a_simulation_that_dies_does_not_take_us_along(project: Project, script: str, words: str) -> None:
+    program = project.folder / "csim" / project.name
+    program.write_text(f"#!/bin/sh\n: > $2\n: > $3\n{script.replace('sleep', 'exec sleep')}\n")
+    with pytest.raises(CheckFailedError, match=words) as failure:
+        FLOW.simulate(project, INPUTS, timeout=1.0)
+    assert str(project.folder) in str(failure.value)
+
+
+def test_without_a_compiler(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(project.folder / "csim")
+    monkeypatch.setenv("PATH", str(project.folder))
+    with pytest.raises(ToolMissingError, match=r"g\+\+ is not installed"):
+        FLOW.simulate(project, INPUTS)
+
+
+def test_the_same_graph_gives_the_same_files(built: Project, tmp_path: Path) -> None:
+    again = FLOW.write(GRAPH, BOARD, {"conv1": 2, "fc": 4}, tmp_path / "elsewhere" / "other_name")
+    assert again.content_hash() == built.content_hash()
+    other = FLOW.write(GRAPH, BOARD, {"conv1": 3, "fc": 4}, tmp_path / "other")
+    assert other.content_hash() != built.content_hash()
+
+
+def test_simulating_does_not_change_the_content(project: Project) -> None:
+    before = project.content_hash()
+    FLOW.simulate(project, INPUTS, trace="all")
+    assert project.content_hash() == before
+
+
+def test_torch_and_brevitas_are_not_needed(built: Project, tmp_path: Path) -> None:
+    (tmp_path / "graph").mkdir()
+    save_graph(GRAPH, tmp_path / "graph")
+    script = f"""
+        import sys
+        sys.modules.update(dict.fromkeys(("torch", "brevitas"), None))
+        sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        from pathlib import Path
+        from hls4ml_project import BOARD
+        from qhw.flows.base import load_flow
+        from qhw.graph.serialize import load_graph
+        graph = load_graph(Path({str(tmp_path / "graph")!r}))
+        flow = load_flow("hls4ml")
+        folding = {{"conv1": 2, "fc": 4}}
+        print(flow.write(graph, BOARD, folding, Path({str(tmp_path / "p")!r})).content_hash())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stdout.strip() == built.content_hash()
+
+
+def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qhw.flows.hls4ml.project._write_vectors", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        FLOW.write(GRAPH, BOARD, {}, tmp_path / "project")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_project_is_overwritten_or_opened(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is not an hls4ml project"):
+        FLOW.write(GRAPH, BOARD, {}, tmp_path / "thesis")
+    with pytest.raises(InputError, match="is not an hls4ml project"):
+        FLOW.open(tmp_path / "thesis")
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter1.txt"]
+
+
+def test_the_folder_is_ready_for_vitis(built: Project) -> None:
+    settings = (built.folder / "project.tcl").read_text()
+    assert "xczu3eg-sbva484-1-e" in settings
+    assert "set clock_period 5\n" in settings
+    assert "synth      1" in (built.folder / "build_opt.tcl").read_text()
+    vectors = (built.folder / "tb_data" / "tb_input_features.dat").read_text().splitlines()
+    assert len(vectors) == 4
+    assert all(len(line.split()) == 72 for line in vectors)

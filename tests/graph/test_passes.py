@@ -1,0 +1,208 @@
+"""Every pass keeps every code, and makes the graph smaller or what a flow asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qhw.formats.integer import Integer
+from qhw.formats.modes import Overflow, Rounding
+from qhw.graph.builder import GraphBuilder, value_ranges
+from qhw.graph.ir import ExactGraph, Exponent
+from qhw.graph.passes import SIMPLIFYING, bias, dead, merge_affine, merge_requant, simplify, to_threshold
+from qhw.sim.interpreter import interpret
+
+
+def ops(graph: ExactGraph) -> list[str]:
+    return [node.op for node in graph.nodes]
+
+
+def same(before: ExactGraph, after: ExactGraph, *, seed: int = 0) -> None:
+    """Both graphs are well typed and give the same output values."""
+    value_ranges(after)
+    rng = np.random.default_rng(seed)
+    inputs = {}
+    for name in before.inputs:
+        kind = before.tensors[name]
+        low, high = kind.format.mantissa_low, kind.format.mantissa_high
+        inputs[name] = rng.integers(low, high + 1, size=(200, *kind.shape))
+    left, right = interpret(before, inputs), interpret(after, inputs)
+    assert before.outputs == after.outputs
+    for name in before.outputs:
+        assert before.tensors[name].exponent == after.tensors[name].exponent
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_batch_norm_becomes_one_affine() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (3, 4), Integer(6))
+    product = b.affine("mul", x, b.constant("m", [3, -2, 1], exponent=-1))
+    one = b.constant("one", np.array(1))
+    y = b.affine("add", product, one, b.constant("o", [5, 7, -9], exponent=-3))
+    graph = b.finish([y])
+    after, changed = merge_affine.apply(graph)
+    assert changed
+    assert ops(after) == ["Affine"]
+    assert after.nodes[0].name == "add"
+    assert "one" not in after.constants
+    same(graph, after)
+    assert merge_affine.apply(after) == (after, False)
+
+
+def test_affines_with_other_readers_or_factors_stay() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (3,), Integer(6))
+    product = b.affine("mul", x, b.constant("m", [3, -2, 1]))
+    two = b.affine("two", product, b.constant("two_m", np.array(2)), b.constant("o", [1, 2, 3]))
+    scaled = b.affine("scaled", two, b.constant("half", np.array(1), exponent=-1), b.constant("p", [1, 2, 3]))
+    graph = b.finish([scaled])
+    assert not merge_affine.apply(graph)[1]
+    b.output(product)
+    assert not merge_affine.apply(b.graph)[1]
+
+
+def test_bias_goes_into_convolution_and_matrix_product() -> None:
+    b = GraphBuilder("net")
+    rng = np.random.default_rng(0)
+    one = b.constant("one", np.array(1))
+    x = b.input("x", (2, 5, 5), Integer(5))
+    conv = b.conv("conv", x, b.constant("w", rng.integers(-3, 4, (4, 2, 3, 3)), exponent=-2))
+    shifted = b.affine("conv_bias", conv, one, b.constant("o", [1, 2, 3, -4], exponent=-4))
+    flat = b.reshape("flat", shifted, (36,))
+    fc = b.matmul("fc", flat, b.constant("v", rng.integers(-3, 4, (36, 3))))
+    y = b.affine("fc_bias", fc, one, b.constant("p", np.array(7)))
+    graph = b.finish([y])
+    after, changed = bias.apply(graph)
+    assert changed
+    assert [(n.op, n.name, len(n.inputs)) for n in after.nodes] == [
+        ("Conv", "conv_bias", 3),
+        ("Reshape", "flat", 1),
+        ("MatMul", "fc_bias", 3),
+    ]
+    same(graph, after)
+
+
+def test_bias_of_rows_is_no_bias_of_columns() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (3, 4), Integer(5))
+    y = b.matmul("mm", x, b.constant("w", np.ones((4, 3), dtype=np.int64)))
+    y = b.affine("rows", y, b.constant("one", np.array(1)), b.constant("o", [1, 2, 3]))
+    assert not bias.apply(b.finish([y]))[1]
+
+
+def test_dead_nodes_go() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (3,), Integer(5))
+    y = b.add("y", x, x)
+    b.add("unused", y, x)
+    graph = b.finish([y])
+    after, changed = dead.apply(graph)
+    assert changed
+    assert ops(after) == ["Add"]
+    assert "unused" not in after.tensors
+    same(graph, after)
+
+
+def test_requants_that_change_nothing_go() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (3,), Integer(8))
+    y = b.requant("first", x, Integer(5), exponent=2)
+    again = b.requant("again", y, Integer(5), exponent=2, rounding=Rounding.TRN)
+    wide = b.requant("wide", again, Integer(9), exponent=-2)
+    y = b.requant("last", wide, Integer(4), exponent=3, rounding=Rounding.RND)
+    graph = b.finish([y])
+    after = simplify(graph)
+    assert [n.name for n in after.nodes] == ["first", "last"]
+    same(graph, after)
+
+
+@pytest.mark.parametrize(
+    ("format", "exponent", "options"),
+    [
+        (Integer(8), 1, {}),
+        (Integer(7), 0, {}),
+        (Integer(9), 0, {"low": -3}),
+        (Integer(8), -1, {}),
+        (Integer(8), 0, {"overflow": Overflow.SAT_SYM}),
+    ],
+)
+def test_requants_that_change_numbers_stay(
+    format: Integer, exponent: int, options: dict[str, object]
+) -> None:
+    b = GraphBuilder("net")
+    x = b.add("x2", b.input("x", (3,), Integer(7)), b.input("z", (3,), Integer(7)))
+    y = b.requant("narrow", x, format, exponent, **options)
+    y = b.requant("last", y, Integer(4), exponent=3)
+    assert not merge_requant.apply(b.finish([y]))[1]
+
+
+def test_a_requant_on_the_input_stays_an_output_of_its_own() -> None:
+    b = GraphBuilder("net")
+    y = b.requant("same", b.input("x", (3,), Integer(8)), Integer(8))
+    assert not merge_requant.apply(b.finish([y]))[1]
+
+
+@pytest.mark.parametrize("apply", [*SIMPLIFYING, to_threshold.apply])
+def test_a_pass_that_finds_nothing_gives_the_graph_back(apply: object) -> None:
+    b = GraphBuilder("net")
+    graph = b.finish([b.add("y", b.input("x", (3,), Integer(8)), b.input("z", (3,), Integer(8)))])
+    after, changed = apply(graph)  # type: ignore[operator]
+    assert after is graph
+    assert not changed
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_affine_and_requant_become_thresholds_exactly(data: st.DataObject) -> None:
+    """Every input code of every channel, for random gains, offsets, bounds, exponents and modes."""
+    draw = data.draw
+    channels = draw(st.integers(1, 3))
+    width, signed = draw(st.integers(1, 9)), draw(st.booleans())
+    b = GraphBuilder("net")
+    x = b.input("x", (channels, 2), Integer(width, signed), exponent=draw(st.integers(-3, 2)))
+    y = x
+    if draw(st.booleans()):
+        numbers = st.lists(st.integers(-40, 40), min_size=channels, max_size=channels)
+        m = b.constant("m", draw(numbers), exponent=draw(st.integers(-6, 0)))
+        o = b.constant("o", draw(numbers), exponent=draw(st.integers(-6, 1)))
+        y = b.affine("affine", x, m, o if draw(st.booleans()) else None)
+    bits, is_signed = draw(st.integers(1, 6)), draw(st.booleans())
+    format = Integer(bits, is_signed)
+    bounds = draw(st.tuples(*[st.integers(format.mantissa_low, format.mantissa_high)] * 2))
+    low, high = (min(bounds), max(bounds)) if draw(st.booleans()) else (None, None)
+    per_channel = Exponent(tuple(draw(st.integers(-3, 4)) for _ in range(channels)), 0)
+    exponent = (
+        per_channel if channels > 1 and draw(st.booleans()) else Exponent.scalar(draw(st.integers(-3, 4)))
+    )
+    rounding = draw(st.sampled_from(list(Rounding)))
+    y = b.requant("q", y, format, exponent, rounding=rounding, low=low, high=high)
+    graph = b.finish([y])
+    after, changed = to_threshold.apply(graph)
+    if changed:
+        assert ops(after) == ["Threshold"]
+    value_ranges(after)
+    codes = np.arange(b.type(x).format.mantissa_low, b.type(x).format.mantissa_high + 1)
+    codes = np.broadcast_to(codes[:, None, None], (codes.size, channels, 2))
+    np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
+
+
+def test_wrapping_requants_are_no_thresholds() -> None:
+    b = GraphBuilder("net")
+    y = b.requant("q", b.input("x", (3,), Integer(8)), Integer(3), exponent=1, overflow=Overflow.WRAP)
+    assert not to_threshold.apply(b.finish([y]))[1]
+
+
+def test_thresholds_of_wide_accumulators() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (2, 3), Integer(70))
+    y = b.affine("a", x, b.constant("m", [3, -5]), b.constant("o", [1 << 66, 7]))
+    y = b.requant("q", y, Integer(4), exponent=67)
+    graph = b.finish([y])
+    after, changed = to_threshold.apply(graph)
+    assert changed
+    rng = np.random.default_rng(0)
+    codes = np.array([int(v) for v in rng.integers(-(1 << 62), 1 << 62, 600)], dtype=object) * 128
+    codes = codes.reshape(100, 2, 3)
+    np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])

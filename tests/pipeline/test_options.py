@@ -1,0 +1,63 @@
+"""Options from the command line and from TOML files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qhw.errors import InputError
+from qhw.pipeline.options import BuildOptions, merge
+
+
+def config(folder: Path, text: str) -> Path:
+    path = folder / "build.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    path = config(tmp_path, 'board = "pynq-z1"\nseed = 3\nout = "here"\n')
+    options = merge(path, {"board": "ultra96", "seed": None})
+    assert options == BuildOptions(board="ultra96", seed=3, out=Path("here"))
+
+
+def test_format_stands_for_both_and_yields_to_either(tmp_path: Path) -> None:
+    path = config(tmp_path, 'format = "fixed<6>"\nweights = "fixed<4>"\n')
+    options = merge(path, {})
+    assert (options.weights, options.activations) == ("fixed<4>", "fixed<6>")
+    options = merge(path, {"format": "fixed<8>"})
+    assert (options.weights, options.activations) == ("fixed<8>", "fixed<8>")
+
+
+def test_formats_by_layer(tmp_path: Path) -> None:
+    path = config(
+        tmp_path, '[quant]\nbiases = "fixed<12>"\n[quant.overrides."conv1*"]\nweights = "fixed<4>"\n'
+    )
+    quant = merge(path, {"weights": "fixed<6>"}).quant_config()
+    assert str(quant.layer("conv1").weights) == "fixed<4>"
+    assert str(quant.layer("conv2").weights) == "fixed<6>"
+    assert str(quant.layer("conv2").biases) == "fixed<12>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bord = 'ultra96'", "did you mean board"),
+        ("seed = 'one'", "seed is 'one'"),
+        ("seed = true", "of type bool"),
+        ("synth = 1", "synth is 1"),
+        ("seed = -1", "seed is -1"),
+        ("vectors = 0", "vectors is 0"),
+        ("board = ", "is not TOML"),
+        ("io_type = 'fifo'", "io_stream, io_parallel"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        merge(config(tmp_path, text), {})
+
+
+def test_wrong_formats_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fixed<x>"):
+        merge(config(tmp_path, "weights = 'fixed<x>'"), {}).quant_config()
