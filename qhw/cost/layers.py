@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from qhw.cost import units
+from qhw.cost.operands import factor_of, product, product_width, unrolled_products
 from qhw.cost.units import Amount, Usage
 from qhw.errors import UnsupportedError
+from qhw.formats import Minifloat, PowerOfTwo
+from qhw.formats.base import Format
 from qhw.formats.modes import Rounding
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType
@@ -157,25 +160,22 @@ def _matmul(site: Site, reuse: Any) -> LayerUsage:
 
 
 def _matrix(site: Site, inputs: int, outputs: int, a: TensorType, b: TensorType, reuse: Any) -> Usage:
-    weights = next((site.node.inputs[i] for i in (1, 0) if site.constant(i)), None)
-    ebops, memory = None, Usage()
-    weight_bits = b.format.width
+    factors = factor_of(a.format), factor_of(b.format)
+    weights = next((i for i in (1, 0) if site.constant(i)), None)
+    unrolled, memory = None, Usage()
     if weights is not None:
-        other = a if weights == site.node.inputs[1] else b
-        weight_bits = site.graph.tensors[weights].format.width
-        values = site.graph.constants[weights]
-        ebops = float(units.significant_bits(values).sum()) * other.format.width
+        values, format = site.graph.constants[site.node.inputs[weights]], site.type(weights).format
+        unrolled = unrolled_products(values, format, factors[1 - weights])
         multipliers = np.ceil(inputs * outputs / reuse)
-        memory = units.weight_memory(reuse, multipliers * weight_bits)
+        memory = units.weight_memory(reuse, multipliers * factors[weights].stored_bits)
     unit = units.matrix_unit(
         inputs=inputs,
         outputs=outputs,
-        input_bits=a.format.width,
-        weight_bits=b.format.width,
+        product=product(*factors, site.family),
+        product_bits=product_width(*factors),
         accumulator_bits=site.output.format.width,
         reuse=reuse,
-        family=site.family,
-        ebops=ebops,
+        unrolled_lut=unrolled,
     )
     return unit + memory
 
@@ -224,8 +224,8 @@ def _mul(site: Site, reuse: Any) -> LayerUsage:
     constant = next((i for i in (0, 1) if site.constant(i)), None)
     if constant is not None:
         return _constant_products(site, constant, 1 - constant)
-    a, b = site.type(0).format.width, site.type(1).format.width
-    return _elementwise(site, units.multiplier(a, b, site.family))
+    factors = factor_of(site.type(0).format), factor_of(site.type(1).format)
+    return _elementwise(site, product(*factors, site.family))
 
 
 def _affine(site: Site, reuse: Any) -> LayerUsage:
@@ -239,18 +239,28 @@ def _affine(site: Site, reuse: Any) -> LayerUsage:
 def _constant_products(site: Site, constant: int, x: int) -> LayerUsage:
     """A constant multiplier per lane, at the mean cost over the constants."""
     name = site.node.inputs[constant]
-    digits, bits = units.signed_digits(site.graph.constants[name]), site.type(constant).format.width
-    each = units.constant_multiplier(site.type(x).format.width, bits, digits)
+    digits = units.signed_digits(site.graph.constants[name])
+    bits, x_bits = (factor_of(site.type(i).format).width for i in (constant, x))
+    each = units.constant_multiplier(x_bits, bits, digits)
     return _elementwise(site, Usage(lut=float(np.mean(each.lut)), ff=each.ff))
 
 
 def _requant(site: Site, reuse: Any) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Requant)
+    if isinstance(site.output.format, Minifloat | PowerOfTwo):
+        return _elementwise(site, _to_minifloat(x.format, site.output.format))
     dropped = max(site.output.exponent.values) - min(x.exponent.values)
     rounds = node.rounding is not Rounding.TRN
     one = units.requantise(x.format.width, site.output.format.width, dropped, rounds, node.overflow.saturates)
     return _elementwise(site, one)
+
+
+def _to_minifloat(x: Format, result: Minifloat | PowerOfTwo) -> Usage:
+    bits = factor_of(x).width
+    if isinstance(result, PowerOfTwo):
+        return units.to_minifloat(bits, 1, result.field_bits)
+    return units.to_minifloat(bits, result.mantissa_bits + 1, result.exponent_bits)
 
 
 def _threshold(site: Site, reuse: Any) -> LayerUsage:

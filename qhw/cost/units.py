@@ -60,11 +60,12 @@ def multiplier(a_bits: Amount, b_bits: Amount, family: str) -> Usage:
     """A multiplier of two numbers that both change.
 
     LUT up to 8 bits of operands together, as FINN-R prices them; DSP slices beyond, which is where Vivado's
-    and Yosys's mappers switch on 7 series.
+    and Yosys's mappers switch on 7 series. A single bit only gates or negates the other operand.
     """
     both = np.asarray(a_bits, dtype=float) + b_bits
-    in_lut = both <= 8
-    lut = (2 * np.ceil(both / 6) - 1) * both
+    sign_only = np.minimum(a_bits, b_bits) <= 1
+    in_lut = (both <= 8) | sign_only
+    lut = np.where(sign_only, both - 1, (2 * np.ceil(both / 6) - 1) * both)
     dsp = dsp_slices(a_bits, b_bits, family)
     return Usage(lut=np.where(in_lut, lut, 0), ff=both, dsp=np.where(in_lut, 0, dsp))
 
@@ -80,37 +81,44 @@ def dsp_slices(a_bits: Amount, b_bits: Amount, family: str) -> NDArray[Any]:
     return np.asarray(pieces(wide, port_wide) * pieces(narrow, port_narrow))
 
 
+def shifter(bits: Amount, places: Amount) -> Usage:
+    """``bits`` moved left by 0 to ``places`` at run time: a LUT per bit chooses among four places."""
+    places = np.asarray(places, dtype=float)
+    width = np.asarray(bits, dtype=float) + places
+    stages = np.ceil(np.log2(places + 1))
+    return Usage(lut=width * np.ceil(stages / 2), ff=np.where(places > 0, width, 0))
+
+
 def matrix_unit(
     *,
     inputs: Amount,
     outputs: Amount,
-    input_bits: Amount,
-    weight_bits: Amount,
+    product: Usage,
+    product_bits: Amount,
     accumulator_bits: Amount,
     reuse: Amount,
-    family: str,
-    ebops: Amount | None = None,
+    unrolled_lut: Amount | None = None,
 ) -> Usage:
     """Multipliers, adder trees and accumulators of a matrix product, each multiplier used ``reuse`` times.
 
     Args:
         inputs, outputs: of one product, after a convolution's window is flattened.
-        ebops: bits of every weight times bits of its input, summed; given, the weights are constants and a
-            fully unrolled unit (``reuse`` 1) becomes that many LUT (EBOPs). Else FINN-R's formula, with
-            ``inputs / reuse`` lanes in each of ``outputs`` processing elements.
+        product, product_bits: what one multiplier uses, and the bits of its result.
+        unrolled_lut: given, the weights are constants and the products of a fully unrolled unit (``reuse``
+            1) take that many LUT (EBOPs, for integers). Else FINN-R's formula, with ``inputs / reuse``
+            lanes in each of ``outputs`` processing elements.
     """
     multipliers = np.ceil(np.asarray(inputs, dtype=float) * outputs / reuse)
     lanes = np.maximum(1, np.ceil(np.asarray(inputs, dtype=float) / reuse))
     elements = np.ceil(multipliers / lanes)
-    one = multiplier(input_bits, weight_bits, family)
-    tree = (np.asarray(input_bits, dtype=float) + weight_bits) * (2 * lanes - 1)
-    lut = LUT_PER_MATRIX_UNIT + 1.1 * elements * (lanes * one.lut + tree + accumulator_bits)
-    dsp = multipliers * one.dsp
-    if ebops is not None:
+    tree = np.asarray(product_bits, dtype=float) * (2 * lanes - 1)
+    lut = LUT_PER_MATRIX_UNIT + 1.1 * elements * (lanes * product.lut + tree + accumulator_bits)
+    dsp = multipliers * product.dsp
+    if unrolled_lut is not None:
         unrolled = np.asarray(reuse) == 1
-        lut, dsp = np.where(unrolled, ebops, lut), np.where(unrolled, 0, dsp)
+        lut, dsp = np.where(unrolled, unrolled_lut, lut), np.where(unrolled, 0, dsp)
     # One pipeline register behind every product, two behind every sum.
-    ff = multipliers * one.ff + 2 * elements * accumulator_bits
+    ff = multipliers * product.ff + 2 * elements * accumulator_bits
     return Usage(lut=lut, ff=ff, dsp=dsp)
 
 
@@ -215,6 +223,20 @@ def requantise(input_bits: Amount, output_bits: Amount, dropped: Amount, rounds:
     beyond = np.maximum(kept + 1 - output_bits, 0)
     clipping = np.where(beyond > 0, np.ceil(beyond / 5) + output_bits, 0) * clips
     return Usage(lut=rounding + clipping, ff=output_bits)
+
+
+def to_minifloat(input_bits: Amount, significand_bits: Amount, exponent_bits: Amount) -> Usage:
+    """An integer to a minifloat: find the leading one while shifting it to the top, round, saturate.
+
+    A left-normalising shifter of the whole input (two stages a LUT), an adder over the result's bits for the
+    rounding, a LUT per five dropped bits (is anything left below a half?), and a multiplexer to saturate.
+    """
+    bits, kept = np.asarray(input_bits, dtype=float), np.asarray(significand_bits, dtype=float)
+    stages = np.ceil(np.log2(np.maximum(bits, 2)))
+    result = kept + exponent_bits
+    dropped = np.maximum(bits - kept, 0)
+    lut = bits * np.ceil(stages / 2) + result + np.ceil(dropped / 5) + result
+    return Usage(lut=lut, ff=bits + result)
 
 
 def threshold(input_bits: Amount, thresholds: Amount, output_bits: Amount) -> Usage:

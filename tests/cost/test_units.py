@@ -20,18 +20,17 @@ def test_how_far_the_matrix_unit_is_from_published_results(size: int, vivado_hls
     unit = units.matrix_unit(
         inputs=size,
         outputs=size,
-        input_bits=4,
-        weight_bits=4,
+        product=units.multiplier(4, 4, "ultrascale-plus"),
+        product_bits=8,
         accumulator_bits=8 + np.log2(size),
         reuse=1,
-        family="ultrascale-plus",
     )
     assert 1.5 < float(unit.lut) / vivado_hls < 1.7
     assert unit.dsp == 0
 
 
 def test_multipliers_move_to_dsp_slices_from_nine_bits_on() -> None:
-    bits = np.arange(1, 9)
+    bits = np.arange(2, 9)
     one = units.multiplier(bits[:, None], bits[None, :], "7series")
     in_lut = bits[:, None] + bits[None, :] <= 8
     assert ((one.dsp == 0) == in_lut).all()
@@ -88,12 +87,11 @@ def test_unrolled_constants_are_priced_by_their_bits_and_folded_ones_by_finns_fo
     unit = units.matrix_unit(
         inputs=9,
         outputs=16,
-        input_bits=8,
-        weight_bits=8,
+        product=units.multiplier(8, 8, "ultrascale-plus"),
+        product_bits=16,
         accumulator_bits=20,
         reuse=np.array([1, 9, 144]),
-        family="ultrascale-plus",
-        ebops=5000.0,
+        unrolled_lut=5000.0,
     )
     assert unit.dsp.tolist() == [0, 16, 1]
     assert unit.lut.tolist() == pytest.approx([5000, 300 + 1.1 * 16 * (16 + 20), 300 + 1.1 * (16 + 20)])
