@@ -1,16 +1,23 @@
-"""Reuse factors for every layer at once, so that the estimate fits the board."""
+"""Reuse factors for every layer at once: the fastest design within a budget, or the smallest at a rate.
+
+A choice of one option per node is an integer program: every option is a variable, every resource a row.
+SciPy's HiGHS solves it to proven optimality.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from qhw.boards import Board
-from qhw.cost.estimate import ESTIMATED, LABEL, LayerCost, check_folding, check_io_type, layer_costs, timing
+from qhw.cost.estimate import ESTIMATED, LABEL, LayerCost, check_folding, check_io_type, layer_costs
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
@@ -18,17 +25,67 @@ from qhw.graph.ir import ExactGraph
 BUDGET = 0.8
 """Share of every resource that a design may take: full devices seldom route, and the estimate is rough."""
 
-_WIDTH = 256
-"""Partial sums that the search keeps."""
+_SECONDS = 60.0
+"""Bound of one solution; 50 layers take well under a second."""
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """A node's options: the cost at each reuse factor, and the same as arrays (options, resources)."""
+class _Options:
+    """Every option of every node in one row each: its node, cost, and what it uses (rows, resources)."""
 
     costs: list[LayerCost]
+    node: IntArray
     usage: IntArray
     intervals: IntArray
+    cycles: IntArray
+
+    @classmethod
+    def of(cls, costs: Sequence[Sequence[LayerCost]]) -> _Options:
+        flat = [cost for options in costs for cost in options]
+        usage = [[getattr(cost, name) for name in ESTIMATED] for cost in flat]
+        return cls(
+            flat,
+            np.repeat(np.arange(len(costs)), [len(options) for options in costs]),
+            np.array(usage, dtype=np.int64).reshape(-1, len(ESTIMATED)),
+            np.array([cost.initiation_interval for cost in flat], dtype=np.int64),
+            np.array([cost.cycles for cost in flat], dtype=np.int64),
+        )
+
+    @property
+    def slowest(self) -> int:
+        """The interval of the node that is slowest at its fastest."""
+        return max(int(self.intervals[self.node == node].min()) for node in np.unique(self.node))
+
+    def least(self) -> IntArray:
+        """What every resource needs at least, whatever else that takes."""
+        each = [self.usage[self.node == node].min(axis=0) for node in np.unique(self.node)]
+        return np.asarray(np.sum(each, axis=0), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What a design may take of a board; ``limits`` in the order of ``ESTIMATED``."""
+
+    graph: ExactGraph
+    board: Board
+    share: float
+
+    @property
+    def limits(self) -> IntArray:
+        available = np.array([self.board.resources[name] for name in ESTIMATED], dtype=np.float64)
+        return np.floor(available * self.share).astype(np.int64)
+
+    def too_large(self, used: IntArray, how: str, where: str = "") -> CheckFailedError:
+        """Names the resource that is exceeded by the largest share, the need, and by how much."""
+        excess = (used - self.limits) / np.maximum(self.limits, 1)
+        worst = int(np.argmax(excess))
+        name, needed, limit = ESTIMATED[worst], int(used[worst]), int(self.limits[worst])
+        return CheckFailedError(
+            f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed} {name.upper()}{where},"
+            f" {needed - limit} more than the {limit} ({self.share:.0%} of {self.board.resources[name]})"
+            f" that it may use, by an {LABEL} estimate",
+            hint="use fewer bits, a smaller network, a larger board or a larger budget",
+        )
 
 
 def choose_folding(
@@ -38,174 +95,170 @@ def choose_folding(
     *,
     io_type: str = "io_stream",
     budget: float = BUDGET,
+    fps: float | None = None,
+    clock_mhz: float | None = None,
 ) -> dict[str, int]:
-    """The reuse factors with the lowest latency that fit a board, by the uncalibrated estimate.
+    """The best reuse factors that fit a board, by the uncalibrated estimate; proven optimal.
 
-    First the shortest interval between images at which a choice fits (exact for small networks, a beam
-    search for large ones), then single factors are lowered while the latency falls (a heuristic).
+    Without a rate: the shortest interval between images, and at that interval the fewest cycles, added up
+    over the layers. At a rate: the smallest share of the scarcest resource, and then of all together.
 
     Args:
         legal: the reuse factors each foldable node may take; other nodes are not folded.
         budget: share of each of the board's resources that may be used.
+        fps: images per second that are enough.
+        clock_mhz: what ``fps`` is counted at; the board's own clock unless given.
 
     Raises:
-        CheckFailedError: nothing fits; names the resource, the need and by how much.
+        CheckFailedError: nothing fits (names the resource, the need and by how much), or no folding reaches
+            the rate (names the layer that is too slow).
     """
     check_io_type(io_type)
     if not 0 < budget <= 1:
         raise InputError(f"The budget must be a share of the board above 0 and up to 1, not {budget}")
-    options = {name: tuple(factors) for name, factors in legal.items()}
-    for name, factors in options.items():
-        if not factors:
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise InputError(f"The rate must be a number of images per second above 0, not {fps}")
+    factors = {name: tuple(given) for name, given in legal.items()}
+    for name, given in factors.items():
+        if not given:
             raise InputError(f"No reuse factor is legal for {name!r}")
-        for factor in factors:
+        for factor in given:
             check_folding(graph, {name: factor})
-    choices = [
-        _choice(layer_costs(graph, node, options.get(node.name, (1,)), io_type, board.family))
-        for node in graph.nodes
-    ]
-    available = np.array([board.resources[name] for name in ESTIMATED], dtype=np.float64)
-    limits = np.floor(available * budget)
-    _check_each_resource(graph, board, choices, limits, budget)
-    if not choices:
+    if not graph.nodes:
         return {}
-    picked = _fastest(graph, board, choices, limits, budget)
-    picked = _shorten(graph, choices, picked, limits)
+    costs = [
+        layer_costs(graph, node, factors.get(node.name, (1,)), io_type, board.family) for node in graph.nodes
+    ]
+    options, limits = _Options.of([_undominated(each) for each in costs]), _Budget(graph, board, budget)
+    if fps is None:
+        picked = _fastest(options, limits)
+    else:
+        interval = math.floor((clock_mhz or board.clock_mhz) * 1e6 / fps)
+        picked = _smallest(options, limits, interval, fps)
     return {
-        node.name: choice.costs[index].reuse_factor
-        for node, choice, index in zip(graph.nodes, choices, picked, strict=True)
-        if node.name in options
+        node.name: options.costs[row].reuse_factor
+        for node, row in zip(graph.nodes, picked, strict=True)
+        if node.name in factors
     }
 
 
-def _choice(costs: list[LayerCost]) -> _Choice:
-    usage = np.array([[getattr(cost, name) for name in ESTIMATED] for cost in costs], dtype=np.int64)
-    return _Choice(costs, usage, np.array([cost.initiation_interval for cost in costs], dtype=np.int64))
+def _undominated(costs: list[LayerCost]) -> list[LayerCost]:
+    """Options that no other one beats or equals in every resource, interval and cycles."""
+    figures = np.array(
+        [[*(getattr(c, name) for name in ESTIMATED), c.initiation_interval, c.cycles] for c in costs]
+    )
+    no_worse = (figures[:, None] <= figures[None]).all(axis=2)
+    equal = no_worse & no_worse.T
+    beaten = (no_worse & ~equal).any(axis=0) | np.triu(equal, 1).any(axis=0)
+    return [costs[row] for row in np.flatnonzero(~beaten)]
 
 
-def _used(choices: list[_Choice], picked: Sequence[int]) -> IntArray:
-    rows = [choice.usage[index] for choice, index in zip(choices, picked, strict=True)]
-    return np.asarray(np.sum(np.array(rows), axis=0), dtype=np.int64)
-
-
-def _fastest(
-    graph: ExactGraph, board: Board, choices: list[_Choice], limits: NDArray[Any], budget: float
-) -> list[int]:
-    """A choice that fits at the shortest interval where one was found (bisection over the intervals)."""
-    intervals = sorted({int(value) for choice in choices for value in choice.intervals})
-    slowest = max(int(choice.intervals.min()) for choice in choices)
-    intervals = [value for value in intervals if value >= slowest]
-    best, found = _within(choices, intervals[-1], limits)
-    if not found:
-        worst = int(np.argmax((_used(choices, best) - limits) / np.maximum(limits, 1)))
-        raise _too_large(graph, board, worst, int(_used(choices, best)[worst]), limits, budget, together=True)
+def _fastest(options: _Options, budget: _Budget) -> IntArray:
+    """The shortest interval by bisection (each step proves that a choice exists or not), then few cycles."""
+    intervals = np.unique(options.intervals)
+    intervals = intervals[intervals >= options.slowest]
+    if _solve(options, budget.limits, int(intervals[-1])) is None:
+        raise _nothing_fits(options, budget, int(intervals[-1]), "at any folding")
     low, high = 0, len(intervals) - 1
     while low < high:
         middle = (low + high) // 2
-        picked, fits = _within(choices, intervals[middle], limits)
-        if fits:
-            best, high = picked, middle
-        else:
+        if _solve(options, budget.limits, int(intervals[middle])) is None:
             low = middle + 1
-    return best
+        else:
+            high = middle
+    picked = _solve(options, budget.limits, int(intervals[low]), options.cycles)
+    assert picked is not None
+    return picked
 
 
-def _within(choices: list[_Choice], interval: int, limits: NDArray[Any]) -> tuple[list[int], bool]:
-    """A choice no slower than ``interval``, and whether it fits.
-
-    Node by node, over all sums that no other sum beats in every resource: exact while there are at most
-    ``_WIDTH`` of them, which is then all that is kept.
-    """
-    room = np.maximum(limits, 1e-3)
-    allowed = [
-        rows[_undominated(choice.usage[rows])]
-        for choice in choices
-        for rows in [np.flatnonzero(choice.intervals <= interval)]
-    ]
-    least = np.array([choice.usage[rows].min(axis=0) for choice, rows in zip(choices, allowed, strict=True)])
-    rest = least.sum(axis=0)
-    sums = np.zeros((1, len(limits)), dtype=np.int64)
-    picks = np.zeros((1, 0), dtype=np.int64)
-    for choice, rows, low in zip(choices, allowed, least, strict=True):
-        rest = rest - low
-        sums = (sums[:, None] + choice.usage[rows][None]).reshape(-1, len(limits))
-        picks = np.concatenate(
-            [np.repeat(picks, len(rows), axis=0), np.tile(rows, len(picks))[:, None]], axis=1
+def _smallest(options: _Options, budget: _Budget, interval: int, fps: float) -> IntArray:
+    """The smallest highest share of a resource at a rate, then the smallest sum of shares."""
+    if options.slowest > interval:
+        slow = max(range(len(options.costs)), key=lambda row: _fastest_of_node(options, row))
+        cost = options.costs[slow]
+        raise CheckFailedError(
+            f"{budget.graph.name} does not reach {fps:g} images/s: '{cost.node}' takes "
+            f"{_fastest_of_node(options, slow)} cycles an image at its fastest, {interval} are there",
+            hint="ask for a lower rate, or raise the clock",
         )
-        order = np.argsort(((sums + rest) / room).max(axis=1), kind="stable")
-        order = order[_undominated(sums[order])][:_WIDTH]
-        sums, picks = sums[order], picks[order]
-    return picks[0].tolist(), bool((sums[0] <= limits).all())
+    room = np.maximum(np.array([budget.board.resources[name] for name in ESTIMATED]), 1)
+    picked = _least_share(options, room, interval)
+    used = options.usage[picked].sum(axis=0)
+    if (used > budget.limits).any():
+        raise _nothing_fits(options, budget, interval, f"at {fps:g} images/s")
+    # Each resource may take what the scarcest takes: within that, the smallest sum.
+    share = max(used / room)
+    limits = np.minimum(budget.limits, np.floor(share * room + 1e-9).astype(np.int64))
+    best = _solve(options, np.maximum(limits, used), interval, (options.usage / room).sum(axis=1))
+    return picked if best is None else best
 
 
-def _undominated(usage: IntArray) -> IntArray:
-    """Rows that no other row beats or equals in every column; of equal rows the first."""
-    if len(usage) == 1:
-        return np.zeros(1, dtype=np.int64)
-    no_worse = (usage[:, None] <= usage[None]).all(axis=2)
-    equal = no_worse & no_worse.T
-    beaten = (no_worse & ~equal).any(axis=0) | np.triu(equal, 1).any(axis=0)
-    return np.flatnonzero(~beaten)
+def _fastest_of_node(options: _Options, row: int) -> int:
+    return int(options.intervals[options.node == options.node[row]].min())
 
 
-def _shorten(graph: ExactGraph, choices: list[_Choice], picked: list[int], limits: NDArray[Any]) -> list[int]:
-    """Lower one reuse factor at a time, the one that saves most cycles of latency, while the design fits."""
-    best = list(picked)
-    while True:
-        latency = _latency(graph, choices, best)
-        trials = [
-            (_latency(graph, choices, trial), trial)
-            for trial in _neighbours(choices, best)
-            if bool((_used(choices, trial) <= limits).all())
-        ]
-        if not trials or min(trials)[0] >= latency:
-            return best
-        best = min(trials)[1]
+def _nothing_fits(options: _Options, budget: _Budget, interval: int, how: str) -> CheckFailedError:
+    """What the choice that exceeds the budget least takes; what one resource alone needs, if that is it."""
+    least = options.least()
+    if (least > budget.limits).any():
+        return budget.too_large(least, how)
+    picked = _least_share(options, np.maximum(budget.limits, 1), interval)
+    where = " where it exceeds the budget least"
+    return budget.too_large(options.usage[picked].sum(axis=0), how, where)
 
 
-def _neighbours(choices: list[_Choice], picked: list[int]) -> list[list[int]]:
-    trials = []
-    for place, (choice, index) in enumerate(zip(choices, picked, strict=True)):
-        now = choice.costs[index].reuse_factor
-        lower = [i for i, cost in enumerate(choice.costs) if cost.reuse_factor < now]
-        if lower:
-            nearest = max(lower, key=lambda i: choice.costs[i].reuse_factor)
-            trials.append([*picked[:place], nearest, *picked[place + 1 :]])
-    return trials
+def _least_share(options: _Options, room: IntArray, interval: int) -> IntArray:
+    """One option per node, no slower than ``interval``, whose highest share of ``room`` is smallest."""
+    rows = np.flatnonzero(options.intervals <= interval)
+    shares = sparse.csr_array(np.hstack([(options.usage[rows] / room).T, -np.ones((len(room), 1))]))
+    chosen = _one_each(options, rows, extra=1)
+    objective = np.append(np.zeros(len(rows)), 1.0)
+    answer = _milp(objective, [chosen, LinearConstraint(shares, -np.inf, 0)], integers=len(rows))
+    assert answer is not None
+    return rows[answer[:-1] > 0.5]
 
 
-def _latency(graph: ExactGraph, choices: list[_Choice], picked: list[int]) -> int:
-    layers = [choice.costs[index] for choice, index in zip(choices, picked, strict=True)]
-    return timing(graph, {layer.node: layer for layer in layers})[0]
+def _solve(
+    options: _Options, limits: IntArray, interval: int, objective: NDArray[Any] | None = None
+) -> IntArray | None:
+    """One option per node within limits, no slower than ``interval``; None where there is none.
+
+    Half a unit of slack keeps the solver's tolerance away from counts, which are whole.
+    """
+    rows = np.flatnonzero(options.intervals <= interval)
+    within = LinearConstraint(options.usage[rows].T, -np.inf, limits + 0.5)
+    costs = np.zeros(len(rows)) if objective is None else objective[rows].astype(np.float64)
+    answer = _milp(costs, [_one_each(options, rows), within], integers=len(rows))
+    return None if answer is None else rows[answer > 0.5]
 
 
-def _check_each_resource(
-    graph: ExactGraph, board: Board, choices: list[_Choice], limits: NDArray[Any], budget: float
-) -> None:
-    """Refuse what cannot fit whatever is chosen: even each node's least adds up to too much."""
-    least = sum((choice.usage.min(axis=0) for choice in choices), np.zeros(len(limits), dtype=np.int64))
-    excess = (least - limits) / np.maximum(limits, 1)
-    worst = int(np.argmax(excess))
-    if excess[worst] > 0:
-        raise _too_large(graph, board, worst, int(least[worst]), limits, budget, together=False)
+def _one_each(options: _Options, rows: IntArray, extra: int = 0) -> LinearConstraint:
+    """Exactly one of every node's rows; ``extra`` more variables take no part."""
+    ones, count = np.ones(len(rows)), int(options.node[-1]) + 1
+    shape = (count, len(rows) + extra)
+    return LinearConstraint(sparse.csr_array((ones, (options.node[rows], np.arange(len(rows)))), shape), 1, 1)
 
 
-def _too_large(
-    graph: ExactGraph,
-    board: Board,
-    resource: int,
-    needed: int,
-    limits: NDArray[Any],
-    budget: float,
-    *,
-    together: bool,
-) -> CheckFailedError:
-    name = ESTIMATED[resource].upper()
-    there, limit = board.resources[ESTIMATED[resource]], int(limits[resource])
-    how = "at the best folding found" if together else "at any folding"
-    return CheckFailedError(
-        f"{graph.name} does not fit {board.name} {how}: it needs {needed} {name}, "
-        f"{needed - limit} more than the {limit} ({budget:.0%} of {there}) that it may use, "
-        f"by an {LABEL} estimate",
-        hint="use fewer bits, a smaller network, a larger board or a larger budget",
+def _milp(objective: NDArray[Any], constraints: list[LinearConstraint], integers: int) -> NDArray[Any] | None:
+    kinds = np.zeros(len(objective))
+    kinds[:integers] = 1
+    upper = np.where(kinds == 1, 1.0, np.inf)
+    result = milp(
+        objective,
+        integrality=kinds,
+        bounds=Bounds(np.zeros(len(objective)), upper),
+        constraints=constraints,
+        options={"mip_rel_gap": 0.0, "time_limit": _SECONDS},
     )
+    if result.status == _INFEASIBLE:
+        return None
+    if result.x is None or result.status != _OPTIMAL:
+        raise CheckFailedError(
+            f"No folding was proven best within {_SECONDS:g} s: {result.message}",
+            hint="give the folding itself, or fewer legal factors",
+        )
+    return np.asarray(result.x)
+
+
+_OPTIMAL, _INFEASIBLE = 0, 2
+"""Status codes of scipy.optimize.milp."""

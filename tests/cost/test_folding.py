@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from qhw.boards import Board, load_board
 from qhw.cost import choose_folding, estimate
@@ -64,29 +65,75 @@ def test_a_large_board_unrolls_everything() -> None:
     assert set(choose_folding(graph, load_board("u250"), legal).values()) == {1}
 
 
-def every_combination(graph: ExactGraph, board: Board, legal: Legal) -> tuple[IntArray, IntArray]:
-    """Usage (combinations, resources) and interval (combinations) of all choices at once."""
-    usage, interval = np.zeros((1, len(ESTIMATED)), dtype=np.int64), np.ones(1, dtype=np.int64)
-    for node in graph.nodes:
-        costs = layer_costs(graph, node, legal.get(node.name, (1,)), "io_stream", board.family)
-        rows = np.array([[getattr(cost, name) for name in ESTIMATED] for cost in costs])
-        intervals = np.array([cost.initiation_interval for cost in costs])
-        usage = (usage[:, None] + rows).reshape(-1, len(ESTIMATED))
-        interval = np.maximum(interval[:, None], intervals).reshape(-1)
-    return usage, interval
+@dataclass(frozen=True)
+class Combinations:
+    """All choices at once: usage (combinations, resources), interval and sum of cycles (combinations)."""
+
+    usage: IntArray
+    interval: IntArray
+    cycles: IntArray
+
+    @classmethod
+    def of(cls, graph: ExactGraph, board: Board, legal: Legal) -> Combinations:
+        usage, interval, cycles = np.zeros((1, len(ESTIMATED)), dtype=np.int64), np.ones(1), np.zeros(1)
+        for node in graph.nodes:
+            costs = layer_costs(graph, node, legal.get(node.name, (1,)), "io_stream", board.family)
+            rows = np.array([[getattr(cost, name) for name in ESTIMATED] for cost in costs])
+            usage = (usage[:, None] + rows).reshape(-1, len(ESTIMATED))
+            interval = np.maximum(interval[:, None], [c.initiation_interval for c in costs]).reshape(-1)
+            cycles = (cycles[:, None] + [c.cycles for c in costs]).reshape(-1)
+        return cls(usage, interval, cycles)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_as_fast_as_the_best_of_all_combinations(seed: int) -> None:
+def case(seed: int) -> tuple[ExactGraph, Board, Legal, Combinations, NDArray[np.bool_]]:
+    """A small network, a board it may fit, every combination, and which of them fit."""
     random = np.random.default_rng(seed)
     graph, legal = chain(seed, tuple(random.integers(2, 9, 2).tolist()))
     board = replace(ULTRA96, lut=int(random.integers(6, 30)) * 1000, dsp=int(random.integers(2, 80)))
-    usage, interval = every_combination(graph, board, legal)
-    feasible = (usage <= [board.resources[name] for name in ESTIMATED]).all(axis=1)
+    every = Combinations.of(graph, board, legal)
+    return graph, board, legal, every, (every.usage <= [board.resources[n] for n in ESTIMATED]).all(axis=1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_best_of_all_combinations(seed: int) -> None:
+    graph, board, legal, every, feasible = case(seed)
     assert feasible.any()
     chosen = choose_folding(graph, board, legal, budget=1.0)
     assert fits(graph, board, chosen, 1.0)
-    assert estimate(graph, board, chosen).initiation_interval == interval[feasible].min()
+    result = estimate(graph, board, chosen)
+    assert result.initiation_interval == every.interval[feasible].min()
+    fastest = feasible & (every.interval == result.initiation_interval)
+    assert sum(layer.cycles for layer in result.layers) == every.cycles[fastest].min()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("slower", [1.0, 3.0, 40.0])
+def test_the_smallest_of_all_combinations_at_a_rate(seed: int, slower: float) -> None:
+    graph, board, legal, every, feasible = case(seed)
+    interval = int(every.interval[feasible].min() * slower)
+    fps = board.clock_mhz * 1e6 / (interval + 0.5)
+    chosen = choose_folding(graph, board, legal, budget=1.0, fps=fps)
+    result = estimate(graph, board, chosen)
+    assert result.initiation_interval <= interval
+    there = np.maximum([board.resources[name] for name in ESTIMATED], 1)
+    shares = (every.usage / there)[feasible & (every.interval <= interval)]
+    used = np.array([result.totals[name] for name in ESTIMATED]) / there
+    assert used.max() == shares.max(axis=1).min()
+    as_scarce = shares[shares.max(axis=1) == used.max()]
+    assert used.sum() == pytest.approx(as_scarce.sum(axis=1).min(), rel=1e-12)
+
+
+def test_a_rate_out_of_reach_names_the_layer() -> None:
+    graph, legal = chain(0, (4, 4))
+    with pytest.raises(CheckFailedError, match=r"does not reach 1e\+07 images/s: 'conv0' takes 100 cycles"):
+        choose_folding(graph, ULTRA96, legal, fps=1e7)
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_wrong_rate_is_explained(fps: float) -> None:
+    graph, legal = chain(0, (2,))
+    with pytest.raises(InputError, match="images per second above 0"):
+        choose_folding(graph, ULTRA96, legal, fps=fps)
 
 
 def test_what_cannot_fit_names_the_resource_and_by_how_much() -> None:
@@ -108,7 +155,9 @@ def test_resources_that_only_together_do_not_fit() -> None:
     graph, legal = chain(0, (16,))
     folded = estimate(graph, ULTRA96, {name: factors[-1] for name, factors in legal.items()})
     board = replace(ULTRA96, name="odd", lut=folded.totals["lut"] + 400, dsp=1)
-    with pytest.raises(CheckFailedError, match="at the best folding found"):
+    with pytest.raises(
+        CheckFailedError, match="at any folding: it needs 2 DSP where it exceeds the budget least, 1 more"
+    ):
         choose_folding(graph, board, legal, budget=1.0)
 
 
