@@ -81,8 +81,8 @@ class _Budget:
         worst = int(np.argmax(excess))
         name, needed, limit = ESTIMATED[worst], int(used[worst]), int(self.limits[worst])
         return CheckFailedError(
-            f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed} {name.upper()}{where},"
-            f" {needed - limit} more than the {limit} ({self.share:.0%} of {self.board.resources[name]})"
+            f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed} {name.upper()}{where}"
+            f", {needed - limit} more than the {limit} ({self.share:.0%} of {self.board.resources[name]})"
             f" that it may use, by an {LABEL} estimate",
             hint="use fewer bits, a smaller network, a larger board or a larger budget",
         )
