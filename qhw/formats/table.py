@@ -101,6 +101,11 @@ class TableFormat(Format):
         return int(self._numbers.mantissas[-1])
 
     @property
+    def numbers(self) -> IntArray:
+        """Every mantissa of the format once, rising."""
+        return self._numbers.mantissas
+
+    @property
     def signed(self) -> bool:
         return self.mantissa_low < 0
 

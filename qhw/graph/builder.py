@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from qhw.errors import InputError
 from qhw.formats.base import Format
 from qhw.formats.integer import Integer, as_mantissas
-from qhw.formats.modes import Overflow, Rounding
+from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.infer import Operand, Range, Result, constant_range, infer
 from qhw.graph.ir import ExactGraph, Exponent, InputEncoding, Node, OutputScale, TensorType
@@ -72,8 +75,7 @@ class GraphBuilder:
         value = as_mantissas(mantissas)
         low, high = constant_range(value).bounds
         format = format or Integer.holding(low, high)
-        if low < format.mantissa_low or high > format.mantissa_high:
-            raise InputError(f"constant '{name}' holds [{low}, {high}], beyond {format}")
+        _check_constant(name, value, format)
         kind = TensorType(value.shape, format, _exponent(exponent))
         name = self.unique(name)
         self.graph.constants[name] = value
@@ -188,9 +190,7 @@ class GraphBuilder:
     def _looked_up(self, node: Node, format: Format, exponent: int | Exponent) -> str:
         """Append a Threshold or Table, whose levels must be in the declared format."""
         declared = TensorType(self.type(node.inputs[0]).shape, format, _exponent(exponent))
-        low, high = self.ranges[node.inputs[-1]].bounds
-        if low < format.mantissa_low or high > format.mantissa_high:
-            raise InputError(f"{node.op} '{node.name}' writes [{low}, {high}], beyond {format}")
+        _check_written(node, self.graph.constants[node.inputs[-1]], format)
         return self.add_node(node, declared)
 
     def reduce_sum(self, name: str, x: str, axes: Sequence[int], keepdims: bool, *, source: str = "") -> str:
@@ -318,6 +318,21 @@ class GraphBuilder:
         return self.add_node(node, TensorType(result.shape, first.format, result.exponent))
 
 
+def _check_constant(name: str, value: IntArray, format: Format) -> None:
+    if not format.holds(value):
+        raise InputError(f"constant '{name}' holds {_outside(value, format)}, which {format} does not")
+
+
+def _check_written(node: Node, values: IntArray, format: Format) -> None:
+    if not format.holds(values):
+        raise InputError(f"{node.op} '{node.name}' writes {_outside(values, format)}, beyond {format}")
+
+
+def _outside(values: IntArray, format: Format) -> int:
+    """The first mantissa that is not in a format."""
+    return next(int(value) for value in np.asarray(values).flat if not format.holds([value]))
+
+
 def _exponent(exponent: int | Exponent) -> Exponent:
     return exponent if isinstance(exponent, Exponent) else Exponent.scalar(exponent)
 
@@ -328,6 +343,9 @@ def value_ranges(graph: ExactGraph) -> dict[str, Range]:
     Raises InputError where a node's stored output type is not what its operation gives.
     """
     ranges = {name: constant_range(value) for name, value in graph.constants.items()}
+    for name, value in graph.constants.items():
+        if isinstance(graph.tensors[name].format, TableFormat):
+            _check_constant(name, value, graph.tensors[name].format)
     for name in graph.inputs:
         encoding, format = graph.input_encodings.get(name), graph.tensors[name].format
         zero = int(encoding.zero_point) if encoding else 0
@@ -346,6 +364,10 @@ def value_ranges(graph: ExactGraph) -> dict[str, Range]:
                 f"{node.op} '{node.name}' writes {result.shape} at {result.exponent}, "
                 f"but its output is declared {declared.shape} at {declared.exponent}"
             )
+        if isinstance(node, ir.Threshold | ir.Table):
+            _check_written(node, graph.constants[node.inputs[-1]], declared.format)
+        if isinstance(node, ir.Pad) and not declared.format.holds([node.value]):
+            raise InputError(f"Pad '{node.name}' puts {node.value} around a tensor of {declared.format}")
         if low < declared.format.mantissa_low or high > declared.format.mantissa_high:
             raise InputError(
                 f"{node.op} '{node.name}' needs [{low}, {high}], but its output is declared {declared.format}"

@@ -14,7 +14,9 @@ import numpy as np
 
 from qhw.errors import InputError
 from qhw.formats.integer import Integer
-from qhw.formats.modes import IntArray, Overflow, mantissa_bounds, round_shift
+from qhw.formats.modes import IntArray, Overflow, round_shift
+from qhw.formats.requantise import bounds, check_modes, requantise
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.ir import Exponent, Node, TensorType
 
@@ -335,8 +337,7 @@ def _affine(node: Node, operands: Sequence[Operand], declared: TensorType) -> Re
 
 def requant_bounds(node: ir.Requant, declared: TensorType) -> tuple[int, int]:
     """The mantissa bounds that a Requant saturates to."""
-    low, high = mantissa_bounds(declared.format.width, declared.format.signed, node.overflow)
-    return (low if node.low is None else node.low), (high if node.high is None else node.high)
+    return bounds(declared.format, node.overflow, node.low, node.high)
 
 
 def _requant(node: Node, operands: Sequence[Operand], declared: TensorType) -> Result:
@@ -348,6 +349,10 @@ def _requant(node: Node, operands: Sequence[Operand], declared: TensorType) -> R
     low_bound, high_bound = requant_bounds(node, declared)
     if not declared.format.mantissa_low <= low_bound <= high_bound <= declared.format.mantissa_high:
         raise ValueError(f"the bounds [{low_bound}, {high_bound}] are outside {declared.format}")
+    if isinstance(declared.format, TableFormat):
+        check_modes(declared.format, node.rounding, node.overflow)
+        if not declared.format.holds([low_bound, high_bound]):
+            raise ValueError(f"the bounds [{low_bound}, {high_bound}] are no numbers of {declared.format}")
     shift = declared.exponent.broadcast(rank) - x.type.exponent.broadcast(rank)
     if sum(n > 1 for n in shift.shape) > 1:
         raise ValueError("the exponents of input and output vary along different axes")
@@ -355,10 +360,7 @@ def _requant(node: Node, operands: Sequence[Operand], declared: TensorType) -> R
     size = np.broadcast_shapes(np.shape(low), shift.shape)
     low, high, shift = np.broadcast_to(low, size), np.broadcast_to(high, size), np.broadcast_to(shift, size)
     rounded = [
-        [
-            int(round_shift(np.array(v, dtype=object), int(s), node.rounding))
-            for v, s in zip(array.flat, shift.flat, strict=True)
-        ]
+        [_rounded(v, int(s), node, declared) for v, s in zip(array.flat, shift.flat, strict=True)]
         for array in (low, high)
     ]
     lows, highs = (np.array(r, dtype=object).reshape(size) for r in rounded)
@@ -369,6 +371,14 @@ def _requant(node: Node, operands: Sequence[Operand], declared: TensorType) -> R
         lows, highs = np.where(beyond, low_bound, lows), np.where(beyond, high_bound, highs)
     total = _to_range(lows, highs, rank)
     return Result(x.type.shape, declared.exponent, total, total.bounds)
+
+
+def _rounded(mantissa: Any, bits: int, node: ir.Requant, declared: TensorType) -> int:
+    """An end of a range, rounded (in a format that lists its codes, saturated too)."""
+    value = np.array(mantissa, dtype=object)
+    if isinstance(declared.format, TableFormat):
+        return int(requantise(value, bits, declared.format, node.rounding, node.overflow))
+    return int(round_shift(value, bits, node.rounding))
 
 
 def _threshold(node: Node, operands: Sequence[Operand], declared: TensorType) -> Result:

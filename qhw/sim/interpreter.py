@@ -13,7 +13,8 @@ import numpy as np
 
 from qhw.errors import InputError
 from qhw.formats.integer import as_mantissas
-from qhw.formats.modes import IntArray, requantize_mantissa
+from qhw.formats.modes import IntArray
+from qhw.formats.requantise import requantise
 from qhw.graph import ir
 from qhw.graph.infer import aligned, requant_bounds
 from qhw.graph.ir import ExactGraph, Node, TensorType
@@ -200,9 +201,7 @@ def _requant(
     low, high = requant_bounds(node, out) if node.overflow.saturates else (None, None)
 
     def moved(part: IntArray, bits: int) -> IntArray:
-        return requantize_mantissa(
-            part, bits, out.format.width, out.format.signed, node.rounding, node.overflow, low, high
-        )
+        return requantise(part, bits, out.format, node.rounding, node.overflow, low, high)
 
     shift = out.exponent.broadcast(rank) - types[0].exponent.broadcast(rank)
     if shift.size == 1:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qhw.formats.base import Format
 from qhw.formats.integer import as_mantissas
 from qhw.formats.modes import IntArray, Overflow
+from qhw.formats.table import TableFormat
 from qhw.graph.infer import Range, requant_bounds
 from qhw.graph.ir import Affine, ExactGraph, Node, Requant, TensorType, Threshold
 from qhw.graph.passes.rewriting import Rewriting, only_readers
@@ -38,7 +40,8 @@ def _is_convertible(graph: ExactGraph, node: Requant) -> bool:
     kind = graph.tensors[node.output]
     low, high = requant_bounds(node, kind)
     saturates = node.overflow in (Overflow.SAT, Overflow.SAT_SYM)
-    return saturates and high - low <= MOST_THRESHOLDS and kind.exponent.axis in (None, 0)
+    few = kind.format.width <= 8 if isinstance(kind.format, TableFormat) else high - low <= MOST_THRESHOLDS
+    return saturates and few and kind.exponent.axis in (None, 0)
 
 
 def _rounds(graph: ExactGraph, node: Requant) -> bool:
@@ -51,7 +54,7 @@ def _convert(changes: Rewriting, affine: Affine | None, node: Requant) -> None:
     graph = changes.graph
     x = node.inputs[0] if affine is None else affine.inputs[0]
     steps = _Steps(graph, [node] if affine is None else [affine, node], x)
-    thresholds, levels = _tabulate(steps, changes.ranges[x])
+    thresholds, levels = _tabulate(steps, changes.ranges[x], graph.tensors[node.output].format)
     t, v = (
         changes.constant(f"{node.name}_{what}", a)
         for what, a in (("thresholds", thresholds), ("levels", levels))
@@ -92,24 +95,35 @@ class _Steps:
         return np.asarray(values[self.nodes[-1].output][0])
 
 
-def _tabulate(steps: _Steps, span: Range) -> tuple[IntArray, IntArray]:
+def _tabulate(steps: _Steps, span: Range, format: Format) -> tuple[IntArray, IntArray]:
     """Thresholds (channels, T) and levels (channels, T + 1) over the range of ``x``."""
     channels = steps.channels
     low, high = (as_mantissas(np.broadcast_to(v, (channels,))) for v in _bounds(span, channels))
     first, last = (steps(end[:, np.newaxis])[:, 0] for end in (low, high))
     sign = np.where(last < first, -1, 1)
-    count = np.abs(last - first)
-    wanted = first[:, np.newaxis] + sign[:, np.newaxis] * np.arange(1, max(1, int(count.max())) + 1)
+    ways = [_way(int(start), int(end), format) for start, end in zip(first, last, strict=True)]
+    longest = max(1, *map(len, ways))
+    wanted = np.array([[*way, *[way[-1] if way else 0] * (longest - len(way))] for way in ways])
     places = _bisect(steps, wanted, sign[:, np.newaxis], low, high)
     rows = [
-        _strict(place[:n].tolist(), want[:n].tolist(), int(start))
-        for place, want, n, start in zip(places, wanted, count, first, strict=True)
+        _strict(place[: len(way)].tolist(), way, int(start))
+        for place, way, start in zip(places, ways, first, strict=True)
     ]
     width = max(1, *(len(t) for t, _ in rows))
     beyond = int(high.max()) + 1
     thresholds = [[*t, *range(beyond, beyond + width - len(t))] for t, _ in rows]
     levels = [[*v, *[v[-1]] * (width + 1 - len(v))] for _, v in rows]
     return as_mantissas(np.array(thresholds, dtype=object)), np.array(levels, dtype=np.int64)
+
+
+def _way(first: int, last: int, format: Format) -> list[int]:
+    """The mantissas from ``first`` (left out) to ``last``, in that order."""
+    low, high = min(first, last), max(first, last)
+    if isinstance(format, TableFormat):
+        numbers = [number for number in format.numbers.tolist() if low <= number <= high]
+    else:
+        numbers = list(range(low, high + 1))
+    return numbers[1:] if last >= first else numbers[-2::-1]
 
 
 def _bounds(span: Range, channels: int) -> tuple[IntArray, IntArray]:
