@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray, Rounding
+from qhw.formats.requantise import saturating
 from qhw.graph.ir import ExactGraph, InputEncoding
 
 _FLOAT_ROUNDING = {
@@ -76,6 +77,11 @@ def _encode_exact(name: str, array: NDArray[np.generic], encoding: InputEncoding
 
 def _encode_rounded(array: NDArray[np.generic], encoding: InputEncoding) -> IntArray:
     scale, zero = np.float32(encoding.scale), np.float32(encoding.zero_point)
+    if encoding.format is not None:
+        mantissas = saturating(encoding.format, encoding.rounding).to_mantissa(
+            array.astype(np.float32) / scale
+        )
+        return np.asarray(np.clip(mantissas, encoding.low, encoding.high))
     codes = round_float(array.astype(np.float32) / scale + zero, encoding.rounding)
     return np.asarray(np.clip(codes, encoding.low, encoding.high) - zero).astype(np.int64)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.table import TableFormat
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,9 @@ class InputEncoding:
 
     ``mantissa = clip(round(x / scale + zero_point), low, high) - zero_point``, in float32, operation by
     operation, as QONNX's Quant does; an input that is annotated as an integer has ``exact``: its values
-    must already be integers in ``[low, high]``.
+    must already be integers in ``[low, high]``. With ``format`` (no zero point then),
+    ``mantissa = clip(mantissa of the nearest number of format to x / scale, low, high)``, the division in
+    float32, ``low`` and ``high`` being mantissas of the format.
     """
 
     scale: float
@@ -243,6 +246,7 @@ class InputEncoding:
     high: int
     rounding: Rounding
     exact: bool = False
+    format: TableFormat | None = None
 
 
 @dataclass(frozen=True)

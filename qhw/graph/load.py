@@ -46,8 +46,8 @@ QONNX_DOMAIN = "qonnx.custom_op.general"
 QHW_DOMAIN = "qhw.onnx_ops"
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _QONNX_ALIASES = (QONNX_DOMAIN, "onnx.brevitas", "finn", "finn.custom_op.general", *_STANDARD_DOMAINS)
-_QONNX_OPS = frozenset({"Quant", "IntQuant", "BipolarQuant", "Trunc", "MultiThreshold"})
-_QHW_OPS = frozenset({"FixedQuant"})
+_QONNX_OPS = frozenset({"Quant", "IntQuant", "BipolarQuant", "Trunc", "MultiThreshold", "FloatQuant"})
+_QHW_OPS = frozenset({"FixedQuant", "FormatQuant"})
 
 EXACT_OPS = words(
     """

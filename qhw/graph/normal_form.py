@@ -30,7 +30,10 @@ from qhw.graph.onnx_tools import (
 TENSOR_SIZE_LIMIT = 1 << 28
 """Elements of one tensor that are accepted at most."""
 
-QUANTIZERS = frozenset({"Quant", "BipolarQuant", "Trunc", "MultiThreshold", "FixedQuant"})
+QUANTIZERS = frozenset({"Quant", "BipolarQuant", "Trunc", "MultiThreshold", "FixedQuant"}) | {
+    "FloatQuant",
+    "FormatQuant",
+}
 """What puts a tensor onto a finite grid, once a model is loaded."""
 
 # None of these enlarges its inputs beyond their broadcast.

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from qhw.errors import InputError
+from qhw.formats.base import Format
 from qhw.formats.integer import as_mantissas
 from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.formats.parse import parse_format
+from qhw.formats.table import TableFormat
 from qhw.graph.builder import value_ranges
 from qhw.graph.ir import (
     OPERATIONS,
@@ -115,6 +117,8 @@ def _structure(graph: ExactGraph) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, Format):
+        return str(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -175,11 +179,21 @@ def _node(stored: dict[str, Any]) -> Node:
     return OPERATIONS[op](**values)
 
 
+def _encoding(fields: dict[str, Any]) -> InputEncoding:
+    format = fields.get("format")
+    changed = {"rounding": Rounding(fields["rounding"]), "format": format and _table_format(format)}
+    return InputEncoding(**{**fields, **changed})
+
+
+def _table_format(text: str) -> TableFormat:
+    format = parse_format(text)
+    if not isinstance(format, TableFormat):
+        raise ValueError(f"an input is encoded in {format}, which lists no codes")
+    return format
+
+
 def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph:
-    encodings = {
-        name: InputEncoding(**{**fields, "rounding": Rounding(fields["rounding"])})
-        for name, fields in stored["input_encodings"].items()
-    }
+    encodings = {name: _encoding(fields) for name, fields in stored["input_encodings"].items()}
     scales = {
         name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]))
         for name, fields in stored["output_scales"].items()

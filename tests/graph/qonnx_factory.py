@@ -98,6 +98,30 @@ class Net:
             overflow=overflow,
         )
 
+    def float_quant(
+        self,
+        x: Any,
+        exponent_bits: float,
+        mantissa_bits: float,
+        scale: Any = 1.0,
+        *,
+        bias: float | None = None,
+        largest: float | None = None,
+        rounding: str = "ROUND",
+        name: str | None = None,
+        **options: int,
+    ) -> str:
+        bias = 2.0 ** (exponent_bits - 1) - 1 if bias is None else bias
+        top = 2.0 ** (2.0**exponent_bits - 1 - bias) * (2 - 2.0**-mantissa_bits)
+        parameters = (scale, exponent_bits, mantissa_bits, bias, top if largest is None else largest)
+        flags = {"has_inf": 0, "has_nan": 0, "has_subnormal": 1, "saturation": 1} | options
+        return self.node(
+            "FloatQuant", x, *parameters, domain=QONNX, rounding_mode=rounding, name=name, **flags
+        )
+
+    def format_quant(self, x: Any, format: str, scale: Any = 1.0, *, name: str | None = None) -> str:
+        return self.node("FormatQuant", x, scale, domain=QHW, format=format, name=name)
+
     def model(self, *outputs: str, opsets: dict[str, int] | None = None) -> ModelProto:
         declared = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
         graph = helper.make_graph(self.nodes, "net", self.inputs, declared, initializer=self.constants)

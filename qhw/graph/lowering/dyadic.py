@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.formats import TableFormat
 from qhw.formats.integer import as_mantissas
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import Exponent
@@ -23,11 +24,13 @@ class Dyadic:
         mantissa: integers.
         exponent: int64 of the same rank, each axis as long as the mantissa's or 1.
         on_grid: whether a quantizer chose the numbers (then they are as short as they get).
+        format: that lists its codes, where all mantissas are numbers of one; arithmetic forgets it.
     """
 
     mantissa: IntArray
     exponent: NDArray[np.int64]
     on_grid: bool = True
+    format: TableFormat | None = None
 
     @classmethod
     def of(cls, values: Any, *, on_grid: bool = False) -> Dyadic:
@@ -95,7 +98,8 @@ class Dyadic:
     def moved(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Dyadic:
         """What moves elements about, applied to mantissas and exponents alike."""
         exponent = function(self._exponents)
-        return Dyadic(np.asarray(function(self.mantissa)), exponent.astype(np.int64), self.on_grid).packed()
+        mantissa = np.asarray(function(self.mantissa))
+        return Dyadic(mantissa, exponent.astype(np.int64), self.on_grid, self.format).packed()
 
     def packed(self) -> Dyadic:
         """Exponents stored once along every axis that they do not vary along."""
@@ -103,7 +107,7 @@ class Dyadic:
         for axis in range(self.ndim):
             first = exponent.take([0], axis=axis) if exponent.shape[axis] else exponent
             exponent = first if (exponent == first).all() else exponent
-        return Dyadic(self.mantissa, exponent, self.on_grid)
+        return Dyadic(self.mantissa, exponent, self.on_grid, self.format)
 
     def typed(self, axis: int | None = None) -> tuple[IntArray, Exponent]:
         """Mantissas and the exponent of a graph constant, which varies along ``axis`` at most."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qhw.formats.base import Format
 from qhw.formats.integer import Integer
 from qhw.graph.lowering.dyadic import Dyadic
 from qhw.graph.lowering.state import Chain, NodeView, RawInput, State, is_per_channel, without_batch
@@ -42,7 +43,9 @@ def chained(
     return Chain(root, (*steps, (node.op, options or {}, stripped)))
 
 
-def table_of_chain(state: State, node: NodeView, chain: Chain, exponent: int) -> str:
+def table_of_chain(
+    state: State, node: NodeView, chain: Chain, exponent: int, format: Format | None = None
+) -> str:
     """The chain and the quantizer ``node``, carried out in float32 on every code of the input."""
     root = chain.root
     assert root.integers is not None  # chained() let no other pass
@@ -51,7 +54,7 @@ def table_of_chain(state: State, node: NodeView, chain: Chain, exponent: int) ->
     table = evaluate(tail, {"x": np.arange(low, high + 1)[np.newaxis]})
     x = state.settle(node, RawInput(root.name, root.shape, root.integers, root.exponent))
     stored = state.builder.constant(f"{node.name}_table", table)
-    format = Integer.holding(int(table.min()), int(table.max()))
+    format = format or Integer.holding(int(table.min()), int(table.max()))
     return state.builder.table(node.name, x, stored, low, format, exponent, source=node.name)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.formats import TableFormat
 from qhw.formats.integer import Integer, as_mantissas
 from qhw.formats.modes import (
     QONNX_ROUNDING,
@@ -33,6 +34,7 @@ from qhw.graph.lowering.state import (
     is_per_channel,
     rule,
 )
+from qhw.onnx_ops.float_quant import FORMAT_KEY, format_of_metadata
 
 LARGEST_WIDTH = 64
 LARGEST_FRACTION = 256
@@ -65,12 +67,12 @@ class Grid:
 @rule("Quant")
 def quant(state: State, node: NodeView) -> Value:
     """QONNX's Quant (and IntQuant)."""
-    width = _bit_width(node, _parameter(state, node, 3))
+    width = _bit_width(node, parameter(state, node, 3))
     signed, narrow = bool(node.options.get("signed", 1)), bool(node.options.get("narrow", 0))
     low, high = mantissa_bounds(width, signed)
     grid = Grid(
-        _exponents(node, _parameter(state, node, 1)),
-        _integers(node, "zero point", _parameter(state, node, 2)),
+        exponents_of(node, parameter(state, node, 1)),
+        _integers(node, "zero point", parameter(state, node, 2)),
         width,
         signed,
         low + (narrow and signed),
@@ -79,7 +81,11 @@ def quant(state: State, node: NodeView) -> Value:
         Overflow.SAT_SYM if narrow and signed else Overflow.SAT,
         bipolar=width == 1 and signed,  # as qonnx executes it
     )
-    return quantise(state, node, grid)
+    result = quantise(state, node, grid)
+    named = format_of_metadata(str(node), node.proto)
+    if named is None or not isinstance(result, Dyadic):
+        return result
+    return _typed(node, result, named)
 
 
 @rule("FixedQuant")
@@ -90,7 +96,7 @@ def fixed_quant(state: State, node: NodeView) -> Value:
         raise node.refuse(f"width {width}", allowed=f"1 to {LARGEST_WIDTH} bits")
     has_fraction = len(node.proto.input) > 1 and node.proto.input[1] != ""
     fraction = (
-        _integers(node, "fraction", _parameter(state, node, 1))
+        _integers(node, "fraction", parameter(state, node, 1))
         if has_fraction
         else np.array(width - int(node.options.get("integer", 0)))
     )
@@ -107,7 +113,7 @@ def fixed_quant(state: State, node: NodeView) -> Value:
 @rule("BipolarQuant")
 def bipolar_quant(state: State, node: NodeView) -> Value:
     """-scale or scale, by the sign; 0 counts as positive."""
-    exponent = _exponents(node, _parameter(state, node, 1))
+    exponent = exponents_of(node, parameter(state, node, 1))
     grid = Grid(exponent, np.array(0), 2, True, -1, 1, Rounding.RND_CONV, Overflow.SAT, bipolar=True)
     return quantise(state, node, grid)
 
@@ -115,17 +121,17 @@ def bipolar_quant(state: State, node: NodeView) -> Value:
 @rule("Trunc")
 def trunc(state: State, node: NodeView) -> Value:
     """QONNX's Trunc: round to ``scale``, then drop low bits (version 1: and keep the scale)."""
-    scale = _scalar(node, "scale", _exponents(node, _parameter(state, node, 1)))
-    if _integers(node, "zero point", _parameter(state, node, 2)).any():
+    scale = scalar_of(node, "scale", exponents_of(node, parameter(state, node, 1)))
+    if _integers(node, "zero point", parameter(state, node, 2)).any():
         raise node.inexact("its zero point is not 0")
     rounding = _rounding(node, "FLOOR")
     x = _rounded_to(state, node, state.tensor(node), scale)
     if len(node.proto.input) == 5:
-        dropped, kept = (_bit_width(node, _parameter(state, node, i)) for i in (3, 4))
+        dropped, kept = (_bit_width(node, parameter(state, node, i)) for i in (3, 4))
         x = state.scaled(node, x, kept - dropped)
         return Activation(_rounded_to(state, node, x, scale, rounding, node.name))
-    out = _scalar(node, "output scale", _exponents(node, _parameter(state, node, 4)))
-    width = _bit_width(node, _parameter(state, node, 5))
+    out = scalar_of(node, "output scale", exponents_of(node, parameter(state, node, 4)))
+    width = _bit_width(node, parameter(state, node, 5))
     signed, narrow = bool(node.options.get("signed", 1)), bool(node.options.get("narrow", 0))
     low, high = mantissa_bounds(width, signed)
     overflow = Overflow.SAT_SYM if narrow and signed else Overflow.SAT
@@ -257,7 +263,7 @@ def quantise(state: State, node: NodeView, grid: Grid) -> Value:
         case RawInput(integers=None):
             return _float_input(state, node, value, grid)
         case Chain():
-            return Activation(table_of_chain(state, node, value, _scalar(node, "scale", grid.exponent)))
+            return Activation(table_of_chain(state, node, value, scalar_of(node, "scale", grid.exponent)))
         case Clamped() if not grid.bipolar and grid.overflow in (Overflow.SAT, Overflow.SAT_SYM):
             return _requantised(state, node, value.tensor, grid, value.low, value.high, value)
         case _:
@@ -297,8 +303,8 @@ def _codes(scaled: Dyadic, grid: Grid) -> IntArray:
 
 def _float_input(state: State, node: NodeView, value: RawInput, grid: Grid) -> Value:
     """A float input is encoded straight onto its first quantizer's grid."""
-    exponent = _scalar(node, "scale", grid.exponent)
-    zero = _scalar(node, "zero point", grid.zero)
+    exponent = scalar_of(node, "scale", grid.exponent)
+    zero = scalar_of(node, "zero point", grid.zero)
     if grid.bipolar or grid.overflow not in (Overflow.SAT, Overflow.SAT_SYM):
         raise node.refuse(
             "a float input can only be encoded by a quantizer that saturates",
@@ -312,7 +318,7 @@ def _float_input(state: State, node: NodeView, value: RawInput, grid: Grid) -> V
 
 def _bipolar(state: State, node: NodeView, x: str, grid: Grid) -> Value:
     """-1 or 1 by the sign of ``x * 2**-exponent + zero``."""
-    exponent, zero = _scalar(node, "scale", grid.exponent), _scalar(node, "zero point", grid.zero)
+    exponent, zero = scalar_of(node, "scale", grid.exponent), scalar_of(node, "zero point", grid.zero)
     x = state.builder.uniform(f"{node.name}_aligned", x, source=node.name)
     edge = -float(zero) * 2.0**exponent
     levels = np.array([-1 - zero, 1 - zero])
@@ -329,7 +335,7 @@ def _requantised(
     clamped: Clamped | None = None,
 ) -> Value:
     """A Requant; rounding is monotone, so bounds before it are rounded bounds after it."""
-    exponent = _tensor_exponent(state, node, x, grid)
+    exponent = tensor_exponent(state, node, x, grid.exponent)
     bounds = [b for b in (low, high) if b]
     if clamped is not None and bounds and not exponent.is_scalar:
         return _requantised(state, node, state.settle(node, clamped), grid, None, None)
@@ -337,7 +343,7 @@ def _requantised(
         if clamped is not None:
             x = state.settle(node, clamped)
         return _with_zero(state, node, x, grid, exponent)
-    zero = _scalar(node, "zero point", grid.zero)
+    zero = scalar_of(node, "zero point", grid.zero)
     unit = Fraction(2) ** exponent.values[0]
     least, most = grid.low - zero, grid.high - zero
     if low is not None:
@@ -389,10 +395,10 @@ def _with_zero(state: State, node: NodeView, x: str, grid: Grid, exponent: Expon
     return Activation(state.affine(node, codes, Dyadic.power(0), -offset))
 
 
-def _tensor_exponent(state: State, node: NodeView, x: str, grid: Grid) -> Exponent:
-    """The grid's exponents as those of an activation: one, or one per index of one axis."""
+def tensor_exponent(state: State, node: NodeView, x: str, exponents: NDArray[np.int64]) -> Exponent:
+    """A quantizer's exponents as those of an activation: one, or one per index of one axis."""
     shape = state.builder.type(x).shape
-    whole = _ranked(node, grid.exponent, len(shape))
+    whole = _ranked(node, exponents, len(shape))
     if any(size not in (1, n) for size, n in zip(whole.shape, shape, strict=True)):
         raise node.refuse(f"its scale of shape {whole.shape} does not fit its input {shape}")
     varying = [axis for axis in range(len(shape)) if np.unique(whole, axis=axis).shape[axis] > 1]
@@ -411,10 +417,22 @@ def _rounded(value: Fraction, rounding: Rounding) -> int:
     return requantise_number(value.numerator, bits, rounding)
 
 
+def _typed(node: NodeView, value: Dyadic, format: TableFormat) -> Dyadic:
+    """A quantised constant whose node says of which format its numbers are (k-hot weights)."""
+    wrong = [int(m) for m in np.unique(value.mantissa) if not format.holds([m])]
+    if wrong:
+        raise node.refuse(
+            f"its metadata says {format}, which does not hold {wrong[0]}",
+            hint=f"export the model again, or remove {FORMAT_KEY} from the node's metadata",
+        )
+    return replace(value, format=format)
+
+
 # --- parameters ---
 
 
-def _parameter(state: State, node: NodeView, index: int) -> Dyadic:
+def parameter(state: State, node: NodeView, index: int) -> Dyadic:
+    """A constant input of a quantizer; UnsupportedError where it is computed."""
     if index >= len(node.proto.input):
         raise node.refuse(f"it has {len(node.proto.input)} inputs, and needs {index + 1}")
     value = state.values.get(node.proto.input[index])
@@ -427,7 +445,7 @@ def _parameter(state: State, node: NodeView, index: int) -> Dyadic:
     return value
 
 
-def _exponents(node: NodeView, scale: Dyadic) -> NDArray[np.int64]:
+def exponents_of(node: NodeView, scale: Dyadic) -> NDArray[np.int64]:
     """Whole exponents of scales that are all powers of two."""
     powers = [power_of_two(value) for value in scale.fractions()]
     if not powers or None in powers:
@@ -455,7 +473,8 @@ def _bit_width(node: NodeView, value: Dyadic) -> int:
     return int(width)
 
 
-def _scalar(node: NodeView, what: str, values: NDArray[np.int64]) -> int:
+def scalar_of(node: NodeView, what: str, values: NDArray[np.int64]) -> int:
+    """The one number of a parameter that must not differ by channel."""
     numbers = set(values.flat)
     if len(numbers) != 1:
         raise node.inexact(f"its {what} differs by channel", allowed=f"one {what} for the whole tensor")

@@ -186,13 +186,16 @@ class State:
         mantissa, exponent = value.typed(axis)
         if shape is not None:
             mantissa = mantissa.reshape(tuple(shape))
+        # Mantissas that were aligned to another exponent are no longer the format's.
+        format = value.format if value.format is not None and value.format.holds(mantissa) else None
         key = (
             mantissa.shape,
             exponent,
+            str(format),
             tuple(mantissa.flat) if mantissa.dtype == object else mantissa.tobytes(),
         )
         if key not in self._constants:
-            self._constants[key] = self.builder.constant(name, mantissa, exponent=exponent)
+            self._constants[key] = self.builder.constant(name, mantissa, format, exponent)
         return self._constants[key]
 
     # --- what is pending ---
@@ -219,7 +222,7 @@ class State:
         known = self.builder.graph.input_encodings.get(value.name)
         if known is None:
             zero = int(encoding.zero_point)
-            format = Integer.holding(encoding.low - zero, encoding.high - zero)
+            format = encoding.format or Integer.holding(encoding.low - zero, encoding.high - zero)
             self.builder.input(value.name, value.shape, format, exponent, encoding)
         elif known != encoding:
             raise node.refuse(
