@@ -7,11 +7,29 @@ from collections.abc import Callable
 import numpy as np
 
 from qhw.errors import InputError
+from qhw.formats import Format, TableFormat, parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.graph import ir
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph, Exponent
+
+LISTED_FORMATS = [
+    format
+    for text in (
+        "e4m3",
+        "e3m2",
+        "e2m1",
+        "e4m3fn",
+        "e3m4",
+        "khot<8,2>",
+        "khot<6,2,csd>",
+        "pow2<4>",
+        "ternary",
+        "binary",
+    )
+    if isinstance(format := parse_format(text), TableFormat)
+]
 
 
 class RandomGraph:
@@ -51,8 +69,14 @@ class RandomGraph:
         rank = self.below(1, 4)
         return (self.below(1, 6), *(self.below(4, 8) for _ in range(rank - 1)))
 
-    def any_format(self) -> Integer:
+    def any_format(self) -> Format:
+        if self.below(0, 4) == 0:
+            return self.listed_format()
         return Integer(self.below(2, 10), bool(self.below(0, 2)))
+
+    def listed_format(self) -> TableFormat:
+        """A format that lists its codes; numbers of at most 20 bits, so that sums stay short."""
+        return LISTED_FORMATS[self.below(0, len(LISTED_FORMATS))]
 
     def shape(self, x: str) -> tuple[int, ...]:
         return self.builder.type(x).shape
@@ -65,7 +89,9 @@ class RandomGraph:
 
     def constant(self, bits: int, shape: tuple[int, ...], exponent: int | Exponent = 0) -> str:
         high = 1 << (bits - 1)
-        return self.builder.constant("c", self.random.integers(-high, high, shape), None, exponent)
+        format = self.listed_format() if self.below(0, 4) == 0 else None
+        numbers = np.arange(-high, high) if format is None else format.numbers
+        return self.builder.constant("c", self.random.choice(numbers, shape), format, exponent)
 
     def exponents(self, count: int, axis: int) -> int | Exponent:
         """One exponent, or one per index of an axis."""
@@ -165,6 +191,22 @@ class RandomGraph:
             )
         )
 
+    def requant_to_listed(self, x: str) -> None:
+        """To a minifloat, k-hot or the like, with bounds now and then."""
+        kind, format = self.builder.type(x), self.listed_format()
+        shift = self.below(-2, max(1, kind.format.mantissa_high.bit_length() - 4))
+        exponent: int | Exponent = max(kind.exponent.values) + shift
+        if self.below(0, 4) == 0:
+            axis = kind.exponent.axis or 0
+            exponent = Exponent(tuple(exponent + self.below(-2, 3) for _ in range(kind.shape[axis])), axis)
+        modes = list(Rounding) if hasattr(format, "k") or hasattr(format, "bias") else [format.rounding]
+        low, high = (
+            int(self.random.choice(half)) if self.below(0, 3) == 0 else None
+            for half in (format.numbers[format.numbers < 0], format.numbers[format.numbers >= 0])
+        )
+        rounding = modes[self.below(0, len(modes))]
+        self.wrote(self.builder.requant("listed", x, format, exponent, rounding=rounding, low=low, high=high))
+
     def threshold(self, x: str) -> None:
         channels = self.shape(x)[0] if self.below(0, 2) else 1
         low, high = self.builder.ranges[x].bounds
@@ -249,6 +291,7 @@ OPERATIONS: tuple[Callable[[RandomGraph, str], None], ...] = (
     RandomGraph.affine,
     RandomGraph.requant,
     RandomGraph.requant,
+    RandomGraph.requant_to_listed,
     RandomGraph.threshold,
     RandomGraph.table,
     RandomGraph.reduce,

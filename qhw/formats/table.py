@@ -157,7 +157,7 @@ class TableFormat(Format):
     def encode_mantissa(self, mantissas: ArrayLike, exponent: int) -> IntArray:
         """The codes of exact numbers ``mantissas * 2**exponent``, rounded once; negative ones may give -0."""
         array = as_mantissas(mantissas)
-        thresholds = self._mantissa_thresholds(exponent)
+        thresholds = self.mantissa_thresholds(exponent)
         if array.dtype == object:
             place = np.searchsorted(np.array(thresholds, dtype=object), array, side="right")
         else:
@@ -220,8 +220,11 @@ class TableFormat(Format):
         exact = np.ldexp(twice.astype(np.float64), self.exponent - 1)
         return np.where(up, exact, np.nextafter(exact, math.inf))
 
-    def _mantissa_thresholds(self, exponent: int) -> list[int]:
-        """The lowest mantissa with that exponent that rounds to each target but the first."""
+    def mantissa_thresholds(self, exponent: int) -> list[int]:
+        """The lowest mantissa with that exponent that rounds to each target but the first.
+
+        The targets of a format that saturates are its ``numbers``.
+        """
         bits = self.exponent - 1 - exponent
         twice, up = self._boundaries
         if bits >= 0:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.formats.modes import IntArray, Overflow, Rounding, round_shift
+from qhw.formats.requantise import saturating
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.infer import requant_bounds
 from qhw.graph.ir import ExactGraph, Node, TensorType
@@ -170,6 +172,8 @@ def _binary_steps(graph: ExactGraph, node: Node, main: str, out: TensorType) -> 
 
 def _requant_steps(node: ir.Requant, kind: TensorType, out: TensorType) -> list[ChainStep] | None:
     shift = np.atleast_1d(_exponents(out) - _exponents(kind))
+    if isinstance(out.format, TableFormat):
+        return [_count_of(node, out, out.format, shift)]
     narrowed = node.low is not None or node.high is not None
     if node.overflow is Overflow.WRAP_SM or (narrowed and not node.overflow.saturates):
         return None
@@ -180,6 +184,17 @@ def _requant_steps(node: ir.Requant, kind: TensorType, out: TensorType) -> list[
         steps.append(Round(np.maximum(shift, 0), node.rounding))
     low, high = requant_bounds(node, out)
     return [*steps, Bound(low, high, node.overflow)]
+
+
+def _count_of(node: ir.Requant, out: TensorType, format: TableFormat, shift: IntArray) -> Count:
+    """Rounding to a format that lists its codes: which of its thresholds a number reaches."""
+    rounded = saturating(format, node.rounding)
+    rows = [rounded.mantissa_thresholds(format.exponent - int(bits)) for bits in shift]
+    limits = np.iinfo(np.int64)
+    # What 63 bits do not hold is never reached, or always: the chain's numbers stay within them.
+    thresholds = np.array([[min(max(t, int(limits.min)), int(limits.max)) for t in row] for row in rows])
+    levels = np.clip(rounded.numbers, *requant_bounds(node, out))
+    return Count(thresholds.reshape(len(rows), -1), levels.reshape(1, -1))
 
 
 def fold(steps: Sequence[ChainStep]) -> list[ChainStep]:
