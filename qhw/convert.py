@@ -1,6 +1,6 @@
 """A plain ``nn.Module`` becomes a quantised one, layer by layer; nobody rewrites a model.
 
-Every tensor that a layer reads is on a fixed-point grid. A convolution or linear layer that only feeds a
+Every tensor that a layer reads is in a format. A convolution or linear layer that only feeds a
 batch norm or an activation keeps its exact sum; every other result is brought into a format of its own,
 together with the activation that follows. Branches that meet in a concatenation share one quantizer.
 """
@@ -15,7 +15,7 @@ from brevitas import nn as qnn
 from torch import fx, nn
 
 from qhw.errors import UnsupportedError
-from qhw.formats import Fixed
+from qhw.formats import Fixed, Format
 from qhw.layers import (
     Normalize,
     QuantActivation,
@@ -33,9 +33,10 @@ from qhw.quantizers import (
     RELU,
     RELU6,
     Activation,
-    FixedQuantizer,
+    Quantizer,
     bias_quantizer,
     leaky_relu,
+    make_quantizer,
     plain_tensors,
     weight_quantizer,
 )
@@ -69,7 +70,7 @@ MOVES = (nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, Reshape, Concat, *DROPOUTS)
 class Site:
     """A result that is brought into a format: by which layer, behind which activation."""
 
-    spec: Fixed
+    spec: Format
     activation: Activation
 
 
@@ -115,7 +116,7 @@ class _Conversion:
         for node in self.nodes:  # in order: whether a sum can be negative depends on what came before
             if self._is_site(node):
                 self.sites[node] = self._site(node)
-        self.shared: dict[fx.Node, FixedQuantizer] = {}
+        self.shared: dict[fx.Node, Quantizer] = {}
         self.converted: set[str] = set()
 
     def run(self) -> None:
@@ -175,12 +176,12 @@ class _Conversion:
         sites = [self.sites.get(source) for source in self._sources_of_inputs(node)]
         return all(site is not None and not site.spec.signed for site in sites)
 
-    def _concat_format(self, node: fx.Node) -> Fixed:
+    def _concat_format(self, node: fx.Node) -> Format:
         given = self.config.result(node.meta["path"], last=self._only_output(node))
         return unsigned_if_learned(given) if self._reads_unsigned(node) else given
 
-    def _input_format(self, layer: nn.Module | None) -> Fixed:
-        if isinstance(self.config.inputs, Fixed):
+    def _input_format(self, layer: nn.Module | None) -> Format:
+        if isinstance(self.config.inputs, Format):
             return self.config.inputs
         if isinstance(layer, Normalize):  # the grid of whole pixels, so that nothing is lost
             return Fixed(8, 8 + layer.exponent, signed=False)
@@ -208,7 +209,7 @@ class _Conversion:
                     self.sites[node] = Site(self._concat_format(node), IDENTITY)
         for group in groups:
             site = self.sites[next(iter(group))]
-            self.shared |= dict.fromkeys(group, FixedQuantizer(site.spec, activation=site.activation, axis=1))
+            self.shared |= dict.fromkeys(group, make_quantizer(site.spec, activation=site.activation, axis=1))
 
     def _alike(self, nodes: set[fx.Node]) -> bool:
         sites = [self.sites[node] for node in nodes]
@@ -248,7 +249,7 @@ class _Conversion:
             node.target = node.meta["path"]  # a module that is called twice has a result format for each call
             set_layer(self.module, node.meta["path"], quantised)
 
-    def _insert_quantizer(self, node: fx.Node, result: Fixed | FixedQuantizer) -> None:
+    def _insert_quantizer(self, node: fx.Node, result: Format | Quantizer) -> None:
         path = free_path(self.module, f"{node.meta['path']}_result")
         set_layer(self.module, path, QuantActivation(result))
         with self.module.graph.inserting_after(node):
@@ -309,7 +310,7 @@ def _with_result(
     layer: nn.Module | None,
     shape: tuple[int, ...],
     formats: LayerFormats,
-    result: Fixed | FixedQuantizer,
+    result: Format | Quantizer,
     activation: Activation,
 ) -> nn.Module:
     """The quantised form of a layer that has a format for its result, for inputs of ``shape``."""

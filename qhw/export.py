@@ -25,11 +25,12 @@ from qonnx.core.modelwrapper import ModelWrapper
 from torch import Tensor, fx, nn
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.formats import Fixed, Overflow
+from qhw.formats import Binary, Fixed, Format, Minifloat, Overflow, Special, TableFormat
 from qhw.formats.modes import QONNX_ROUNDING
 from qhw.layers import Normalize, QuantActivation, QuantAdd, QuantAvgPool, QuantBatchNorm, QuantConcat
 from qhw.onnx_ops import DOMAIN, OPSET
-from qhw.quantizers import Activation, FixedQuantizer, plain_tensors
+from qhw.onnx_ops.float_quant import FORMAT_KEY
+from qhw.quantizers import Activation, Quantizer, TableQuantizer, plain_tensors
 from qhw.tracing import (
     Add,
     Concat,
@@ -70,7 +71,7 @@ def export_qonnx(model: nn.Module, path: str | Path, example: Example | None = N
     """
     path = Path(path)
     check_finite(model)
-    quantizers = {where: m for where, m in model.named_modules() if isinstance(m, FixedQuantizer)}
+    quantizers = {where: m for where, m in model.named_modules() if isinstance(m, Quantizer)}
     _check_started(quantizers)
     if isinstance(model, fx.GraphModule) and is_converted(model):
         data = to_onnx(model).SerializeToString(deterministic=True)
@@ -314,9 +315,9 @@ class _Exporter:
             dilations=(1,) * len(window.kernel),
             group=shape[1],
         )
-        constant = layer.multiplier_format(window.area)
-        value = np.array(layer.multiplier_value(window.area))
-        multiplier = self._quantised(f"{name}.multiplier", value, constant, np.array(constant.fraction))
+        constant = layer.reciprocal(window.area)
+        value, fraction = np.array(constant.value), np.array(constant.fraction)
+        multiplier = self._quantised(f"{name}.multiplier", value, constant.format, fraction)
         mean = self._node("Mul", f"{name}.mul", (total, multiplier), shape)
         self._result(layer.result, name, mean, shape)
 
@@ -344,11 +345,11 @@ class _Exporter:
 
     # --- quantizers
 
-    def _result(self, quantizer: FixedQuantizer, name: str, x: str, shape: tuple[int, ...]) -> str:
+    def _result(self, quantizer: Quantizer, name: str, x: str, shape: tuple[int, ...]) -> str:
         """The activation, if any, and the Quant node that writes the layer's result."""
         x = self._activation(quantizer.activation, name, x, shape)
         fraction = _fraction(quantizer, len(shape), channel_axis=1)
-        return self._quant(name, x, quantizer.spec, fraction, shape)
+        return self._quant(name, x, _spec(quantizer), fraction, shape)
 
     def _activation(self, activation: Activation, name: str, x: str, shape: tuple[int, ...]) -> str:
         if activation.is_identity:
@@ -364,23 +365,39 @@ class _Exporter:
         return self._node("Clip", f"{name}.clip", (x, *bounds), shape)
 
     def _parameter(
-        self, name: str, value: Tensor, quantizer: FixedQuantizer, order: Iterable[int], channel_axis: int = 0
+        self, name: str, value: Tensor, quantizer: Quantizer, order: Iterable[int], channel_axis: int = 0
     ) -> str:
         """A weight or bias, its axes in another order."""
         quantised = quantizer.quantize(value.detach().double()).permute(tuple(order))
         return self._constant_quant(name, quantised, quantizer, channel_axis)
 
-    def _constant_quant(self, name: str, value: Tensor, quantizer: FixedQuantizer, channel_axis: int) -> str:
+    def _constant_quant(self, name: str, value: Tensor, quantizer: Quantizer, channel_axis: int) -> str:
         fraction = _fraction(quantizer, value.dim(), channel_axis)
-        return self._quantised(name, value.detach().numpy(), quantizer.spec, fraction)
+        return self._quantised(name, value.detach().numpy(), _spec(quantizer), fraction)
 
-    def _quantised(self, name: str, value: NDArray[Any], spec: Fixed, fraction: NDArray[Any]) -> str:
-        return self._quant(f"{name}.quant", self._constant(name, value), spec, fraction, value.shape)
+    def _quantised(self, name: str, value: NDArray[Any], spec: Format, fraction: NDArray[Any]) -> str:
+        stored = self._constant(name, value)
+        name = f"{name}.quant"
+        if isinstance(spec, Binary):
+            step = self._constant(f"{name}.step", np.ldexp(1.0, -fraction))
+            return self._node("BipolarQuant", name, (stored, step), value.shape, domain=QONNX_DOMAIN)
+        if isinstance(spec, TableFormat) and (plain := plain_integer(spec)) is not None:
+            # Any tool reads the numbers, which are on the finer grid already; the format is told beside them.
+            result = self._quant(name, stored, plain, fraction, value.shape)
+            self.nodes[-1].metadata_props.add(key=FORMAT_KEY, value=str(spec))
+            return result
+        return self._quant(name, stored, spec, fraction, value.shape)
 
     def _quant(
-        self, name: str, x: str, spec: Fixed, fraction: NDArray[Any], shape: tuple[int, ...] | torch.Size
+        self, name: str, x: str, spec: Format, fraction: NDArray[Any], shape: tuple[int, ...] | torch.Size
     ) -> str:
-        """Bring a tensor into a format: QONNX's Quant where that can say it, FixedQuant where not."""
+        """Bring a tensor into a format: by QONNX's Quant or FloatQuant where they can say it."""
+        if isinstance(spec, TableFormat):
+            scale = self._constant(f"{name}.scale", np.ldexp(1.0, -fraction - spec.exponent))
+            if not isinstance(spec, Minifloat) or not in_float_quant(spec):
+                return self._node("FormatQuant", name, (x, scale), shape, domain=DOMAIN, format=str(spec))
+            return self._float_quant(name, x, spec, scale, shape)
+        assert isinstance(spec, Fixed)
         if not in_qonnx(spec):
             fractions = [self._initializer(f"{name}.fraction", fraction)] if fraction.ndim else []
             return self._node(
@@ -408,6 +425,30 @@ class _Exporter:
             domain=QONNX_DOMAIN,
             signed=int(spec.signed),
             narrow=int(spec.signed and spec.overflow is Overflow.SAT_SYM),
+            rounding_mode=ROUNDING_MODES[spec.rounding],
+        )
+
+    def _float_quant(
+        self, name: str, x: str, spec: Minifloat, scale: str, shape: tuple[int, ...] | torch.Size
+    ) -> str:
+        largest = float(spec.quantize(np.inf))
+        parameters = {
+            "exponent_bits": spec.exponent_bits,
+            "mantissa_bits": spec.mantissa_bits,
+            "exponent_bias": spec.exponent_bias,
+            "max_val": largest,
+        }
+        stored = [self._constant(f"{name}.{key}", np.array(float(v))) for key, v in parameters.items()]
+        return self._node(
+            "FloatQuant",
+            name,
+            (x, scale, *stored),
+            shape,
+            domain=QONNX_DOMAIN,
+            has_inf=int(spec.has_infinity),
+            has_nan=int(spec.has_nan),
+            has_subnormal=int(spec.subnormals),
+            saturation=1,
             rounding_mode=ROUNDING_MODES[spec.rounding],
         )
 
@@ -447,18 +488,35 @@ def in_qonnx(spec: Fixed) -> bool:
     return saturates and spec.rounding in ROUNDING_MODES and not (spec.signed and spec.width == 1)
 
 
-def _quantizer(proxy: Any, where: str) -> FixedQuantizer:
-    """The fixed-point quantizer in a Brevitas layer."""
+def in_float_quant(spec: Minifloat) -> bool:
+    """Whether QONNX's FloatQuant can say a minifloat."""
+    return spec.special is not Special.FNUZ and spec.rounding in ROUNDING_MODES
+
+
+def plain_integer(spec: TableFormat) -> Fixed | None:
+    """The integers of which a format that is no minifloat keeps some; None where float32 has not as many."""
+    bits = spec.mantissa_high.bit_length() + 1
+    return None if isinstance(spec, Minifloat) or bits > 24 else Fixed(bits, bits)
+
+
+def _spec(quantizer: Quantizer) -> Format:
+    """The format to write: with its learned bias, where that is one for the whole tensor."""
+    format = quantizer.format
+    return format if isinstance(quantizer, TableQuantizer) and isinstance(format, Format) else quantizer.spec
+
+
+def _quantizer(proxy: Any, where: str) -> Quantizer:
+    """The quantizer of qhw in a Brevitas layer."""
     quantizer = getattr(proxy, "quantizer", None)
-    if not isinstance(quantizer, FixedQuantizer):
+    if not isinstance(quantizer, Quantizer):
         raise UnsupportedError(
-            f"{where} has no fixed-point quantizer, while other layers of the model do",
+            f"{where} has no quantizer of qhw, while other layers of the model do",
             allowed="one of qhw.quantizers' weight_quantizer, bias_quantizer, activation_quantizer",
         )
     return quantizer
 
 
-def _check_started(quantizers: Mapping[str, FixedQuantizer]) -> None:
+def _check_started(quantizers: Mapping[str, Quantizer]) -> None:
     for where, quantizer in quantizers.items():
         try:
             _ = quantizer.fraction
@@ -466,7 +524,7 @@ def _check_started(quantizers: Mapping[str, FixedQuantizer]) -> None:
             raise InputError(f"{where}: {error.message}", allowed=error.allowed, hint=error.hint) from error
 
 
-def _fraction(quantizer: FixedQuantizer, rank: int, channel_axis: int) -> NDArray[np.int64]:
+def _fraction(quantizer: Quantizer, rank: int, channel_axis: int) -> NDArray[np.int64]:
     """A quantizer's fraction bits, as an array that broadcasts over a tensor of that rank."""
     fraction = np.array(quantizer.fraction, dtype=np.int64)
     if not quantizer.per_channel:

@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qhw.errors import InputError, closest
-from qhw.formats import Fixed, Overflow, parse_fixed
+from qhw.formats import (
+    Binary,
+    Fixed,
+    Format,
+    Integer,
+    KHot,
+    Overflow,
+    PowerOfTwo,
+    Ternary,
+    parse_format,
+)
 
-FormatLike = Fixed | str
+FormatLike = Format | str
 
 
 @dataclass(frozen=True)
@@ -27,12 +37,15 @@ class LayerFormats:
         per_channel: whether every output channel has its own binary point for its weights.
     """
 
-    weights: Fixed
-    biases: Fixed
-    scales: Fixed
-    activations: Fixed
+    weights: Format
+    biases: Format
+    scales: Format
+    activations: Format
     per_channel: bool
 
+
+MULTIPLIER_FREE = (KHot, PowerOfTwo, Binary, Ternary)
+"""Formats of factors that shifts and signs multiply by."""
 
 FORMAT_NAMES = ("weights", "biases", "scales", "activations", "inputs", "outputs")
 OVERRIDE_NAMES = tuple(item.name for item in dataclasses.fields(LayerFormats))
@@ -40,7 +53,9 @@ OVERRIDE_NAMES = tuple(item.name for item in dataclasses.fields(LayerFormats))
 
 @dataclass(frozen=True)
 class QuantConfig:
-    """Formats for a whole network, given as :class:`qhw.formats.Fixed` or as text (``"fixed<8>"``).
+    """Formats for a whole network, as :class:`qhw.formats.Format` or as text (``"fixed<8>"``, ``"e4m3"``).
+
+    The scale of a minifloat, of k-hot and the like is a power of two, found by statistics, then trained.
 
     Args:
         weights, biases, scales, activations, per_channel: see :class:`LayerFormats`.
@@ -102,7 +117,7 @@ class QuantConfig:
             settings |= override
         return LayerFormats(**settings)
 
-    def result(self, *paths: str, last: bool = False) -> Fixed:
+    def result(self, *paths: str, last: bool = False) -> Format:
         """The format of a layer's result; ``last``: of the whole network's, unless an override states it."""
         stated = any("activations" in override for override in self._matching(paths))
         return _format("outputs", self.outputs) if last and not stated else self.layer(*paths).activations
@@ -132,32 +147,43 @@ class QuantConfig:
         return f"QuantConfig({', '.join(f'{name}={value}' for name, value in self.to_mapping().items())})"
 
 
-def unsigned_if_learned(fixed: Fixed) -> Fixed:
-    """The format for numbers that are never negative: unsigned, unless its binary point is stated."""
-    if fixed.is_learned or fixed.overflow is Overflow.WRAP_SM:
-        return fixed
-    return dataclasses.replace(fixed, signed=False)
+def unsigned_if_learned(format: Format) -> Format:
+    """The format for numbers that are never negative: unsigned fixed point, unless the point is stated."""
+    if not isinstance(format, Fixed) or format.is_learned or format.overflow is Overflow.WRAP_SM:
+        return format
+    return dataclasses.replace(format, signed=False)
 
 
-def _format(name: str, value: object) -> Fixed:
-    if isinstance(value, Fixed):
+def formats_named(text: str) -> dict[str, str]:
+    """What one format for a network stands for: of weights and activations, or of all factors.
+
+    A format that saves the multiplier (k-hot, powers of two, binary, ternary) is one for weights and the
+    constants of batch norm and pools; activations then keep their own.
+    """
+    format = _format("format", text)
+    names = ("weights", "scales") if isinstance(format, MULTIPLIER_FREE) else ("weights", "activations")
+    return dict.fromkeys(names, text)
+
+
+def _format(name: str, value: object) -> Format:
+    if isinstance(value, Integer):
+        return Fixed(value.width, value.width, value.signed)
+    if isinstance(value, Format):
         return value
     if not isinstance(value, str):
-        raise InputError(
-            f"{name} is {value!r}", allowed='a fixed-point format, as in "fixed<8>" or "fixed<8,3>"'
-        )
+        raise InputError(f"{name} is {value!r}", allowed='a format, as in "fixed<8>", "e4m3" or "khot<8,2>"')
     try:
-        return parse_fixed(value)
+        return _format(name, parse_format(value))
     except InputError as error:
         raise InputError(f"{name}: {error.message}", allowed=error.allowed, hint=error.hint) from error
 
 
-def _override(pattern: str, settings: object) -> dict[str, Fixed | bool]:
+def _override(pattern: str, settings: object) -> dict[str, Format | bool]:
     if not isinstance(settings, Mapping):
         raise InputError(
             f"override {pattern!r} is {settings!r}", allowed='a table, as in {"weights": "fixed<4>"}'
         )
-    result: dict[str, Fixed | bool] = {}
+    result: dict[str, Format | bool] = {}
     for name, value in settings.items():
         if name not in OVERRIDE_NAMES:
             raise InputError(

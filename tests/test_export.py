@@ -301,7 +301,7 @@ def test_a_users_own_module_of_quantised_layers(tmp_path):
 def test_a_module_that_mixes_quantizers(tmp_path):
     model = own_layers(Int8WeightPerTensorFloat)
     model(inputs((1, 8, 8), 32))
-    with pytest.raises(UnsupportedError, match=r"conv\.weight has no fixed-point quantizer"):
+    with pytest.raises(UnsupportedError, match=r"conv\.weight has no quantizer of qhw"):
         export_qonnx(model, tmp_path / "model.onnx", (1, 8, 8))
 
 

@@ -10,21 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.formats.fixed import Fixed
+from qhw.formats import Format
 from qhw.quantizers.activation import IDENTITY, Activation
-from qhw.quantizers.fixed import FixedQuantizer
+from qhw.quantizers.base import Quantizer
+from qhw.quantizers.table import make_quantizer
 
 
 def result_quantizer(
-    result: Fixed | FixedQuantizer, activation: Activation = IDENTITY, channels: int | None = None
-) -> FixedQuantizer:
+    result: Format | Quantizer, activation: Activation = IDENTITY, channels: int | None = None
+) -> Quantizer:
     """The quantizer of a layer's result: a new one, or one that is shared with other layers.
 
     Raises:
         InputError: a shared quantizer applies another activation.
     """
-    if isinstance(result, Fixed):
-        return FixedQuantizer(result, channels=channels, axis=1, activation=activation)
+    if isinstance(result, Format):
+        return make_quantizer(result, channels=channels, axis=1, activation=activation)
     if result.activation != activation:
         raise InputError(
             f"A shared quantizer applies {result.activation}, and this layer needs {activation}",
@@ -44,7 +45,7 @@ class QuantActivation(nn.Module):
 
     def __init__(
         self,
-        result: Fixed | FixedQuantizer,
+        result: Format | Quantizer,
         activation: Activation = IDENTITY,
         channels: int | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class QuantAdd(nn.Module):
         activation: applied to the sum, in the same pass.
     """
 
-    def __init__(self, result: Fixed | FixedQuantizer, activation: Activation = IDENTITY) -> None:
+    def __init__(self, result: Format | Quantizer, activation: Activation = IDENTITY) -> None:
         super().__init__()
         self.result = result_quantizer(result, activation)
 
@@ -91,7 +92,7 @@ class QuantConcat(nn.Module):
         axis: of the tensors, with the batch axis.
     """
 
-    def __init__(self, result: Fixed | FixedQuantizer, axis: int = 1) -> None:
+    def __init__(self, result: Format | Quantizer, axis: int = 1) -> None:
         super().__init__()
         self.result = result_quantizer(result)
         self.axis = axis
@@ -131,7 +132,7 @@ class Normalize(nn.Module):
 class HasResult(Protocol):
     """A layer with a result quantizer."""
 
-    result: FixedQuantizer
+    result: Quantizer
 
 
 def share(layers: Sequence[HasResult]) -> None:

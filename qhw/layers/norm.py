@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.formats.fixed import Fixed
+from qhw.formats import Format
 from qhw.layers.elementwise import result_quantizer
 from qhw.quantizers.activation import IDENTITY, Activation
-from qhw.quantizers.fixed import FixedQuantizer
+from qhw.quantizers.base import Quantizer
 from qhw.quantizers.functional import affine_operands, theta_gradient
 from qhw.quantizers.kernels import backend
 from qhw.quantizers.kernels.problem import dense, fraction_bits, same_order
+from qhw.quantizers.table import make_quantizer
 
 
 class QuantBatchNorm(nn.Module):
@@ -47,9 +48,9 @@ class QuantBatchNorm(nn.Module):
         self,
         num_features: int,
         *,
-        scale: Fixed,
-        bias: Fixed,
-        result: Fixed | FixedQuantizer,
+        scale: Format,
+        bias: Format,
+        result: Format | Quantizer,
         activation: Activation = IDENTITY,
         per_channel: bool = False,
         eps: float = 1e-5,
@@ -64,8 +65,8 @@ class QuantBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
         channels = num_features if per_channel else None
-        self.scale_quantizer = FixedQuantizer(scale, channels=channels, passes_outside=True)
-        self.bias_quantizer = FixedQuantizer(bias, channels=channels, passes_outside=True)
+        self.scale_quantizer = make_quantizer(scale, channels=channels, passes_outside=True)
+        self.bias_quantizer = make_quantizer(bias, channels=channels, passes_outside=True)
         self.result = result_quantizer(result, activation)
 
     @classmethod

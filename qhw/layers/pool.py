@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.formats.fixed import Fixed
+from qhw.formats import Fixed, Format, Integer, TableFormat
 from qhw.layers.elementwise import result_quantizer
-from qhw.quantizers.fixed import FixedQuantizer
+from qhw.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class QuantAvgPool(nn.Module):
 
     Args:
         kernel, stride, padding: per spatial axis (one or two).
-        multiplier: format of the constant ``1 / area``; its binary point is the one with the least error.
+        multiplier: format of the constant ``1 / area``, at the scale with the least error.
         result: the result's format, or a shared quantizer.
     """
 
@@ -45,8 +47,8 @@ class QuantAvgPool(nn.Module):
         stride: Sequence[int],
         padding: Sequence[int],
         *,
-        multiplier: Fixed,
-        result: Fixed | FixedQuantizer,
+        multiplier: Format,
+        result: Format | Quantizer,
     ) -> None:
         super().__init__()
         self.static = Window(tuple(kernel), tuple(stride), tuple(padding))
@@ -61,17 +63,13 @@ class QuantAvgPool(nn.Module):
             )
         return self.static
 
-    def multiplier_format(self, area: int) -> Fixed:
-        """The constant's format with its binary point."""
-        return reciprocal_format(self.multiplier, area)
-
-    def multiplier_value(self, area: int) -> float:
-        """The constant: ``1 / area`` rounded onto its format."""
-        return float(self.multiplier_format(area).quantize([1.0 / area])[0])
+    def reciprocal(self, area: int) -> Reciprocal:
+        """The constant ``1 / area``, rounded onto its format."""
+        return reciprocal(self.multiplier, area)
 
     def forward(self, x: Tensor) -> Tensor:
         window = self.window(x.shape[2:])
-        return self.result.quantize(window_sum(x, window) * self.multiplier_value(window.area))
+        return self.result.quantize(window_sum(x, window) * self.reciprocal(window.area).value)
 
     def extra_repr(self) -> str:
         return f"{self.static}, multiplier={self.multiplier}"
@@ -92,9 +90,7 @@ class QuantAdaptiveAvgPool(QuantAvgPool):
         output_size: per spatial axis.
     """
 
-    def __init__(
-        self, output_size: Sequence[int], *, multiplier: Fixed, result: Fixed | FixedQuantizer
-    ) -> None:
+    def __init__(self, output_size: Sequence[int], *, multiplier: Format, result: Format | Quantizer) -> None:
         none = (0,) * len(output_size)
         super().__init__(none, none, none, multiplier=multiplier, result=result)
         self.output_size = tuple(output_size)
@@ -115,7 +111,48 @@ class QuantAdaptiveAvgPool(QuantAvgPool):
         return f"output_size={self.output_size}, multiplier={self.multiplier}"
 
 
-def reciprocal_format(spec: Fixed, area: int) -> Fixed:
+@dataclass(frozen=True)
+class Reciprocal:
+    """A constant ``mantissa * 2**-fraction`` close to ``1 / area``, ``mantissa`` being one of ``format``."""
+
+    format: Fixed | TableFormat
+    mantissa: int
+    fraction: int
+
+    @property
+    def value(self) -> float:
+        """The constant itself."""
+        return math.ldexp(self.mantissa, -self.fraction)
+
+
+@cache
+def reciprocal(spec: Format, area: int) -> Reciprocal:
+    """``1 / area`` in a format whose binary point or scale is open: the closest number; a stated one stays.
+
+    Raises:
+        InputError: the format holds no positive number.
+    """
+    if isinstance(spec, Integer):
+        spec = Fixed(spec.width, spec.width, spec.signed)
+    if isinstance(spec, TableFormat):
+        return _closest(spec, area)
+    assert isinstance(spec, Fixed)
+    format = _reciprocal_format(spec, area)
+    return Reciprocal(format, int(format.to_mantissa([1.0 / area])[0]), format.fraction)
+
+
+def _closest(spec: TableFormat, area: int) -> Reciprocal:
+    """The number of a list that is closest to ``1 / area`` at any scale, with the smallest mantissa."""
+    tried = []
+    for mantissa in spec.numbers[spec.numbers > 0].tolist():
+        below = (mantissa * area).bit_length() - 1
+        for fraction in (below, below + 1):
+            tried.append((abs(Fraction(mantissa * area, 1 << fraction) - 1), mantissa, fraction))
+    _, mantissa, fraction = min(tried)
+    return Reciprocal(spec, mantissa, fraction)
+
+
+def _reciprocal_format(spec: Fixed, area: int) -> Fixed:
     """``spec`` with the most fraction bits at which ``1 / area`` still fits; a stated binary point stays."""
     if spec.is_learned:
         return spec

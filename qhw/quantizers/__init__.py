@@ -1,9 +1,10 @@
-"""How a tensor becomes a fixed-point number in training, with a binary point that is learned."""
+"""How a tensor becomes numbers of a format in training, with a binary point or scale that is learned."""
 
 import warnings
 
 from qhw.quantizers.activation import IDENTITY, RELU, RELU6, Activation, leaky_relu
-from qhw.quantizers.fixed import FixedQuantizer, binary_points
+from qhw.quantizers.base import Quantizer, binary_points
+from qhw.quantizers.fixed import FixedQuantizer
 from qhw.quantizers.functional import add_quantize, affine_quantize, quantize
 from qhw.quantizers.injectors import (
     activation_quantizer,
@@ -12,6 +13,7 @@ from qhw.quantizers.injectors import (
     weight_quantizer,
 )
 from qhw.quantizers.kernels.problem import Rule
+from qhw.quantizers.table import TableQuantizer, make_quantizer
 
 __all__ = [
     "IDENTITY",
@@ -19,13 +21,16 @@ __all__ = [
     "RELU6",
     "Activation",
     "FixedQuantizer",
+    "Quantizer",
     "Rule",
+    "TableQuantizer",
     "activation_quantizer",
     "add_quantize",
     "affine_quantize",
     "bias_quantizer",
     "binary_points",
     "leaky_relu",
+    "make_quantizer",
     "plain_tensors",
     "quantize",
     "weight_quantizer",

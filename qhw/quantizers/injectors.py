@@ -1,4 +1,4 @@
-"""The fixed-point quantizer for Brevitas's layers: ``weight_quant=``, ``act_quant=``, ``bias_quant=``."""
+"""qhw's quantizers for Brevitas's layers: ``weight_quant=``, ``act_quant=``, ``bias_quant=``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from brevitas.proxy.runtime_quant import ActQuantProxyFromInjector
 from torch import Tensor, nn
 
 from qhw.errors import InputError
-from qhw.formats.fixed import Fixed
-from qhw.formats.modes import Overflow, Rounding
+from qhw.formats import Fixed, Format, Overflow, Rounding
 from qhw.quantizers.activation import IDENTITY, RELU
-from qhw.quantizers.fixed import FixedQuantizer
+from qhw.quantizers.base import Quantizer
+from qhw.quantizers.table import make_quantizer
 
 _BREVITAS_ROUNDING = {
     Rounding.RND_CONV: FloatToIntImplType.ROUND,
@@ -26,17 +26,17 @@ _BREVITAS_ROUNDING = {
 }
 
 
-def weight_quantizer(fixed: Fixed, per_channel: bool = False) -> type[ExtendedInjector]:
-    """A ``weight_quant=`` for Brevitas's layers; per output channel, or one binary point for the tensor."""
-    return _injector(fixed, WeightProxy, per_channel=per_channel)
+def weight_quantizer(spec: Format, per_channel: bool = False) -> type[ExtendedInjector]:
+    """A ``weight_quant=`` for Brevitas's layers; per output channel, or one scale for the tensor."""
+    return _injector(spec, WeightProxy, per_channel=per_channel)
 
 
-def bias_quantizer(fixed: Fixed, per_channel: bool = False) -> type[ExtendedInjector]:
+def bias_quantizer(spec: Format, per_channel: bool = False) -> type[ExtendedInjector]:
     """A ``bias_quant=`` for Brevitas's layers; it needs no input scale."""
-    return _injector(fixed, BiasProxy, per_channel=per_channel, requires_input_scale=False)
+    return _injector(spec, BiasProxy, per_channel=per_channel, requires_input_scale=False)
 
 
-def activation_quantizer(fixed: Fixed, channels: int | None = None) -> type[ExtendedInjector]:
+def activation_quantizer(spec: Format, channels: int | None = None) -> type[ExtendedInjector]:
     """An ``act_quant=``, ``input_quant=`` or ``output_quant=`` for Brevitas's layers.
 
     A ``QuantReLU``'s ReLU runs in the quantizer's own pass.
@@ -44,17 +44,17 @@ def activation_quantizer(fixed: Fixed, channels: int | None = None) -> type[Exte
     Args:
         channels: one binary point for each of so many channels (axis 1).
     """
-    return _injector(fixed, ActivationProxy, channels=channels)
+    return _injector(spec, ActivationProxy, channels=channels)
 
 
-def _injector(fixed: Fixed, proxy: type, **settings: Any) -> type[ExtendedInjector]:
-    known = _BREVITAS_ROUNDING.get(fixed.rounding)
+def _injector(spec: Format, proxy: type, **settings: Any) -> type[ExtendedInjector]:
+    known = _BREVITAS_ROUNDING.get(getattr(spec, "rounding", Rounding.RND_CONV))
     namespace = {
         "proxy_class": proxy,
-        "fixed": fixed,
-        "signed": fixed.signed,
-        "narrow_range": fixed.overflow is Overflow.SAT_SYM,
-        "bit_width": fixed.width,
+        "spec": spec,
+        "signed": spec.signed,
+        "narrow_range": isinstance(spec, Fixed) and spec.overflow is Overflow.SAT_SYM,
+        "bit_width": spec.width,
         **({"float_to_int_impl_type": known} if known else {}),
         **settings,
     }
@@ -67,7 +67,7 @@ def _injector(fixed: Fixed, proxy: type, **settings: Any) -> type[ExtendedInject
 class _OneQuantizer:
     """The scale and bit width of a proxy's one quantizer, without running it."""
 
-    quantizer: FixedQuantizer
+    quantizer: Quantizer
 
     def scale(self, *_: object) -> Tensor:
         return self.quantizer.scale(self._rank())
@@ -90,12 +90,12 @@ class _ParameterQuantizer(_OneQuantizer):
     hold on its binary point stays good.
     """
 
-    tensor_quant: FixedQuantizer | None
+    tensor_quant: Quantizer | None
     tracked_parameter_list: list[Tensor]
     quant_injector: Any
 
     @property
-    def quantizer(self) -> FixedQuantizer:  # type: ignore[override]
+    def quantizer(self) -> Quantizer:  # type: ignore[override]
         """The quantizer of the weight or bias."""
         if self.tensor_quant is None:
             raise InputError("This layer has no parameter to quantize yet")
@@ -108,7 +108,7 @@ class _ParameterQuantizer(_OneQuantizer):
         if self.tensor_quant is None:
             injector = self.quant_injector
             channels = parameters[0].shape[0] if injector.per_channel else None
-            self.tensor_quant = FixedQuantizer(injector.fixed, channels=channels, passes_outside=True)
+            self.tensor_quant = make_quantizer(injector.spec, channels=channels, passes_outside=True)
         if not preserve_state_dict:
             self.tensor_quant.start(parameters[0])
 
@@ -134,7 +134,7 @@ class _ActivationAndQuantizer(nn.Module):
     ``activation_impl`` is there in either case: Brevitas calls it in export, and with quantizers disabled.
     """
 
-    def __init__(self, activation_impl: nn.Module, tensor_quant: FixedQuantizer) -> None:
+    def __init__(self, activation_impl: nn.Module, tensor_quant: Quantizer) -> None:
         super().__init__()
         self.activation_impl, self.tensor_quant = activation_impl, tensor_quant
 
@@ -149,9 +149,9 @@ class ActivationProxy(_OneQuantizer, ActQuantProxyFromInjector):  # type: ignore
     """An activation's quantizer in a Brevitas layer, made once."""
 
     @property
-    def quantizer(self) -> FixedQuantizer:  # type: ignore[override]
+    def quantizer(self) -> Quantizer:  # type: ignore[override]
         """The quantizer of the activation."""
-        quantizer: FixedQuantizer = self.fused_activation_quant_proxy.tensor_quant
+        quantizer: Quantizer = self.fused_activation_quant_proxy.tensor_quant
         return quantizer
 
     def init_tensor_quant(self) -> None:
@@ -160,7 +160,7 @@ class ActivationProxy(_OneQuantizer, ActQuantProxyFromInjector):  # type: ignore
         injector = self.quant_injector
         act = injector.act_impl if "act_impl" in injector else None
         fused = RELU if isinstance(act, nn.ReLU) else IDENTITY
-        quantizer = FixedQuantizer(injector.fixed, channels=injector.channels, axis=1, activation=fused)
+        quantizer = make_quantizer(injector.spec, channels=injector.channels, axis=1, activation=fused)
         self.fused_activation_quant_proxy = _ActivationAndQuantizer(act or Identity(), quantizer)
         self.is_quant_enabled = True
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qhw.formats.modes import mantissa_bounds
+from qhw.quantizers.activation import IDENTITY
 from qhw.quantizers.kernels import eager
 from qhw.quantizers.kernels.problem import LARGEST_FRACTION, Operands, Rule
 
@@ -36,16 +38,16 @@ def best_fraction(data: Tensor, rule: Rule, axis: int | None) -> Tensor:
 
 def _widest(rows: Tensor, rule: Rule) -> NDArray[np.int64]:
     """The most fraction bits at which the largest magnitude still fits, less one to be sure."""
-    high = float(max(mantissa_bounds(rule.width, rule.signed, rule.overflow)[1], 1))
+    high = float(max(rule.mantissas[1], 1))
     magnitudes = rows if not rule.signed else rows.abs()
     largest = magnitudes.amax(1).numpy() if rows.shape[1] else np.zeros(rows.shape[0])
     usable = np.isfinite(largest) & (largest > 0)
     exponents = np.floor(np.log2(high / np.where(usable, largest, 1.0))) - 1
-    silent = rule.width - int(rule.signed)
+    silent = rule.mantissas[1].bit_length()
     return np.where(usable, exponents, silent).astype(np.int64)
 
 
 def _squared_error(rows: Tensor, fraction: NDArray[np.int64], rule: Rule) -> NDArray[np.float64]:
-    plain = Rule(rule.width, rule.signed, rule.rounding, rule.overflow)
+    plain = dataclasses.replace(rule, activation=IDENTITY)
     values = eager.forward(Operands(rows, axis=0), fraction, plain)
     return (values - rows).square().sum(1).numpy()

@@ -12,7 +12,7 @@ from torch import nn
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats.fixed import Fixed
 from qhw.layers import QuantAdaptiveAvgPool, QuantAvgPool1d, QuantAvgPool2d
-from qhw.layers.pool import reciprocal_format
+from qhw.layers.pool import reciprocal
 
 FINE = Fixed(50, 10)
 CASES = [
@@ -53,7 +53,7 @@ def test_sums_are_exact_and_the_constant_is_fixed_point() -> None:
     mantissas = torch.randint(-128, 128, (2, 3, 7, 7))
     layer = QuantAdaptiveAvgPool((1, 1), multiplier=Fixed(8), result=Fixed(8))
     y = layer(mantissas.double() / 16)
-    constant = layer.multiplier_format(49)
+    constant = layer.reciprocal(49).format
     assert constant.mantissa_of(constant.encode([1 / 49]))[0] == 84  # 2^12 / 49
     exact = mantissas.sum((2, 3)).numpy() * 84 / 2.0 ** (4 + 12)
     fixed = layer.result.format
@@ -63,7 +63,7 @@ def test_sums_are_exact_and_the_constant_is_fixed_point() -> None:
 
 @given(width=st.integers(2, 24), signed=st.booleans(), area=st.integers(1, 5000))
 def test_the_constant_has_the_least_error(width: int, signed: bool, area: int) -> None:
-    found = reciprocal_format(Fixed(width, signed=signed), area)
+    found = reciprocal(Fixed(width, signed=signed), area).format
     error = abs(float(found.quantize([1 / area])[0]) - 1 / area)
     for fraction in range(-2, width + 15):
         other = Fixed(width, width - fraction, signed)
@@ -71,7 +71,7 @@ def test_the_constant_has_the_least_error(width: int, signed: bool, area: int) -
 
 
 def test_a_stated_binary_point_of_the_constant_stays() -> None:
-    assert reciprocal_format(Fixed(8, 2), 49) == Fixed(8, 2)
+    assert reciprocal(Fixed(8, 2), 49).format == Fixed(8, 2)
 
 
 def test_windows_of_several_sizes_are_refused() -> None:

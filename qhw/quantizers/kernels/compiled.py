@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qhw.formats.modes import Overflow, Rounding
 from qhw.native import Library
-from qhw.quantizers.kernels.problem import Operands, Rule, layout_of, powers_of_two
+from qhw.quantizers.kernels.problem import FloatGrid, ListGrid, Operands, Rule, layout_of, powers_of_two
 
 # The order of the enumerations in fixed.cpp. SAT_SYM is SAT with other bounds.
 _ROUNDING = {mode: index for index, mode in enumerate(Rounding)}
@@ -24,6 +24,8 @@ _OVERFLOW = {
     Overflow.WRAP_SM: 3,
 }
 
+_GRIDS: dict[type, int] = {type(None): 0, FloatGrid: 1, ListGrid: 2}
+
 _THREADED_SIZE = 32768
 """Elements from which on a second thread is worth waking."""
 
@@ -33,7 +35,10 @@ class _Call(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("x", "other", "gain", "offset", "inverse_scale", "scale")),
         *((name, ctypes.c_int64) for name in ("outer", "channels", "inner")),
         *((name, ctypes.c_double) for name in ("slope", "cap", "low", "high", "modulus", "bottom")),
-        *((name, ctypes.c_int32) for name in ("rounding", "overflow", "passes", "threads")),
+        *((name, ctypes.c_double) for name in ("normal", "gap")),
+        ("table", ctypes.c_void_p),
+        ("table_low", ctypes.c_double),
+        *((name, ctypes.c_int32) for name in ("rounding", "overflow", "passes", "threads", "grid")),
     )
 
 
@@ -141,12 +146,24 @@ class _Prepared:
             high,
             modulus,
             -modulus / 2 if rule.signed else 0.0,
+            *_grid_fields(rule.grid),
             _ROUNDING[rule.rounding],
             _OVERFLOW[rule.overflow],
             int(rule.passes),
             _threads(x),
+            _GRIDS[type(rule.grid)],
         )
         self.address = ctypes.addressof(self.call)
+
+
+def _grid_fields(grid: FloatGrid | ListGrid | None) -> tuple[float, float, int | None, float]:
+    """Smallest normal number, gap below it; table and where it starts."""
+    match grid:
+        case FloatGrid():
+            return 2.0**grid.mantissa_bits, grid.gap, None, 0.0
+        case ListGrid():
+            return 1.0, 1.0, grid.table.ctypes.data, float(grid.low)
+    return 1.0, 1.0, None, 0.0
 
 
 def _address(tensor: Tensor | None) -> int | None:

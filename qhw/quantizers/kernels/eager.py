@@ -19,7 +19,9 @@ from qhw.quantizers.kernels.problem import (
     BLOCK,
     INTERLEAVED_CHUNK,
     LANES,
+    FloatGrid,
     Layout,
+    ListGrid,
     Operands,
     Rule,
     layout_of,
@@ -82,7 +84,7 @@ def _steps(operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> tuple
         value = value * _per_channel(operands.gain, operands) + _per_channel(operands.offset, operands)
     # Adding 0 turns -0 into +0, as the zero point of Brevitas's quantizer does.
     scaled = rule.activation(value) * _per_channel(powers_of_two(fraction), operands) + 0.0
-    return value, scaled, round_to_integer(scaled, rule.rounding)
+    return value, scaled, round_to_grid(scaled, rule)
 
 
 def _per_channel(values: Tensor | NDArray[np.float64], operands: Operands) -> Tensor:
@@ -92,6 +94,39 @@ def _per_channel(values: Tensor | NDArray[np.float64], operands: Operands) -> Te
     shape = [1] * operands.x.dim()
     shape[operands.axis] = -1
     return tensor.reshape(shape)
+
+
+def round_to_grid(scaled: Tensor, rule: Rule) -> Tensor:
+    """Numbers in units of the last place, rounded; beyond the range they stay beyond it."""
+    match rule.grid:
+        case FloatGrid() as grid:
+            low, high = rule.bounds(scaled.dtype)
+            within = torch.where(scaled > 4 * high, 4 * high, scaled)
+            within = torch.where(within < 4 * low, 4 * low, within)
+            gap = _gap(within, grid)
+            return round_to_integer(within * (1.0 / gap), rule.rounding) * gap
+        case ListGrid() as grid:
+            return _listed(scaled, grid, rule)
+    return round_to_integer(scaled, rule.rounding)
+
+
+def _gap(x: Tensor, grid: FloatGrid) -> Tensor:
+    """The distance between neighbours of a minifloat around ``x``: from the bits of its exponent."""
+    integer, mask = (torch.int32, 0x7F800000) if x.dtype == torch.float32 else (torch.int64, 0x7FF << 52)
+    power = (x.abs().view(integer) & mask).view(x.dtype)
+    return torch.where(power < 2.0**grid.mantissa_bits, grid.gap, power * 2.0**-grid.mantissa_bits)
+
+
+def _listed(scaled: Tensor, grid: ListGrid, rule: Rule) -> Tensor:
+    low, high = rule.bounds(scaled.dtype)
+    within = torch.where(scaled > high + 1, high + 1, scaled)
+    within = torch.where(within >= low - 1, within, low - 1)
+    twice = within * 2.0
+    whole = torch.floor(twice)
+    place = (2.0 * (whole - 2.0 * grid.low)).long() + (whole != twice).long()
+    found = torch.from_numpy(grid.table).to(scaled)[place]
+    beyond = (scaled > high + 0.5) | (scaled < low - 0.5) | (scaled != scaled)
+    return torch.where(beyond, scaled, found)
 
 
 def round_to_integer(x: Tensor, rounding: Rounding) -> Tensor:

@@ -1,4 +1,4 @@
-// Fixed-point quantisation, forward and backward, in one pass over memory each.
+// Quantisation to fixed point, minifloats and listed numbers, forward and backward, in one pass over memory each.
 //
 // eager.py is the definition: the same operations on the same elements in the same order, so that both give
 // the same bits. Hence no fused multiply-add (-ffp-contract=off), and sums that are taken in blocks whose
@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace {
@@ -20,6 +21,7 @@ constexpr int64_t kInterleavedChunk = 16384;  // INTERLEAVED_CHUNK
 
 enum Rounding { RND, RND_ZERO, RND_MIN_INF, RND_INF, RND_CONV, TRN, TRN_ZERO, CEIL, UP };
 enum Overflow { SAT, SAT_ZERO, WRAP, WRAP_SM };
+enum Grid { INTEGERS, FLOATS, LISTED };
 
 }  // namespace
 
@@ -35,8 +37,12 @@ struct Call {
   double slope, cap;       // of the activation
   double low, high;        // mantissa bounds
   double modulus, bottom;  // of wrapping: 2^width and the lowest mantissa
+  double normal, gap;    // of FLOATS: the smallest normal number, and the gap below it
+  const double* table;   // of LISTED: what numbers round to, from table_low on in quarters
+  double table_low;
   int32_t rounding, overflow;
   int32_t passes, threads;
+  int32_t grid;
 };
 
 namespace {
@@ -51,8 +57,8 @@ struct Constants {
 // The steps' results for one block.
 template <class T>
 struct Buffers {
-  std::vector<T> value, scaled, rounded, passed, derivative;
-  explicit Buffers(int64_t n) : value(n), scaled(n), rounded(n), passed(n), derivative(n) {}
+  std::vector<T> value, scaled, rounded, passed, derivative, gap;
+  explicit Buffers(int64_t n) : value(n), scaled(n), rounded(n), passed(n), derivative(n), gap(n) {}
 };
 
 template <class T>
@@ -111,6 +117,65 @@ void round_block(const T* x, T* r, int64_t n, int mode) {
 }
 
 template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+  typedef uint32_t type;
+  static constexpr type exponent = 0x7F800000u;
+};
+template <>
+struct Bits<double> {
+  typedef uint64_t type;
+  static constexpr type exponent = 0x7FFull << 52;
+};
+
+// The distance between neighbours of a minifloat around x: from the bits of its exponent.
+template <class T>
+T gap_of(T x, T normal, T inverse_normal, T gap) {
+  typename Bits<T>::type bits;
+  std::memcpy(&bits, &x, sizeof(T));
+  bits &= Bits<T>::exponent;
+  T power;
+  std::memcpy(&power, &bits, sizeof(T));
+  const T above = power * inverse_normal;
+  return power < normal ? gap : above;
+}
+
+template <class T>
+T confined(T x, T low, T high) {
+  x = x > high ? high : x;
+  return x < low ? low : x;
+}
+
+// To a minifloat: to a multiple of the gap at hand, which is a power of two.
+template <class T>
+void round_floats(const Call& c, const T* x, T* r, T* gap, int64_t n) {
+  const T low = T(4 * c.low), high = T(4 * c.high), normal = T(c.normal), least = T(c.gap);
+  const T inverse_normal = T(1) / normal;
+  for (int64_t i = 0; i < n; ++i) {
+    const T within = confined(x[i], low, high);
+    gap[i] = gap_of(within, normal, inverse_normal, least);
+    r[i] = within * (T(1) / gap[i]);
+  }
+  round_block(r, r, n, c.rounding);
+  for (int64_t i = 0; i < n; ++i) r[i] *= gap[i];
+}
+
+// To a number of a list, which depends on floor(2 x) and on whether 2 x is whole.
+template <class T>
+void round_listed(const Call& c, const T* x, T* r, int64_t n) {
+  const T low = T(c.low), high = T(c.high), start = T(2 * c.table_low);
+  for (int64_t i = 0; i < n; ++i) {
+    T within = x[i] > high + T(1) ? high + T(1) : x[i];
+    within = within >= low - T(1) ? within : low - T(1);
+    const T twice = within * T(2), whole = std::floor(twice);
+    const T found = T(c.table[int32_t(T(2) * (whole - start)) + int32_t(whole != twice)]);
+    const bool beyond = (x[i] > high + T(0.5)) | (x[i] < low - T(0.5)) | (x[i] != x[i]);
+    r[i] = beyond ? x[i] : found;
+  }
+}
+
+template <class T>
 T wrapped(T r, T modulus, T bottom) {
   T w = r - std::floor((r - bottom) / modulus) * modulus;
   w = w >= bottom + modulus ? w - modulus : w;
@@ -162,7 +227,17 @@ void steps(const Call& c, const Constants<T, V>& k, int64_t start, int64_t n, Bu
   std::copy(value, value + n, scaled);
   activate(scaled, n, T(c.slope), T(c.cap));
   for (int64_t i = 0; i < n; ++i) scaled[i] = scaled[i] * K::at(k.inverse_scale, i) + T(0);
-  round_block(scaled, b.rounded.data(), n, c.rounding);
+  switch (c.grid) {
+    case INTEGERS:
+      round_block(scaled, b.rounded.data(), n, c.rounding);
+      break;
+    case FLOATS:
+      round_floats(c, scaled, b.rounded.data(), b.gap.data(), n);
+      break;
+    case LISTED:
+      round_listed(c, scaled, b.rounded.data(), n);
+      break;
+  }
 }
 
 // The gradient of what was quantised, and dy/ds.
@@ -208,9 +283,23 @@ enum Operand { PLAIN, SUM, AFFINE };
 
 // The same in one loop, for what nearly every network uses: convergent rounding, saturation, and a ReLU or
 // nothing before it.
-template <class T, bool V, int kOperand, bool kRelu>
+template <class T, bool V, int kOperand, bool kRelu, bool kFloats>
 struct Fused {
   using K = Constants<T, V>;
+
+  // What rounding needs beside the number.
+  struct Grid {
+    T low, high, normal, inverse_normal, gap;
+    explicit Grid(const Call& c)
+        : low(T(4 * c.low)), high(T(4 * c.high)), normal(T(c.normal)), inverse_normal(T(1) / normal),
+          gap(T(c.gap)) {}
+    T round(T scaled) const {
+      if (!kFloats) return std::nearbyint(scaled);
+      const T within = confined(scaled, low, high);
+      const T q = gap_of(within, normal, inverse_normal, gap);
+      return std::nearbyint(within * (T(1) / q)) * q;
+    }
+  };
 
   static T value(const K& k, const T* x, const T* other, int64_t i) {
     if (kOperand == SUM) return x[i] + other[i];
@@ -228,9 +317,10 @@ struct Fused {
     const T *x = static_cast<const T*>(c.x) + start, *other = static_cast<const T*>(c.other);
     const T low = T(c.low), high = T(c.high);
     if (kOperand == SUM) other += start;
+    const Grid grid(c);
     for (int64_t i = 0; i < n; ++i) {
       const T v = activated(value(k, x, other, i));
-      T r = std::nearbyint(v * K::at(k.inverse_scale, i) + T(0));
+      T r = grid.round(v * K::at(k.inverse_scale, i) + T(0));
       r = r > high ? high : r;
       r = r < low ? low : r;
       y[i] = r * K::at(k.scale, i);
@@ -244,10 +334,11 @@ struct Fused {
     T* __restrict derivative = b.derivative.data();
     const bool passes = c.passes;
     if (kOperand == SUM) other += start;
+    const Grid grid(c);
     for (int64_t i = 0; i < n; ++i) {
       const T v = value(k, x, other, i);
       const T scaled = activated(v) * K::at(k.inverse_scale, i) + T(0);
-      const T rounded = std::nearbyint(scaled);
+      const T rounded = grid.round(scaled);
       const bool inside = (rounded >= low) & (rounded <= high);
       // Both choices are of loaded numbers, one after the other: the form that g++ vectorises.
       const T g = grad[i];
@@ -275,11 +366,16 @@ struct Blocks {
 
   static Blocks choose(const Call& c) {
     const bool relu = c.slope == 0, plain = c.slope == 1;
-    if (c.rounding != RND_CONV || c.overflow != SAT || !std::isinf(c.cap) || !(relu || plain))
+    if (c.rounding != RND_CONV || c.overflow != SAT || !std::isinf(c.cap) || !(relu || plain) ||
+        c.grid == LISTED)
       return of<Staged<T, V>>();
-    if (c.other) return relu ? of<Fused<T, V, SUM, true>>() : of<Fused<T, V, SUM, false>>();
-    if (c.gain) return relu ? of<Fused<T, V, AFFINE, true>>() : of<Fused<T, V, AFFINE, false>>();
-    return relu ? of<Fused<T, V, PLAIN, true>>() : of<Fused<T, V, PLAIN, false>>();
+    return c.grid == FLOATS ? fused<true>(c, relu) : fused<false>(c, relu);
+  }
+  template <bool F>
+  static Blocks fused(const Call& c, bool relu) {
+    if (c.other) return relu ? of<Fused<T, V, SUM, true, F>>() : of<Fused<T, V, SUM, false, F>>();
+    if (c.gain) return relu ? of<Fused<T, V, AFFINE, true, F>>() : of<Fused<T, V, AFFINE, false, F>>();
+    return relu ? of<Fused<T, V, PLAIN, true, F>>() : of<Fused<T, V, PLAIN, false, F>>();
   }
 };
 

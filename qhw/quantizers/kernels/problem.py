@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qhw.errors import InputError
-from qhw.formats.fixed import Fixed
-from qhw.formats.modes import Overflow, Rounding, mantissa_bounds
+from qhw.formats import Fixed, Minifloat, Overflow, PowerOfTwo, Rounding, TableFormat, Ternary
+from qhw.formats.modes import mantissa_bounds
+from qhw.formats.requantise import saturating
 from qhw.quantizers.activation import IDENTITY, Activation
 
 LARGEST_WIDTH = 53
@@ -23,12 +25,66 @@ LARGEST_FRACTION = 100
 
 
 @dataclass(frozen=True)
+class FloatGrid:
+    """The numbers of a minifloat, in units of its smallest gap if it has subnormals.
+
+    Args:
+        mantissa_bits: behind the leading one.
+        gap: between zero and the smallest normal number, ``2**mantissa_bits``: 1, or without subnormals
+            that number itself.
+    """
+
+    mantissa_bits: int
+    gap: float
+
+
+@dataclass(frozen=True, eq=False)
+class ListGrid:
+    """Integers that a format lists (k-hot, binary): the nearest one is looked up.
+
+    Thresholds between integers are multiples of a half, so where a number rounds to depends on
+    ``floor(2 x)`` and on whether ``2 x`` is whole.
+
+    Args:
+        low: what the table starts at, one below the lowest number.
+        table: float64, by ``2 * (floor(2 x) - 2 * low) + (2 x is not whole)``.
+    """
+
+    low: int
+    table: NDArray[np.float64]
+
+
+LONGEST_TABLE = 1 << 20
+
+
+def grid_of(format: TableFormat) -> FloatGrid | ListGrid:
+    """How numbers are rounded to a format that lists its codes, in its mantissas.
+
+    Raises:
+        InputError: its numbers are spread too far to be listed (powers of two without zero).
+    """
+    if isinstance(format, Minifloat):
+        return FloatGrid(format.mantissa_bits, 1.0 if format.subnormals else 2.0**format.mantissa_bits)
+    if isinstance(format, PowerOfTwo) and format.zero and format.is_signed:
+        return FloatGrid(0, 1.0)
+    low, high = format.mantissa_low - 1, format.mantissa_high + 1
+    if 4 * (high - low + 1) > LONGEST_TABLE:
+        raise InputError(f"A quantizer of {format} cannot be trained", allowed="powers of two with a zero")
+    halves = np.arange(2 * low, 2 * high + 1)
+    quarters = np.stack([2 * halves, 2 * halves + 1], axis=1).reshape(-1)
+    rounded = saturating(format, format.rounding).from_mantissa(quarters, -2 + format.exponent)
+    return ListGrid(low, rounded.astype(np.float64))
+
+
+@dataclass(frozen=True)
 class Rule:
     """How a number becomes a fixed-point one; its binary point comes with each call.
 
     Args:
         width, signed, rounding, overflow: of the format.
         activation: applied first.
+        format: that lists its codes, in place of fixed point; it saturates, and the binary point is that of
+            its mantissas.
         passes_outside: numbers beyond the range keep their gradient although they saturate (what Brevitas
             does for weights); otherwise it is 0. Wrapping formats always pass it.
     """
@@ -39,8 +95,11 @@ class Rule:
     overflow: Overflow = Overflow.SAT
     activation: Activation = IDENTITY
     passes_outside: bool = False
+    format: TableFormat | None = None
 
     def __post_init__(self) -> None:
+        if self.format is not None:
+            _ = self.grid
         if self.width > LARGEST_WIDTH:
             raise InputError(
                 f"A quantizer of {self.width} bits cannot be trained: float64 carries {LARGEST_WIDTH}",
@@ -48,9 +107,28 @@ class Rule:
             )
 
     @classmethod
-    def of(cls, spec: Fixed, activation: Activation = IDENTITY, passes_outside: bool = False) -> Rule:
-        """The rule of a fixed-point format, whatever its binary point."""
+    def of(
+        cls, spec: Fixed | TableFormat, activation: Activation = IDENTITY, passes_outside: bool = False
+    ) -> Rule:
+        """The rule of a format, whatever its binary point."""
+        if isinstance(spec, Ternary):
+            return cls(2, True, Rounding.RND_CONV, Overflow.SAT_SYM, activation, passes_outside)
+        if isinstance(spec, TableFormat):
+            modes = spec.rounding, Overflow.SAT
+            return cls(spec.width, spec.signed, *modes, activation, passes_outside, spec)
         return cls(spec.width, spec.signed, spec.rounding, spec.overflow, activation, passes_outside)
+
+    @cached_property
+    def grid(self) -> FloatGrid | ListGrid | None:
+        """What numbers are rounded to; None: to integers."""
+        return None if self.format is None else grid_of(self.format)
+
+    @property
+    def mantissas(self) -> tuple[int, int]:
+        """The lowest and the highest mantissa."""
+        if self.format is not None:
+            return self.format.mantissa_low, self.format.mantissa_high
+        return mantissa_bounds(self.width, self.signed, self.overflow)
 
     @property
     def passes(self) -> bool:
@@ -59,7 +137,7 @@ class Rule:
 
     def bounds(self, dtype: torch.dtype) -> tuple[float, float]:
         """Lowest and highest mantissa that both the format and a float type hold."""
-        low, high = mantissa_bounds(self.width, self.signed, self.overflow)
+        low, high = self.mantissas
         return float(low), _towards_zero(high, dtype)
 
 
