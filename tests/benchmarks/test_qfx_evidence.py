@@ -40,15 +40,12 @@ def script() -> ModuleType:
 def test_only_the_element_wise_layers_change_their_width(script: ModuleType) -> None:
     images = torch.randint(0, 256, (2, 1, 28, 28)).float()
     model = convert(build((1, 28, 28), 10, -8), script.element_wise(4), images)
-    for layer in model.modules():
-        if isinstance(layer, QuantBatchNorm | QuantAdd | QuantAvgPool):
-            narrow = [part for part in layer.modules() if isinstance(part, Quantizer)]
-            assert {part.spec.width for part in narrow} == {4}
-            for part in narrow:
-                part.spec = None
-    # What is left: weights and shortcuts' results, and biases and logits.
-    left = [m.spec.width for m in model.modules() if isinstance(m, Quantizer) and m.spec is not None]
-    assert sorted(left) == [8] * (9 + 1 + 2 + 1) + [16] * (3 + 1)
+    layers = [m for m in model.modules() if isinstance(m, QuantBatchNorm | QuantAdd | QuantAvgPool)]
+    narrow = [m for layer in layers for m in layer.modules() if isinstance(m, Quantizer)]
+    assert {quantizer.spec.width for quantizer in narrow} == {4}
+    others = {m for m in model.modules() if isinstance(m, Quantizer)} - set(narrow)
+    weights, results, biases_and_logits = [8] * (9 + 1), [8] * (2 + 1), [16] * (3 + 1)
+    assert sorted(quantizer.spec.width for quantizer in others) == weights + results + biases_and_logits
 
 
 def test_binary_points_are_held_or_trained(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
