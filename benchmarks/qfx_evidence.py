@@ -9,7 +9,7 @@ binary points stay where the statistics put them.
 Nothing is chosen on the test split. Every run's result is kept in a JSON file beside the table, by its
 settings: what is there is not run again.
 
-    python benchmarks/qfx_evidence.py [--seeds 3] [--quick] [--afresh]
+    python benchmarks/qfx_evidence.py [--seeds 3] [--quick] [--afresh | --estimate]
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ ROUNDED = "rounded"
 ROUNDED_LONGER = "float trained on, then rounded"
 HELD = "trained, points held"
 QFX = "QFX"
+ESTIMATE = "estimate"
 
 
 TRAINING = TrainConfig(
@@ -89,26 +90,23 @@ class Recipe:
 class Job:
     """One result to find: a method on a network of one seed. Without formats, the network stays in float.
 
-    Args:
-        name: of the formats, for the reader.
-        costed: whether hardware is estimated for it.
+    ``name`` is that of the formats, for the reader.
     """
 
     name: str
     method: str
     seed: int
     quant: QuantConfig | None
-    costed: bool = False
 
     def key(self, recipe: Recipe) -> str:
         """Text that differs where the result may."""
         formats = None if self.quant is None else self.quant.to_mapping()
-        identity = checkpoints.fingerprint(formats, self.costed, recipe)
+        identity = checkpoints.fingerprint(formats, recipe)
         return f"{self.name}, {self.method}, seed {self.seed}, settings {identity[:12]}"
 
 
 Record = dict[str, Any]
-"""A job's result: ``accuracy`` (0 to 1), ``seconds``, and the hardware's figures where it is costed."""
+"""A job's result: ``seconds``, and ``accuracy`` (0 to 1) or the estimate of the hardware."""
 
 
 def element_wise(bits: int) -> QuantConfig:
@@ -133,8 +131,7 @@ def jobs(seeds: Sequence[int], bits: Sequence[int], formats: Sequence[str]) -> l
             methods = (ROUNDED, ROUNDED_LONGER, HELD, QFX)
             wanted += [Job(elements(width), method, seed, element_wise(width)) for method in methods]
         for text in formats:
-            wanted.append(Job(text, ROUNDED, seed, weights_in(text)))
-            wanted.append(Job(text, QFX, seed, weights_in(text), costed=True))
+            wanted += [Job(text, method, seed, weights_in(text)) for method in (ROUNDED, QFX, ESTIMATE)]
     return wanted
 
 
@@ -174,9 +171,10 @@ class Bench:
         model = self.network(job.seed, longer=job.method == ROUNDED_LONGER)
         if job.quant is not None:
             model = self.quantised(model, job)
-        record: Record = {"accuracy": evaluate(model, self.data.test_x, self.data.test_y)}
-        if job.costed:
-            record |= hardware(job.name, exact_graph(model))
+        if job.method == ESTIMATE:
+            record = hardware(job.name, exact_graph(model))
+        else:
+            record = {"accuracy": evaluate(model, self.data.test_x, self.data.test_y)}
         return record | {"seconds": round(time.monotonic() - started)}
 
     def network(self, seed: int, longer: bool) -> nn.Module:
@@ -189,8 +187,7 @@ class Bench:
             else:
                 model = build_model("resnet8", self.data, seed=seed)
                 epochs, rate = config.float_epochs, config.learning_rate
-            folder = CHECKPOINTS / checkpoints.fingerprint(self.recipe, seed, longer)[:12]
-            self._train(model, seed, epochs, rate, folder)
+            self._train(model, seed, epochs, rate, longer)
             self.networks[seed, longer] = model
         return self.networks[seed, longer]
 
@@ -200,21 +197,23 @@ class Bench:
         config = self.recipe.training
         model = convert(network, job.quant, torch.from_numpy(self.data.train_x[:2]).float())
         self._train(model, job.seed, 0, config.quantised_learning_rate)  # no epochs: calibration only
+        trains_points = job.method in (QFX, ESTIMATE)
         for point in binary_points(model):
-            point.requires_grad_(job.method == QFX)
-        if job.method in (HELD, QFX):
-            self._train(model, job.seed, config.quantised_epochs, config.quantised_learning_rate)
+            point.requires_grad_(trains_points)
+        if trains_points or job.method == HELD:
+            epochs, rate = config.quantised_epochs, config.quantised_learning_rate
+            self._train(model, job.seed, epochs, rate, job.quant, trains_points)
         return model
 
-    def _train(
-        self, model: nn.Module, seed: int, epochs: int, rate: float, folder: Path | None = None
-    ) -> None:
+    def _train(self, model: nn.Module, seed: int, epochs: int, rate: float, *folder: object) -> None:
+        """Train in place; the state is kept in a folder of its own by what is named here."""
         config = dataclasses.replace(self.recipe.training, seed=seed)
-        if folder is not None:
-            checkpoints.prepare_folder(folder)
+        kept = CHECKPOINTS / checkpoints.fingerprint(self.recipe, seed, *folder)[:12] if epochs else None
+        if kept is not None:
+            checkpoints.prepare_folder(kept)
         start = checkpoints.fingerprint(checkpoints.weights_hash(model), self.data.sha256, torch.__version__)
         # One name for all, so that every network sees its images in the same order.
-        Phase("float", epochs, rate, config, folder, start).run(model, self.data, None)
+        Phase("float", epochs, rate, config, kept, start).run(model, self.data, None)
 
 
 def shortened(data: Dataset, recipe: Recipe) -> Dataset:
@@ -380,9 +379,10 @@ def report(
     accuracies: dict[tuple[str, str], list[float]] = {}
     costs: dict[str, list[Record]] = {}
     for job, record in records:
-        accuracies.setdefault((job.name, job.method), []).append(record["accuracy"])
-        if job.costed:
+        if job.method == ESTIMATE:
             costs.setdefault(job.name, []).append(record)
+        else:
+            accuracies.setdefault((job.name, job.method), []).append(record["accuracy"])
     board = load_board(BOARD)
     introduction = INTRODUCTION.format(
         **dataclasses.asdict(recipe.training),
@@ -426,6 +426,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a smoke test, its table shown and not kept")
     parser.add_argument("--afresh", action="store_true", help="forget the stored results")
+    parser.add_argument("--estimate", action="store_true", help="forget the stored estimates of hardware")
     given = parser.parse_args()
     torch.set_num_threads(1)
     recipe, seeds, bits, formats, result = Recipe(), given.seeds, BITS, WEIGHT_FORMATS, RESULT
@@ -434,11 +435,11 @@ def main() -> None:
         recipe = Recipe(images=640, test_images=500, training=training)
         seeds, bits, formats = 1, BITS[-1:], (WEIGHT_FORMATS[0], WEIGHT_FORMATS[-1])
         result = CHECKPOINTS / "quick.md"
-    stored = result.with_suffix(".json")
-    if given.afresh:
-        stored.unlink(missing_ok=True)
-    bench = Bench(load_dataset("fashion-mnist"), recipe)
-    records = collect(bench, jobs(range(seeds), bits, formats), Store(stored))
+    store, wanted = Store(result.with_suffix(".json")), jobs(range(seeds), bits, formats)
+    for job in wanted:
+        if given.afresh or (given.estimate and job.method == ESTIMATE):
+            store.records.pop(job.key(recipe), None)
+    records = collect(Bench(load_dataset("fashion-mnist"), recipe), wanted, store)
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(report(records, recipe, bits, formats))
     Console().print(result.read_text(), markup=False, highlight=False)

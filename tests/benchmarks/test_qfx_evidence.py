@@ -55,7 +55,7 @@ def test_binary_points_are_held_or_trained(script: ModuleType, monkeypatch: pyte
     bench.data = type("Data", (), {"train_x": images})
     epochs: list[tuple[int, int]] = []
 
-    def record(model: torch.nn.Module, seed: int, count: int, rate: float) -> None:
+    def record(model: torch.nn.Module, seed: int, count: int, rate: float, *folder: object) -> None:
         epochs.append((count, len(binary_points(model))))
 
     monkeypatch.setattr(bench, "_train", record, raising=False)
@@ -65,12 +65,13 @@ def test_binary_points_are_held_or_trained(script: ModuleType, monkeypatch: pyte
         (script.ROUNDED_LONGER, [0]),
         (script.HELD, [0, 2]),
         (script.QFX, [0, 2]),
+        (script.ESTIMATE, [0, 2]),
     ):
         epochs.clear()
         bench.quantised(network, script.Job("", method, 0, script.element_wise(4)))
         assert [count for count, _ in epochs] == expected
         if len(expected) == 2:
-            assert (epochs[1][1] > 0) == (method == script.QFX)
+            assert (epochs[1][1] > 0) == (method != script.HELD)
 
 
 def test_a_key_tells_results_apart(script: ModuleType) -> None:
@@ -79,11 +80,10 @@ def test_a_key_tells_results_apart(script: ModuleType) -> None:
         (dataclasses.replace(job, seed=1), recipe),
         (dataclasses.replace(job, method=script.HELD), recipe),
         (dataclasses.replace(job, quant=script.element_wise(5)), recipe),
-        (dataclasses.replace(job, costed=True), recipe),
         (job, script.Recipe(images=100)),
         (job, script.Recipe(training=dataclasses.replace(script.TRAINING, learning_rate=1.0))),
     ]
-    assert len({job.key(recipe), *(other.key(with_) for other, with_ in others)}) == 7
+    assert len({job.key(recipe), *(other.key(with_) for other, with_ in others)}) == 6
 
 
 def test_no_two_jobs_share_a_key(script: ModuleType) -> None:
@@ -118,21 +118,21 @@ def test_every_figure_lands_in_its_row_and_column(script: ModuleType) -> None:
     bits, formats = (8, 4), ("fixed<8>", "khot<8,1>")
     records = []
     for index, job in enumerate(script.jobs(range(2), bits, formats)):
-        record = {"accuracy": index / 100, "seconds": 60, "fastest": 50.4}
-        costs = dict.fromkeys(("dsp", "lut", "matrix_lut", "bram18"), 1000 * index)
-        records.append((job, record | costs))
+        costs = dict.fromkeys(("dsp", "lut", "matrix_lut", "bram18"), 1000 * index) | {"fastest": 50.4}
+        found = costs if job.method == script.ESTIMATE else {"accuracy": index / 100}
+        records.append((job, found | {"seconds": 60}))
     text = script.report(records, script.Recipe(), bits, formats)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
     assert {len(row) for row in rows} == {8, 9}
-    per_seed = 2 + 2 * 4 + 2 * 2
+    per_seed = 2 + 2 * 4 + 2 * 3
     eight, four = (next(row for row in rows if row[0] == name) for name in ("8", "4"))
     assert eight[1] == f"{2 + per_seed / 2:.2f} (2.00 to {2 + per_seed}.00)"
     assert four[4] == f"{9 + per_seed / 2:.2f} (9.00 to {9 + per_seed}.00)"
     assert four[5:] == [f"+{n}.00 (+{n}.00 to +{n}.00)" for n in (3, 2, 1)]
     fixed, hot = (next(row for row in rows if row[0] == f"`{name}`") for name in formats)
     assert fixed[3] == "+0.00 (+0.00 to +0.00)"
-    assert hot[3] == "+2.00 (+2.00 to +2.00)"
-    assert hot[4:] == [f"{1000 * (13 + per_seed / 2):,.0f}"] * 4 + ["50"]
+    assert hot[3] == "+3.00 (+3.00 to +3.00)"
+    assert hot[4:] == [f"{1000 * (15 + per_seed / 2):,.0f}"] * 4 + ["50"]
     assert f"took {len(records)} minutes" in text
 
 
