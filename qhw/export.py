@@ -393,7 +393,7 @@ class _Exporter:
     ) -> str:
         """Bring a tensor into a format: by QONNX's Quant or FloatQuant where they can say it."""
         if isinstance(spec, TableFormat):
-            scale = self._constant(f"{name}.scale", np.ldexp(1.0, -fraction - spec.exponent))
+            scale = self._constant(f"{name}.step", np.ldexp(1.0, -fraction - spec.exponent))
             if not isinstance(spec, Minifloat) or not in_float_quant(spec):
                 return self._node("FormatQuant", name, (x, scale), shape, domain=DOMAIN, format=str(spec))
             return self._float_quant(name, x, spec, scale, shape)

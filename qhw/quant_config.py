@@ -122,6 +122,16 @@ class QuantConfig:
         stated = any("activations" in override for override in self._matching(paths))
         return _format("outputs", self.outputs) if last and not stated else self.layer(*paths).activations
 
+    def formats(self) -> Iterator[tuple[str, Format]]:
+        """Every format that is stated, with the setting that states it."""
+        for name in FORMAT_NAMES:
+            if isinstance(value := getattr(self, name), Format):
+                yield name, value
+        for pattern, settings in self.overrides.items():
+            for name, given in settings.items():
+                if isinstance(given, Format):
+                    yield f"override {pattern!r}, {name}", given
+
     def _matching(self, paths: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
         for pattern, override in self.overrides.items():
             if any(fnmatch.fnmatchcase(path, pattern) for path in paths):

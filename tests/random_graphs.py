@@ -78,6 +78,16 @@ class RandomGraph:
         """A format that lists its codes; numbers of at most 20 bits, so that sums stay short."""
         return LISTED_FORMATS[self.below(0, len(LISTED_FORMATS))]
 
+    def code_format(self) -> Format:
+        """What a Threshold or Table writes."""
+        return self.listed_format() if self.below(0, 3) == 0 else Integer(8)
+
+    def numbers(self, format: Format, shape: tuple[int, ...]) -> IntArray:
+        """Mantissas of a format."""
+        if isinstance(format, TableFormat):
+            return self.random.choice(format.numbers, shape)
+        return self.random.integers(format.mantissa_low, format.mantissa_high, shape, endpoint=True)
+
     def shape(self, x: str) -> tuple[int, ...]:
         return self.builder.type(x).shape
 
@@ -213,21 +223,19 @@ class RandomGraph:
         count = self.below(1, 20)
         steps = self.random.integers(1, max(2, (high - low) // count + 1), (channels, count))
         thresholds = self.builder.constant("thresholds", low + np.cumsum(steps, axis=1))
-        levels = self.random.integers(-128, 128, (channels, count + 1))
-        levels = np.sort(levels, axis=1)[:, :: 1 - 2 * self.below(0, 2)]
-        self.wrote(
-            self.builder.threshold(
-                "threshold", x, thresholds, self.builder.constant("levels", levels), Integer(8)
-            )
-        )
+        format = self.code_format()
+        levels = np.sort(self.numbers(format, (channels, count + 1)), axis=1)[:, :: 1 - 2 * self.below(0, 2)]
+        stored = self.builder.constant("levels", levels)
+        self.wrote(self.builder.threshold("threshold", x, thresholds, stored, format))
 
     def table(self, x: str) -> None:
         low, high = self.builder.ranges[x].bounds
         if high - low >= 1 << 12:
             raise ValueError("too many codes")
         channels = self.shape(x)[0] if self.below(0, 2) else 1
-        table = self.constant(7, (channels, high - low + 1))
-        self.wrote(self.builder.table("table", x, table, low, Integer(8), self.below(-3, 3)))
+        format = self.code_format()
+        table = self.builder.constant("table", self.numbers(format, (channels, high - low + 1)))
+        self.wrote(self.builder.table("table", x, table, low, format, self.below(-3, 3)))
 
     def reduce(self, x: str) -> None:
         rank = len(self.shape(x))
@@ -272,13 +280,13 @@ class RandomGraph:
         self.wrote(self.builder.slice("slice", x, axis, start, self.shape(x)[axis], self.below(1, 3)))
 
     def pad(self, x: str) -> None:
-        rank = len(self.shape(x))
-        low, high = (
-            max(-4, self.builder.type(x).format.mantissa_low),
-            self.builder.type(x).format.mantissa_high,
-        )
+        rank, format = len(self.shape(x)), self.builder.type(x).format
         pads = [self.below(0, 2) for _ in range(2 * rank)]
-        self.wrote(self.builder.pad("pad", x, pads, self.below(low, min(4, high + 1))))
+        if isinstance(format, TableFormat):
+            value = int(self.random.choice(format.numbers))
+        else:
+            value = self.below(max(-4, format.mantissa_low), min(4, format.mantissa_high + 1))
+        self.wrote(self.builder.pad("pad", x, pads, value))
 
 
 OPERATIONS: tuple[Callable[[RandomGraph, str], None], ...] = (
@@ -316,7 +324,10 @@ def random_inputs(graph: ExactGraph, samples: int, seed: int = 0) -> dict[str, I
     for name in graph.inputs:
         kind = graph.tensors[name]
         low, high = kind.format.mantissa_low, kind.format.mantissa_high
-        x = random.integers(low, high, (samples, *kind.shape), endpoint=True)
+        if isinstance(kind.format, TableFormat):
+            x = random.choice(kind.format.numbers, (samples, *kind.shape))
+        else:
+            x = random.integers(low, high, (samples, *kind.shape), endpoint=True)
         x[:1], x[1:2] = low, high
         inputs[name] = x
     return inputs

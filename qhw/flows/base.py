@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import qhw.flows
 from qhw.errors import InputError, closest
+from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 
@@ -80,6 +81,10 @@ class Flow(ABC):
     """Turns an exact graph and a board into a project folder; found by the name of its module."""
 
     name: ClassVar[str]
+
+    def carries(self, format: Format) -> bool:
+        """Whether tensors of a format can be carried at all: fixed point, unless a flow says more."""
+        return isinstance(format, UniformFormat)
 
     @abstractmethod
     def check(self, graph: ExactGraph, board: BoardLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -315,6 +316,7 @@ class GraphBuilder:
         low, high = result.range.bounds
         if low < first.format.mantissa_low or high > first.format.mantissa_high:
             raise InputError(f"{node.op} '{node.name}' writes [{low}, {high}], beyond {first.format}")
+        _check_padding(node, first.format)
         return self.add_node(node, TensorType(result.shape, first.format, result.exponent))
 
 
@@ -326,6 +328,11 @@ def _check_constant(name: str, value: IntArray, format: Format) -> None:
 def _check_written(node: Node, values: IntArray, format: Format) -> None:
     if not format.holds(values):
         raise InputError(f"{node.op} '{node.name}' writes {_outside(values, format)}, beyond {format}")
+
+
+def _check_padding(node: Node, format: Format) -> None:
+    if isinstance(node, ir.Pad) and not format.holds([node.value]):
+        raise InputError(f"Pad '{node.name}' puts {node.value} around a tensor of {format}")
 
 
 def _outside(values: IntArray, format: Format) -> int:
@@ -340,37 +347,75 @@ def _exponent(exponent: int | Exponent) -> Exponent:
 def value_ranges(graph: ExactGraph) -> dict[str, Range]:
     """The range of every tensor, from the input encodings and the constants.
 
-    Raises InputError where a node's stored output type is not what its operation gives.
+    Raises InputError where a node's stored output type is not what its operation gives, or a tensor of a
+    format that lists its codes may hold other numbers.
     """
-    ranges = {name: constant_range(value) for name, value in graph.constants.items()}
-    for name, value in graph.constants.items():
-        if isinstance(graph.tensors[name].format, TableFormat):
-            _check_constant(name, value, graph.tensors[name].format)
+    ranges = {name: _checked_constant(graph, name) for name in graph.constants}
     for name in graph.inputs:
-        encoding, format = graph.input_encodings.get(name), graph.tensors[name].format
-        zero = int(encoding.zero_point) if encoding else 0
-        ranges[name] = (
-            Range.of(encoding.low - zero, encoding.high - zero)
-            if encoding
-            else Range.of(format.mantissa_low, format.mantissa_high)
-        )
+        ranges[name] = _input_range(name, graph.tensors[name].format, graph.input_encodings.get(name))
     for node in graph.nodes:
         operands = [Operand(graph.tensors[i], ranges[i], graph.constants.get(i)) for i in node.inputs]
         declared = graph.tensors[node.output]
         result = infer(node, operands, declared)
-        low, high = result.partial
-        if (result.shape, result.exponent) != (declared.shape, declared.exponent):
-            raise InputError(
-                f"{node.op} '{node.name}' writes {result.shape} at {result.exponent}, "
-                f"but its output is declared {declared.shape} at {declared.exponent}"
-            )
+        _check_result(node, result, declared)
         if isinstance(node, ir.Threshold | ir.Table):
             _check_written(node, graph.constants[node.inputs[-1]], declared.format)
-        if isinstance(node, ir.Pad) and not declared.format.holds([node.value]):
-            raise InputError(f"Pad '{node.name}' puts {node.value} around a tensor of {declared.format}")
-        if low < declared.format.mantissa_low or high > declared.format.mantissa_high:
-            raise InputError(
-                f"{node.op} '{node.name}' needs [{low}, {high}], but its output is declared {declared.format}"
-            )
+        elif isinstance(declared.format, TableFormat) and not isinstance(node, ir.Requant):
+            _check_moved(node, [operand.type.format for operand in operands], declared.format)
         ranges[node.output] = result.range
     return ranges
+
+
+def _checked_constant(graph: ExactGraph, name: str) -> Range:
+    value, kind = graph.constants[name], graph.tensors[name]
+    if value.shape != kind.shape:
+        raise InputError(f"constant '{name}' has shape {value.shape}, but is declared {kind.shape}")
+    _check_constant(name, value, kind.format)
+    return constant_range(value)
+
+
+def _input_range(name: str, format: Format, encoding: InputEncoding | None) -> Range:
+    """What an input's encoding can write, checked against its type."""
+    if encoding is None:
+        return Range.of(format.mantissa_low, format.mantissa_high)
+    if not (math.isfinite(encoding.scale) and encoding.scale > 0 and math.isfinite(encoding.zero_point)):
+        raise InputError(
+            f"input '{name}' is encoded with scale {encoding.scale} and zero point {encoding.zero_point}",
+            allowed="finite numbers, the scale above 0",
+        )
+    zero = int(encoding.zero_point)
+    low, high = encoding.low - zero, encoding.high - zero
+    fits = low <= high and format.holds([low, high])
+    if encoding.format is not None or isinstance(format, TableFormat):
+        fits = fits and encoding.format == format and not zero
+    if not fits:
+        told = "" if encoding.format is None else f" of {encoding.format}"
+        raise InputError(f"input '{name}' is encoded in [{low}, {high}]{told}, but is declared {format}")
+    return Range.of(low, high)
+
+
+def _check_result(node: Node, result: Result, declared: TensorType) -> None:
+    if (result.shape, result.exponent) != (declared.shape, declared.exponent):
+        raise InputError(
+            f"{node.op} '{node.name}' writes {result.shape} at {result.exponent}, "
+            f"but its output is declared {declared.shape} at {declared.exponent}"
+        )
+    low, high = result.partial
+    if low < declared.format.mantissa_low or high > declared.format.mantissa_high:
+        raise InputError(
+            f"{node.op} '{node.name}' needs [{low}, {high}], but its output is declared {declared.format}"
+        )
+
+
+_MOVING = (ir.Reshape, ir.Transpose, ir.Concat, ir.Slice, ir.Pad, ir.MaxPool, ir.ReduceMax)
+
+
+def _check_moved(node: Node, formats: Sequence[Format], declared: Format) -> None:
+    """What does not round keeps its operands' format, or its numbers may be none of the declared one."""
+    if not isinstance(node, _MOVING) or any(format != declared for format in formats):
+        given = ", ".join(str(format) for format in formats)
+        raise InputError(
+            f"{node.op} '{node.name}' reads {given}, but its output is declared {declared}",
+            hint="only Requant, Threshold and Table write other numbers of such a format",
+        )
+    _check_padding(node, declared)

@@ -359,11 +359,7 @@ def _requant(node: Node, operands: Sequence[Operand], declared: TensorType) -> R
     low, high = _channelwise(x, rank)
     size = np.broadcast_shapes(np.shape(low), shift.shape)
     low, high, shift = np.broadcast_to(low, size), np.broadcast_to(high, size), np.broadcast_to(shift, size)
-    rounded = [
-        [_rounded(v, int(s), node, declared) for v, s in zip(array.flat, shift.flat, strict=True)]
-        for array in (low, high)
-    ]
-    lows, highs = (np.array(r, dtype=object).reshape(size) for r in rounded)
+    lows, highs = (_rounded(ends, shift, node, declared) for ends in (low, high))
     if node.overflow in (Overflow.SAT, Overflow.SAT_SYM):
         lows, highs = np.clip(lows, low_bound, high_bound), np.clip(highs, low_bound, high_bound)
     else:
@@ -373,12 +369,16 @@ def _requant(node: Node, operands: Sequence[Operand], declared: TensorType) -> R
     return Result(x.type.shape, declared.exponent, total, total.bounds)
 
 
-def _rounded(mantissa: Any, bits: int, node: ir.Requant, declared: TensorType) -> int:
-    """An end of a range, rounded (in a format that lists its codes, saturated too)."""
-    value = np.array(mantissa, dtype=object)
-    if isinstance(declared.format, TableFormat):
-        return int(requantise(value, bits, declared.format, node.rounding, node.overflow))
-    return int(round_shift(value, bits, node.rounding))
+def _rounded(ends: IntArray, shift: IntArray, node: ir.Requant, declared: TensorType) -> IntArray:
+    """The ends of ranges, rounded (in a format that lists its codes, saturated too)."""
+    rounded = np.empty(ends.shape, dtype=object)
+    for bits in np.unique(shift):
+        here = shift == bits
+        if isinstance(declared.format, TableFormat):
+            rounded[here] = requantise(ends[here], int(bits), declared.format, node.rounding, node.overflow)
+        else:
+            rounded[here] = round_shift(ends[here], int(bits), node.rounding)
+    return rounded
 
 
 def _threshold(node: Node, operands: Sequence[Operand], declared: TensorType) -> Result:

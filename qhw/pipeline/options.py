@@ -100,7 +100,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     """The options of a TOML file, with those given on the command line (not None) in their place.
 
-    ``format`` stands for both ``weights`` and ``activations``, which win over it where both are given.
+    ``format`` stands for ``weights`` and ``activations``, which win over it where both are given; one that
+    saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
 
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
@@ -108,6 +109,8 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
     merged = _split_format(from_file) | _split_format(from_user)
+    if scales := merged.pop("scales", None):
+        merged["quant"] = {"scales": scales, **merged.get("quant", {})}
     if isinstance(merged.get("out"), str):
         merged["out"] = Path(merged["out"])
     return replace(BuildOptions(), **merged)
@@ -130,8 +133,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _split_format(options: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name: options["format"] for name in ("weights", "activations") if "format" in options}
-    return both | {name: value for name, value in options.items() if name != "format"}
+    from qhw.quant_config import formats_named
+
+    named = formats_named(options["format"]) if "format" in options else {}
+    return named | {name: value for name, value in options.items() if name != "format"}
 
 
 def _check_kind(path: Path, name: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qhw.boards import RESOURCES, Board, load_board
-from qhw.errors import InputError, ToolMissingError
+from qhw.errors import InputError, ToolMissingError, UnsupportedError
 from qhw.pipeline import manifest as manifests
 from qhw.pipeline.build_stages import GRAPH_FOLDER, MODEL_FILE, PROJECT_FOLDER, Plan, read_graph, stages
 from qhw.pipeline.data_choice import DataChoice, choose_data
@@ -22,7 +22,9 @@ from qhw.report.tables import Shown, Table
 
 if TYPE_CHECKING:
     from qhw.data import Dataset
+    from qhw.flows.base import Flow
     from qhw.graph.ir import ExactGraph
+    from qhw.quant_config import QuantConfig
 
 DEFAULT_FOLDER = Path("qhw-build")
 
@@ -121,9 +123,26 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
 
     flow_options = {} if options.io_type is None else {"io_type": options.io_type}
     flow = load_flow(options.flow, **flow_options)
+    if source.kind != "qonnx":
+        _check_carried(options.quant_config(), flow)
     folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
     check_ours(folder)
     return Plan(options, source, board, flow, choice, folder)
+
+
+def _check_carried(config: QuantConfig, flow: Flow) -> None:
+    """Refuse before training what the flow would refuse after it.
+
+    Raises:
+        UnsupportedError: naming the setting, the format and the flow.
+    """
+    for setting, format in config.formats():
+        if not flow.carries(format):
+            raise UnsupportedError(
+                f"{setting}: the {flow.name} flow cannot carry the format {format}",
+                allowed="fixed point and integers, as in fixed<8> and int8",
+                hint="no flow carries it yet; qhw.convert, qhw.export_qonnx and 'qhw simulate' do",
+            )
 
 
 def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:

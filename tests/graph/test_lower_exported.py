@@ -73,6 +73,16 @@ FORMATS: list[dict[str, object]] = [
     {"activations": "fixed<7,RND_MIN_INF,SAT_SYM>"},
     {"activations": "fixed<7,TRN_ZERO,SAT_ZERO>", "weights": "fixed<5,RND_INF,SAT_SYM>"},
     {"activations": "fixed<8,3,RND_ZERO,SAT>"},
+    {"weights": "e4m3", "activations": "e4m3"},
+    {"weights": "e3m2", "activations": "e3m2", "per_channel": True},
+    {"weights": "e2m1", "activations": "e2m3<TRN>", "inputs": "e4m3"},
+    {"weights": "e3m4", "activations": "e4m3fnuz", "scales": "e3m4"},
+    {"weights": "khot<8,1>", "scales": "khot<8,1>", "per_channel": True},
+    {"weights": "khot<8,2,csd>", "scales": "khot<8,2>", "activations": "e3m2"},
+    {"weights": "pow2<4>", "activations": "pow2<5>"},
+    {"weights": "ternary", "activations": "khot<8,3>"},
+    {"weights": "binary"},
+    {"weights": "e3m2", "activations": "e3m2", "overrides": {"conv": {"weights": "int8"}}},
 ]
 
 

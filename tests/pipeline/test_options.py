@@ -30,6 +30,28 @@ def test_format_stands_for_both_and_yields_to_either(tmp_path: Path) -> None:
     assert (options.weights, options.activations) == ("fixed<8>", "fixed<8>")
 
 
+def test_a_format_without_multipliers_is_one_for_factors(tmp_path: Path) -> None:
+    quant = merge(config(tmp_path, 'format = "khot<8,2>"\n'), {}).quant_config()
+    assert [str(f) for f in (quant.weights, quant.scales, quant.activations)] == [
+        "khot<8,2>",
+        "khot<8,2>",
+        "fixed<8>",
+    ]
+    text = 'format = "khot<8,2>"\nactivations = "e4m3"\nquant = {scales = "fixed<6>"}\n'
+    quant = merge(config(tmp_path, text), {}).quant_config()
+    assert [str(f) for f in (quant.weights, quant.scales, quant.activations)] == [
+        "khot<8,2>",
+        "fixed<6>",
+        "e4m3",
+    ]
+    minifloat = merge(None, {"format": "e3m2"}).quant_config()
+    assert [str(f) for f in (minifloat.weights, minifloat.scales, minifloat.activations)] == [
+        "e3m2",
+        "fixed<8>",
+        "e3m2",
+    ]
+
+
 def test_formats_by_layer(tmp_path: Path) -> None:
     path = config(
         tmp_path, '[quant]\nbiases = "fixed<12>"\n[quant.overrides."conv1*"]\nweights = "fixed<4>"\n'

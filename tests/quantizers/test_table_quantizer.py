@@ -122,7 +122,7 @@ def test_forward_is_brevitass_bit_for_bit_and_the_gradient_goes_straight_through
     inside = x.detach().abs() <= 448 * scale
     assert x.grad is not None
     assert torch.equal(x.grad[inside], grad[inside])
-    # Brevitas departs from straight through: its gradient also goes through floor(log2 |x|), which makes y / x
+    # Brevitas departs from straight through: its gradient also goes through floor(log2 |x|), which makes y/x
     # of it for normal numbers (brevitas.core.quant.float.FloatQuant does not detach its internal scale).
     normal = inside & (x.detach().abs() >= 2.0**-6 * scale)
     slope = (mine / x).detach()

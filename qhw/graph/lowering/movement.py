@@ -182,7 +182,7 @@ def pad(state: State, node: NodeView) -> Value:
     x = state.builder.uniform(f"{node.name}_aligned", x, source=node.name)
     mantissa = _pad_mantissa(state, node, x)
     kind = state.builder.type(x)
-    if not kind.format.mantissa_low <= mantissa <= kind.format.mantissa_high:
+    if not kind.format.holds([mantissa]):
         low, high = state.builder.ranges[x].bounds
         format = Integer.holding(min(low, mantissa), max(high, mantissa))
         x = state.builder.requant(f"{node.name}_wide", x, format, kind.exponent, source=node.name)

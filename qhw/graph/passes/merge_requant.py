@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from qhw.formats.modes import IntArray, shift_left
+from qhw.formats.table import TableFormat
 from qhw.graph.infer import requant_bounds
-from qhw.graph.ir import ExactGraph, Requant
+from qhw.graph.ir import ExactGraph, Requant, TensorType
 from qhw.graph.passes.rewriting import Rewriting, only_readers
+
+MOST_TRIED = 1 << 16
+"""Integers that are tried at most, whether a format that lists its codes holds them."""
 
 
 def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
@@ -32,4 +39,19 @@ def _is_exact(changes: Rewriting, node: Requant) -> bool:
     low, high = changes.ranges[node.inputs[0]].bounds
     most = int(shift.max())
     least_bound, most_bound = requant_bounds(node, after)
-    return least_bound <= min(low << most, low) and max(high << most, high) <= most_bound
+    if not (least_bound <= min(low << most, low) and max(high << most, high) <= most_bound):
+        return False
+    return not isinstance(after.format, TableFormat) or _is_held(before, (low, high), shift, after.format)
+
+
+def _is_held(before: TensorType, bounds: tuple[int, int], shift: IntArray, format: TableFormat) -> bool:
+    """Whether every mantissa that may arrive, shifted, is a number of the format."""
+    low, high = bounds
+    if isinstance(before.format, TableFormat):
+        numbers = before.format.numbers
+        numbers = numbers[(numbers >= low) & (numbers <= high)]
+    elif high - low < MOST_TRIED:
+        numbers = np.arange(low, high + 1)
+    else:
+        return False
+    return all(format.holds(shift_left(numbers, int(bits))) for bits in np.unique(shift))

@@ -45,8 +45,11 @@ def _is_convertible(graph: ExactGraph, node: Requant) -> bool:
 
 
 def _rounds(graph: ExactGraph, node: Requant) -> bool:
-    """Whether the Requant drops fraction bits."""
-    before, after = (graph.tensors[name].exponent.values for name in (node.inputs[0], node.output))
+    """Whether the Requant drops fraction bits, or numbers between those of a format that lists them."""
+    kinds = [graph.tensors[name] for name in (node.inputs[0], node.output)]
+    if isinstance(kinds[1].format, TableFormat) and kinds[0] != kinds[1]:
+        return True
+    before, after = (kind.exponent.values for kind in kinds)
     return max(after) > min(before)
 
 
@@ -113,7 +116,7 @@ def _tabulate(steps: _Steps, span: Range, format: Format) -> tuple[IntArray, Int
     beyond = int(high.max()) + 1
     thresholds = [[*t, *range(beyond, beyond + width - len(t))] for t, _ in rows]
     levels = [[*v, *[v[-1]] * (width + 1 - len(v))] for _, v in rows]
-    return as_mantissas(np.array(thresholds, dtype=object)), np.array(levels, dtype=np.int64)
+    return as_mantissas(np.array(thresholds, dtype=object)), as_mantissas(np.array(levels, dtype=object))
 
 
 def _way(first: int, last: int, format: Format) -> list[int]:
