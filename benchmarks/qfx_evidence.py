@@ -106,7 +106,7 @@ class Job:
 
 
 Record = dict[str, Any]
-"""A job's result: ``seconds``, and ``accuracy`` (0 to 1) or the estimate of the hardware."""
+"""A job's result: ``seconds``, and ``accuracy`` and ``moved`` (0 to 1) or the estimate of the hardware."""
 
 
 def element_wise(bits: int) -> QuantConfig:
@@ -168,13 +168,13 @@ class Bench:
     def run(self, job: Job) -> Record:
         """The result of a job."""
         started = time.monotonic()
-        model = self.network(job.seed, longer=job.method == ROUNDED_LONGER)
+        model, moved = self.network(job.seed, longer=job.method == ROUNDED_LONGER), 0.0
         if job.quant is not None:
-            model = self.quantised(model, job)
+            model, moved = self.quantised(model, job)
         if job.method == ESTIMATE:
             record = hardware(job.name, exact_graph(model))
         else:
-            record = {"accuracy": evaluate(model, self.data.test_x, self.data.test_y)}
+            record = {"accuracy": evaluate(model, self.data.test_x, self.data.test_y), "moved": moved}
         return record | {"seconds": round(time.monotonic() - started)}
 
     def network(self, seed: int, longer: bool) -> nn.Module:
@@ -191,19 +191,25 @@ class Bench:
             self.networks[seed, longer] = model
         return self.networks[seed, longer]
 
-    def quantised(self, network: nn.Module, job: Job) -> nn.Module:
-        """A float network in a job's formats: binary points by statistics, then trained where asked for."""
+    def quantised(self, network: nn.Module, job: Job) -> tuple[nn.Module, float]:
+        """A float network in a job's formats: binary points by statistics, then trained where asked for.
+
+        Also the share of the learned binary points that training moved.
+        """
         assert job.quant is not None
         config = self.recipe.training
         model = convert(network, job.quant, torch.from_numpy(self.data.train_x[:2]).float())
         self._train(model, job.seed, 0, config.quantised_learning_rate)  # no epochs: calibration only
+        points = binary_points(model)
+        before = [point.detach().round() for point in points]
         trains_points = job.method in (QFX, ESTIMATE)
-        for point in binary_points(model):
+        for point in points:
             point.requires_grad_(trains_points)
         if trains_points or job.method == HELD:
             epochs, rate = config.quantised_epochs, config.quantised_learning_rate
             self._train(model, job.seed, epochs, rate, job.quant, trains_points)
-        return model
+        moved = [bool((point.round() != old).any()) for point, old in zip(points, before, strict=True)]
+        return model, statistics.mean(moved)
 
     def _train(self, model: nn.Module, seed: int, epochs: int, rate: float, *folder: object) -> None:
         """Train in place; the state is kept in a folder of its own by what is named here."""
@@ -269,8 +275,8 @@ def checked(name: str, cost: Estimate) -> Estimate:
 
 # --- the tables
 
-Accuracies = Mapping[tuple[str, str], Sequence[float]]
-"""Test accuracies by (formats, method), in the order of the seeds."""
+Found = Mapping[tuple[str, str], Sequence[float]]
+"""Test accuracies (or what moved) by (formats, method), in the order of the seeds."""
 
 
 def spread(values: Sequence[float], signed: bool = False) -> str:
@@ -294,38 +300,38 @@ def verdict(differences: Sequence[float]) -> str:
     return f"higher in {higher} of {len(differences)} seeds: not told apart"
 
 
-def element_table(found: Accuracies, bits: Sequence[int]) -> list[str]:
+def element_table(found: Found, moved: Found, bits: Sequence[int]) -> list[str]:
     """Part (a)."""
     lines = [
-        "| bits | rounded after training | float trained on, then rounded | trained, points held | QFX "
-        "| QFX over rounded | QFX over trained on, rounded | QFX over points held |",
-        "|---:|---|---|---|---|---|---|---|",
+        "| bits | rounded | float trained on, then rounded | points held | QFX | points that QFX moved |",
+        "|---:|---|---|---|---|---|",
     ]
     for width in bits:
-        methods = [found[elements(width), method] for method in (ROUNDED, ROUNDED_LONGER, HELD, QFX)]
-        over = [spread(gains(methods[-1], other), signed=True) for other in methods[:-1]]
-        lines.append(f"| {' | '.join([str(width), *map(spread, methods), *over])} |")
+        name = elements(width)
+        methods = [spread(found[name, method]) for method in (ROUNDED, ROUNDED_LONGER, HELD, QFX)]
+        lines.append(f"| {' | '.join([str(width), *methods, spread(moved[name, QFX])])} |")
     lines.append("")
-    for width in bits:
-        qfx = found[elements(width), QFX]
-        said = [
-            f"{what}: {verdict(gains(qfx, found[elements(width), method]))}"
-            for what, method in (
-                ("rounded", ROUNDED),
-                ("trained on in float and rounded", ROUNDED_LONGER),
-                ("points held", HELD),
-            )
-        ]
-        lines.append(f"- {width} bits, QFX against {'; '.join(said)}.")
-    return lines
+    return lines + [element_verdicts(found, width) for width in bits]
 
 
-def weight_table(
-    found: Accuracies, costs: Mapping[str, Sequence[Record]], formats: Sequence[str]
-) -> list[str]:
+def element_verdicts(found: Found, bits: int) -> str:
+    """What QFX gains over each of the others."""
+    name = elements(bits)
+    said = []
+    for what, method in (
+        ("rounded", ROUNDED),
+        ("trained on, rounded", ROUNDED_LONGER),
+        ("points held", HELD),
+    ):
+        over = gains(found[name, QFX], found[name, method])
+        said.append(f"{what}: {spread(over, signed=True)}, {verdict(over)}")
+    return f"- {bits} bits, QFX over {'; '.join(said)}."
+
+
+def weight_table(found: Found, costs: Mapping[str, Sequence[Record]], formats: Sequence[str]) -> list[str]:
     """Part (b); the hardware's figures are medians over the seeds."""
     lines = [
-        f"| weights and scales | rounded after training | trained | trained, over `{formats[0]}` | DSP | LUT "
+        f"| weights and scales | rounded | trained | trained, over `{formats[0]}` | DSP | LUT "
         "| of which matrix products | BRAM18 | fastest, images/s |",
         "|---|---|---|---|---:|---:|---:|---:|---:|",
     ]
@@ -359,7 +365,7 @@ tensor; weights of convolutions and of the linear layer at 8 bits, their biases 
 
 - Rounded: binary points with the least squared error on {calibration} training images, nothing trained.
 - Points held: from there on the weights are trained with quantisers in place, the binary points are not.
-- QFX: from there on both are trained.
+- QFX: from there on both are trained. Points that moved: percent of the binary points.
 """
 
 WEIGHTS = """
@@ -377,12 +383,14 @@ def report(
 ) -> str:
     """The whole file."""
     accuracies: dict[tuple[str, str], list[float]] = {}
+    moved: dict[tuple[str, str], list[float]] = {}
     costs: dict[str, list[Record]] = {}
     for job, record in records:
         if job.method == ESTIMATE:
             costs.setdefault(job.name, []).append(record)
         else:
             accuracies.setdefault((job.name, job.method), []).append(record["accuracy"])
+            moved.setdefault((job.name, job.method), []).append(record["moved"])
     board = load_board(BOARD)
     introduction = INTRODUCTION.format(
         **dataclasses.asdict(recipe.training),
@@ -401,7 +409,7 @@ def report(
         lut=board.resources["lut"],
         dsp=board.resources["dsp"],
     )
-    tables = element_table(accuracies, bits), weight_table(accuracies, costs, formats)
+    tables = element_table(accuracies, moved, bits), weight_table(accuracies, costs, formats)
     return "\n".join([introduction, *tables[0], weights, *tables[1], ""])
 
 

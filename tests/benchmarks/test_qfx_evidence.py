@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -119,16 +120,18 @@ def test_every_figure_lands_in_its_row_and_column(script: ModuleType) -> None:
     records = []
     for index, job in enumerate(script.jobs(range(2), bits, formats)):
         costs = dict.fromkeys(("dsp", "lut", "matrix_lut", "bram18"), 1000 * index) | {"fastest": 50.4}
-        found = costs if job.method == script.ESTIMATE else {"accuracy": index / 100}
+        found = costs if job.method == script.ESTIMATE else {"accuracy": index / 100, "moved": index / 200}
         records.append((job, found | {"seconds": 60}))
     text = script.report(records, script.Recipe(), bits, formats)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
-    assert {len(row) for row in rows} == {8, 9}
+    assert {len(row) for row in rows} == {6, 9}
     per_seed = 2 + 2 * 4 + 2 * 3
     eight, four = (next(row for row in rows if row[0] == name) for name in ("8", "4"))
     assert eight[1] == f"{2 + per_seed / 2:.2f} (2.00 to {2 + per_seed}.00)"
     assert four[4] == f"{9 + per_seed / 2:.2f} (9.00 to {9 + per_seed}.00)"
-    assert four[5:] == [f"+{n}.00 (+{n}.00 to +{n}.00)" for n in (3, 2, 1)]
+    assert four[5] == f"{(9 + per_seed / 2) / 2:.2f} (4.50 to {(9 + per_seed) / 2:.2f})"
+    gained = next(line for line in text.splitlines() if line.startswith("- 4 bits"))
+    assert re.findall(r"([a-z]+): \+(\d)\.00", gained) == [("rounded", "3"), ("rounded", "2"), ("held", "1")]
     fixed, hot = (next(row for row in rows if row[0] == f"`{name}`") for name in formats)
     assert fixed[3] == "+0.00 (+0.00 to +0.00)"
     assert hot[3] == "+3.00 (+3.00 to +3.00)"
