@@ -83,6 +83,9 @@ def infer(node: Node, operands: Sequence[Operand], declared: TensorType) -> Resu
     """
     try:
         return _RULES[type(node)](node, operands, declared)
+    except InputError as error:
+        message = f"{node.op} '{node.name}': {error.message}"
+        raise InputError(message, allowed=error.allowed, hint=error.hint) from error
     except (ValueError, IndexError) as error:
         raise InputError(f"{node.op} '{node.name}': {error}") from error
 

@@ -19,6 +19,9 @@ from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.formats.table import TableFormat
 
+TENSOR_SIZE_LIMIT = 1 << 28
+"""Elements of one tensor that a file may hold at most."""
+
 
 @dataclass(frozen=True)
 class Exponent:

@@ -25,9 +25,9 @@ from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.transformation.qcdq_to_qonnx import QCDQToQuant
 
 from qhw.errors import InputError, QhwError, UnsupportedError
+from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.normal_form import (
     QUANTIZERS,
-    TENSOR_SIZE_LIMIT,
     drop_constant_nodes,
     drop_passive,
     fold_constants,

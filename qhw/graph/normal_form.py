@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
+from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.onnx_tools import (
     Constants,
     add_initializer,
@@ -26,9 +27,6 @@ from qhw.graph.onnx_tools import (
     replace_nodes,
     words,
 )
-
-TENSOR_SIZE_LIMIT = 1 << 28
-"""Elements of one tensor that are accepted at most."""
 
 QUANTIZERS = frozenset({"Quant", "BipolarQuant", "Trunc", "MultiThreshold", "FixedQuant"}) | {
     "FloatQuant",

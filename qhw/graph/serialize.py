@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from qhw.formats.table import TableFormat
 from qhw.graph.builder import value_ranges
 from qhw.graph.ir import (
     OPERATIONS,
+    TENSOR_SIZE_LIMIT,
     ExactGraph,
     Exponent,
     InputEncoding,
@@ -37,6 +39,20 @@ from qhw.graph.ir import (
 SCHEMA_VERSION = 1
 MAX_BYTES = 1 << 30
 """Bound on each file of a saved graph."""
+
+LARGEST_EXPONENT = 1 << 12
+"""Bound of an exponent's size: shifts to align numbers stay short."""
+
+# What reading, and checking what was read, makes of a file that is not what it should be.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
 
 def graph_hash(graph: ExactGraph) -> str:
@@ -92,11 +108,11 @@ def load_graph(folder: Path) -> ExactGraph:
                 f"{path} has schema_version {stored['schema_version']}", allowed=str(SCHEMA_VERSION)
             )
         graph = _graph(stored, _load_constants(folder / "constants.npz", stored))
-    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        value_ranges(graph)
+    except _DAMAGE as error:
         raise InputError(
             f"{folder} holds no valid exact graph: {error}", hint="lower the model again"
         ) from error
-    value_ranges(graph)
     return graph
 
 
@@ -179,6 +195,21 @@ def _node(stored: dict[str, Any]) -> Node:
     return OPERATIONS[op](**values)
 
 
+def _type(name: str, fields: dict[str, Any]) -> TensorType:
+    exponents = [int(exponent) for exponent in fields["exponent"]]
+    if any(abs(exponent) > LARGEST_EXPONENT for exponent in exponents):
+        raise InputError(
+            f"tensor '{name}' has exponents up to {max(exponents, key=abs)}",
+            allowed=f"-{LARGEST_EXPONENT} to {LARGEST_EXPONENT}",
+        )
+    shape = tuple(int(size) for size in fields["shape"])
+    if min(shape, default=1) < 0 or math.prod(shape) > TENSOR_SIZE_LIMIT:
+        raise InputError(
+            f"tensor '{name}' has shape {shape}", allowed=f"at most {TENSOR_SIZE_LIMIT} elements"
+        )
+    return TensorType(shape, parse_format(fields["format"]), Exponent(tuple(exponents), fields["axis"]))
+
+
 def _encoding(fields: dict[str, Any]) -> InputEncoding:
     format = fields.get("format")
     changed = {"rounding": Rounding(fields["rounding"]), "format": format and _table_format(format)}
@@ -198,14 +229,7 @@ def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph
         name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]))
         for name, fields in stored["output_scales"].items()
     }
-    tensors = {
-        name: TensorType(
-            tuple(fields["shape"]),
-            parse_format(fields["format"]),
-            Exponent(tuple(fields["exponent"]), fields["axis"]),
-        )
-        for name, fields in stored["tensors"].items()
-    }
+    tensors = {name: _type(name, fields) for name, fields in stored["tensors"].items()}
     return ExactGraph(
         stored["name"],
         tuple(stored["inputs"]),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qhw.formats import Binary, Format, TableFormat, Ternary, parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder, value_ranges
@@ -28,6 +29,8 @@ def same(before: ExactGraph, after: ExactGraph, *, seed: int = 0) -> None:
         kind = before.tensors[name]
         low, high = kind.format.mantissa_low, kind.format.mantissa_high
         inputs[name] = rng.integers(low, high + 1, size=(200, *kind.shape))
+        if isinstance(kind.format, TableFormat):
+            inputs[name] = rng.choice(kind.format.numbers, (200, *kind.shape))
     left, right = interpret(before, inputs), interpret(after, inputs)
     assert before.outputs == after.outputs
     for name in before.outputs:
@@ -144,6 +147,31 @@ def test_a_requant_on_the_input_stays_an_output_of_its_own() -> None:
     assert not merge_requant.apply(b.finish([y]))[1]
 
 
+@pytest.mark.parametrize("text", ["e3m2", "khot<6,1>", "pow2<3>"])
+def test_a_requant_onto_a_listed_format_rounds_and_stays(text: str) -> None:
+    """Integers within the format's range are not all numbers of the format."""
+    format = parse_format(text)
+    b = GraphBuilder("net")
+    x = b.input("x", (3,), Integer(min(5, format.mantissa_high.bit_length() + 1)))
+    y = b.requant("second", b.requant("first", x, format), Integer(3), exponent=1, rounding=Rounding.RND)
+    assert not merge_requant.apply(b.finish([y]))[1]
+
+
+def test_a_requant_onto_a_listed_format_that_holds_the_numbers_goes() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (40,), parse_format("e3m2"), exponent=3)
+    # Of e3m2, e3m3 holds twice every number; of the integers, e2m3 holds those up to 16.
+    y = b.requant("wider", x, parse_format("e3m3"), exponent=2)
+    y = b.requant("q", y, Integer(4), exponent=4, rounding=Rounding.RND)
+    z = b.requant("small", b.input("z", (40,), Integer(5)), parse_format("e2m3"))
+    z = b.requant("r", z, Integer(3), exponent=1, rounding=Rounding.RND)
+    graph = b.finish([y, z])
+    after, changed = merge_requant.apply(graph)
+    assert changed
+    assert [node.name for node in after.nodes] == ["q", "r"]
+    same(graph, after)
+
+
 @pytest.mark.parametrize("apply", [*SIMPLIFYING, to_threshold.apply])
 def test_a_pass_that_finds_nothing_gives_the_graph_back(apply: object) -> None:
     b = GraphBuilder("net")
@@ -185,6 +213,55 @@ def test_affine_and_requant_become_thresholds_exactly(data: st.DataObject) -> No
     value_ranges(after)
     codes = np.arange(b.type(x).format.mantissa_low, b.type(x).format.mantissa_high + 1)
     codes = np.broadcast_to(codes[:, None, None], (codes.size, channels, 2))
+    np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_affine_and_requant_to_a_listed_format_become_thresholds_exactly(data: st.DataObject) -> None:
+    """Every input code of every channel, for random gains, offsets, bounds, exponents and modes."""
+    draw = data.draw
+    channels = draw(st.integers(1, 3))
+    source: Format = draw(st.sampled_from([Integer(9), Integer(7, False), parse_format("e3m3")]))
+    b = GraphBuilder("net")
+    x = y = b.input("x", (channels, 2), source, exponent=draw(st.integers(-3, 2)))
+    if draw(st.booleans()):
+        numbers = st.lists(st.integers(-40, 40), min_size=channels, max_size=channels)
+        m = b.constant("m", draw(numbers), exponent=draw(st.integers(-6, 0)))
+        o = b.constant("o", draw(numbers), exponent=draw(st.integers(-6, 1)))
+        y = b.affine("affine", x, m, o if draw(st.booleans()) else None)
+    texts = ["e4m3", "e3m2fn", "e2m1", "e5m2ieee", "e2m1<nosubnormal>", "khot<7,2>", "pow2<4>", "ternary"]
+    format = parse_format(draw(st.sampled_from([*texts, "binary"])))
+    assert isinstance(format, TableFormat)
+    ends = sorted(draw(st.tuples(*[st.sampled_from(format.numbers.tolist())] * 2)))
+    low, high = ends if draw(st.booleans()) else (None, None)
+    exponents = [draw(st.integers(-12, 4)) for _ in range(channels)]
+    per_channel = channels > 1 and draw(st.booleans())
+    exponent = Exponent(tuple(exponents), 0) if per_channel else Exponent.scalar(exponents[0])
+    modes = [format.rounding] if isinstance(format, Binary | Ternary) else list(Rounding)
+    rounding = draw(st.sampled_from(modes))
+    y = b.requant("q", y, format, exponent, rounding=rounding, low=low, high=high)
+    graph = b.finish([y])
+    after, changed = to_threshold.apply(graph)
+    assert changed
+    assert ops(after) == ["Threshold"]
+    assert after.tensors[y] == graph.tensors[y]
+    value_ranges(after)
+    codes = np.arange(source.mantissa_low, source.mantissa_high + 1)
+    codes = source.numbers if isinstance(source, TableFormat) else codes
+    codes = np.broadcast_to(codes[:, None, None], (codes.size, channels, 2))
+    np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
+
+
+def test_thresholds_whose_levels_need_more_than_63_bits() -> None:
+    b = GraphBuilder("net")
+    format = parse_format("e7m0")
+    y = b.requant("q", b.input("x", (2,), Integer(130)), format, exponent=1, rounding=Rounding.TRN)
+    graph = b.finish([y])
+    after, changed = to_threshold.apply(graph)
+    assert changed
+    codes = np.array([sign * (1 << bits) + d for sign in (-1, 1) for bits in range(129) for d in (-1, 0, 1)])
+    codes = codes.reshape(-1, 2)
     np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
 
 
