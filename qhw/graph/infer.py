@@ -394,16 +394,27 @@ def _threshold(node: Node, operands: Sequence[Operand], declared: TensorType) ->
         raise ValueError(f"levels have shape {values.shape}: ({channels} or 1, {t.shape[1] + 1}) is needed")
     if (t[:, 1:] <= t[:, :-1]).any():
         raise ValueError("thresholds must be strictly ordered")
-    return _looked_up(x, values, declared, channels)
+    return _looked_up(x, values, declared, _counts(t, x.range))
 
 
-def _looked_up(x: Operand, values: IntArray, declared: TensorType, channels: int) -> Result:
-    low, high = values.min(axis=1), values.max(axis=1)
-    total = (
-        Range.of(low, high)
-        if values.shape[0] == channels and x.type.shape
-        else Range.of(low.min(), high.max())
-    )
+def _counts(thresholds: IntArray, span: Range) -> Range:
+    """How many thresholds the lowest and the highest mantissa have reached."""
+    low, high = (np.sum(thresholds <= v[..., np.newaxis], axis=-1) for v in (span.low, span.high))
+    if len(thresholds) == 1:
+        low, high = (v.reshape(w.shape) for v, w in ((low, span.low), (high, span.high)))
+    return Range.of(low, high)
+
+
+def _looked_up(x: Operand, values: IntArray, declared: TensorType, places: Range) -> Result:
+    """The levels that the places, per tensor or per channel, can reach."""
+    rows = np.broadcast_shapes(places.low.shape, (len(values),)) if x.type.shape else (1,)
+    first, last = (np.broadcast_to(v, rows) for v in (places.low, places.high))
+    reached = [
+        row[int(a) : int(b) + 1]
+        for row, a, b in zip(np.broadcast_to(values, (*rows, values.shape[1])), first, last, strict=True)
+    ]
+    low, high = (np.array([f(row) for row in reached], dtype=object) for f in (np.min, np.max))
+    total = Range.of(low, high) if len(reached) > 1 else Range.of(low[0], high[0])
     return Result(x.type.shape, declared.exponent, total, total.bounds)
 
 
@@ -418,7 +429,8 @@ def _table(node: Node, operands: Sequence[Operand], declared: TensorType) -> Res
     if low < node.first or high >= node.first + values.shape[1]:
         last = node.first + values.shape[1] - 1
         raise ValueError(f"the input range [{low}, {high}] is outside the table's [{node.first}, {last}]")
-    return _looked_up(x, values, declared, channels)
+    places = Range.of(x.range.low - node.first, x.range.high - node.first)
+    return _looked_up(x, values, declared, places)
 
 
 def _reduced_shape(x: Operand, axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:

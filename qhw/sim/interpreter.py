@@ -138,7 +138,8 @@ def _padded(x: IntArray, pads: Sequence[int], value: int) -> IntArray:
     if not any(pads):
         return x
     widths = [(0, 0)] * (x.ndim - rank) + [(pads[i], pads[i + rank]) for i in range(rank)]
-    return np.pad(x, widths, constant_values=value)
+    # In x's own type: a bare int would put NumPy's integers, which overflow, between Python's.
+    return np.pad(x, widths, constant_values=np.array(value, x.dtype))
 
 
 def _conv(node: Node, operands: Sequence[IntArray], types: Sequence[TensorType], out: TensorType) -> IntArray:

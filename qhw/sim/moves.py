@@ -30,7 +30,7 @@ def move_of(graph: ExactGraph, node: Node) -> Move | None:
             return lambda x: x[0][where]
         case ir.Pad(pads=pads, value=value):
             widths = [(0, 0), *zip(pads[: len(shape)], pads[len(shape) :], strict=True)]
-            return lambda x: np.pad(_holding(x[0], value), widths, constant_values=value)
+            return lambda x: _filled(_holding(x[0], value), widths, value)
         case ir.ReduceMax(axes=axes, keepdims=keepdims):
             return lambda x: np.asarray(x[0].max(axis=tuple(a + 1 for a in axes), keepdims=keepdims))
         case ir.MaxPool():
@@ -72,4 +72,9 @@ def _padded(x: Array, pads: Sequence[int], lowest: int) -> Array:
         lowest = max(lowest, int(np.iinfo(x.dtype.name).min))
     rank = len(pads) // 2
     widths = [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))]
-    return np.pad(x, widths, constant_values=lowest)
+    return _filled(x, widths, lowest)
+
+
+def _filled(x: Array, widths: Sequence[tuple[int, int]], value: int) -> Array:
+    """Padded with ``value`` in x's own type: between Python's integers, NumPy's would overflow."""
+    return np.pad(x, widths, constant_values=np.array(value, x.dtype))

@@ -12,6 +12,7 @@ from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import Exponent
+from qhw.sim.fast import FastExecutor
 from qhw.sim.interpreter import interpret
 
 
@@ -182,6 +183,19 @@ def test_threshold_and_table():
     assert (ours[counted][:, 0] == np.where(x[:, 0] >= 0, 2, np.where(x[:, 0] >= -3, 0, -1))).all()
     assert (ours[counted][:, 1] == 3 - (x[:, 1] >= -8) - (x[:, 1] >= 1) - (x[:, 1] >= 5)).all()
     assert (ours[table] == x * x).all()
+
+
+@pytest.mark.parametrize("run", [interpret, lambda graph, x: FastExecutor(graph, "numpy")(x)])
+def test_padding_of_numbers_beyond_63_bits(run):
+    builder = GraphBuilder("wide")
+    x = builder.input("x", (1, 2), Integer(60))
+    padded = builder.pad("pad", x, pads=(0, 1, 0, 1), value=3)
+    weight = builder.constant("w", np.full((1, 1, 3), 1 << 20), Integer(24))
+    y = builder.conv("conv", padded, weight, pads=(1, 1))
+    graph = builder.finish([y])
+    big = 1 << 58
+    total = run(graph, {"x": np.array([[[big, -big + 1]]])})[y]
+    assert total.tolist() == [[[v << 20 for v in (3 + big, 4, 4, 4 - big)]]]
 
 
 def test_the_wrong_input_shape_is_named():

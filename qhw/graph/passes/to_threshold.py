@@ -31,8 +31,9 @@ def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
         if isinstance(node, Requant) and _is_convertible(graph, node):
             before = graph.producer(node.inputs[0])
             affine = before if isinstance(before, Affine) and readers.get(before.output) is node else None
-            if affine is not None or _rounds(graph, node):
-                _convert(changes, affine, node)
+            nodes: list[Node] = [node] if affine is None else [affine, node]
+            if _by_channel(graph, nodes) and (affine is not None or _rounds(graph, node)):
+                _convert(changes, nodes)
     return changes.apply()
 
 
@@ -41,7 +42,13 @@ def _is_convertible(graph: ExactGraph, node: Requant) -> bool:
     low, high = requant_bounds(node, kind)
     saturates = node.overflow in (Overflow.SAT, Overflow.SAT_SYM)
     few = kind.format.width <= 8 if isinstance(kind.format, TableFormat) else high - low <= MOST_THRESHOLDS
-    return saturates and few and kind.exponent.axis in (None, 0)
+    return saturates and few
+
+
+def _by_channel(graph: ExactGraph, nodes: list[Node]) -> bool:
+    """Whether exponents differ along the axis of a Threshold's channels, if at all."""
+    names = [name for node in nodes for name in (node.inputs[0], node.output)]
+    return all(graph.tensors[name].exponent.axis in (None, 0) for name in names)
 
 
 def _rounds(graph: ExactGraph, node: Requant) -> bool:
@@ -53,17 +60,18 @@ def _rounds(graph: ExactGraph, node: Requant) -> bool:
     return max(after) > min(before)
 
 
-def _convert(changes: Rewriting, affine: Affine | None, node: Requant) -> None:
-    graph = changes.graph
-    x = node.inputs[0] if affine is None else affine.inputs[0]
-    steps = _Steps(graph, [node] if affine is None else [affine, node], x)
+def _convert(changes: Rewriting, nodes: list[Node]) -> None:
+    """Replace a Requant, or an Affine and the Requant behind it."""
+    graph, node = changes.graph, nodes[-1]
+    x = nodes[0].inputs[0]
+    steps = _Steps(graph, nodes, x)
     thresholds, levels = _tabulate(steps, changes.ranges[x], graph.tensors[node.output].format)
     t, v = (
         changes.constant(f"{node.name}_{what}", a)
         for what, a in (("thresholds", thresholds), ("levels", levels))
     )
     new = Threshold(node.name, (x, t, v), node.output, source=node.source)
-    if affine is not None:
+    for affine in nodes[:-1]:
         changes.remove(affine, x)
     changes.put(node, new)
 
@@ -140,8 +148,9 @@ def _bisect(steps: _Steps, wanted: IntArray, sign: IntArray, low: IntArray, high
     """The lowest x whose code is ``wanted`` or further on its channel's way; (channels, levels)."""
     below = np.broadcast_to(low[:, np.newaxis], wanted.shape)
     reached = np.broadcast_to(high[:, np.newaxis], wanted.shape)
-    while (reached - below > 1).any():
-        middle = (below + reached) // 2
+    while (below + 1 < reached).any():
+        # The mean of two numbers whose sum may not fit.
+        middle = (below >> 1) + (reached >> 1) + (below & reached & 1)
         there = steps(middle) * sign >= wanted * sign
         below, reached = np.where(there, below, middle), np.where(there, middle, reached)
     return np.asarray(reached)
