@@ -1,0 +1,298 @@
+"""The synthesis oracle: what a circuit takes of a device family, measured with Yosys, one process per design.
+
+No vendor tool: the counts are those of Yosys and abc with a mapping of multipliers to carry chains
+(``cost_models/mapping/mul_rows.v``), and of the packing that :mod:`qhw.cost.netlist` defines. Where Vivado is
+on the PATH, :mod:`qhw.cost.vivado` measures the same designs; a record says which tool measured it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from qhw.cost import yosys_script
+from qhw.cost.netlist import Counts, count
+from qhw.cost.yosys_script import MULTIPLIERS, Mapper
+from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError, closest
+from qhw.resources import resource_dir
+
+MAPPER: Mapper = "area"
+"""How abc covers logic with LUTs in every committed measurement, chosen before the first of them.
+
+``area`` is ``abc -lut``: least depth, then area recovered wherever that costs no depth, and LUTs refined by
+mfs2 and lutpack. ``delay`` is abc9 with the device's own delays, Yosys's default: 5-30 % more LUTs on
+converters, requantisers and minifloat MACs, which a vendor tool does not spend where the timing is met.
+"""
+
+FAMILIES = (*yosys_script.XILINX, "ecp5")
+
+
+@dataclass(frozen=True)
+class Design:
+    """A Verilog top module with its parameters.
+
+    Args:
+        top: the module.
+        files: what to read, in order; they include no other file.
+        parameters: of the top module; integers.
+        memories: whether arrays may become memories (else registers and logic).
+        srl: whether shift registers may become SRL cells (else they stay flip-flops).
+    """
+
+    top: str
+    files: tuple[Path, ...]
+    parameters: tuple[tuple[str, int], ...] = ()
+    memories: bool = False
+    srl: bool = False
+
+    def __str__(self) -> str:
+        return " ".join([self.top, *(f"{name}={value}" for name, value in self.parameters)])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one design's synthesis."""
+
+    seconds: float = 120.0
+    megabytes: int = 4096
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a synthesis gave.
+
+    Args:
+        key: of the design, the tool and the script: the same key gives the same counts.
+        tool, version, mapper: what measured.
+        counts: None where the synthesis ran out of ``failure``: "time" or "memory".
+    """
+
+    key: str
+    tool: str
+    version: str
+    mapper: str
+    counts: Counts | None
+    failure: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Result:
+        """From what :meth:`to_json` gave."""
+        counts = data["counts"]
+        return cls(**{**data, "counts": None if counts is None else Counts(**counts)})
+
+
+class Oracle(Protocol):
+    """What measures designs of one family: Yosys here, Vivado in :mod:`qhw.cost.vivado`."""
+
+    family: str
+
+    def key(self, design: Design) -> str:
+        """Of a design and everything that its counts depend on."""
+
+    def synthesise(self, design: Design) -> Result:
+        """Measure, cached or not."""
+
+
+@dataclass(frozen=True)
+class Yosys:
+    """Measures designs of one family.
+
+    Args:
+        family: see ``FAMILIES``.
+        mapper: of abc.
+        limits: of one design.
+
+    Raises:
+        InputError: an unknown family.
+        ToolMissingError: pyosys is not installed.
+    """
+
+    family: str
+    mapper: Mapper = MAPPER
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        check_family(self.family)
+
+    def key(self, design: Design) -> str:
+        """Of a design and everything that its counts depend on."""
+        digests = [file_digest(file) for file in (*design.files, _multiplier_map())]
+        return short_hash([digests, self.commands(design), yosys_version()])
+
+    def commands(self, design: Design) -> list[str]:
+        """The script, run in a folder that holds copies of the design's files."""
+        sets = " ".join(f"-set {name} {value}" for name, value in design.parameters)
+        return [
+            *(f"read_verilog -sv {file.name}" for file in design.files),
+            *([f"chparam {sets} {design.top}"] if sets else []),
+            *yosys_script.commands(
+                self.family, design.top, self.mapper, memories=design.memories, srl=design.srl
+            ),
+            "delete =A:blackbox =A:whitebox",
+            "tee -q -o statistics.json stat -json",
+            "write_json netlist.json",
+        ]
+
+    def synthesise(self, design: Design) -> Result:
+        """Measure one design.
+
+        Raises:
+            CheckFailedError: Yosys refused the design, or its netlist cannot be counted.
+        """
+        with tempfile.TemporaryDirectory(prefix="qhw-synth-") as folder:
+            out = Path(folder)
+            for file in (*design.files, _multiplier_map()):
+                shutil.copy(file, out / file.name)
+            given = {"megabytes": self.limits.megabytes, "commands": self.commands(design)}
+            script = Path(__file__).with_name("yosys_run.py")
+            failure, log = run_limited(
+                [sys.executable, "-P", str(script)], json.dumps(given), out, self.limits.seconds
+            )
+            counts = None if failure else _counts(out, design, log)
+        return Result(self.key(design), "yosys", yosys_version(), self.mapper, counts, failure)
+
+
+def check_family(family: str) -> None:
+    """Raise InputError for a family that cannot be measured."""
+    if family not in FAMILIES:
+        raise InputError(f"{family!r} is not a device family", hint=closest(family, FAMILIES))
+
+
+def yosys_version() -> str:
+    """The version of pyosys.
+
+    Raises:
+        ToolMissingError: it is not installed.
+    """
+    try:
+        return importlib.metadata.version("pyosys")
+    except importlib.metadata.PackageNotFoundError:
+        raise ToolMissingError(
+            "Synthesis needs Yosys, and the package pyosys is not installed", hint="pip install 'qhw[synth]'"
+        ) from None
+
+
+def measure(
+    oracle: Oracle, designs: Sequence[Design], *, jobs: int = 1, cache: Path | None = None
+) -> Iterator[tuple[int, Result | QhwError]]:
+    """Synthesise many designs, several at a time; yields (index, result) as they finish.
+
+    A design that the tool refuses yields its error in place of a result, and the rest goes on. Results that
+    are in the folder ``cache`` are taken from there; failures are not kept.
+    """
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        tasks = {pool.submit(_measure, oracle, design, cache): i for i, design in enumerate(designs)}
+        try:
+            for task in as_completed(tasks):
+                yield tasks[task], task.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _measure(oracle: Oracle, design: Design, cache: Path | None) -> Result | QhwError:
+    kept = cache / f"{oracle.key(design)}.json" if cache else None
+    found = _cached(kept) if kept else None
+    if found:
+        return found
+    try:
+        result = oracle.synthesise(design)
+    except ToolMissingError:
+        raise
+    except QhwError as error:
+        return error
+    if kept and result.counts:
+        _write(kept, json.dumps(result.to_json()))
+    return result
+
+
+def _cached(path: Path) -> Result | None:
+    """A kept result; None if there is none, or the file is not whole."""
+    try:
+        return Result.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def run_limited(command: Sequence[str], given: str, folder: Path, seconds: float) -> tuple[str, str]:
+    """Run a tool and everything that it starts, within a time.
+
+    Returns:
+        Why there is no result ("time", "memory" or ""), and the end of what the tool said.
+    """
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
+    )
+    try:
+        log, _ = process.communicate(given, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return "time", ""
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return "memory" if _ran_out_of_memory(process.returncode, log) else "", log[-2000:]
+
+
+def _ran_out_of_memory(code: int, log: str) -> bool:
+    said = ("bad_alloc", "MemoryError", "out of memory", "cannot allocate memory")
+    return code != 0 and any(text in log for text in said)
+
+
+def _counts(out: Path, design: Design, log: str) -> Counts:
+    """Raises CheckFailedError naming the design, with what the tool said last."""
+    try:
+        netlist = json.loads((out / "netlist.json").read_text())
+        statistics = json.loads((out / "statistics.json").read_text())
+        return count(netlist, statistics)
+    except (OSError, ValueError):
+        said = [line for line in log.splitlines() if "ERROR" in line] or log.splitlines()[-3:]
+        raise CheckFailedError(
+            f"{design}: Yosys wrote no netlist with statistics", hint="; ".join(said) or "it said nothing"
+        ) from None
+    except CheckFailedError as error:
+        raise CheckFailedError(f"{design}: {error.message}", hint=error.hint) from None
+
+
+def short_hash(value: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _multiplier_map() -> Path:
+    return resource_dir("cost_models") / "mapping" / MULTIPLIERS

@@ -1,0 +1,96 @@
+"""The Yosys commands from a Verilog module to a mapped netlist, by device family.
+
+They are what Yosys's own synth_xilinx and synth_lattice run (0.70), in their order, with three changes: every
+``$mul`` goes to rows on carry chains (DSP slices are instances, a choice of the design), abc is told which
+mapper to be, and memories are mapped only where the design says so, which saves a second a design.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Mapper = Literal["area", "delay"]
+
+MULTIPLIERS = "mul_rows.v"
+"""The mapping of ``$mul``, in the folder where the commands run."""
+
+XILINX = {"ultrascale-plus": "xcup", "7series": "xc7"}
+"""Yosys's names of the families with six-input LUTs."""
+
+_ELABORATED = (
+    "proc", "flatten", "tribuf -logic", "deminout", "opt_expr", "opt_clean", "opt -nodffe -nosdff", "fsm",
+    "opt", "wreduce", "peepopt", "opt_clean",
+)  # fmt: skip
+
+_MULTIPLIED = ("wreduce", f"techmap -map {MULTIPLIERS}", "opt -full")
+
+
+def commands(family: str, top: str, mapper: Mapper, *, memories: bool, srl: bool) -> list[str]:
+    """From the elaboration of ``top`` to a netlist of the family's cells.
+
+    Args:
+        family: a key of ``XILINX``, or ``ecp5``.
+        memories: whether arrays may become memories (else registers and logic).
+        srl: whether shift registers may become SRL cells (Xilinx).
+    """
+    if family == "ecp5":
+        return _ecp5(top, mapper, memories)
+    return _xilinx(XILINX[family], top, mapper, memories, srl)
+
+
+def _xilinx(family: str, top: str, mapper: Mapper, memories: bool, srl: bool) -> list[str]:
+    options = f"-family {family} -flatten -noiopad -noclkbuf -nowidelut -nodsp -top {top}"
+    options += ("" if srl else " -nosrl") + (" -uram" if family == "xcup" else "")
+
+    def stage(first: str, last: str) -> str:
+        return f"synth_xilinx {options} -run {first}:{last}"
+
+    area = [
+        "opt_expr -mux_undef -noclkinv",
+        "abc -lut 6",
+        "clean",
+        *(["xilinx_srl -fixed -minlen 3"] if srl else []),
+        "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6",
+        "xilinx_dffopt",
+        "opt_lut_ins -tech xilinx",
+    ]
+    return [
+        f"read_verilog -lib {'-specify ' if mapper == 'delay' else ''}+/xilinx/cells_sim.v",
+        *(["read_verilog -lib +/xilinx/cells_xtra.v"] if memories else []),
+        f"hierarchy -check -top {top}",
+        *_ELABORATED,
+        *(["pmux2shiftx", "clean"] if srl else []),
+        "sort",
+        *_MULTIPLIED,
+        stage("coarse", "map_memory"),
+        *([stage("map_memory", "map_ffram")] if memories else []),
+        stage("map_ffram", "map_luts"),
+        *(area if mapper == "area" else [stage("map_luts", "finalize")]),
+        "clean",
+    ]
+
+
+def _ecp5(top: str, mapper: Mapper, memories: bool) -> list[str]:
+    def stage(first: str, last: str) -> str:
+        return f"synth_lattice -family ecp5 -nodsp -nowidelut -top {top} -run {first}:{last}"
+
+    return [
+        f"read_verilog -lib {'-specify ' if mapper == 'delay' else ''}"
+        "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
+        f"hierarchy -check -top {top}",
+        *_ELABORATED,
+        "share",
+        *_MULTIPLIED,
+        "techmap -map +/cmp2lut.v -D LUT_WIDTH=4",
+        "opt_expr",
+        "opt_clean",
+        "alumacc",
+        "opt",
+        "memory -nomap",
+        "opt_clean",
+        *([stage("map_ram", "map_ffram")] if memories else []),
+        stage("map_ffram", "map_luts"),
+        *(["abc -lut 4", "clean"] if mapper == "area" else [stage("map_luts", "map_cells")]),
+        stage("map_cells", "check"),
+        "clean",
+    ]
