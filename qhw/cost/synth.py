@@ -12,8 +12,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from qhw.cost import yosys_script
+from qhw.cost import nextpnr, yosys_script
+from qhw.cost.limited import run_limited
 from qhw.cost.netlist import Counts, count
 from qhw.cost.yosys_script import MULTIPLIERS, Mapper
 from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError, closest
@@ -78,6 +77,7 @@ class Result:
         key: of the design, the tool and the script: the same key gives the same counts.
         tool, version, mapper: what measured.
         counts: None where the synthesis ran out of ``failure``: "time" or "memory".
+        fmax_mhz: after place and route, where a tool for that is installed (ECP5: nextpnr).
     """
 
     key: str
@@ -86,6 +86,7 @@ class Result:
     mapper: str
     counts: Counts | None
     failure: str = ""
+    fmax_mhz: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -134,7 +135,13 @@ class Yosys:
     def key(self, design: Design) -> str:
         """Of a design and everything that its counts depend on."""
         digests = [file_digest(file) for file in (*design.files, _multiplier_map())]
-        return short_hash([digests, self.commands(design), yosys_version()])
+        return short_hash([digests, self.commands(design), self.version])
+
+    @property
+    def version(self) -> str:
+        """Of pyosys, and of nextpnr where it places and routes."""
+        router = nextpnr.version() if self.family == "ecp5" else None
+        return yosys_version() + (f"+nextpnr-{router}" if router else "")
 
     def commands(self, design: Design) -> list[str]:
         """The script, run in a folder that holds copies of the design's files."""
@@ -145,7 +152,9 @@ class Yosys:
             *yosys_script.commands(
                 self.family, design.top, self.mapper, memories=design.memories, srl=design.srl
             ),
-            "delete =A:blackbox =A:whitebox",
+            "blackbox =A:whitebox",
+            *([f"write_json {nextpnr.NETLIST}"] if self.family == "ecp5" and nextpnr.version() else []),
+            "delete =A:blackbox",
             "tee -q -o statistics.json stat -json",
             "write_json netlist.json",
         ]
@@ -166,7 +175,8 @@ class Yosys:
                 [sys.executable, "-P", str(script)], json.dumps(given), out, self.limits.seconds
             )
             counts = None if failure else _counts(out, design, log)
-        return Result(self.key(design), "yosys", yosys_version(), self.mapper, counts, failure)
+            fmax = nextpnr.fmax_mhz(out, self.limits.seconds) if counts else None
+        return Result(self.key(design), "yosys", self.version, self.mapper, counts, failure, fmax)
 
 
 def check_family(family: str) -> None:
@@ -235,37 +245,6 @@ def _write(path: Path, text: str) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     beside.write_text(text)
     beside.replace(path)
-
-
-def run_limited(command: Sequence[str], given: str, folder: Path, seconds: float) -> tuple[str, str]:
-    """Run a tool and everything that it starts, within a time.
-
-    Returns:
-        Why there is no result ("time", "memory" or ""), and the end of what the tool said.
-    """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        start_new_session=True,
-    )
-    try:
-        log, _ = process.communicate(given, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return "time", ""
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return "memory" if _ran_out_of_memory(process.returncode, log) else "", log[-2000:]
-
-
-def _ran_out_of_memory(code: int, log: str) -> bool:
-    said = ("bad_alloc", "MemoryError", "out of memory", "cannot allocate memory")
-    return code != 0 and any(text in log for text in said)
 
 
 def _counts(out: Path, design: Design, log: str) -> Counts:

