@@ -140,10 +140,8 @@ class Flow(ABC):
 
 
 def list_flows() -> list[str]:
-    """The names of the flows there are."""
-    return sorted(
-        module.name for module in pkgutil.iter_modules(qhw.flows.__path__) if module.name not in ("base",)
-    )
+    """The names of the flows there are: the packages in ``qhw.flows``."""
+    return sorted(module.name for module in pkgutil.iter_modules(qhw.flows.__path__) if module.ispkg)
 
 
 def load_flow(name: str, **options: Any) -> Flow:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qhw.boards import RESOURCES, Board, load_board
 from qhw.errors import InputError, ToolMissingError, UnsupportedError
+from qhw.formats.base import Format
 from qhw.pipeline import manifest as manifests
 from qhw.pipeline.build_stages import GRAPH_FOLDER, MODEL_FILE, PROJECT_FOLDER, Plan, read_graph, stages
 from qhw.pipeline.data_choice import DataChoice, choose_data
@@ -140,9 +141,18 @@ def _check_carried(config: QuantConfig, flow: Flow) -> None:
         if not flow.carries(format):
             raise UnsupportedError(
                 f"{setting}: the {flow.name} flow cannot carry the format {format}",
-                allowed="fixed point and integers, as in fixed<8> and int8",
-                hint="no flow carries it yet; qhw.convert, qhw.export_qonnx and 'qhw simulate' do",
+                hint=_carrying(format),
             )
+
+
+def _carrying(format: Format) -> str:
+    """What to do about a format that a flow cannot carry."""
+    from qhw.flows.base import list_flows, load_flow
+
+    able = [name for name in list_flows() if load_flow(name).carries(format)]
+    if able:
+        return f"use --flow {' or '.join(able)}"
+    return "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do"
 
 
 def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:

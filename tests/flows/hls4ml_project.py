@@ -11,6 +11,7 @@ from op_zoo import Zoo
 from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray
+from qhw.formats.table import TableFormat
 from qhw.graph.ir import ExactGraph
 
 
@@ -46,13 +47,14 @@ def small_graph(name: str = "small") -> ExactGraph:
 def random_inputs(graph: ExactGraph, samples: int, seed: int = 0) -> dict[str, IntArray]:
     """Mantissas over the whole range of every input."""
     rng = np.random.default_rng(seed)
-    kinds = {name: graph.tensors[name] for name in graph.inputs}
-    return {
-        name: rng.integers(
-            kind.format.mantissa_low, kind.format.mantissa_high, (samples, *kind.shape), endpoint=True
-        )
-        for name, kind in kinds.items()
-    }
+    inputs = {}
+    for name in graph.inputs:
+        format, shape = graph.tensors[name].format, (samples, *graph.tensors[name].shape)
+        if isinstance(format, TableFormat):
+            inputs[name] = rng.choice(format.numbers, shape)
+        else:
+            inputs[name] = rng.integers(format.mantissa_low, format.mantissa_high, shape, endpoint=True)
+    return inputs
 
 
 def first_difference(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import listed_zoo
 import numpy as np
 import op_zoo
 import pytest
@@ -22,6 +23,26 @@ pytest.importorskip("hls4ml")
 )
 def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, folded: float, io_type: str) -> None:
     graph = getattr(op_zoo, kind)()
+    flow = Hls4mlFlow(io_type)
+    project = flow.write(graph, BOARD, middle_folding(flow, graph, folded), tmp_path / "project")
+    inputs = random_inputs(graph, 150)
+    got = flow.simulate(project, inputs, trace="all")
+    expected = interpret(graph, inputs, keep="all")
+    assert first_difference(graph, expected, got) is None
+    assert set(graph.outputs) <= set(got)
+    assert all(np.array_equal(got[name], expected[name]) for name in got)
+    assert np.median([len(np.unique(values)) for values in got.values()]) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
+@pytest.mark.parametrize(
+    ("kind", "folded"), [("products", 0.5), ("elementwise", 0.0), ("moves", 0.3), ("requants", 0.0)]
+)
+def test_every_operation_keeps_its_codes_in_formats_that_list_them(
+    tmp_path: Path, kind: str, folded: float, io_type: str
+) -> None:
+    graph = getattr(listed_zoo, kind)()
     flow = Hls4mlFlow(io_type)
     project = flow.write(graph, BOARD, middle_folding(flow, graph, folded), tmp_path / "project")
     inputs = random_inputs(graph, 150)

@@ -64,6 +64,14 @@ struct cast_op {
     }
 };
 
+// The mantissa as it is, in a type that holds it.
+struct keep_op {
+    template <class x_T, class y_T, class CONFIG_T> static y_T one(const x_T &x, unsigned) {
+        #pragma HLS INLINE
+        return from_raw<y_T>(raw(x));
+    }
+};
+
 // How many of n_threshold rising thresholds x has reached: all compared at once while they are few, by
 // bisection where they are many.
 template <class x_T, class t_T, unsigned N> unsigned reached(const x_T &x, const t_T *threshold) {

@@ -8,12 +8,18 @@
 
 namespace qhw {
 
-// The integer type that holds the bits of a fixed-point type.
+// The integer type that holds the bits of a fixed-point or integer type.
 template <class T> struct raw_of;
 template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> struct raw_of<ap_fixed<W, I, Q, O, N>> {
     typedef ap_int<W> type;
 };
 template <int W, int I, ap_q_mode Q, ap_o_mode O, int N> struct raw_of<ap_ufixed<W, I, Q, O, N>> {
+    typedef ap_uint<W> type;
+};
+template <int W> struct raw_of<ap_int<W>> {
+    typedef ap_int<W> type;
+};
+template <int W> struct raw_of<ap_uint<W>> {
     typedef ap_uint<W> type;
 };
 

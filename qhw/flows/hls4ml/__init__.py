@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -10,14 +11,17 @@ import numpy as np
 
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import BoardLike, Execution, Flow, Project, Synthesis, Trace
-from qhw.flows.hls4ml.folding import dense_factors
+from qhw.flows.hls4ml.coded import is_coded
+from qhw.flows.hls4ml.folding import dense_factors, divisors
 from qhw.flows.hls4ml.operations import conv_factors
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
 from qhw.flows.hls4ml.prepare import prepared
 from qhw.flows.hls4ml.project import read_description, write_project
 from qhw.flows.hls4ml.simulation import compile_project, simulate_project
 from qhw.flows.hls4ml.synthesis import synthesise_project
+from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
 from qhw.sim.interpreter import interpret
@@ -42,6 +46,9 @@ class Hls4mlFlow(Flow):
             raise InputError(f"io_type '{io_type}'", allowed="io_stream, io_parallel, auto")
         self._io_type = io_type
 
+    def carries(self, format: Format) -> bool:
+        return isinstance(format, UniformFormat | TableFormat)
+
     def io_type_for(self, graph: ExactGraph) -> IoType:
         """How tensors travel between the layers of that graph."""
         if self._io_type != "auto":
@@ -63,6 +70,9 @@ class Hls4mlFlow(Flow):
         return {name: factors for name, factors in legal.items() if factors}
 
     def _legal(self, graph: ExactGraph, node: ir.Node) -> tuple[int, ...]:
+        if isinstance(node, ir.Conv | ir.MatMul) and is_coded(graph, node):
+            weight = graph.tensors[node.inputs[1]]
+            return divisors(math.prod(weight.shape)) if node.inputs[1] in graph.constants else ()
         if isinstance(node, ir.MatMul) and node.inputs[1] in graph.constants:
             return dense_factors(*graph.tensors[node.inputs[1]].shape[-2:])
         if not isinstance(node, ir.Conv):
@@ -129,5 +139,10 @@ def _default_vectors(graph: ExactGraph, samples: int = 4) -> dict[str, IntArray]
         low, high = kind.format.mantissa_low, kind.format.mantissa_high
         if encoding is not None:
             low, high = (int(bound - encoding.zero_point) for bound in (encoding.low, encoding.high))
+        if isinstance(kind.format, TableFormat):
+            numbers = kind.format.numbers
+            numbers = numbers[(numbers >= low) & (numbers <= high)]
+            vectors[name] = rng.choice(numbers, (samples, *kind.shape))
+            continue
         vectors[name] = rng.integers(low, high, (samples, *kind.shape), endpoint=True)
     return vectors

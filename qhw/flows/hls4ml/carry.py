@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.errors import UnsupportedError
+from qhw.formats.base import as_mantissas
 from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.table import TableFormat
 from qhw.graph.ir import Exponent, TensorType
 
 Order = NDArray[np.int64]
@@ -82,6 +84,18 @@ class Stored:
     def holding(cls, mantissas: IntArray, exponent: int) -> Stored:
         return cls(mantissas, exponent, FixedType.holding(mantissas, exponent))
 
+    @classmethod
+    def units(cls, mantissas: IntArray) -> Stored:
+        """Integers in a type whose last bit is 1, for a kernel that reads the bits."""
+        mantissas = as_mantissas(mantissas)
+        kind = Integer.holding(min(0, *mantissas.flat), max(0, *mantissas.flat))
+        return cls(mantissas, 0, FixedType(kind.bits, kind.is_signed, 0))
+
+    @classmethod
+    def bits(cls, codes: IntArray, width: int) -> Stored:
+        """Codes of that width."""
+        return cls(codes, 0, FixedType(width, False, 0))
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -90,12 +104,14 @@ class Carried:
     ``layer`` writes it with the shape ``dims`` (the last axis is what a stream packs); ``order`` gives, for
     every element as it travels, its row-major position in the graph's tensor. The type's exponent is
     nominal where the graph's varies along an axis: what travels is ``mantissa * 2**type.exponent``.
+    Tensors of a ``format`` that lists its codes travel as those codes, unsigned integers.
     """
 
     layer: str
     dims: tuple[int, ...]
     order: Order
     type: FixedType
+    format: TableFormat | None = None
 
     @property
     def size(self) -> int:
@@ -111,12 +127,20 @@ class Carried:
 
 
 def fixed_type(kind: TensorType, where: str) -> FixedType:
-    """The type that carries a graph tensor."""
+    """The type that carries a graph tensor: its mantissas, or the codes of a format that lists them."""
+    if isinstance(kind.format, TableFormat):
+        return FixedType(kind.format.width, False, 0)
     if not isinstance(kind.format, Integer):
         raise UnsupportedError(
-            f"{where}: the hls4ml flow cannot carry the format {kind.format}", allowed="integers"
+            f"{where}: the hls4ml flow cannot carry the format {kind.format}",
+            allowed="integers, minifloats, k-hot, powers of two, binary, ternary",
         )
     return FixedType(kind.format.bits, kind.format.is_signed, nominal_exponent(kind.exponent))
+
+
+def listed(kind: TensorType) -> TableFormat | None:
+    """The format of a tensor that travels as codes."""
+    return kind.format if isinstance(kind.format, TableFormat) else None
 
 
 def nominal_exponent(exponent: Exponent) -> int:
@@ -139,13 +163,18 @@ def channels_last(shape: tuple[int, ...]) -> tuple[Order, tuple[int, ...]]:
 def physical(carried: Carried, mantissas: IntArray) -> NDArray[np.float64]:
     """A batch of mantissas (N, *shape) as the project takes it: (N, size) float64, ordered, scaled."""
     flat = mantissas.reshape(mantissas.shape[0], carried.size)[:, carried.order]
+    if carried.format is not None:
+        flat = carried.format.code_of(flat)
     return np.ldexp(flat.astype(np.float64), carried.type.exponent)
 
 
 def logical(carried: Carried, values: NDArray[np.float64], shape: tuple[int, ...]) -> IntArray:
     """What the project returned, (N, size), as mantissas (N, *shape)."""
-    mantissas = np.empty(values.shape, dtype=np.int64)
-    mantissas[:, carried.order] = np.ldexp(values, -carried.type.exponent).astype(np.int64)
+    travelled = np.ldexp(values, -carried.type.exponent).astype(np.int64)
+    if carried.format is not None:
+        travelled = carried.format.mantissa_of(travelled)
+    mantissas = np.empty_like(travelled)
+    mantissas[:, carried.order] = travelled
     return mantissas.reshape(values.shape[0], *shape)
 
 

@@ -57,13 +57,15 @@ class QhwFunctionTemplate(FunctionCallTemplate):  # type: ignore[misc]
         return changed
 
     def format(self, node: Any) -> str:
+        read = [node.get_input_variable(name) for name in node.inputs]
         params = self._default_function_params(node)
-        function = node.attributes["function"].format(**params)
+        types = {f"input{i}_t": variable.type.name for i, variable in enumerate(read)}
+        function = node.attributes["function"].format(**params, **types)
         arrays = [node.get_weights(array).name for array in node.attributes["arrays"]]
-        return f"{function}({', '.join([params['input'], params['output'], *arrays])});"
+        return f"{function}({', '.join([*(v.name for v in read), params['output'], *arrays])});"
 
 
-SIGNED = frozenset(("low", "high", "value", "first", "base", "step"))
+SIGNED = frozenset(("low", "high", "value", "first", "base", "step", "down"))
 
 
 @cache

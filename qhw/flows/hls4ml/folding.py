@@ -17,10 +17,15 @@ def dense_factors(n_in: int, n_out: int) -> tuple[int, ...]:
         raise ToolMissingError("hls4ml is not installed", hint="pip install 'qhw[hls4ml]'") from error
     # The backend's own list tries every number up to the product, which takes minutes for a large layer; what
     # it finds are divisors.
-    products, backend = n_in * n_out, get_backend("Vitis")
+    backend = get_backend("Vitis")
+    return tuple(f for f in divisors(n_in * n_out) if backend._validate_reuse_factor(n_in, n_out, f))
+
+
+@cache
+def divisors(products: int) -> tuple[int, ...]:
+    """The factors of the project's own layers, rising: whatever divides their products."""
     small = [factor for factor in range(1, isqrt(products) + 1) if products % factor == 0]
-    divisors = sorted({*small, *(products // factor for factor in small)})
-    return tuple(f for f in divisors if backend._validate_reuse_factor(n_in, n_out, f))
+    return tuple(sorted({*small, *(products // factor for factor in small)}))
 
 
 @cache

@@ -10,20 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.errors import UnsupportedError
+from qhw.flows.hls4ml import coded
 from qhw.flows.hls4ml.carry import (
     Carried,
     FixedType,
     Stored,
     channels_last,
+    listed,
     natural_order,
     scaled,
     to_float,
 )
+from qhw.flows.hls4ml.finish import requantised
 from qhw.flows.hls4ml.folding import dense_factors, depthwise_factors
+from qhw.flows.hls4ml.operands import operand_policy
 from qhw.flows.hls4ml.plan import Kernel, Planner, maps
-from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.modes import IntArray
 from qhw.graph import ir
-from qhw.graph.infer import requant_bounds
 
 MAX_REWRITTEN_WEIGHTS = 1 << 16
 """How large a kernel may become when dilation or groups are written out as zeros."""
@@ -92,6 +95,9 @@ def conv_factors(graph: ir.ExactGraph, node: ir.Conv, io_type: str) -> tuple[int
 
 @maps(ir.Conv)
 def convolution(planner: Planner, node: ir.Conv) -> None:
+    if coded.is_coded(planner.graph, node):
+        coded.convolution(planner, node)
+        return
     x = planner.channel_last(node, 0)
     weight = _without_dilation(planner, node, planner.constant(node, 1))
     filters, channels = weight.shape[0], x.dims[-1]
@@ -213,6 +219,9 @@ def matrix_product(planner: Planner, node: ir.MatMul) -> None:
         raise UnsupportedError(
             f"{planner.where(node)}: its weights have shape {weight.shape}", allowed="(K, M)"
         )
+    if coded.is_coded(planner.graph, node):
+        coded.matrix_product(planner, node)
+        return
     x = planner.operand(node, 0)
     shape = planner.graph.tensors[node.output].shape
     n_in, n_out = weight.shape
@@ -258,6 +267,11 @@ def addition(planner: Planner, node: ir.Add) -> None:
         offset = Stored.holding(moved[x.order], exact.exponent)
         _affine_layer(planner, node, x, factors[x.order], offset, exact)
         return
+    shifts = [np.unique(_left_shifts(planner, node, tensor)) for tensor in node.inputs]
+    if coded.is_coded(planner.graph, node) and all(moves.size == 1 for moves in shifts):
+        left, right = (planner.travelling(node, i) for i in (0, 1))
+        coded.merge(planner, node, left, right, (int(shifts[0][0]), int(shifts[1][0])))
+        return
     a, b = (
         _aligned(planner, node, planner.operand(node, i), node.inputs[i], exact, f"_aligned{i}")
         for i in (0, 1)
@@ -269,8 +283,19 @@ def addition(planner: Planner, node: ir.Add) -> None:
 def product(planner: Planner, node: ir.Mul) -> None:
     exact = planner.exact(node)
     if any(tensor in planner.graph.constants for tensor in node.inputs):
+        if coded.is_coded(planner.graph, node):
+            constant = int(node.inputs[1] in planner.graph.constants)
+            factors = np.broadcast_to(
+                planner.constant(node, constant), planner.graph.tensors[node.output].shape
+            )
+            computed, where = node.inputs[1 - constant], node.inputs[constant]
+            coded.affine(planner, node, computed, factors.reshape(-1), where)
+            return
         x, values, _ = _with_constant(planner, node)
         _affine_layer(planner, node, x, values[x.order], None, exact)
+        return
+    if coded.is_coded(planner.graph, node):
+        coded.merge(planner, node, planner.travelling(node, 0), planner.travelling(node, 1), (0, 0))
         return
     a, b = planner.operand(node, 0), planner.operand(node, 1)
     _merge(planner, node, "multiply", a, b, replace(exact, exponent=a.type.exponent + b.type.exponent))
@@ -311,6 +336,11 @@ def _merge(planner: Planner, node: ir.Node, operation: str, a: Carried, b: Carri
 
 @maps(ir.Affine)
 def affine(planner: Planner, node: ir.Affine) -> None:
+    if coded.is_coded(planner.graph, node):
+        shape = planner.graph.tensors[node.output].shape
+        multiplier = coded.channelwise(planner.constant(node, 1).reshape(-1), shape)
+        coded.affine(planner, node, node.inputs[0], multiplier, node.inputs[1])
+        return
     x, exact = planner.operand(node, 0), planner.exact(node)
     result = planner.exponents(node.output)
     shift = planner.exponents(node.inputs[0]) + planner.exponents(node.inputs[1]) - result
@@ -352,45 +382,23 @@ def _affine_layer(
 
 @maps(ir.Requant)
 def requant(planner: Planner, node: ir.Requant) -> None:
-    x, target = planner.operand(node, 0), planner.exact(node)
-    cast = planner.cast_type(node, x.type)
-    if cast is not None:
-        carried = planner.elementwise(node, x, "cast", target, types={"cast_t": cast})
-    else:
-        carried = _requant_layer(planner, node, x, target)
-    planner.finish(node.output, carried)
-
-
-def _requant_layer(planner: Planner, node: ir.Requant, x: Carried, target: FixedType) -> Carried:
-    """A Requant that no result type does by itself: shifts per channel, own bounds, up or away from zero."""
-    if node.overflow is Overflow.WRAP_SM:
-        raise UnsupportedError(
-            f"{planner.where(node)}: WRAP_SM with {node.rounding.value} or with exponents per channel",
-            allowed="WRAP_SM with a rounding mode of ap_fixed and one exponent",
-        )
-    drops = -_left_shifts(planner, node, node.inputs[0])
-    most, least = int(drops.max()), int(drops.min())
-    width = x.type.bits + 1 + most - least
-    rounded = max(width - most, target.bits) + 3
-    shift = (most - drops)[x.order]
-    aligned = FixedType(width, True, -most)
-    modes = {Rounding.CEIL: ("ceiling", Rounding.TRN), Rounding.UP: ("away", Rounding.TRN)}
-    name, mode = modes.get(node.rounding, ("cast", node.rounding))
-    bounds = {"low": 0, "high": 0}
-    if node.overflow.saturates:
-        bounds = dict(zip(bounds, requant_bounds(node, planner.graph.tensors[node.output]), strict=True))
-    if max(map(abs, bounds.values())).bit_length() > 62:
-        raise UnsupportedError(f"{planner.where(node)}: its bounds need more than 63 bits")
-    overflow = {Overflow.WRAP: "wrap", Overflow.SAT_ZERO: "saturate_zero"}.get(node.overflow, "saturate")
-    return planner.elementwise(
+    x, shape = planner.operand(node, 0), planner.graph.tensors[node.output].shape
+    before, after = (
+        planner.element_exponents(tensor, shape)[x.order] for tensor in (node.inputs[0], node.output)
+    )
+    finish = requantised(planner, node, x.type, before, after)
+    carried = planner.elementwise(
         node,
         x,
-        "requant",
-        target,
-        {"shift": Stored.holding(shift, 0)},
-        constants={"rounding": f"qhw::{name}", "overflow": f"qhw::{overflow}", **bounds},
-        types={"aligned_t": aligned, "rounded_t": FixedType(rounded, True, 0, mode)},
+        finish.operation,
+        finish.type,
+        finish.arrays,
+        constants=finish.constants,
+        types=finish.types,
+        header="qhw/convert.h" if finish.format else "qhw/elementwise.h",
+        format=finish.format,
     )
+    planner.finish(node.output, carried)
 
 
 def _rows(planner: Planner, node: ir.Node, x: Carried, *tables: IntArray) -> tuple[list[int], list[IntArray]]:
@@ -408,7 +416,7 @@ def _rows(planner: Planner, node: ir.Node, x: Carried, *tables: IntArray) -> tup
 @maps(ir.Threshold)
 def threshold(planner: Planner, node: ir.Threshold) -> None:
     x, target = planner.operand(node, 0), planner.exact(node)
-    thresholds, levels = planner.constant(node, 1), planner.constant(node, 2)
+    thresholds, levels = planner.constant(node, 1), _as_travelling(planner, node, planner.constant(node, 2))
     if thresholds.shape[1] == 0:
         thresholds = np.full((1, 1), planner.graph.tensors[node.inputs[0]].format.mantissa_high + 1)
         levels = np.repeat(levels, 2, axis=1)
@@ -429,13 +437,19 @@ def threshold(planner: Planner, node: ir.Threshold) -> None:
 @maps(ir.Table)
 def table(planner: Planner, node: ir.Table) -> None:
     x, target = planner.operand(node, 0), planner.exact(node)
-    entries = planner.constant(node, 1)
+    entries = _as_travelling(planner, node, planner.constant(node, 1))
     rows, (kept,) = _rows(planner, node, x, entries)
     if kept.size > MAX_TABLE:
         raise UnsupportedError(f"{planner.where(node)}: a table of {kept.size}", allowed=f"up to {MAX_TABLE}")
     constants: dict[str, int | str] = {"n_entry": entries.shape[1], "first": node.first}
     arrays = {"table": Stored(kept.reshape(-1), 0, replace(target, exponent=0))}
     planner.finish(node.output, _looked_up(planner, node, x, "table", target, len(rows), constants, arrays))
+
+
+def _as_travelling(planner: Planner, node: ir.Node, mantissas: IntArray) -> IntArray:
+    """Mantissas of a node's result, or their codes where those travel."""
+    format = listed(planner.graph.tensors[node.output])
+    return mantissas if format is None else format.code_of(mantissas)
 
 
 def _looked_up(
@@ -454,13 +468,16 @@ def _looked_up(
         {"n_in": x.size, "n_param": period, **constants},
         arrays=arrays,
     )
-    return planner.kernel(node, x, kernel, replace(x, type=target))
+    format = listed(planner.graph.tensors[node.output])
+    return planner.kernel(node, x, kernel, replace(x, type=target, format=format))
 
 
 @maps(ir.MaxPool)
 def max_pool(planner: Planner, node: ir.MaxPool) -> None:
     x = planner.channel_last(node, 0)
-    plain = not any(node.pads) and node.strides == node.kernel and set(node.dilations) == {1}
+    plain = (
+        x.format is None and not any(node.pads) and node.strides == node.kernel and set(node.dilations) == {1}
+    )
     if not plain:
         _own_pool(planner, node, x, "max", node.dilations, x.type, x.type)
         return
@@ -504,10 +521,19 @@ def _own_pool(
     for flat in ("in", "out", "kernel", "stride", "dilation"):
         constants.setdefault(f"{flat}_height", 1)
     constants.setdefault("pad_top", 0)
-    function = f"qhw::pool<qhw::{operation}_op, {{input_t}}, {{output_t}}, {{config}}>"
-    kernel = Kernel(function, "qhw/pool.h", constants, {"accum_t": exact})
+    op, header = _pooling(operation, x)
+    function = f"qhw::pool<{op}, {{input_t}}, {{output_t}}, {{config}}>"
+    kernel = Kernel(function, header, constants, {"accum_t": exact})
     order, dims = channels_last(shape)
-    planner.finish(tensor, planner.kernel(node, x, kernel, Carried("", dims, order, type_)))
+    format = x.format if operation == "max" else None
+    planner.finish(tensor, planner.kernel(node, x, kernel, Carried("", dims, order, type_, format)))
+
+
+def _pooling(operation: str, x: Carried) -> tuple[str, str]:
+    """The header library's operation for a sum or maximum of a tensor's elements, and its header."""
+    if x.format is None:
+        return f"qhw::{operation}_op", "qhw/pool.h"
+    return f"qhw::{operation}_code_op<{operand_policy(x.format)}>", "qhw/pool_codes.h"
 
 
 @maps(ir.ReduceSum, ir.ReduceMax)
@@ -516,7 +542,7 @@ def reduction(planner: Planner, node: ir.ReduceSum | ir.ReduceMax) -> None:
 
     So a pool over the whole image, or over the channels, takes the tensor as it travels anyway.
     """
-    x, shape = planner.operand(node, 0), planner.graph.tensors[node.inputs[0]].shape
+    x, shape = planner.travelling(node, 0), planner.graph.tensors[node.inputs[0]].shape
     spatial = [axis for axis in range(1, len(shape)) if axis not in node.axes]
     channel = [] if 0 in node.axes else [0]
     outer, n, inner = (int(np.prod([shape[a] for a in axes])) for axes in (spatial, node.axes, channel))
@@ -527,9 +553,10 @@ def reduction(planner: Planner, node: ir.ReduceSum | ir.ReduceMax) -> None:
     total = isinstance(node, ir.ReduceSum)
     exact = planner.exact(node) if total else x.type
     tensor, result = planner.result(node, exact) if total else (node.output, exact)
+    op, header = _pooling("sum" if total else "max", x)
     kernel = Kernel(
-        f"qhw::reduce<qhw::{'sum' if total else 'max'}_op, {{input_t}}, {{output_t}}, {{config}}>",
-        "qhw/pool.h",
+        f"qhw::reduce<{op}, {{input_t}}, {{output_t}}, {{config}}>",
+        header,
         {"outer": outer, "n": n, "inner": inner},
         {"accum_t": exact},
     )
@@ -538,19 +565,20 @@ def reduction(planner: Planner, node: ir.ReduceSum | ir.ReduceMax) -> None:
     dims = tuple(shape[a] for a in (*spatial, *channel)) or (1,)
     if node.keepdims:
         dims = channels_last(planner.graph.tensors[node.output].shape)[1]
-    planner.finish(tensor, planner.kernel(node, x, kernel, Carried("", dims, flat, result)))
+    format = None if total else x.format
+    planner.finish(tensor, planner.kernel(node, x, kernel, Carried("", dims, flat, result, format)))
 
 
 @maps(ir.Reshape)
 def reshape(planner: Planner, node: ir.Reshape) -> None:
     """Nothing moves: positions are counted row-major."""
-    planner.carry(node.output, planner.operand(node, 0))
+    planner.carry(node.output, planner.travelling(node, 0))
 
 
 @maps(ir.Transpose)
 def transpose(planner: Planner, node: ir.Transpose) -> None:
     """Nothing moves yet: what reads the tensor knows, or rearranges it."""
-    x, shape = planner.operand(node, 0), planner.graph.tensors[node.inputs[0]].shape
+    x, shape = planner.travelling(node, 0), planner.graph.tensors[node.inputs[0]].shape
     moved = natural_order(shape).reshape(shape).transpose(node.perm).reshape(-1)
     position = np.empty_like(moved)
     position[moved] = np.arange(moved.size)
@@ -559,7 +587,7 @@ def transpose(planner: Planner, node: ir.Transpose) -> None:
 
 @maps(ir.Slice, ir.Pad)
 def move(planner: Planner, node: ir.Slice | ir.Pad) -> None:
-    x, shape = planner.operand(node, 0), planner.graph.tensors[node.inputs[0]].shape
+    x, shape = planner.travelling(node, 0), planner.graph.tensors[node.inputs[0]].shape
     travelling = np.empty_like(x.order)
     travelling[x.order] = np.arange(x.size)
     source = travelling.reshape(shape)
@@ -572,8 +600,10 @@ def move(planner: Planner, node: ir.Slice | ir.Pad) -> None:
         index[node.axis] = slice(node.start, node.stop, node.step)
         source = source[tuple(index)]
     order, dims = channels_last(source.shape)
-    out = Carried("", dims, order, x.type)
+    out = replace(x, layer="", dims=dims, order=order)
     value = node.value if isinstance(node, ir.Pad) else 0
+    if x.format is not None and isinstance(node, ir.Pad):
+        value = int(x.format.code_of([value])[0])
     planner.finish(node.output, planner.gather(node, x, source.reshape(-1)[order], out, value=value))
 
 
@@ -582,9 +612,10 @@ def concat(planner: Planner, node: ir.Concat) -> None:
     shapes = [planner.graph.tensors[tensor].shape for tensor in node.inputs]
     parts = [planner.channel_last(node, i) for i in range(len(node.inputs))]
     rank = len(shapes[0])
-    if rank > 3 or len({part.type for part in parts}) > 1:
+    types = [str(part.format or part.type.cpp()) for part in parts]
+    if rank > 3 or len(set(types)) > 1:
         raise UnsupportedError(
-            f"{planner.where(node)}: joins {shapes} of types {[part.type.cpp() for part in parts]}",
+            f"{planner.where(node)}: joins {shapes} of types {types}",
             allowed="tensors of one type, with up to three axes",
         )
     axis = rank if node.axis == 0 else node.axis
@@ -600,5 +631,5 @@ def concat(planner: Planner, node: ir.Concat) -> None:
             {"axis": axis, "op": f"concatenate{rank}d"},
             suffix="" if i == len(parts) - 1 else f"_{i}",
         )
-        joined = Carried(name, dims, order, part.type)
+        joined = replace(part, layer=name, dims=dims, order=order)
     planner.finish(node.output, joined)

@@ -21,12 +21,16 @@ from qhw.flows.hls4ml.carry import (
     Stored,
     channels_last,
     fixed_type,
+    listed,
     natural_order,
     nominal_exponent,
     shortest_period,
     to_float,
 )
+from qhw.flows.hls4ml.operands import operand_policy
+from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray, Overflow, Rounding, mantissa_bounds
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.infer import requant_bounds
 from qhw.graph.ir import ExactGraph, Node
@@ -78,13 +82,14 @@ class Plan:
 class Kernel:
     """A call into the project's own header library (``hls/include/qhw``).
 
-    ``constants`` and ``types`` become the members of its C++ configuration; ``arrays`` what it stores.
+    ``constants`` and ``types`` (C++ text where they are no fixed-point types) become the members of its C++
+    configuration; ``arrays`` what it stores.
     """
 
     function: str
     header: str
     constants: Mapping[str, int | str] = field(default_factory=dict)
-    types: Mapping[str, FixedType] = field(default_factory=dict)
+    types: Mapping[str, FixedType | str] = field(default_factory=dict)
     arrays: Mapping[str, Stored] = field(default_factory=dict)
 
 
@@ -117,6 +122,7 @@ class Planner:
         self.folding = folding
         self.plan = Plan(identifier(graph.name).replace("l_", "qhw_", 1), io_type, graph)
         self.carried: dict[str, Carried] = {}
+        self.decoded: dict[str, Carried] = {}
         self.absorbed: set[str] = set()
         self.names: set[str] = set()
 
@@ -153,7 +159,7 @@ class Planner:
         self.plan.layers.append(
             LayerPlan(name, "InputLayer", (), {"input_shape": list(dims)}, {"result": type_}, tensor)
         )
-        self.carry(tensor, Carried(name, dims, order, type_))
+        self.carry(tensor, Carried(name, dims, order, type_, listed(kind)))
         self.plan.inputs[tensor] = self.carried[tensor]
 
     def check_bridge(self, type_: FixedType, where: str) -> None:
@@ -196,20 +202,35 @@ class Planner:
         )
         return name
 
-    def kernel(self, node: Node, x: Carried, kernel: Kernel, out: Carried, *, suffix: str = "") -> Carried:
+    def kernel(
+        self,
+        node: Node,
+        x: Carried | Sequence[Carried],
+        kernel: Kernel,
+        out: Carried,
+        *,
+        suffix: str = "",
+        **options: Any,
+    ) -> Carried:
         """Append a layer of the project's own; ``out`` says everything but the layer's name."""
+        read = [x] if isinstance(x, Carried) else x
         attributes: dict[str, Any] = {
             "function": kernel.function,
             "header": kernel.header,
             "constants": dict(kernel.constants),
-            "cpp_types": {name: type_.cpp() for name, type_ in kernel.types.items()},
+            "cpp_types": {
+                name: type_ if isinstance(type_, str) else type_.cpp() for name, type_ in kernel.types.items()
+            },
             "arrays": list(kernel.arrays),
             "out_dims": list(out.dims),
         }
         for name, stored in kernel.arrays.items():
             attributes[f"{name}_data"] = to_float(stored.mantissas, stored.exponent, self.where(node))
         types = {name: stored.type for name, stored in kernel.arrays.items()}
-        layer = self.emit(node, "QhwLayer", [x.layer], out.type, attributes, types=types, suffix=suffix)
+        inputs = [carried.layer for carried in read]
+        layer = self.emit(
+            node, "QhwLayer", inputs, out.type, attributes, types=types, suffix=suffix, **options
+        )
         return replace(out, layer=layer)
 
     def elementwise(
@@ -221,20 +242,25 @@ class Planner:
         parameters: Mapping[str, Stored] | None = None,
         *,
         constants: Mapping[str, int | str] | None = None,
-        types: Mapping[str, FixedType] | None = None,
+        types: Mapping[str, FixedType | str] | None = None,
+        header: str = "qhw/elementwise.h",
+        format: TableFormat | None = None,
         suffix: str = "",
     ) -> Carried:
-        """Append an element-wise kernel; parameters are given for every element as it travels."""
+        """Append an element-wise kernel; parameters are given for every element as it travels.
+
+        ``format``: of the result, where that travels as codes.
+        """
         parameters = parameters or {}
         period = max((shortest_period(p.mantissas, 1, x.dims[-1]) for p in parameters.values()), default=1)
         kernel = Kernel(
             f"qhw::each<qhw::{operation}_op, {{input_t}}, {{output_t}}, {{config}}>",
-            "qhw/elementwise.h",
+            header,
             {"n_in": x.size, "n_param": period, **(constants or {})},
             types or {},
-            {name: replace(p, mantissas=p.mantissas[:period]) for name, p in parameters.items()},
+            {name: replace(p, mantissas=np.resize(p.mantissas, period)) for name, p in parameters.items()},
         )
-        return self.kernel(node, x, kernel, replace(x, type=type_), suffix=suffix)
+        return self.kernel(node, x, kernel, replace(x, type=type_, format=format), suffix=suffix)
 
     def finish(self, tensor: str, carried: Carried) -> None:
         """Say how a computed tensor travels; narrow ones can be traced."""
@@ -247,7 +273,22 @@ class Planner:
         return fixed_type(self.graph.tensors[node.output], self.where(node))
 
     def operand(self, node: Node, index: int) -> Carried:
-        """A computed operand of a node; refused by name where it is a constant."""
+        """A computed operand of a node, as mantissas: codes are decoded, once for all that need it."""
+        x, tensor = self.travelling(node, index), node.inputs[index]
+        if x.format is None:
+            return x
+        if tensor not in self.decoded:
+            kind = self.graph.tensors[tensor]
+            held = Integer.holding(kind.format.mantissa_low, kind.format.mantissa_high)
+            exact = FixedType(held.bits, held.is_signed, nominal_exponent(kind.exponent))
+            types = {"x_format": operand_policy(x.format)}
+            self.decoded[tensor] = self.elementwise(
+                node, x, "decode", exact, types=types, header="qhw/convert.h", suffix=f"_{tensor}_decoded"
+            )
+        return self.decoded[tensor]
+
+    def travelling(self, node: Node, index: int) -> Carried:
+        """A computed operand of a node as it travels; refused by name where it is a constant."""
         tensor = node.inputs[index]
         if tensor in self.graph.constants:
             raise UnsupportedError(
@@ -282,7 +323,8 @@ class Planner:
             return x
         position = np.empty_like(x.order)
         position[x.order] = np.arange(x.size)
-        return self.gather(node, x, position[order], Carried("", dims, order, x.type), suffix="_order")
+        out = replace(x, layer="", dims=dims, order=order)
+        return self.gather(node, x, position[order], out, suffix="_order")
 
     def gather(
         self, node: Node, x: Carried, index: IntArray, out: Carried, *, value: int = 0, suffix: str = ""
@@ -297,17 +339,21 @@ class Planner:
         return self.kernel(node, x, kernel, out, suffix=suffix)
 
     def channel_last(self, node: Node, index: int) -> Carried:
-        """An operand with its channel last, as convolutions and pools need it."""
-        x = self.operand(node, index)
+        """An operand with its channel last, as convolutions and pools need it; codes stay codes."""
+        x = self.travelling(node, index)
         return self.arranged(node, x, *channels_last(self.graph.tensors[node.inputs[index]].shape))
+
+    def following(self, node: Node) -> ir.Requant | None:
+        """The Requant that alone reads a node's result."""
+        consumers = self.graph.consumers(node.output)
+        if len(consumers) != 1 or node.output in self.graph.outputs:
+            return None
+        return consumers[0] if isinstance(consumers[0], ir.Requant) else None
 
     def result(self, node: Node, exact: FixedType) -> tuple[str, FixedType]:
         """The tensor and type that a node's layer writes: a following Requant's, where a type says it all."""
-        consumers = self.graph.consumers(node.output)
-        if len(consumers) != 1 or node.output in self.graph.outputs:
-            return node.output, exact
-        requant = consumers[0]
-        if not isinstance(requant, ir.Requant):
+        requant = self.following(node)
+        if requant is None:
             return node.output, exact
         cast = self.cast_type(requant, exact)
         if cast is None or cast.overflow is Overflow.WRAP_SM:
@@ -318,6 +364,8 @@ class Planner:
     def cast_type(self, node: ir.Requant, source: FixedType) -> FixedType | None:
         """The type whose modes do all that a Requant does; None where no type does."""
         kind = self.graph.tensors[node.output]
+        if listed(kind) is not None:
+            return None
         if not (kind.exponent.is_scalar and self.graph.tensors[node.inputs[0]].exponent.is_scalar):
             return None
         if source.exponent != nominal_exponent(self.graph.tensors[node.inputs[0]].exponent):

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from qhw.flows.hls4ml.carry import listed
+from qhw.flows.hls4ml.operands import has_encoder
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node
+from qhw.graph.passes import to_threshold
 
 
 def prepared(graph: ExactGraph) -> ExactGraph:
-    """The graph without dead nodes; zero padding merged into convolutions, whole-image sums accumulated."""
-    return accumulating(without_pads(without_dead_nodes(graph)))
+    """The graph without dead nodes; zero padding merged into convolutions, whole-image sums accumulated.
+
+    Formats without an encoder are reached by thresholds.
+    """
+    return comparing(accumulating(without_pads(without_dead_nodes(graph))))
+
+
+def comparing(graph: ExactGraph) -> ExactGraph:
+    """A Requant to k-hot, binary or ternary numbers becomes a Threshold."""
+
+    def wanted(node: ir.Requant) -> bool:
+        format = listed(graph.tensors[node.output])
+        return format is not None and not has_encoder(format)
+
+    return to_threshold.apply(graph, wanted)[0]
 
 
 def accumulating(graph: ExactGraph) -> ExactGraph:

@@ -21,13 +21,15 @@ from qhw.flows.hls4ml.carry import Carried, FixedType, Order, natural_order, phy
 from qhw.flows.hls4ml.plan import LayerPlan, Plan
 from qhw.flows.hls4ml.streams import set_stream_depths
 from qhw.formats.modes import IntArray
+from qhw.formats.parse import parse_format
+from qhw.formats.table import TableFormat
 from qhw.resources import resource_dir
 
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = "qhw_project.json"
 ORDERS = "qhw_orders.npy"
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def write_project(
         _write_test_bench(model, description, beside)
         _write_vectors(description, vectors, beside / "tb_data")
         _write_build_options(beside)
+        _set_language(beside / "build_prj.tcl")
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -193,6 +196,11 @@ def _write_build_options(folder: Path) -> None:
     (folder / "build_opt.tcl").write_text("\n".join(["array set opt {", *lines, "}", ""]))
 
 
+def _set_language(script: Path) -> None:
+    """Let the vendor's tools compile C++17, which the header library is written in."""
+    script.write_text(script.read_text().replace("-std=c++0x", "-std=c++17"))
+
+
 def _write_test_bench(model: Any, description: Description, folder: Path) -> None:
     """Replace hls4ml's test bench by one that compares, and that is the C-simulation too."""
     text = (resource_dir("hls") / "hls4ml" / "test_bench.cpp").read_text()
@@ -264,6 +272,7 @@ def _write_description(description: Description, folder: Path) -> None:
             "dims": carried.dims,
             "type": {key: getattr(carried.type, key) for key in ("bits", "signed", "exponent")},
             "order": _order_reference(carried.order, orders),
+            "format": None if carried.format is None else str(carried.format),
         }
 
     text = {
@@ -315,5 +324,8 @@ def _port(stored: dict[str, Any], orders: Order) -> Port:
         raise ValueError(f"the order of '{stored['tensor']}' is cut short")
     kind = stored["type"]
     type_ = FixedType(kind["bits"], kind["signed"], kind["exponent"])
-    carried = Carried(stored["layer"], tuple(stored["dims"]), order, type_)
+    format = None if stored["format"] is None else parse_format(stored["format"])
+    if not isinstance(format, TableFormat | None):
+        raise ValueError(f"'{stored['tensor']}' travels as codes of {format}")
+    carried = Carried(stored["layer"], tuple(stored["dims"]), order, type_, format)
     return Port(stored["tensor"], tuple(stored["shape"]), carried)

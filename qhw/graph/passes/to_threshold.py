@@ -7,6 +7,7 @@ the two operations themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +25,16 @@ MOST_THRESHOLDS = 255
 """Thresholds per channel that the pass makes at most: 8-bit codes."""
 
 
-def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
-    """Turn every saturating Requant that rounds, and has codes of at most 8 bits, into a Threshold."""
+def apply(
+    graph: ExactGraph, wanted: Callable[[Requant], bool] = lambda node: True
+) -> tuple[ExactGraph, bool]:
+    """Turn every saturating Requant that rounds, and has codes of at most 8 bits, into a Threshold.
+
+    ``wanted``: which of them.
+    """
     changes, readers = Rewriting(graph), only_readers(graph)
     for node in graph.nodes:
-        if isinstance(node, Requant) and _is_convertible(graph, node):
+        if isinstance(node, Requant) and wanted(node) and _is_convertible(graph, node):
             before = graph.producer(node.inputs[0])
             affine = before if isinstance(before, Affine) and readers.get(before.output) is node else None
             nodes: list[Node] = [node] if affine is None else [affine, node]
