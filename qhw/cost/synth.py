@@ -102,7 +102,9 @@ class Result:
 class Oracle(Protocol):
     """What measures designs of one family: Yosys here, Vivado in :mod:`qhw.cost.vivado`."""
 
-    family: str
+    @property
+    def family(self) -> str:
+        """Of devices."""
 
     def key(self, design: Design) -> str:
         """Of a design and everything that its counts depend on."""
