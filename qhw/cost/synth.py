@@ -47,18 +47,44 @@ class Design:
         top: the module.
         files: what to read, in order; they include no other file.
         parameters: of the top module; integers.
+        text: of an emitted module, read after the files; its parameters are in it, and not set.
         memories: whether arrays may become memories (else registers and logic).
+        vendor_cells: whether it instantiates cells of the device, such as DSP slices.
         srl: whether shift registers may become SRL cells (else they stay flip-flops).
     """
 
     top: str
     files: tuple[Path, ...]
     parameters: tuple[tuple[str, int], ...] = ()
+    text: str = ""
     memories: bool = False
+    vendor_cells: bool = False
     srl: bool = False
 
     def __str__(self) -> str:
         return " ".join([self.top, *(f"{name}={value}" for name, value in self.parameters)])
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the files that :meth:`write` writes, in the order in which they are read."""
+        return [*(file.name for file in self.files), *(["emitted.v"] if self.text else [])]
+
+    @property
+    def digests(self) -> list[str]:
+        """Of what is read."""
+        return [*(file_digest(file) for file in self.files), short_hash(self.text)]
+
+    @property
+    def settings(self) -> tuple[tuple[str, int], ...]:
+        """The parameters that the tool sets."""
+        return () if self.text else self.parameters
+
+    def write(self, folder: Path) -> None:
+        """Copies of the files, and the emitted module."""
+        for file in self.files:
+            shutil.copy(file, folder / file.name)
+        if self.text:
+            (folder / "emitted.v").write_text(self.text)
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,7 @@ class Yosys:
 
     def key(self, design: Design) -> str:
         """Of a design and everything that its counts depend on."""
-        digests = [file_digest(file) for file in (*design.files, _multiplier_map())]
+        digests = [*design.digests, file_digest(_multiplier_map())]
         return short_hash([digests, self.commands(design), self.version])
 
     @property
@@ -147,12 +173,17 @@ class Yosys:
 
     def commands(self, design: Design) -> list[str]:
         """The script, run in a folder that holds copies of the design's files."""
-        sets = " ".join(f"-set {name} {value}" for name, value in design.parameters)
+        sets = " ".join(f"-set {name} {value}" for name, value in design.settings)
         return [
-            *(f"read_verilog -sv {file.name}" for file in design.files),
+            *(f"read_verilog -sv {name}" for name in design.sources),
             *([f"chparam {sets} {design.top}"] if sets else []),
             *yosys_script.commands(
-                self.family, design.top, self.mapper, memories=design.memories, srl=design.srl
+                self.family,
+                design.top,
+                self.mapper,
+                memories=design.memories,
+                vendor_cells=design.vendor_cells,
+                srl=design.srl,
             ),
             "blackbox =A:whitebox",
             *([f"write_json {nextpnr.NETLIST}"] if self.family == "ecp5" and nextpnr.version() else []),
@@ -169,8 +200,8 @@ class Yosys:
         """
         with tempfile.TemporaryDirectory(prefix="qhw-synth-") as folder:
             out = Path(folder)
-            for file in (*design.files, _multiplier_map()):
-                shutil.copy(file, out / file.name)
+            design.write(out)
+            shutil.copy(_multiplier_map(), out)
             given = {"megabytes": self.limits.megabytes, "commands": self.commands(design)}
             script = Path(__file__).with_name("yosys_run.py")
             failure, log = run_limited(

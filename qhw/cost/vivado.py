@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qhw.cost.limited import run_limited
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Design, Limits, Result, check_family, file_digest, short_hash
+from qhw.cost.synth import Design, Limits, Result, check_family, short_hash
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 
 PARTS = {"ultrascale-plus": "xczu3eg-sbva484-1-e", "7series": "xc7z020clg400-1"}
@@ -77,11 +77,11 @@ class Vivado:
 
     def key(self, design: Design) -> str:
         """Of a design and everything that its counts depend on."""
-        return short_hash([[file_digest(file) for file in design.files], self.script(design), self.version])
+        return short_hash([design.digests, self.script(design), self.version])
 
     def script(self, design: Design) -> str:
         """The Tcl commands, run in a folder that holds copies of the design's files."""
-        generics = " ".join(f"{name}={value}" for name, value in design.parameters)
+        generics = " ".join(f"{name}={value}" for name, value in design.settings)
         options = [
             f"-top {design.top} -part {PARTS[self.family]} -mode out_of_context -flatten_hierarchy full",
             *([f"-generic {{{generics}}}"] if generics else []),
@@ -89,7 +89,7 @@ class Vivado:
         ]
         return "\n".join(
             [
-                *(f"read_verilog -sv {{{file.name}}}" for file in design.files),
+                *(f"read_verilog -sv {{{name}}}" for name in design.sources),
                 f"synth_design {' '.join(options)}",
                 f"create_clock -period {_CLOCK_NS} [get_ports clk]",
                 "report_utilization -file utilization.txt",
@@ -108,8 +108,7 @@ class Vivado:
         """
         with tempfile.TemporaryDirectory(prefix="qhw-vivado-") as folder:
             out = Path(folder)
-            for file in design.files:
-                shutil.copy(file, out / file.name)
+            design.write(out)
             (out / "run.tcl").write_text(self.script(design))
             command = [self.program, "-mode", "batch", "-nojournal", "-source", "run.tcl"]
             failure, log = run_limited(command, "", out, self.limits.seconds)

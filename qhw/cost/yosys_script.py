@@ -25,17 +25,21 @@ _ELABORATED = (
 _MULTIPLIED = ("wreduce", f"techmap -map {MULTIPLIERS}", "opt -full")
 
 
-def commands(family: str, top: str, mapper: Mapper, *, memories: bool, srl: bool) -> list[str]:
+def commands(
+    family: str, top: str, mapper: Mapper, *, memories: bool, vendor_cells: bool, srl: bool
+) -> list[str]:
     """From the elaboration of ``top`` to a netlist of the family's cells.
 
     Args:
         family: a key of ``XILINX``, or ``ecp5``.
         memories: whether arrays may become memories (else registers and logic).
+        vendor_cells: whether the design instantiates cells of the device.
         srl: whether shift registers may become SRL cells (Xilinx).
     """
     if family == "ecp5":
         return _ecp5(top, mapper, memories)
-    return _xilinx(XILINX[family], top, mapper, memories, srl)
+    rare = ["read_verilog -lib +/xilinx/cells_xtra.v"] if memories or vendor_cells else []
+    return [*rare, *_xilinx(XILINX[family], top, mapper, memories, srl)]
 
 
 def _xilinx(family: str, top: str, mapper: Mapper, memories: bool, srl: bool) -> list[str]:
@@ -56,7 +60,6 @@ def _xilinx(family: str, top: str, mapper: Mapper, memories: bool, srl: bool) ->
     ]
     return [
         f"read_verilog -lib {'-specify ' if mapper == 'delay' else ''}+/xilinx/cells_sim.v",
-        *(["read_verilog -lib +/xilinx/cells_xtra.v"] if memories else []),
         f"hierarchy -check -top {top}",
         *_ELABORATED,
         *(["pmux2shiftx", "clean"] if srl else []),
