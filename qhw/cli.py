@@ -74,11 +74,19 @@ def build(
     flow: Flow = None,
     data: Data = None,
     number_format: Annotated[
-        str | None, typer.Option("--format", help="Of weights and activations, e.g. 'fixed<8>'.")
+        str | None, typer.Option("--format", help="Of the whole network: 'fixed<8>', 'e4m3', 'khot<8,2>'.")
     ] = None,
     weights: Annotated[str | None, typer.Option("--weights", help="Format of the weights.")] = None,
     activations: Annotated[
         str | None, typer.Option("--activations", help="Format of the activations.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            metavar="PATTERN:[SETTING=]FORMAT",
+            help="Formats of some layers, e.g. 'classify:weights=fixed<4>'; may be given again.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Build folder.  [default: qhw-build/MODEL-BOARD-FLOW]")
@@ -109,9 +117,9 @@ def build(
     """Train, export, lower, generate a project, simulate it and compare every output code."""
     given = {
         "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
-        "weights": weights, "activations": activations, "out": out, "io_type": io_type,
-        "clock_mhz": clock_mhz, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
-        "seed": seed, "vectors": vectors, "synth": synth,
+        "weights": weights, "activations": activations, "layers": layers or None, "out": out,
+        "io_type": io_type, "clock_mhz": clock_mhz, "float_epochs": float_epochs,
+        "quantised_epochs": quantised_epochs, "seed": seed, "vectors": vectors, "synth": synth,
     }  # fmt: skip
     with _command(as_json) as document:
         from qhw.pipeline import options as parsing
@@ -205,6 +213,46 @@ def boards(
 
         document.update(report.boards_json(name))
         _show(report.boards_tables(name), hidden=as_json)
+
+
+@app.command()
+def calibrate(
+    family: Annotated[str, typer.Option("--family", help="ultrascale-plus, 7series or ecp5.")],
+    units: Annotated[
+        str | None, typer.Option("--units", help="Only these, with commas between.  [default: all]")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Syntheses at a time.  [default: one per processor]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Measure at most so many designs now.")
+    ] = None,
+    tool: Annotated[str, typer.Option("--tool", help="yosys, or vivado where it is on the PATH.")] = "yosys",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The measured set.  [default: the project's own]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Synthesise the circuits that the cost models stand on; measures only what the set does not hold."""
+    with _command(as_json) as document:
+        from qhw.cost.calibrate import calibrate as run
+        from qhw.cost.calibrate import oracle_of
+        from qhw.report.calibration import calibration_tables
+
+        oracle = oracle_of(tool, family)
+        with _live_progress() as progress:
+            progress.started("measure")
+            result = run(
+                family,
+                units=units.split(",") if units else (),
+                jobs=jobs,
+                limit=limit,
+                path=out,
+                oracle=oracle,
+                progress=progress.progress,
+            )
+        document.update(result.to_json())
+        _show(calibration_tables(result), hidden=as_json)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,19 +101,42 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     """The options of a TOML file, with those given on the command line (not None) in their place.
 
     ``format`` stands for ``weights`` and ``activations``, which win over it where both are given; one that
-    saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
+    saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``. ``layers`` are
+    overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each.
 
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
     """
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
+    layers = from_user.pop("layers", ())
     merged = _split_format(from_file) | _split_format(from_user)
     if scales := merged.pop("scales", None):
         merged["quant"] = {"scales": scales, **merged.get("quant", {})}
+    if layers:
+        quant = merged.get("quant", {})
+        merged["quant"] = quant | {"overrides": _with_layers(quant.get("overrides", {}), layers)}
     if isinstance(merged.get("out"), str):
         merged["out"] = Path(merged["out"])
     return replace(BuildOptions(), **merged)
+
+
+def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]:
+    """Overrides by pattern, with those of the command line behind them: they win."""
+    from qhw.quant_config import formats_named
+
+    result = {pattern: dict(settings) for pattern, settings in overrides.items()}
+    for text in layers:
+        pattern, colon, given = text.partition(":")
+        setting, equals, format = given.partition("=")
+        if not (pattern and colon and given):
+            raise InputError(
+                f"--layer {text!r} is not understood",
+                allowed="PATTERN:FORMAT or PATTERN:SETTING=FORMAT, as in 'classify:weights=fixed<4>'",
+            )
+        settings = result.pop(pattern, {}) | ({setting: format} if equals else formats_named(given))
+        result[pattern] = settings
+    return result
 
 
 def read_config(path: Path) -> dict[str, Any]:

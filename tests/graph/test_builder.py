@@ -1,11 +1,13 @@
 """Ranges and widths against brute force: every value that can occur is inside, and the bounds are reached."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
 from qhw.errors import InputError
+from qhw.formats import parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder, value_ranges
@@ -46,6 +48,59 @@ def test_weights_with_an_exponent_per_channel_give_a_result_with_one_per_channel
     codes = interpret(graph, {"x": np.array([[[1, 2, 3, 4]]])}, keep="all")
     assert codes[y].tolist() == [[[5, 8, 11], [-1, -3, -5]]]
     assert codes[z].tolist() == [[[20, 32, 44], [-1, -3, -5]]]
+
+
+def published_width(a, b, n):
+    """Upper bounds of arXiv 2311.12359: integers by their bits, minifloats by exponent and mantissa bits."""
+    if isinstance(a, Integer):
+        return a.width + b.width + math.ceil(math.log2(n)) + 1
+    fields = [(f.exponent_bits, f.mantissa_bits) for f in (a, b)]
+    return sum(2**e + m for e, m in fields) + math.ceil(math.log2(n)) - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("int4", 20),
+        ("int8", 28),
+        ("e2m1", 21),
+        ("e2m3", 25),
+        ("e3m2", 31),
+        ("e3m4", 36),
+        ("e4m3", 49),
+        ("e5m2", 79),
+    ],
+)
+def test_accumulators_of_proven_width_are_no_wider_than_published(text, width):
+    format, n = parse_format(text), 4608
+    builder = GraphBuilder("g")
+    x = builder.input("x", (1, n), format)
+    w = builder.input("w", (n, 1), format)
+    y = builder.matmul("fc", x, w)
+    graph = builder.finish([y])
+    assert builder.type(y).format == Integer(width)
+    assert width <= published_width(format, format, n)
+    # The bound is reached, and one bit less would not hold it.
+    largest = max(format.mantissa_high, -format.mantissa_low, key=abs)
+    ends = np.full((1, n), -largest if -largest >= format.mantissa_low else format.mantissa_low)
+    total = interpret(graph, {"x": ends[None], "w": ends.T[None]})[y].item()
+    assert Integer(width).holds([total])
+    assert not Integer(width - 1).holds([total])
+
+
+def test_operands_of_any_formats_mix():
+    """int8 x e3m2, e4m3 x khot: products of mantissas, as wide as the ranges say."""
+    builder = GraphBuilder("g")
+    formats = [parse_format(text) for text in ("uint8", "e3m2", "e4m3", "khot<8,2>", "pow2<4>", "binary")]
+    for a, b in itertools.permutations(formats, 2):
+        x = builder.input("x", (3,), a, exponent=-2)
+        high = b.mantissa_high
+        w = builder.constant("w", [[b.mantissa_low], [high], [high]], b, exponent=-5)
+        y = builder.matmul("fc", x, w)
+        assert builder.type(y).exponent == Exponent.scalar(-7)
+        ends = itertools.product((a.mantissa_low, a.mantissa_high), repeat=3)
+        totals = [p * b.mantissa_low + (q + r) * high for p, q, r in ends]
+        assert builder.ranges[y].bounds == (min(totals), max(totals))
 
 
 def test_accumulators_beyond_63_bits_stay_exact():

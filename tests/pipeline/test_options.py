@@ -83,3 +83,29 @@ def test_wrong_options_are_named(tmp_path: Path, text: str, expected: str) -> No
 def test_wrong_formats_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fixed<x>"):
         merge(config(tmp_path, "weights = 'fixed<x>'"), {}).quant_config()
+
+
+def test_layers_of_the_command_line_win_over_the_files(tmp_path: Path) -> None:
+    path = config(
+        tmp_path,
+        '[quant.overrides.classify]\nweights = "fixed<4>"\nbiases = "fixed<12>"\n'
+        '[quant.overrides."*"]\nactivations = "e2m1"\n',
+    )
+    layers = ["classify:weights=e3m2", "conv1:khot<8,2>", "conv?:activations=e4m3"]
+    quant = merge(path, {"layers": layers}).quant_config()
+    assert str(quant.layer("classify").weights) == "e3m2"
+    assert str(quant.layer("classify").biases) == "fixed<12>"
+    first = quant.layer("conv1")
+    assert [str(f) for f in (first.weights, first.scales, first.activations)] == [
+        "khot<8,2>",
+        "khot<8,2>",
+        "e4m3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["classify", ":e4m3", "classify:", "classify:weights=", "a:colour=e4m3", "a:e"]
+)
+def test_a_layer_that_is_not_understood_is_named(text: str) -> None:
+    with pytest.raises(InputError):
+        merge(None, {"layers": [text]}).quant_config()
