@@ -7,7 +7,7 @@
 namespace qhw {
 
 // Weights of W bits with at most K ones (with CSD: K signed digits), stored as the shifts that they cost
-// (qhw/flows/shifts.py writes them). From the lowest bit: K shifts of shift_width bits, all ones standing for
+// (qhw/formats/shifts.py writes them). From the lowest bit: K shifts of shift_width bits, all ones standing for
 // no digit, then one sign bit, or with CSD one for every digit. Or powers<> themselves, where a weight needs no
 // storage.
 template <int W, int K, bool CSD = false> struct khot {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from qhw.errors import UnsupportedError
 from qhw.flows.hls4ml.carry import FixedType, Stored
-from qhw.flows.shifts import shift_codes, shift_width
 from qhw.formats.base import Format
 from qhw.formats.few_valued import Binary, Ternary
 from qhw.formats.integer import Integer
@@ -12,6 +11,7 @@ from qhw.formats.khot import KHot
 from qhw.formats.minifloat import Minifloat
 from qhw.formats.modes import IntArray
 from qhw.formats.power_of_two import PowerOfTwo
+from qhw.formats.shifts import shift_codes, shift_width
 from qhw.formats.table import TableFormat
 
 
