@@ -1,0 +1,40 @@
+"""The circuits whose costs are measured: what they compute, and their Verilog (``cost_models/rtl``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
+from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC
+from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
+from qhw.errors import InputError, closest
+
+__all__ = [
+    "UNITS",
+    "Control",
+    "Parameter",
+    "Port",
+    "Ports",
+    "Streams",
+    "Unit",
+    "Values",
+    "check_parameters",
+    "unit_named",
+]
+
+UNITS: Mapping[str, Unit] = {
+    unit.name: unit for unit in (INTEGER_MAC, INTEGER_DOT, THRESHOLD, REQUANTIZE)
+}
+"""Every unit by its name; each has been simulated without a difference (``benchmarks/rtl_proofs.py``)."""
+
+
+def unit_named(name: str) -> Unit:
+    """A unit; raises InputError for a name that is none."""
+    if name not in UNITS:
+        raise InputError(f"{name!r} is not a unit", hint=closest(name, UNITS))
+    return UNITS[name]
+
+
+def check_parameters(unit: str, values: Values) -> None:
+    """Raise InputError unless the unit can be built with these parameters."""
+    unit_named(unit).checked(values)

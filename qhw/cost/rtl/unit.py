@@ -1,0 +1,201 @@
+"""A circuit of ``cost_models/rtl``: its parameters, ports, latency, and what it computes, in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from qhw.errors import InputError, closest
+from qhw.formats.base import Format
+from qhw.formats.modes import IntArray
+from qhw.resources import resource_dir
+
+Values: TypeAlias = "Mapping[str, int]"
+"""The value of every parameter, by name."""
+
+Streams: TypeAlias = "Mapping[str, IntArray]"
+"""One array of shape (steps, lanes) by the name of a port: the codes (input) or numbers (output)."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An integer parameter of a unit, from low to high; with a default it may be left out."""
+
+    name: str
+    low: int
+    high: int
+    meaning: str
+    default: int | None = None
+
+    @property
+    def allowed(self) -> str:
+        """The range in words."""
+        return f"{self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A data port: ``lanes`` elements of ``width`` bits, the first in the lowest bits.
+
+    Args:
+        signed: whether its elements are two's complement.
+        codes: of an input, the only codes that may arrive; None: all of them.
+        rising: of an input, whether an element is never less than the one before it.
+    """
+
+    name: str
+    width: int
+    lanes: int = 1
+    signed: bool = False
+    codes: IntArray | None = None
+    rising: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Of all lanes."""
+        return self.width * self.lanes
+
+
+@dataclass(frozen=True)
+class Control:
+    """A one-bit input.
+
+    Args:
+        often: how often it is 1 when the unit is tried; several: from time to time another of them.
+        start: its value in the first step.
+    """
+
+    name: str
+    often: tuple[float, ...] = (0.5,)
+    start: int | None = None
+
+
+ENABLE = Control("enable", (1.0, 0.9, 0.3))
+"""Stops every register while it is 0."""
+
+FIRST = Control("first", (0.01, 0.2), start=1)
+"""The product that comes in with it starts a new sum."""
+
+RESET = Control("reset", (0.0, 0.01), start=1)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Of a unit with its parameters set: what goes in and what comes out, beside ``clk``."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    controls: tuple[Control, ...] = (ENABLE,)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A circuit that is measured, and what it must compute.
+
+    Args:
+        name: also the name of its Verilog module.
+        summary: one line.
+        ranges: its parameters, in order; all of them integers.
+        sources: its files in ``cost_models/rtl``, what they need first.
+        ports: by the values of the parameters.
+        latency: clock edges from an input to the output it first shows in.
+        reference: from codes on the inputs (one row per enabled clock edge; controls are inputs of one bit)
+            to the numbers that the outputs show ``latency`` edges on.
+        rule: raises InputError for values that do not go together.
+        warm_up: steps after which every output is defined.
+        memories: whether its arrays are meant to become memories.
+        srl: whether its shift registers are meant to become SRL cells.
+        emit: makes the Verilog where parameters do not suffice.
+    """
+
+    name: str
+    summary: str
+    ranges: tuple[Parameter, ...]
+    sources: tuple[str, ...]
+    ports: Callable[[Values], Ports]
+    latency: Callable[[Values], int]
+    reference: Callable[[Values, Streams], Streams]
+    rule: Callable[[Values], None] = lambda values: None
+    warm_up: Callable[[Values], int] = lambda values: 0
+    memories: bool = False
+    srl: bool = False
+    emit: Callable[[Values], str] | None = None
+
+    @property
+    def top(self) -> str:
+        """The Verilog module."""
+        return self.name
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its parameters, in order."""
+        return tuple(parameter.name for parameter in self.ranges)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What a tool reads, in order."""
+        folder = resource_dir("cost_models") / "rtl"
+        return tuple(folder / f"{source}.v" for source in self.sources)
+
+    def source(self, given: Values) -> str:
+        """The Verilog of the unit and of everything it needs.
+
+        Raises InputError for values out of range.
+        """
+        values = self.checked(given)
+        text = "\n".join(file.read_text() for file in self.files)
+        return text + self.emit(values) if self.emit else text
+
+    def overrides(self, given: Values) -> dict[str, int]:
+        """The parameters to set on the module; none where the source holds them already."""
+        return {} if self.emit else self.checked(given)
+
+    def checked(self, given: Values) -> dict[str, int]:
+        """Every parameter's value, defaults filled in, in order.
+
+        Raises InputError: an unknown, missing or out-of-range parameter, or a combination that is none.
+        """
+        for name in given:
+            if name not in self.parameters:
+                raise InputError(
+                    f"{self.name} has no parameter {name!r}", hint=closest(name, self.parameters)
+                )
+        values = {parameter.name: self._value(parameter, given) for parameter in self.ranges}
+        self.rule(values)
+        return values
+
+    def _value(self, parameter: Parameter, given: Values) -> int:
+        value = given.get(parameter.name, parameter.default)
+        where = f"{parameter.name} of {self.name} ({parameter.meaning})"
+        if value is None:
+            raise InputError(f"{where} is missing", allowed=parameter.allowed)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise InputError(f"{where} must be an integer, not {value!r}", allowed=parameter.allowed)
+        if not parameter.low <= value <= parameter.high:
+            raise InputError(f"{where} is {value}", allowed=parameter.allowed)
+        return int(value)
+
+
+def at_least(unit: str, values: Values, name: str, low: int, why: str) -> None:
+    """Raise InputError where a parameter is less than what the others need."""
+    if values[name] < low:
+        raise InputError(f"{name} of {unit} is {values[name]}: {why}", allowed=f"{low} or more")
+
+
+def levels(lanes: int) -> int:
+    """Of a binary tree over so many lanes."""
+    return (lanes - 1).bit_length()
+
+
+def mantissas(format: Format, codes: IntArray, exact_bits: int) -> IntArray:
+    """Mantissas of codes, as Python integers where sums of ``exact_bits`` bits pass int64."""
+    array = np.asarray(format.mantissa_of(codes))
+    return array.astype(object) if exact_bits > _INT64_BITS else array
+
+
+_INT64_BITS = 63 - 24
+"""Bits of a number of which 2^24 can be added within int64."""

@@ -1,0 +1,111 @@
+"""Bit counts that a person can derive from a circuit: multiplier rows, adder trees, shifters, comparators.
+
+Each function takes whole numbers and is remembered: a network asks for few different ones. A bit whose other
+operand is a constant 0 takes no LUT.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import ceil
+from typing import NamedTuple
+
+
+class Multiplier(NamedTuple):
+    """Carry bits of a multiplier's paired rows, of the tree that adds them, and AND gates alone."""
+
+    rows: int
+    tree: int
+    gates: int
+
+
+class Shifter(NamedTuple):
+    """Bits of a shifter, by the inputs of the LUT that each takes: six, four or five, three or fewer."""
+
+    six: int
+    five: int
+    three: int
+
+
+def levels(count: int) -> int:
+    """Levels of a binary tree over so many inputs."""
+    return (count - 1).bit_length()
+
+
+@cache
+def multiplier(a_bits: int, b_bits: int, a_signed: bool, b_signed: bool) -> Multiplier:
+    """A product in LUTs, as ``cost_models/mapping/mul_rows.v`` builds it."""
+    if b_bits > a_bits:
+        a_bits, b_bits, a_signed, b_signed = b_bits, a_bits, b_signed, a_signed
+    width, rows = a_bits + b_bits, (b_bits + 1) // 2
+    added = gates = 0
+    for row in range(rows):
+        paired = 2 * row + 1 < b_bits
+        if paired or (b_signed and row == rows - 1):
+            added += min(a_bits + 1, width - 2 * row)
+        else:
+            gates += a_bits
+    # The gates of a single last row are taken in by the tree's LUTs.
+    return Multiplier(added, _row_tree(a_bits, width, rows, a_signed), 0 if rows > 1 else gates)
+
+
+def _row_tree(a_bits: int, width: int, rows: int, a_signed: bool) -> int:
+    bits, half = 0, 1
+    while half < rows:
+        for first in range(0, rows - half, 2 * half):
+            left = min(a_bits + 2 * half, width - 2 * first)
+            both = min(a_bits + 2 * min(2 * half, rows - first), width - 2 * first)
+            bits += (both if a_signed else left) - 2 * half
+        half *= 2
+    return bits
+
+
+@cache
+def adder_tree(inputs: int, bits: int) -> int:
+    """Carry bits of a balanced tree whose sums grow by one bit a level."""
+    total = 0
+    while inputs > 1:
+        total += (inputs // 2) * bits
+        inputs, bits = (inputs + 1) // 2, bits + 1
+    return total
+
+
+@cache
+def tree_registers(inputs: int, bits: int, repeats_sign: bool = True) -> int:
+    """Flip-flops of a registered tree; an odd input's extension bits repeat the one below and are shared."""
+    total = shared = extension = 0
+    while inputs > 1:
+        extension = extension + 1 if inputs % 2 else 0
+        shared += extension
+        inputs, bits = (inputs + 1) // 2, bits + 1
+        total += inputs * bits
+    return total - (shared if repeats_sign else 0)
+
+
+@cache
+def shifter(bits: int, out_bits: int, places: int, signed: bool = False) -> Shifter:
+    """A left shift by 0 to ``places``, two bits of the amount a stage."""
+    select, six, five, three = places.bit_length(), 0, 0, 0
+    for low in range(0, select, 2):
+        steps = [1 << bit for bit in range(low, min(low + 2, select))]
+        amounts = sorted({a for a in (0, steps[0], steps[-1], sum(steps)) if a <= places})
+        width = min(bits + amounts[-1], out_bits)
+        for bit in range(width):
+            sources = {min(bit - a, bits - 1) if signed else bit - a for a in amounts if bit >= a}
+            count = sum(source < bits for source in sources)
+            inputs = count + len(steps) if count else 0
+            six += inputs >= 6
+            five += 4 <= inputs < 6
+            three += 0 < inputs < 4
+        bits = width
+    return Shifter(six, five, three)
+
+
+def reduction(inputs: int) -> int:
+    """LUTs that find whether any of some bits is set, five new ones a LUT."""
+    return ceil(max(inputs - 1, 0) / 5)
+
+
+def comparison(bits: int) -> int:
+    """Carry bits of a comparison, two bits of the operands each."""
+    return ceil(bits / 2)
