@@ -81,7 +81,7 @@ TRAINING = TrainConfig(
 class Recipe:
     """How many images of each split are used, and how the networks are trained on them."""
 
-    images: int = 20_000
+    images: int = 10_000
     test_images: int = 10_000
     training: TrainConfig = TRAINING
 
