@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
+from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
 from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC
 from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
 from qhw.errors import InputError, closest
@@ -23,7 +24,11 @@ __all__ = [
 ]
 
 UNITS: Mapping[str, Unit] = {
-    unit.name: unit for unit in (INTEGER_MAC, INTEGER_DOT, THRESHOLD, REQUANTIZE)
+    unit.name: unit
+    for unit in (
+        *(INTEGER_MAC, INTEGER_DOT, THRESHOLD, REQUANTIZE),
+        *(KHOT_MAC, KHOT_MINIFLOAT_MAC),
+    )
 }
 """Every unit by its name; each has been simulated without a difference (``benchmarks/rtl_proofs.py``)."""
 
