@@ -1,10 +1,11 @@
-// Counts 0, 1, ... D - 1, 0, ...
+// Counts 0, 1, ... D - 1, 0, ... and starts with 0.
 module cycle #(
     parameter D = 16, W = $clog2(D)
 ) (
     input  clk, reset, enable,
     output reg [W-1:0] y
 );
+    initial y = 0;
     generate
         if (D == 1 << W) begin : power
             always @(posedge clk)

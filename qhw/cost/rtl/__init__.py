@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
 from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
 from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC
+from qhw.cost.rtl.memories import FIFO, WEIGHT_MEMORY
+from qhw.cost.rtl.minifloats import FIXED_TO_MINIFLOAT, MINIFLOAT_DOT, MINIFLOAT_MAC, MIXED_MAC
 from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
+from qhw.cost.rtl.windows import LINE_BUFFER, MAX_POOL
 from qhw.errors import InputError, closest
 
 __all__ = [
@@ -27,7 +30,9 @@ UNITS: Mapping[str, Unit] = {
     unit.name: unit
     for unit in (
         *(INTEGER_MAC, INTEGER_DOT, THRESHOLD, REQUANTIZE),
+        *(MINIFLOAT_MAC, MINIFLOAT_DOT, MIXED_MAC, FIXED_TO_MINIFLOAT),
         *(KHOT_MAC, KHOT_MINIFLOAT_MAC),
+        *(FIFO, WEIGHT_MEMORY, LINE_BUFFER, MAX_POOL),
     )
 }
 """Every unit by its name; each has been simulated without a difference (``benchmarks/rtl_proofs.py``)."""

@@ -106,7 +106,9 @@ def check(proofs: Sequence[Proof]) -> None:
 def _trial(instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial:
     ports = instance.unit.ports(instance.values)
     exhaustive = _input_bits(ports.inputs) <= EXHAUSTIVE_BITS
-    streams = _all_codes(ports.inputs, vectors, rng) if exhaustive else _some_codes(ports.inputs, vectors, rng)
+    streams = (
+        _all_codes(ports.inputs, vectors, rng) if exhaustive else _some_codes(ports.inputs, vectors, rng)
+    )
     steps = len(next(iter(streams.values()))) if streams else vectors
     for control in ports.controls:
         streams[control.name] = _ones(control, steps, rng)[:, None]
