@@ -113,6 +113,8 @@ _INTEGERS = (Axis("WA", 1, 12), Axis("WB", 1, 12), Axis("SA", choices=_FLAG), Ax
 _LANE_INTEGERS = (Axis("WA", 1, 8), Axis("WB", 1, 8), Axis("SA", choices=_FLAG), Axis("SB", choices=_FLAG))
 _FORMATS = (Axis("EA", 1, 5), Axis("MA", 0, 4), Axis("EB", 1, 5), Axis("MB", 0, 4))
 _LANE_FORMATS = (Axis("EA", 1, 4), Axis("MA", 0, 4), Axis("EB", 1, 4), Axis("MB", 0, 4))
+_QUEUE_WORDS = (2, 3, 4, 8, 12, 16, 24, 32, 48, 64, 100, 128, 200, 256, 512, 600, 1024, 2048, 4096)
+_WEIGHT_WORDS = (16, 32, 48, 64, 100, 128, 200, 256, 300, 512, 784, 1024, 2048, 4096)
 _HALF_UP, _HALF_EVEN, _DOWN = 0, 4, 5
 _ROUNDINGS = (_HALF_EVEN, _HALF_EVEN, _DOWN, _HALF_UP, 0, 1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -180,13 +182,11 @@ SPACES: Mapping[str, Space] = {
     "adder_tree": Space(60, (Axis("N", 2, 64), Axis("W", 1, 16), Axis("S", choices=_FLAG))),
     "xnor_popcount": Space(60, (Axis("L", 2, 256), Axis("A", lambda values: _levels(values) + 1, 24))),
     "max_pool": Space(50, (Axis("W", 1, 16), Axis("N", 2, 16), Axis("S", choices=_FLAG))),
-    "line_buffer": Space(
-        50, (Axis("K", 2, 5), Axis("W", 2, 32), Axis("N", 8, 256), Axis("STYLE", choices=_FLAG))
-    ),
+    "line_buffer": Space(60, (Axis("K", 2, 5), Axis("W", 2, 32), Axis("N", 8, 256), Axis("STYLE", 0, 2))),
     "fifo": Space(
         60,
         (
-            Axis("D", choices=(2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)),
+            Axis("D", choices=_QUEUE_WORDS),
             Axis("W", 1, 64),
             Axis("STYLE", 0, 3),
         ),
@@ -194,9 +194,9 @@ SPACES: Mapping[str, Space] = {
     "weight_memory": Space(
         60,
         (
-            Axis("D", choices=(16, 32, 48, 64, 128, 200, 256, 512, 1024, 2048, 4096)),
+            Axis("D", choices=_WEIGHT_WORDS),
             Axis("W", 1, 72),
-            Axis("KIND", 0, 2),
+            Axis("STYLE", 1, 3),
         ),
     ),
     "constant_matrix": Space(30, (Axis("N", 2, 8),)),
@@ -205,6 +205,10 @@ SPACES: Mapping[str, Space] = {
 
 SHARE = {"ultrascale-plus": 1.0, "7series": 0.4, "ecp5": 0.4}
 """How many of a unit's designs are measured in a family: the first of its sample."""
+
+
+_MEMORIES = {"ultrascale-plus": (0, 1, 2, 3), "7series": (0, 1, 2), "ecp5": (1, 2)}
+"""Values of STYLE that a family has cells for: no UltraRAM but in UltraScale+, no shift registers in ECP5."""
 
 
 def units() -> list[str]:
@@ -229,6 +233,8 @@ def _points(unit: str, family: str) -> Iterator[Point]:
         if values.get("MULTIPLIER") == _DSP:
             values["MULTIPLIER"] = _MULTIPLIERS[family]
         parameters = tuple(values.items())
+        if values.get("STYLE", 1) not in _MEMORIES[family]:
+            continue
         if parameters in found or not _is_legal(unit, dict(parameters)):
             continue
         found[parameters] = Point(unit, parameters, split_of(unit, parameters), _circuit(unit, parameters))
