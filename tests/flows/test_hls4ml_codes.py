@@ -17,11 +17,20 @@ pytest.importorskip("hls4ml")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
 @pytest.mark.parametrize(
-    ("kind", "folded"), [("convolutions", 0.5), ("elementwise", 0.0), ("moves", 0.4), ("requants", 0.0)]
+    ("kind", "io_type", "folded"),
+    [
+        ("convolutions", "io_stream", 0.5),
+        ("convolutions", "io_parallel", 1.0),
+        ("elementwise", "io_stream", 0.0),
+        ("elementwise", "io_parallel", 0.0),
+        ("moves", "io_stream", 0.4),
+        ("moves", "io_parallel", 1.0),
+        ("requants", "io_stream", 0.0),
+        ("requants", "io_parallel", 0.0),
+    ],
 )
-def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, folded: float, io_type: str) -> None:
+def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, io_type: str, folded: float) -> None:
     graph = getattr(op_zoo, kind)()
     flow = Hls4mlFlow(io_type)
     project = flow.write(graph, BOARD, middle_folding(flow, graph, folded), tmp_path / "project")

@@ -78,6 +78,21 @@ def test_legal_reuse_factors_are_hls4mls_own() -> None:
         Hls4mlFlow().plan(small_graph(), {"conv2": 5})
 
 
+def test_unrolled_convolutions_are_not_folded_beyond_their_window() -> None:
+    """hls4ml's conv_1d_resource_cl asserts it; conv_2d_resource_cl reads past the window without a word."""
+    zoo = Zoo("windows")
+    x = zoo.builder.input("x", (2, 4, 4), Integer(4))
+    zoo.end(zoo.conv("pointwise", x, 4, (1, 1)))
+    z = zoo.builder.input("z", (3, 2), Integer(4))
+    zoo.end(zoo.builder.matmul("rows", z, zoo.constant("w", 2, 4)))
+    graph = zoo.finish()
+    every = {"pointwise": (1, 2, 4, 8), "rows": (1, 2, 4, 8)}
+    assert Hls4mlFlow("io_stream").legal_folding(graph) == every
+    assert Hls4mlFlow("io_parallel").legal_folding(graph) == dict.fromkeys(every, (1, 2))
+    with pytest.raises(InputError, match=r"pointwise.*reuse factor 4 is not legal for 2 x 4 products"):
+        Hls4mlFlow("io_parallel").plan(graph, {"pointwise": 4})
+
+
 def test_names_that_clash_are_told_apart() -> None:
     zoo = Zoo("Float")
     b = zoo.builder

@@ -12,8 +12,8 @@ import numpy as np
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import BoardLike, Execution, Flow, Project, Synthesis, Trace
 from qhw.flows.hls4ml.coded import is_coded
-from qhw.flows.hls4ml.folding import dense_factors, divisors
-from qhw.flows.hls4ml.operations import conv_factors
+from qhw.flows.hls4ml.folding import divisors
+from qhw.flows.hls4ml.operations import conv_factors, product_factors
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
 from qhw.flows.hls4ml.prepare import prepared
 from qhw.flows.hls4ml.project import read_description, write_project
@@ -74,7 +74,7 @@ class Hls4mlFlow(Flow):
             weight = graph.tensors[node.inputs[1]]
             return divisors(math.prod(weight.shape)) if node.inputs[1] in graph.constants else ()
         if isinstance(node, ir.MatMul) and node.inputs[1] in graph.constants:
-            return dense_factors(*graph.tensors[node.inputs[1]].shape[-2:])
+            return product_factors(graph, node, self.io_type_for(graph))
         if not isinstance(node, ir.Conv):
             return ()
         return conv_factors(graph, node, self.io_type_for(graph))

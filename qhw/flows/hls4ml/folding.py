@@ -32,3 +32,9 @@ def divisors(products: int) -> tuple[int, ...]:
 def depthwise_factors(n_in: int, n_out: int) -> tuple[int, ...]:
     """Those of a depthwise layer: its loops step over ``n_in`` products, so they must divide those too."""
     return tuple(factor for factor in dense_factors(n_in, n_out) if n_in % factor == 0)
+
+
+def window_factors(n_in: int, n_out: int, io_type: str) -> tuple[int, ...]:
+    """Those of a convolution: unrolled, it reads beyond its ``n_in`` numbers where they are larger."""
+    factors = dense_factors(n_in, n_out)
+    return factors if io_type == "io_stream" else tuple(factor for factor in factors if factor <= n_in)

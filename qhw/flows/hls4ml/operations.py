@@ -22,7 +22,7 @@ from qhw.flows.hls4ml.carry import (
     to_float,
 )
 from qhw.flows.hls4ml.finish import requantised
-from qhw.flows.hls4ml.folding import dense_factors, depthwise_factors
+from qhw.flows.hls4ml.folding import dense_factors, depthwise_factors, window_factors
 from qhw.flows.hls4ml.operands import operand_policy
 from qhw.flows.hls4ml.plan import Kernel, Planner, maps
 from qhw.formats.modes import IntArray
@@ -89,7 +89,7 @@ def conv_factors(graph: ir.ExactGraph, node: ir.Conv, io_type: str) -> tuple[int
     spread = [d * (k - 1) + 1 for k, d in zip(kernel, node.dilations, strict=True)]
     n_in = int(np.prod(spread)) * channels
     if not is_depthwise(graph, node):
-        return dense_factors(n_in, filters)
+        return window_factors(n_in, filters, io_type)
     return depthwise_factors(n_in, filters) if io_type == "io_stream" else (1,)
 
 
@@ -212,6 +212,14 @@ def _padded(planner: Planner, node: ir.Conv, x: Carried) -> tuple[Carried, Seque
     return Carried(name, dims, natural_order(dims), x.type), (0,) * len(node.pads)
 
 
+def product_factors(graph: ir.ExactGraph, node: ir.MatMul, io_type: str) -> tuple[int, ...]:
+    """The legal reuse factors of a matrix product; of several rows, those of the convolution they become."""
+    n_in, n_out = graph.tensors[node.inputs[1]].shape[-2:]
+    if len(graph.tensors[node.output].shape) == 1:
+        return dense_factors(n_in, n_out)
+    return window_factors(n_in, n_out, io_type)
+
+
 @maps(ir.MatMul)
 def matrix_product(planner: Planner, node: ir.MatMul) -> None:
     weight = planner.constant(node, 1)
@@ -225,7 +233,8 @@ def matrix_product(planner: Planner, node: ir.MatMul) -> None:
     x = planner.operand(node, 0)
     shape = planner.graph.tensors[node.output].shape
     n_in, n_out = weight.shape
-    options = planner.reuse(node, n_in, n_out, dense_factors(n_in, n_out))
+    legal = product_factors(planner.graph, node, planner.plan.io_type)
+    options = planner.reuse(node, n_in, n_out, legal)
     if len(shape) == 1:
         weights = _weights(planner, node, weight[x.order], x, axis=1)
         attributes = {"n_in": n_in, "n_out": n_out, **weights.data()}

@@ -388,7 +388,7 @@ class Planner:
         factor = self.folding.get(node.name, 1)
         if factor not in legal:
             raise InputError(
-                f"{self.where(node)}: reuse factor {factor} does not divide its {n_in} x {n_out} products",
+                f"{self.where(node)}: reuse factor {factor} is not legal for {n_in} x {n_out} products",
                 allowed=", ".join(map(str, legal)),
             )
         small = factor == 1 and n_in * n_out <= MAX_LATENCY_WEIGHTS
