@@ -36,10 +36,12 @@ _MEMORY_LUTS = {
     "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1,
     "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
     "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
-    "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8,
     "TRELLIS_DPR16X4": 6,
 }  # fmt: skip
 """LUT sites of each memory made of LUTs (UG474, UG574; ECP5: two slices of data, one of write address)."""
+
+_SLICE_MEMORIES = frozenset({"RAM32M", "RAM64M", "RAM32M16", "RAM64M8"})
+"""Slices of memory: one LUT takes the write address, and each LUT that is read is one more (UG474, UG574)."""
 
 _FLIP_FLOPS = frozenset({"FDRE", "FDSE", "FDCE", "FDPE", "TRELLIS_FF"})
 _DSP = frozenset({"DSP48E1", "DSP48E2", "MULT18X18D"})
@@ -49,7 +51,18 @@ _MULTIPLEXERS = frozenset({"MUXF7", "MUXF8", "PFUMX", "L6MUX21"})
 _FREE = frozenset({"$scopeinfo", "VCC", "GND"})
 _OUTPUTS = frozenset({"O", "Z", "CO", "COUT", "S0", "S1"})
 
-_GROUPS = (_FUNCTIONS, _CARRY, _MEMORY_LUTS, _FLIP_FLOPS, _DSP, _BRAM18, _URAM, _MULTIPLEXERS, _FREE)
+_GROUPS = (
+    _FUNCTIONS,
+    _CARRY,
+    _MEMORY_LUTS,
+    _SLICE_MEMORIES,
+    _FLIP_FLOPS,
+    _DSP,
+    _BRAM18,
+    _URAM,
+    _MULTIPLEXERS,
+    _FREE,
+)
 
 Cell = Mapping[str, Any]
 
@@ -89,7 +102,7 @@ def count(netlist: Mapping[str, Any], statistics: Mapping[str, Any]) -> Counts:
     functions = {_outputs(cell)[0]: frozenset(_inputs(cell)) for cell in cells if cell["type"] in _FUNCTIONS}
     chains = [cell["connections"] for cell in cells if "S" in cell["connections"] and cell["type"] in _CARRY]
     shared = _sharing_carry_positions(chains, functions)
-    memory = _total(types, _MEMORY_LUTS)
+    memory = _total(types, _MEMORY_LUTS) + _slice_memory_luts(netlist, cells)
     raw = len(functions) + memory + _total(types, _CARRY)
     lut = raw - len(shared) // 2
     # A position of a carry chain keeps its own site: two positions cannot be in one.
@@ -134,6 +147,19 @@ def _check(types: Mapping[str, int], statistics: Mapping[str, Any]) -> None:
 
 def _total(types: Mapping[str, int], sizes: Mapping[str, int]) -> int:
     return sum(size * types.get(kind, 0) for kind, size in sizes.items())
+
+
+def _slice_memory_luts(netlist: Mapping[str, Any], cells: Sequence[Cell]) -> int:
+    slices = [cell["connections"] for cell in cells if cell["type"] in _SLICE_MEMORIES]
+    if not slices:
+        return 0
+    pins = [bits for cell in cells for bits in cell["connections"].values()]
+    ports = [port["bits"] for port in _top(netlist).get("ports", {}).values()]
+    uses = Counter(net for bits in (*pins, *ports) for net in bits)
+    read = [
+        any(uses[net] > 1 for net in bits) for pins in slices for pin, bits in pins.items() if pin[:2] == "DO"
+    ]
+    return len(slices) + sum(read)
 
 
 def _nets(cell: Cell, of_outputs: bool) -> list[int]:
