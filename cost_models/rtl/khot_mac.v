@@ -9,9 +9,10 @@ module khot_mac #(
     input  [K*WS+(CSD?K:1)-1:0] b,
     output [A-1:0] sum
 );
+    localparam WP = K == 1 ? WA + WB - 2 : WA + WB - 1;
     reg  [WA-1:0] a_1;
     reg  [K*WS+(CSD?K:1)-1:0] b_1;
-    wire [WA+WB-2:0] product;
+    wire [WP-1:0] product;
     wire negative, first_last;
     always @(posedge clk) if (enable) begin
         a_1 <= a;
@@ -21,7 +22,7 @@ module khot_mac #(
         .clk(clk), .enable(enable), .x(a_1), .weight(b_1), .product(product), .negative(negative)
     );
     delay #(.D(2 + $clog2(K))) delayed (.clk(clk), .enable(enable), .x(first), .y(first_last));
-    accumulate_signed #(.W(WA + WB - 1), .S(SA), .A(A)) total (
+    accumulate_signed #(.W(WP), .S(SA), .A(A)) total (
         .clk(clk), .enable(enable), .first(first_last), .negative(negative), .x(product), .sum(sum)
     );
 endmodule

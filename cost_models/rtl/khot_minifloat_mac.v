@@ -10,7 +10,7 @@ module khot_minifloat_mac #(
     input  [K*WS+(CSD?K:1)-1:0] b,
     output [A-1:0] sum
 );
-    localparam WP = MA + WB;                // bits of the significand times the magnitude of b
+    localparam WP = K == 1 ? MA + WB - 1 : MA + WB;     // bits of the significand times the magnitude of b
     localparam SPAN = (1 << EA) - 2, LEVELS = $clog2(K);
     reg  [EA+MA:0] a_1;
     reg  [K*WS+(CSD?K:1)-1:0] b_1;
@@ -20,7 +20,7 @@ module khot_minifloat_mac #(
     wire [MA:0] significand;
     wire [EA-1:0] places_a, places;
     wire [WP-1:0] product;
-    wire [WP+SPAN-1:0] wide;
+    wire [WP+SPAN-1:0] shifted;
     minifloat_unpack #(.E(EA), .M(MA)) unpack (
         .code(a_1), .negative(negative_a), .significand(significand), .places(places_a)
     );
@@ -29,12 +29,12 @@ module khot_minifloat_mac #(
     );
     delay #(.W(EA), .D(1 + LEVELS)) delayed_places (.clk(clk), .enable(enable), .x(places_a), .y(places));
     delay #(.D(1 + LEVELS)) delayed_sign (.clk(clk), .enable(enable), .x(negative_a), .y(negative));
-    extend #(.W(WP), .S(0), .WIDER(WP+SPAN)) extended (.x(product), .y(wide));
+    shift_up_to #(.W(WP), .S(0), .PLACES(SPAN)) shifter (.x(product), .places(places), .y(shifted));
     always @(posedge clk) if (enable) begin
         a_1 <= a;
         b_1 <= b;
         negative_last <= negative ^ negative_b;
-        magnitude_last <= wide << places;
+        magnitude_last <= shifted;
     end
     delay #(.D(3 + LEVELS)) delayed (.clk(clk), .enable(enable), .x(first), .y(first_last));
     accumulate_signed #(.W(WP+SPAN), .S(0), .A(A)) total (

@@ -3,17 +3,19 @@
 // the weight's sign, or with CSD the sign of every term, of which the first one's is the weight's. Latency 1 + clog2(K).
 module khot_product #(
     parameter W = 8, S = 1, WB = 8, K = 2, CSD = 0,
-    parameter POSITIONS = CSD ? WB : WB - 1, WS = $clog2(POSITIONS + 1)
+    parameter POSITIONS = CSD ? WB : WB - 1, WS = $clog2(POSITIONS + 1),
+    // A single term is no longer than the magnitude that it stands for.
+    WP = K == 1 ? W + WB - 2 : W + WB - 1
 ) (
     input  clk, enable,
     input  [W-1:0] x,
     input  [K*WS+(CSD?K:1)-1:0] weight,
-    output [W+WB-2:0] product,
+    output [WP-1:0] product,
     output negative
 );
-    localparam WT = W + POSITIONS - 1;      // bits of a term
-    localparam WP = W + WB - 1;
-    localparam BITS = POSITIONS > 1 ? $clog2(POSITIONS) : 1;    // of a shift
+    localparam PLACES = K == 1 ? WB - 2 : POSITIONS - 1;
+    localparam WT = W + PLACES;             // bits of a term
+    localparam BITS = PLACES > 0 ? $clog2(PLACES + 1) : 1;
     reg  [K-1:0] minus_1;                   // the terms whose sign is not the weight's
     reg  negative_1;
     wire [K*WP-1:0] terms_1;
@@ -25,7 +27,7 @@ module khot_product #(
             reg  [WT-1:0] shifted_1;
             // A term that is absent clears its register, which takes one LUT for all bits.
             wire clear = enable & (&code);
-            shift_left #(.W(W), .S(S), .PLACES(POSITIONS - 1)) shifter (
+            shift_up_to #(.W(W), .S(S), .PLACES(PLACES)) shifter (
                 .x(x), .places(code[BITS-1:0]), .y(shifted)
             );
             extend #(.W(WT), .S(S), .WIDER(WP)) extended (.x(shifted_1), .y(terms_1[k*WP+:WP]));

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class Multiplier(NamedTuple):
@@ -109,3 +109,69 @@ def reduction(inputs: int) -> int:
 def comparison(bits: int) -> int:
     """Carry bits of a comparison, two bits of the operands each."""
     return ceil(bits / 2)
+
+
+@cache
+def shift_luts(bits: int, places: int, signed: bool = False) -> int:
+    """LUTs of six inputs of ``cost_models/rtl/shift_up_to.v``, which takes two bits of the amount a stage.
+
+    A bit of one stage takes no LUT of its own where every bit of the next that it goes to has inputs left.
+    """
+    cells, outputs = _shift_cells(bits, places, signed)
+    for cell in list(cells):
+        users = [other for other, inputs in cells.items() if cell in inputs]
+        merged = {user: cells[user] - {cell} | cells[cell] for user in users}
+        if cell not in outputs and all(len(inputs) <= 6 for inputs in merged.values()):
+            cells |= merged
+            del cells[cell]
+    return len(cells)
+
+
+_Signal: TypeAlias = "tuple[int, int]"
+"""A bit of a stage, from 1 on; stage 0 is what is shifted, and the amount's bits count down from -1."""
+
+
+def _shift_cells(
+    bits: int, places: int, signed: bool
+) -> tuple[dict[_Signal, frozenset[_Signal]], list[_Signal | None]]:
+    """The inputs of every bit that is not just another bit or 0, in order, and the last stage's bits."""
+    cells: dict[_Signal, frozenset[_Signal]] = {}
+    row: list[_Signal | None] = [(0, bit) for bit in range(bits)]
+    total, step, stage = bits + places, 1, 1
+    while places:
+        most = min(places, 3)
+        fill = row[-1] if signed else None
+        selects = [(-1, 2 * stage + bit) for bit in range(most.bit_length())]
+        above = min(most * step, total - len(row))
+        old, row = row, []
+        for bit in range(len(old) + above):
+            choice = [
+                _shifted(old, fill, bit - min(amount, most) * step) for amount in range(1 << len(selects))
+            ]
+            row.append(_cell(cells, (stage, bit), choice, selects))
+        places, step, stage = places // 4, 4 * step, stage + 1
+    return cells, row
+
+
+def _shifted(row: list[_Signal | None], fill: _Signal | None, bit: int) -> _Signal | None:
+    if bit < 0:
+        return None
+    return row[bit] if bit < len(row) else fill
+
+
+def _cell(
+    cells: dict[_Signal, frozenset[_Signal]],
+    name: _Signal,
+    choice: list[_Signal | None],
+    selects: list[_Signal],
+) -> _Signal | None:
+    """Enter a multiplexer, unless all its inputs are one; the signal that holds its output."""
+    if len(set(choice)) == 1:
+        return choice[0]
+    used = [
+        select
+        for place, select in enumerate(selects)
+        if any(choice[i] != choice[i ^ (1 << place)] for i in range(len(choice)))
+    ]
+    cells[name] = frozenset({*used, *(source for source in choice if source is not None)})
+    return name

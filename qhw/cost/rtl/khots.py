@@ -25,7 +25,7 @@ from qhw.formats import Integer, KHot, Minifloat
 from qhw.formats.modes import IntArray
 from qhw.formats.shifts import shift_codes, shift_width
 
-_PRODUCT = ("extend", "delay", "accumulate_signed", "signed_sum", "shift_left", "khot_product")
+_PRODUCT = ("extend", "delay", "accumulate_signed", "signed_sum", "shift_up_to", "khot_product")
 _WEIGHTS = (
     Parameter("WB", 2, 16, "bits of b"),
     Parameter("K", 1, 8, "shifts that b may have"),
