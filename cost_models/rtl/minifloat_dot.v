@@ -1,5 +1,5 @@
 // Multiply-accumulate of two vectors of L minifloats: sum <= (first ? 0 : sum) + a . b, exactly, in A bits of fixed
-// point whose unit is the product of the smallest subnormals. Latency 5 + clog2(L).
+// point whose unit is the product of the smallest subnormals. Latency 4 + clog2(L) and the shifter's.
 module minifloat_dot #(
     parameter EA = 4, MA = 3, EB = 4, MB = 3, L = 4, A = 48
 ) (
@@ -10,6 +10,7 @@ module minifloat_dot #(
 );
     localparam WS = MA == 0 || MB == 0 ? MA + MB + 1 : MA + MB + 2;
     localparam SPAN = (1 << EA) + (1 << EB) - 4, WL = WS + SPAN + 1, LEVELS = $clog2(L);
+    localparam STAGES = SPAN == 0 ? 1 : ($clog2(SPAN + 1) + 1) / 2;
     wire [L*WL-1:0] products;
     wire [WL+LEVELS-1:0] lanes;
     wire first_last;
@@ -23,14 +24,14 @@ module minifloat_dot #(
         end
     endgenerate
     sum_tree #(.N(L), .W(WL), .S(1)) tree (.clk(clk), .enable(enable), .x(products), .sum(lanes));
-    delay #(.D(4 + LEVELS)) delayed (.clk(clk), .enable(enable), .x(first), .y(first_last));
+    delay #(.D(3 + STAGES + LEVELS)) delayed (.clk(clk), .enable(enable), .x(first), .y(first_last));
     accumulate #(.W(WL + LEVELS), .S(1), .A(A)) total (
         .clk(clk), .enable(enable), .first(first_last), .x(lanes), .sum(sum)
     );
 endmodule
 
 // Registered: the product of two minifloats in fixed point. It is negated before it is shifted, where it is short.
-// Latency 4.
+// Latency 3 and the shifter's.
 module minifloat_lane #(
     parameter EA = 4, MA = 3, EB = 4, MB = 3,
     WS = MA == 0 || MB == 0 ? MA + MB + 1 : MA + MB + 2,
@@ -40,7 +41,7 @@ module minifloat_lane #(
     input  clk, enable,
     input  [EA+MA:0] a,
     input  [EB+MB:0] b,
-    output reg [WS+SPAN:0] product
+    output [WS+SPAN:0] product
 );
     reg  [EA+MA:0] a_1;
     reg  [EB+MB:0] b_1;
@@ -51,13 +52,14 @@ module minifloat_lane #(
     wire negative;
     wire [WS-1:0] significand;
     wire [WP-1:0] places;
-    wire [WS+SPAN:0] wide;
     minifloat_product #(.EA(EA), .MA(MA), .EB(EB), .MB(MB)) exact (
         .a(a_1), .b(b_1), .negative(negative), .significand(significand), .places(places)
     );
     // The lowest position of the chain makes the carry.
     wire [WS+1:0] folded = {{1'b0, significand_2} ^ {(WS+1){negative_2}}, 1'b1} + {{(WS+1){1'b0}}, negative_2};
-    extend #(.W(WS+1), .S(1), .WIDER(WS+SPAN+1)) extended (.x(significand_3), .y(wide));
+    shift_left #(.W(WS+1), .S(1), .WP(WP), .WY(WS+SPAN+1)) shifter (
+        .clk(clk), .enable(enable), .x(significand_3), .places(places_3), .y(product)
+    );
     always @(posedge clk) if (enable) begin
         a_1 <= a;
         b_1 <= b;
@@ -66,6 +68,5 @@ module minifloat_lane #(
         places_2 <= places;
         significand_3 <= folded[WS+1:1];
         places_3 <= places_2;
-        product <= wide << places_3;
     end
 endmodule

@@ -30,6 +30,22 @@ _CONTROLS = (ENABLE, FIRST)
 _PRODUCT = ("extend", "delay", "multiply", "minifloat_unpack", "minifloat_product")
 
 
+def product_span(values: Values) -> int:
+    """How far the product of two significands is shifted at most."""
+    return exponent_span(values["EA"]) + exponent_span(values["EB"])
+
+
+def normalised_places(values: Values) -> int:
+    """How far the magnitude of a number is shifted at most before it is rounded to a minifloat."""
+    smallest = values["P"] + values["M"] + 1
+    return max(0, min(values["A"] - smallest, exponent_span(values["E"])))
+
+
+def _shift_stages(places: int) -> int:
+    """Of a shifter by 0 to ``places``: two bits of the amount each, and one at least."""
+    return max(1, (places.bit_length() + 1) // 2)
+
+
 def _code_bits(values: Values, operand: str) -> int:
     return 1 + values[f"E{operand}"] + values[f"M{operand}"]
 
@@ -69,9 +85,9 @@ MINIFLOAT_MAC = Unit(
     name="minifloat_mac",
     summary="sum <= (first ? 0 : sum) + a * b, minifloats, exact in fixed point",
     ranges=(*_FORMAT_A, *_FORMAT_B, _ACCUMULATOR),
-    sources=(*_PRODUCT, "accumulate_signed", "minifloat_mac"),
+    sources=(*_PRODUCT, "shift_left", "accumulate_signed", "minifloat_mac"),
     ports=_ports,
-    latency=lambda values: 4,
+    latency=lambda values: 3 + _shift_stages(product_span(values)),
     reference=_sum,
     rule=_rule,
 )
@@ -80,9 +96,9 @@ MINIFLOAT_DOT = Unit(
     name="minifloat_dot",
     summary="sum <= (first ? 0 : sum) + a . b, vectors of minifloats, exact in fixed point",
     ranges=(*_FORMAT_A, *_FORMAT_B, Parameter("L", 1, 64, "lanes"), _ACCUMULATOR),
-    sources=(*_PRODUCT, "accumulate", "sum_tree", "minifloat_dot"),
+    sources=(*_PRODUCT, "shift_left", "accumulate", "sum_tree", "minifloat_dot"),
     ports=_ports,
-    latency=lambda values: 5 + levels(values["L"]),
+    latency=lambda values: 4 + _shift_stages(product_span(values)) + levels(values["L"]),
     reference=_sum,
     rule=_rule,
 )
@@ -114,9 +130,17 @@ MIXED_MAC = Unit(
         *_FORMAT_B,
         _ACCUMULATOR,
     ),
-    sources=("extend", "delay", "multiply", "minifloat_unpack", "accumulate_signed", "mixed_mac"),
+    sources=(
+        "extend",
+        "delay",
+        "multiply",
+        "minifloat_unpack",
+        "shift_left",
+        "accumulate_signed",
+        "mixed_mac",
+    ),
     ports=_mixed_ports,
-    latency=lambda values: 4,
+    latency=lambda values: 3 + _shift_stages(exponent_span(values["EB"])),
     reference=_mixed_sum,
     rule=lambda values: at_least("mixed_mac", values, "A", _mixed_bits(values), "one product does not fit"),
 )
@@ -145,9 +169,9 @@ FIXED_TO_MINIFLOAT = Unit(
         Parameter("P", 0, 64, "bits of x below the smallest step of y"),
         Parameter("ROUNDING", 0, len(ROUNDINGS) - 1, "a mode of Rounding, by place", default=4),
     ),
-    sources=("extend", "round_magnitude_up", "leading_zeros", "fixed_to_minifloat"),
+    sources=("extend", "delay", "round_magnitude_up", "leading_zeros", "shift_left", "fixed_to_minifloat"),
     ports=lambda values: Ports((Port("x", values["A"]),), (Port("y", 1 + values["E"] + values["M"]),)),
-    latency=lambda values: 6,
+    latency=lambda values: 5 + _shift_stages(normalised_places(values)),
     reference=_converted,
     rule=_conversion_rule,
 )
