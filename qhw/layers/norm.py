@@ -16,7 +16,7 @@ from qhw.quantizers.activation import IDENTITY, Activation
 from qhw.quantizers.base import Quantizer
 from qhw.quantizers.functional import affine_operands, theta_gradient
 from qhw.quantizers.kernels import backend
-from qhw.quantizers.kernels.problem import dense, fraction_bits, same_order
+from qhw.quantizers.kernels.problem import dense, same_order, units_of
 from qhw.quantizers.table import make_quantizer
 
 
@@ -176,16 +176,16 @@ class _TrainedNorm(torch.autograd.Function):
         x = x.detach()
         ctx.rule, ctx.count, ctx.mean = norm.result.rule, count, mean.detach()
         ctx.leaves, ctx.constants = [*leaves, *trained], constants
-        ctx.fraction = fraction_bits(theta)
+        ctx.unit = units_of(theta, ctx.rule)
         ctx.save_for_backward(x, theta)
-        return backend().forward(affine_operands(x, *constants), ctx.fraction, ctx.rule)
+        return backend().forward(affine_operands(x, *constants), ctx.unit, ctx.rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, theta = ctx.saved_tensors
         operands, grad = affine_operands(x, *ctx.constants), same_order(grad, x)
-        offset_sum, gain_sum, scale_sum = backend().affine_sums(operands, grad, ctx.fraction, ctx.rule)
+        offset_sum, gain_sum, scale_sum = backend().affine_sums(operands, grad, ctx.unit, ctx.rule)
         wanted = [leaf for leaf in ctx.leaves if leaf.requires_grad]
         found = torch.autograd.grad(ctx.constants, wanted, (gain_sum, offset_sum))
         by_leaf = dict(zip(map(id, wanted), found, strict=True))
@@ -194,8 +194,8 @@ class _TrainedNorm(torch.autograd.Function):
         assert dvar is not None
         slope = 2.0 * dvar / ctx.count
         constant = dmean / ctx.count - slope * ctx.mean
-        dx = backend().affine_backward(operands, grad, ctx.fraction, ctx.rule, constant, slope)
-        dtheta = theta_gradient(scale_sum, ctx.fraction, theta)
+        dx = backend().affine_backward(operands, grad, ctx.unit, ctx.rule, constant, slope)
+        dtheta = theta_gradient(scale_sum, ctx.unit, theta)
         return dx, None, None, None, None, dtheta, *trained
 
 

@@ -13,7 +13,7 @@ from qhw.quantizers.injectors import (
     weight_quantizer,
 )
 from qhw.quantizers.kernels.problem import Rule
-from qhw.quantizers.table import TableQuantizer, make_quantizer
+from qhw.quantizers.table import Scaling, TableQuantizer, make_quantizer
 
 __all__ = [
     "IDENTITY",
@@ -23,6 +23,7 @@ __all__ = [
     "FixedQuantizer",
     "Quantizer",
     "Rule",
+    "Scaling",
     "TableQuantizer",
     "activation_quantizer",
     "add_quantize",

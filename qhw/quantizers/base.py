@@ -1,4 +1,4 @@
-"""What every quantizer does: the format is given, the power of two that it is scaled by is trained."""
+"""What every quantizer does: the format is given, the scale is trained."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from qhw.formats import Fixed, Format, TableFormat
 from qhw.quantizers.activation import IDENTITY, Activation
 from qhw.quantizers.functional import add_quantize, affine_quantize, quantize
 from qhw.quantizers.kernels import eager
-from qhw.quantizers.kernels.problem import Operands, Rule, fraction_bits, powers_of_two
+from qhw.quantizers.kernels.problem import Operands, Rule, fraction_bits, units_of
 from qhw.quantizers.statistics import best_fraction
 
 
 class Quantizer(nn.Module):
-    """Maps a float tensor onto a format; the power of two that a mantissa of 1 stands for is trained.
+    """Maps a float tensor onto a format; what a mantissa of 1 stands for, its unit, is trained.
 
-    ``mantissa = format(x * 2**fraction)`` with ``fraction = round(theta)``; statistics of the first data that
-    is seen only start it. Usable alone, as Brevitas's ``tensor_quant``, or shared by several layers.
+    ``mantissa = format(x / unit)`` with ``unit = 2**-round(theta)``, a power of two, or of a free scale
+    ``2**-theta`` as a float32 number; statistics of the first data that is seen only start it. Usable alone,
+    as Brevitas's ``tensor_quant``, or shared by several layers.
 
     Args:
         spec: the format.
@@ -32,6 +33,7 @@ class Quantizer(nn.Module):
         activation: applied before rounding, in the same pass.
         passes_outside: saturated numbers keep their gradient (the usual choice for weights).
         learn: train the fraction bits, or not; by default where ``fraction`` is None.
+        free: the scale may be any number, where ``fraction`` is None; a stated one stays a power of two.
 
     Attributes:
         theta: the trainable fraction bits, ``()`` or ``(channels,)``.
@@ -51,11 +53,12 @@ class Quantizer(nn.Module):
         activation: Activation = IDENTITY,
         passes_outside: bool = False,
         learn: bool | None = None,
+        free: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.axis = axis
-        self.rule = Rule.of(spec, activation, passes_outside)
+        self.rule = Rule.of(spec, activation, passes_outside, free and fraction is None)
         first = self.rule.mantissas[1].bit_length() if fraction is None else fraction
         start = torch.full(() if channels is None else (channels,), float(first))
         self.theta = nn.Parameter(start, requires_grad=fraction is None if learn is None else learn)
@@ -76,18 +79,42 @@ class Quantizer(nn.Module):
         return self.theta.dim() > 0
 
     @property
+    def is_free(self) -> bool:
+        """Whether its scale may be any number."""
+        return self.rule.free
+
+    @property
     def fraction(self) -> tuple[int, ...]:
         """The current fraction bits of a mantissa, one per channel (or a single one).
 
         Raises:
+            InputError: no data has been seen yet, or the scale is free.
+        """
+        self.check_started()
+        if self.is_free:
+            raise InputError(
+                f"A quantizer of {self.spec} has a free scale, and so no whole fraction bits",
+                hint="its unit is what a mantissa of 1 stands for",
+            )
+        return tuple(int(bits) for bits in fraction_bits(self.theta))
+
+    @property
+    def unit(self) -> NDArray[np.float64]:
+        """What a mantissa of 1 stands for, one per channel (or a single one): exact in float32.
+
+        Raises:
             InputError: no data has been seen yet.
         """
+        self.check_started()
+        return units_of(self.theta, self.rule)
+
+    def check_started(self) -> None:
+        """Raise InputError while the scale is not known."""
         if not bool(self.started):
             raise InputError(
                 f"A quantizer of {self.spec} has seen no data: its {self.learns} is not known yet",
                 hint="run the model once on real inputs (qhw.train does), or load a trained checkpoint",
             )
-        return tuple(int(bits) for bits in fraction_bits(self.theta))
 
     @property
     @abstractmethod
@@ -98,9 +125,13 @@ class Quantizer(nn.Module):
     def scale(self, rank: int) -> Tensor:
         """What a number of the format is multiplied by, as Brevitas sees it; broadcasts over that rank."""
 
-    def _powers(self, exponents: NDArray[np.int64], rank: int) -> Tensor:
-        """``2**exponents``: ``()``, or per channel so that it broadcasts over tensors of that rank."""
-        return torch.from_numpy(powers_of_two(exponents)).to(self.theta).reshape(self._broadcast(rank))
+    def share_scale(self, other: Quantizer) -> None:
+        """Take another quantizer's scale, to be trained as one: sums of both then stay sums of integers."""
+        self.theta, self.started = other.theta, other.started
+
+    def _broadcastable(self, numbers: NDArray[np.float64], rank: int) -> Tensor:
+        """``()``, or per channel so that it broadcasts over tensors of that rank."""
+        return torch.from_numpy(numbers).to(self.theta).reshape(self._broadcast(rank))
 
     def _broadcast(self, rank: int) -> list[int]:
         shape = [1] * rank if self.per_channel else []
@@ -146,11 +177,8 @@ class Quantizer(nn.Module):
 
     def mantissas(self, x: Tensor) -> Tensor:
         """The int64 mantissas that ``x`` becomes."""
-        bits = np.asarray(self.fraction, dtype=np.int64)
         axis = self.axis if self.per_channel else None
-        values = eager.forward(Operands(x.detach(), axis=axis), bits, self.rule)
-        unit = self._powers(-fraction_bits(self.theta), x.dim())
-        return (values / unit.to(values)).to(torch.int64)
+        return eager.mantissas(Operands(x.detach(), axis=axis), self.unit, self.rule).to(torch.int64)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Brevitas's interface: quantised values, scale, zero point (0) and bit width."""

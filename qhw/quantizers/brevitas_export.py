@@ -19,6 +19,7 @@ from brevitas.export.onnx.qonnx.manager import QONNXManager
 from qhw.errors import UnsupportedError
 from qhw.formats.fixed import Fixed
 from qhw.formats.modes import Overflow, Rounding
+from qhw.formats.table import TableFormat
 from qhw.quantizers.injectors import ActivationProxy, BiasProxy, WeightProxy
 
 ROUNDINGS = (Rounding.RND_CONV, Rounding.TRN, Rounding.TRN_ZERO, Rounding.CEIL)
@@ -28,8 +29,14 @@ OVERFLOWS = (Overflow.SAT, Overflow.SAT_SYM)
 """The overflow modes that QONNX's Quant has."""
 
 
-def require_quant_node(spec: Fixed) -> None:
-    """Raise UnsupportedError unless Brevitas can write the format's modes into a Quant node."""
+def require_quant_node(spec: Fixed | TableFormat) -> None:
+    """Raise UnsupportedError unless Brevitas can write the format and its modes into a Quant node."""
+    if isinstance(spec, TableFormat):
+        raise UnsupportedError(
+            f"Brevitas's exporter cannot write {spec} of qhw's quantizers",
+            allowed="fixed point",
+            hint="qhw.export writes it",
+        )
     if spec.rounding in ROUNDINGS and spec.overflow in OVERFLOWS:
         return
     modes = ", ".join(mode.value for mode in (*ROUNDINGS, *OVERFLOWS))

@@ -1,4 +1,4 @@
-"""The fixed-point quantizer: bit width and modes are given, the binary point is trained."""
+"""The fixed-point quantizer: bit width and modes are given, the binary point (or a free scale) is trained."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from torch import Tensor
 
 from qhw.formats.fixed import Fixed
 from qhw.quantizers.base import Quantizer
-from qhw.quantizers.kernels.problem import fraction_bits
+from qhw.quantizers.kernels.problem import units_of
 
 
 class FixedQuantizer(Quantizer):
     """Maps a float tensor onto ``spec``; where its binary point is open (``fixed<8>``), it is trained.
+
+    With a free scale, numbers are ``spec``'s mantissas times any number: integers with a scale.
 
     Args:
         spec: width and modes; a stated binary point (``fixed<8,3>``) stays as it is.
@@ -27,10 +29,16 @@ class FixedQuantizer(Quantizer):
 
     @property
     def format(self) -> Fixed | tuple[Fixed, ...]:
-        """The current format; per channel, a tuple of them. Raises InputError before any data was seen."""
+        """The current format; per channel, a tuple of them; of a free scale, its integers.
+
+        Raises InputError before any data was seen.
+        """
+        if self.is_free:
+            self.check_started()
+            return self.spec.learned(self.spec.width)
         formats = tuple(self.spec.learned(self.spec.width - bits) for bits in self.fraction)
         return formats if self.per_channel else formats[0]
 
     def scale(self, rank: int) -> Tensor:
-        """``2**-fraction``: ``()``, or per channel so that it broadcasts over tensors of that rank."""
-        return self._powers(-fraction_bits(self.theta), rank)
+        """What a mantissa of 1 stands for: ``()``, or per channel so that it broadcasts over that rank."""
+        return self._broadcastable(units_of(self.theta, self.rule), rank)

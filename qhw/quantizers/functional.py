@@ -1,4 +1,4 @@
-"""Differentiable fixed-point quantisation with a trainable binary point (QFX, arXiv 2401.17544).
+"""Differentiable quantisation with a trainable binary point or scale (QFX, arXiv 2401.17544).
 
 With ``s = 2^-f`` and ``f = round(theta)``, rounding and the choice of ``f`` passed straight through:
 
@@ -11,7 +11,10 @@ Under WRAP and WRAP_SM, ``dy/dx`` stays 1 beyond the range, since a wrapped valu
 values wrap, while the bound's widens the range until nothing wraps. SAT_ZERO takes the bound for the same
 reason.
 
-``x/s`` is computed in the type of ``x``: exact, unless it underflows (below 2^-126 in float32).
+A free scale is ``s = 2^-theta``, not rounded to a power of two, with the same gradients.
+
+``x/s`` is computed in the type of ``x``: of a power of two exact, unless it underflows (below 2^-126 in
+float32).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from qhw.errors import UnsupportedError
 from qhw.quantizers.kernels import backend
-from qhw.quantizers.kernels.problem import Operands, Rule, dense, fraction_bits, powers_of_two, same_order
+from qhw.quantizers.kernels.problem import Operands, Rule, dense, same_order, units_of
 
 
 def quantize(x: Tensor, theta: Tensor, rule: Rule, axis: int | None = None) -> Tensor:
@@ -75,16 +78,16 @@ class _Quantize(torch.autograd.Function):
         ctx.rule, ctx.axis = rule, axis if theta.dim() else None
         x = dense(x.detach(), ctx.axis)
         ctx.save_for_backward(x, theta)
-        ctx.fraction = fraction_bits(theta)
-        return backend().forward(Operands(x, axis=ctx.axis), ctx.fraction, rule)
+        ctx.unit = units_of(theta, rule)
+        return backend().forward(Operands(x, axis=ctx.axis), ctx.unit, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, theta = ctx.saved_tensors
         operands = Operands(x, axis=ctx.axis)
-        passed, sums = backend().backward(operands, same_order(grad, x), ctx.fraction, ctx.rule)
-        return passed, theta_gradient(sums, ctx.fraction, theta), None, None
+        passed, sums = backend().backward(operands, same_order(grad, x), ctx.unit, ctx.rule)
+        return passed, theta_gradient(sums, ctx.unit, theta), None, None
 
 
 class _AddQuantize(torch.autograd.Function):
@@ -94,16 +97,16 @@ class _AddQuantize(torch.autograd.Function):
         a = dense(a.detach(), ctx.axis)
         b = same_order(b.detach(), a)
         ctx.save_for_backward(a, b, theta)
-        ctx.fraction = fraction_bits(theta)
-        return backend().forward(Operands(a, b, axis=ctx.axis), ctx.fraction, rule)
+        ctx.unit = units_of(theta, rule)
+        return backend().forward(Operands(a, b, axis=ctx.axis), ctx.unit, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         a, b, theta = ctx.saved_tensors
         operands = Operands(a, b, axis=ctx.axis)
-        passed, sums = backend().backward(operands, same_order(grad, a), ctx.fraction, ctx.rule)
-        return passed, passed, theta_gradient(sums, ctx.fraction, theta), None, None
+        passed, sums = backend().backward(operands, same_order(grad, a), ctx.unit, ctx.rule)
+        return passed, passed, theta_gradient(sums, ctx.unit, theta), None, None
 
 
 class _AffineQuantize(torch.autograd.Function):
@@ -112,18 +115,18 @@ class _AffineQuantize(torch.autograd.Function):
         x = dense(x.detach(), 1)
         ctx.rule = rule
         ctx.save_for_backward(x, gain, offset, theta)
-        ctx.fraction = fraction_bits(theta)
-        return backend().forward(affine_operands(x, gain, offset), ctx.fraction, rule)
+        ctx.unit = units_of(theta, rule)
+        return backend().forward(affine_operands(x, gain, offset), ctx.unit, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, gain, offset, theta = ctx.saved_tensors
         operands, grad = affine_operands(x, gain, offset), same_order(grad, x)
-        offset_sum, gain_sum, scale_sum = backend().affine_sums(operands, grad, ctx.fraction, ctx.rule)
+        offset_sum, gain_sum, scale_sum = backend().affine_sums(operands, grad, ctx.unit, ctx.rule)
         zero = torch.zeros_like(offset_sum)
-        dx = backend().affine_backward(operands, grad, ctx.fraction, ctx.rule, zero, zero)
-        dtheta = theta_gradient(scale_sum, ctx.fraction, theta)
+        dx = backend().affine_backward(operands, grad, ctx.unit, ctx.rule, zero, zero)
+        dtheta = theta_gradient(scale_sum, ctx.unit, theta)
         return dx, gain_sum.to(gain.dtype), offset_sum.to(offset.dtype), dtheta, None
 
 
@@ -137,9 +140,8 @@ def affine_operands(x: Tensor, gain: Tensor, offset: Tensor) -> Operands:
     return Operands(x, gain=gain.detach().double(), offset=offset.detach().double(), axis=1)
 
 
-def theta_gradient(sums: Tensor, fraction: NDArray[np.int64], theta: Tensor) -> Tensor:
+def theta_gradient(sums: Tensor, unit: NDArray[np.float64], theta: Tensor) -> Tensor:
     """``-ln 2 * s * sum(grad * dy/ds)`` in the shape and type of ``theta``; ``sums`` per channel."""
-    scale = torch.from_numpy(powers_of_two(-fraction))
     if theta.numel() == 1:
         sums = sums.sum(dim=0, keepdim=True)
-    return (-math.log(2.0) * scale * sums).reshape(theta.shape).to(theta)
+    return (-math.log(2.0) * torch.from_numpy(unit) * sums).reshape(theta.shape).to(theta)

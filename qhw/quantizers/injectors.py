@@ -16,7 +16,7 @@ from qhw.errors import InputError
 from qhw.formats import Fixed, Format, Overflow, Rounding
 from qhw.quantizers.activation import IDENTITY, RELU
 from qhw.quantizers.base import Quantizer
-from qhw.quantizers.table import make_quantizer
+from qhw.quantizers.table import Scaling, make_quantizer
 
 _BREVITAS_ROUNDING = {
     Rounding.RND_CONV: FloatToIntImplType.ROUND,
@@ -26,17 +26,24 @@ _BREVITAS_ROUNDING = {
 }
 
 
-def weight_quantizer(spec: Format, per_channel: bool = False) -> type[ExtendedInjector]:
+def weight_quantizer(
+    spec: Format, per_channel: bool = False, scaling: Scaling = "power_of_two"
+) -> type[ExtendedInjector]:
     """A ``weight_quant=`` for Brevitas's layers; per output channel, or one scale for the tensor."""
-    return _injector(spec, WeightProxy, per_channel=per_channel)
+    return _injector(spec, WeightProxy, per_channel=per_channel, scaling=scaling)
 
 
-def bias_quantizer(spec: Format, per_channel: bool = False) -> type[ExtendedInjector]:
+def bias_quantizer(
+    spec: Format, per_channel: bool = False, scaling: Scaling = "power_of_two"
+) -> type[ExtendedInjector]:
     """A ``bias_quant=`` for Brevitas's layers; it needs no input scale."""
-    return _injector(spec, BiasProxy, per_channel=per_channel, requires_input_scale=False)
+    settings = {"per_channel": per_channel, "scaling": scaling}
+    return _injector(spec, BiasProxy, requires_input_scale=False, **settings)
 
 
-def activation_quantizer(spec: Format, channels: int | None = None) -> type[ExtendedInjector]:
+def activation_quantizer(
+    spec: Format, channels: int | None = None, scaling: Scaling = "power_of_two"
+) -> type[ExtendedInjector]:
     """An ``act_quant=``, ``input_quant=`` or ``output_quant=`` for Brevitas's layers.
 
     A ``QuantReLU``'s ReLU runs in the quantizer's own pass.
@@ -44,7 +51,7 @@ def activation_quantizer(spec: Format, channels: int | None = None) -> type[Exte
     Args:
         channels: one binary point for each of so many channels (axis 1).
     """
-    return _injector(spec, ActivationProxy, channels=channels)
+    return _injector(spec, ActivationProxy, channels=channels, scaling=scaling)
 
 
 def _injector(spec: Format, proxy: type, **settings: Any) -> type[ExtendedInjector]:
@@ -108,7 +115,8 @@ class _ParameterQuantizer(_OneQuantizer):
         if self.tensor_quant is None:
             injector = self.quant_injector
             channels = parameters[0].shape[0] if injector.per_channel else None
-            self.tensor_quant = make_quantizer(injector.spec, channels=channels, passes_outside=True)
+            settings = {"channels": channels, "passes_outside": True, "scaling": injector.scaling}
+            self.tensor_quant = make_quantizer(injector.spec, **settings)
         if not preserve_state_dict:
             self.tensor_quant.start(parameters[0])
 
@@ -160,7 +168,8 @@ class ActivationProxy(_OneQuantizer, ActQuantProxyFromInjector):  # type: ignore
         injector = self.quant_injector
         act = injector.act_impl if "act_impl" in injector else None
         fused = RELU if isinstance(act, nn.ReLU) else IDENTITY
-        quantizer = make_quantizer(injector.spec, channels=injector.channels, axis=1, activation=fused)
+        settings = {"channels": injector.channels, "scaling": injector.scaling}
+        quantizer = make_quantizer(injector.spec, axis=1, activation=fused, **settings)
         self.fused_activation_quant_proxy = _ActivationAndQuantizer(act or Identity(), quantizer)
         self.is_quant_enabled = True
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor
 
 from qhw.errors import InputError
 from qhw.formats import Fixed, Format, Integer, Minifloat, TableFormat
 from qhw.quantizers.base import Quantizer
 from qhw.quantizers.fixed import FixedQuantizer
-from qhw.quantizers.kernels.problem import fraction_bits
+from qhw.quantizers.kernels.problem import units_of
 
 Learned = Literal["scale", "bias"]
 
+Scaling = Literal["power_of_two", "free", "exponent_bias"]
+"""What is trained: a power of two, any number, or (of minifloats, elsewhere a power of two) the bias."""
+
 
 class TableQuantizer(Quantizer):
-    """``format(x / scale) * scale`` with a trained power of two for a scale, gradients straight through.
+    """``format(x / scale) * scale`` with a trained scale, gradients straight through.
 
     Args:
         spec: a format that lists its codes; numbers beyond it saturate.
@@ -26,7 +30,7 @@ class TableQuantizer(Quantizer):
         settings: as for :class:`Quantizer`.
 
     Raises:
-        InputError: the format overflows to infinity or NaN, or has no bias.
+        InputError: the format overflows to infinity or NaN, has no bias, or a free scale is to be a bias.
     """
 
     spec: TableFormat
@@ -41,6 +45,8 @@ class TableQuantizer(Quantizer):
             raise InputError(
                 f"{spec} has no exponent bias to learn", allowed="minifloats", hint="learn the scale"
             )
+        if learns == "bias" and settings.get("free"):
+            raise InputError("A free scale is no exponent bias", hint="learn one of the two")
         self.learns = learns
         super().__init__(spec, None, **settings)
 
@@ -60,21 +66,23 @@ class TableQuantizer(Quantizer):
         return formats if self.per_channel else formats[0]
 
     def scale(self, rank: int) -> Tensor:
-        """``2**scale_exponent``: ``()``, or per channel so that it broadcasts over tensors of that rank."""
-        exponents = -fraction_bits(self.theta) - self.spec.exponent
-        return self._powers(exponents * (self.learns == "scale"), rank)
+        """What a number is multiplied by, 1 where the bias is learned; broadcasts over that rank."""
+        scales = np.ldexp(units_of(self.theta, self.rule), -self.spec.exponent)
+        return self._broadcastable(scales if self.learns == "scale" else np.ones_like(scales), rank)
 
     def _exponents(self) -> tuple[int, ...]:
         return tuple(-bits - self.spec.exponent for bits in self.fraction)
 
 
-def make_quantizer(spec: Format, **settings: Any) -> Quantizer:
+def make_quantizer(spec: Format, *, scaling: Scaling = "power_of_two", **settings: Any) -> Quantizer:
     """The quantizer of any format; settings as for :class:`Quantizer`.
 
     An integer stands for fixed point without fraction bits.
     """
+    settings |= {"free": True} if scaling == "free" else {}
     if isinstance(spec, TableFormat):
-        return TableQuantizer(spec, **settings)
+        learns: Learned = "bias" if scaling == "exponent_bias" and isinstance(spec, Minifloat) else "scale"
+        return TableQuantizer(spec, learns=learns, **settings)
     if isinstance(spec, Integer):
         spec = Fixed(spec.width, spec.width, spec.signed)
     if not isinstance(spec, Fixed):

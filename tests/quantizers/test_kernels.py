@@ -22,7 +22,7 @@ from qhw.formats.modes import Overflow, Rounding
 from qhw.quantizers import IDENTITY, RELU, RELU6, Rule, kernels, leaky_relu, quantize
 from qhw.quantizers.kernels import build, eager
 from qhw.quantizers.kernels.compiled import Compiled
-from qhw.quantizers.kernels.problem import Operands, same_order
+from qhw.quantizers.kernels.problem import Operands, same_order, units_of
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 
@@ -80,33 +80,34 @@ def problems(draw: st.DrawFn) -> tuple[Operands, Tensor, np.ndarray, Rule]:
         overflow=draw(st.sampled_from(Overflow)),
         activation=draw(st.sampled_from(ACTIVATIONS)),
         passes_outside=draw(st.booleans()),
+        free=draw(st.booleans()),
     )
-    fraction = torch.randint(-3, 12, (channels,), generator=generator).numpy()
-    return operands, same_order(numbers(), x), fraction, rule
+    theta = torch.rand(channels, generator=generator) * 15 - 3
+    return operands, same_order(numbers(), x), units_of(theta, rule), rule
 
 
 @needs_compiler
 @settings(max_examples=400, deadline=None)
 @given(problem=problems())
 def test_compiled_gives_the_bits_of_eager(compiled: Compiled, problem: tuple) -> None:
-    operands, grad, fraction, rule = problem
-    assert_same_bits(compiled.forward(operands, fraction, rule), eager.forward(operands, fraction, rule))
+    operands, grad, unit, rule = problem
+    assert_same_bits(compiled.forward(operands, unit, rule), eager.forward(operands, unit, rule))
     for ours, theirs in zip(
-        compiled.backward(operands, grad, fraction, rule),
-        eager.backward(operands, grad, fraction, rule),
+        compiled.backward(operands, grad, unit, rule),
+        eager.backward(operands, grad, unit, rule),
         strict=True,
     ):
         assert_same_bits(ours, theirs)
     if operands.gain is None:
         return
     assert_same_bits(
-        compiled.affine_sums(operands, grad, fraction, rule),
-        eager.affine_sums(operands, grad, fraction, rule),
+        compiled.affine_sums(operands, grad, unit, rule),
+        eager.affine_sums(operands, grad, unit, rule),
     )
     constants = (operands.gain, operands.gain * 2)
     assert_same_bits(
-        compiled.affine_backward(operands, grad, fraction, rule, *constants),
-        eager.affine_backward(operands, grad, fraction, rule, *constants),
+        compiled.affine_backward(operands, grad, unit, rule, *constants),
+        eager.affine_backward(operands, grad, unit, rule, *constants),
     )
     if operands.axis is not None:
         assert_same_bits(

@@ -25,21 +25,21 @@ logger = logging.getLogger(__name__)
 class Backend(Protocol):
     """What computes the quantizers; ``eager`` documents each function."""
 
-    def forward(self, operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> Tensor: ...
+    def forward(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor: ...
 
     def backward(
-        self, operands: Operands, grad: Tensor, fraction: NDArray[np.int64], rule: Rule
+        self, operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule
     ) -> tuple[Tensor, Tensor]: ...
 
     def affine_sums(
-        self, operands: Operands, grad: Tensor, fraction: NDArray[np.int64], rule: Rule
+        self, operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule
     ) -> Tensor: ...
 
     def affine_backward(
         self,
         operands: Operands,
         grad: Tensor,
-        fraction: NDArray[np.int64],
+        unit: NDArray[np.float64],
         rule: Rule,
         constant: Tensor,
         slope: Tensor,

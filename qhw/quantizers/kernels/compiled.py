@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qhw.formats.modes import Overflow, Rounding
 from qhw.native import Library
-from qhw.quantizers.kernels.problem import FloatGrid, ListGrid, Operands, Rule, layout_of, powers_of_two
+from qhw.quantizers.kernels.problem import FloatGrid, ListGrid, Operands, Rule, layout_of
 
 # The order of the enumerations in fixed.cpp. SAT_SYM is SAT with other bounds.
 _ROUNDING = {mode: index for index, mode in enumerate(Rounding)}
@@ -38,7 +38,10 @@ class _Call(ctypes.Structure):
         *((name, ctypes.c_double) for name in ("normal", "gap")),
         ("table", ctypes.c_void_p),
         ("table_low", ctypes.c_double),
-        *((name, ctypes.c_int32) for name in ("rounding", "overflow", "passes", "threads", "grid")),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("rounding", "overflow", "passes", "threads", "grid", "divides")
+        ),
     )
 
 
@@ -63,25 +66,23 @@ class Compiled:
                 function.argtypes, function.restype = types, None
                 self._functions[name, dtype] = function
 
-    def forward(self, operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> Tensor:
-        call = _Prepared(operands, fraction, rule)
+    def forward(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+        call = _Prepared(operands, unit, rule)
         y = torch.empty_like(operands.x)
         self._run("forward", operands.x, call.address, y.data_ptr())
         return y
 
     def backward(
-        self, operands: Operands, grad: Tensor, fraction: NDArray[np.int64], rule: Rule
+        self, operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule
     ) -> tuple[Tensor, Tensor]:
-        call = _Prepared(operands, fraction, rule)
+        call = _Prepared(operands, unit, rule)
         passed = torch.empty_like(operands.x)
         sums = torch.empty(call.channels, dtype=torch.float64)
         self._run("backward", operands.x, call.address, grad.data_ptr(), passed.data_ptr(), sums.data_ptr())
         return passed, sums
 
-    def affine_sums(
-        self, operands: Operands, grad: Tensor, fraction: NDArray[np.int64], rule: Rule
-    ) -> Tensor:
-        call = _Prepared(operands, fraction, rule)
+    def affine_sums(self, operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+        call = _Prepared(operands, unit, rule)
         sums = torch.empty((3, call.channels), dtype=torch.float64)
         self._run("affine_sums", operands.x, call.address, grad.data_ptr(), sums.data_ptr())
         return sums
@@ -90,12 +91,12 @@ class Compiled:
         self,
         operands: Operands,
         grad: Tensor,
-        fraction: NDArray[np.int64],
+        unit: NDArray[np.float64],
         rule: Rule,
         constant: Tensor,
         slope: Tensor,
     ) -> Tensor:
-        call = _Prepared(operands, fraction, rule)
+        call = _Prepared(operands, unit, rule)
         dx = torch.empty_like(operands.x)
         self._run(
             "affine_backward",
@@ -122,11 +123,11 @@ class Compiled:
 class _Prepared:
     """A call's arguments, and the arrays that they point at."""
 
-    def __init__(self, operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> None:
+    def __init__(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> None:
         layout, x = operands.layout, operands.x
         self.channels = layout.channels
-        fraction = np.broadcast_to(fraction, (layout.channels,))
-        self.scales = np.stack([powers_of_two(fraction), powers_of_two(-fraction)])
+        unit = np.broadcast_to(unit, (layout.channels,))
+        self.scales = np.stack([1.0 / unit, unit])
         low, high = rule.bounds(x.dtype)
         modulus = float(2**rule.width)
         scales = self.scales.ctypes.data
@@ -152,6 +153,7 @@ class _Prepared:
             int(rule.passes),
             _threads(x),
             _GRIDS[type(rule.grid)],
+            int(rule.free),
         )
         self.address = ctypes.addressof(self.call)
 

@@ -1,7 +1,7 @@
 """The quantizer kernels as plain torch operations: the definition, and the fallback without a compiler.
 
 Element by element and sum by sum it does what ``fixed.cpp`` does, in the same order, so that both give the
-same bits.
+same bits. ``unit`` is what a mantissa of 1 stands for, one number per channel or a single one.
 """
 
 from __future__ import annotations
@@ -25,28 +25,32 @@ from qhw.quantizers.kernels.problem import (
     Operands,
     Rule,
     layout_of,
-    powers_of_two,
 )
 
 
-def forward(operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> Tensor:
+def forward(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor:
     """The quantised values; shape, type and memory order of ``operands.x``."""
-    _, scaled, rounded = _steps(operands, fraction, rule)
-    return _overflow(scaled, rounded, rule) * _per_channel(powers_of_two(-fraction), operands)
+    return mantissas(operands, unit, rule) * _per_channel(unit, operands)
+
+
+def mantissas(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+    """The integers that numbers become, in the type of ``operands.x``."""
+    _, scaled, rounded = _steps(operands, unit, rule)
+    return _overflow(scaled, rounded, rule)
 
 
 def backward(
-    operands: Operands, grad: Tensor, fraction: NDArray[np.int64], rule: Rule
+    operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the number that was quantised, and per channel the sum of ``grad * dy/ds`` (float64)."""
-    value, scaled, rounded = _steps(operands, fraction, rule)
+    value, scaled, rounded = _steps(operands, unit, rule)
     passed, slope = _gradients(value, scaled, rounded, grad, rule)
     return passed, channel_sums(grad.double() * slope.double(), operands.layout)
 
 
-def affine_sums(operands: Operands, grad: Tensor, fraction: NDArray[np.int64], rule: Rule) -> Tensor:
+def affine_sums(operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule) -> Tensor:
     """Per channel, float64 ``(3, channels)``: sums of the offset's, the gain's and the scale's gradient."""
-    value, scaled, rounded = _steps(operands, fraction, rule)
+    value, scaled, rounded = _steps(operands, unit, rule)
     passed, slope = _gradients(value, scaled, rounded, grad, rule)
     wide = passed.double()
     products = (wide, wide * operands.x.double(), grad.double() * slope.double())
@@ -56,13 +60,13 @@ def affine_sums(operands: Operands, grad: Tensor, fraction: NDArray[np.int64], r
 def affine_backward(
     operands: Operands,
     grad: Tensor,
-    fraction: NDArray[np.int64],
+    unit: NDArray[np.float64],
     rule: Rule,
     constant: Tensor,
     slope: Tensor,
 ) -> Tensor:
     """Gradient of ``x``: ``passed * gain + (x * slope + constant)``, constant and slope per channel."""
-    value, scaled, rounded = _steps(operands, fraction, rule)
+    value, scaled, rounded = _steps(operands, unit, rule)
     passed, _ = _gradients(value, scaled, rounded, grad, rule)
     assert operands.gain is not None
     statistics = operands.x * _per_channel(slope, operands) + _per_channel(constant, operands)
@@ -75,7 +79,7 @@ def moments(x: Tensor, axis: int) -> Tensor:
     return torch.stack([channel_sums(wide, layout), channel_sums(wide * wide, layout)])
 
 
-def _steps(operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
     """The number before its activation, the activated one in units of the last place, and that rounded."""
     value = operands.x
     if operands.other is not None:
@@ -83,7 +87,7 @@ def _steps(operands: Operands, fraction: NDArray[np.int64], rule: Rule) -> tuple
     if operands.gain is not None and operands.offset is not None:
         value = value * _per_channel(operands.gain, operands) + _per_channel(operands.offset, operands)
     # Adding 0 turns -0 into +0, as the zero point of Brevitas's quantizer does.
-    scaled = rule.activation(value) * _per_channel(powers_of_two(fraction), operands) + 0.0
+    scaled = rule.activation(value) / _per_channel(unit, operands) + 0.0
     return value, scaled, round_to_grid(scaled, rule)
 
 

@@ -43,6 +43,7 @@ struct Call {
   int32_t rounding, overflow;
   int32_t passes, threads;
   int32_t grid;
+  int32_t divides;  // by the scale, which is no power of two: its inverse would round
 };
 
 namespace {
@@ -226,7 +227,10 @@ void steps(const Call& c, const Constants<T, V>& k, int64_t start, int64_t n, Bu
   }
   std::copy(value, value + n, scaled);
   activate(scaled, n, T(c.slope), T(c.cap));
-  for (int64_t i = 0; i < n; ++i) scaled[i] = scaled[i] * K::at(k.inverse_scale, i) + T(0);
+  if (c.divides)
+    for (int64_t i = 0; i < n; ++i) scaled[i] = scaled[i] / K::at(k.scale, i) + T(0);
+  else
+    for (int64_t i = 0; i < n; ++i) scaled[i] = scaled[i] * K::at(k.inverse_scale, i) + T(0);
   switch (c.grid) {
     case INTEGERS:
       round_block(scaled, b.rounded.data(), n, c.rounding);
@@ -283,7 +287,7 @@ enum Operand { PLAIN, SUM, AFFINE };
 
 // The same in one loop, for what nearly every network uses: convergent rounding, saturation, and a ReLU or
 // nothing before it.
-template <class T, bool V, int kOperand, bool kRelu, bool kFloats>
+template <class T, bool V, int kOperand, bool kRelu, bool kFloats, bool kDivides>
 struct Fused {
   using K = Constants<T, V>;
 
@@ -306,6 +310,9 @@ struct Fused {
     if (kOperand == AFFINE) return x[i] * K::at(k.gain, i) + K::at(k.offset, i);
     return x[i];
   }
+  static T in_units(const K& k, T v, int64_t i) {
+    return (kDivides ? v / K::at(k.scale, i) : v * K::at(k.inverse_scale, i)) + T(0);
+  }
   static T activated(T v) {
     if (!kRelu) return v;
     const T positive = v > T(0) ? v : T(0);
@@ -320,7 +327,7 @@ struct Fused {
     const Grid grid(c);
     for (int64_t i = 0; i < n; ++i) {
       const T v = activated(value(k, x, other, i));
-      T r = grid.round(v * K::at(k.inverse_scale, i) + T(0));
+      T r = grid.round(in_units(k, v, i));
       r = r > high ? high : r;
       r = r < low ? low : r;
       y[i] = r * K::at(k.scale, i);
@@ -337,7 +344,7 @@ struct Fused {
     const Grid grid(c);
     for (int64_t i = 0; i < n; ++i) {
       const T v = value(k, x, other, i);
-      const T scaled = activated(v) * K::at(k.inverse_scale, i) + T(0);
+      const T scaled = in_units(k, activated(v), i);
       const T rounded = grid.round(scaled);
       const bool inside = (rounded >= low) & (rounded <= high);
       // Both choices are of loaded numbers, one after the other: the form that g++ vectorises.
@@ -369,13 +376,14 @@ struct Blocks {
     if (c.rounding != RND_CONV || c.overflow != SAT || !std::isinf(c.cap) || !(relu || plain) ||
         c.grid == LISTED)
       return of<Staged<T, V>>();
-    return c.grid == FLOATS ? fused<true>(c, relu) : fused<false>(c, relu);
+    if (c.divides) return c.grid == FLOATS ? fused<true, true>(c, relu) : fused<false, true>(c, relu);
+    return c.grid == FLOATS ? fused<true, false>(c, relu) : fused<false, false>(c, relu);
   }
-  template <bool F>
+  template <bool F, bool D>
   static Blocks fused(const Call& c, bool relu) {
-    if (c.other) return relu ? of<Fused<T, V, SUM, true, F>>() : of<Fused<T, V, SUM, false, F>>();
-    if (c.gain) return relu ? of<Fused<T, V, AFFINE, true, F>>() : of<Fused<T, V, AFFINE, false, F>>();
-    return relu ? of<Fused<T, V, PLAIN, true, F>>() : of<Fused<T, V, PLAIN, false, F>>();
+    if (c.other) return relu ? of<Fused<T, V, SUM, true, F, D>>() : of<Fused<T, V, SUM, false, F, D>>();
+    if (c.gain) return relu ? of<Fused<T, V, AFFINE, true, F, D>>() : of<Fused<T, V, AFFINE, false, F, D>>();
+    return relu ? of<Fused<T, V, PLAIN, true, F, D>>() : of<Fused<T, V, PLAIN, false, F, D>>();
   }
 };
 

@@ -87,6 +87,7 @@ class Rule:
             its mantissas.
         passes_outside: numbers beyond the range keep their gradient although they saturate (what Brevitas
             does for weights); otherwise it is 0. Wrapping formats always pass it.
+        free: the scale is any float32 number, not only a power of two.
     """
 
     width: int
@@ -96,6 +97,7 @@ class Rule:
     activation: Activation = IDENTITY
     passes_outside: bool = False
     format: TableFormat | None = None
+    free: bool = False
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -108,15 +110,20 @@ class Rule:
 
     @classmethod
     def of(
-        cls, spec: Fixed | TableFormat, activation: Activation = IDENTITY, passes_outside: bool = False
+        cls,
+        spec: Fixed | TableFormat,
+        activation: Activation = IDENTITY,
+        passes_outside: bool = False,
+        free: bool = False,
     ) -> Rule:
         """The rule of a format, whatever its binary point."""
         if isinstance(spec, Ternary):
-            return cls(2, True, Rounding.RND_CONV, Overflow.SAT_SYM, activation, passes_outside)
-        if isinstance(spec, TableFormat):
-            modes = spec.rounding, Overflow.SAT
-            return cls(spec.width, spec.signed, *modes, activation, passes_outside, spec)
-        return cls(spec.width, spec.signed, spec.rounding, spec.overflow, activation, passes_outside)
+            modes, listed = (Rounding.RND_CONV, Overflow.SAT_SYM), None
+        elif isinstance(spec, TableFormat):
+            modes, listed = (spec.rounding, Overflow.SAT), spec
+        else:
+            modes, listed = (spec.rounding, spec.overflow), None
+        return cls(spec.width, spec.signed, *modes, activation, passes_outside, listed, free)
 
     @cached_property
     def grid(self) -> FloatGrid | ListGrid | None:
@@ -230,6 +237,16 @@ def powers_of_two(exponents: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def fraction_bits(theta: Tensor) -> NDArray[np.int64]:
     """The binary point ``round(theta)`` as int64, at least one-dimensional, within +-LARGEST_FRACTION."""
+    return np.rint(_bounded(theta)).astype(np.int64)
+
+
+def units_of(theta: Tensor, rule: Rule) -> NDArray[np.float64]:
+    """What a mantissa of 1 stands for, at least one-dimensional: a power of two, or a float32 number."""
+    if rule.free:
+        return np.exp2(-_bounded(theta)).astype(np.float32).astype(np.float64)
+    return powers_of_two(-fraction_bits(theta))
+
+
+def _bounded(theta: Tensor) -> NDArray[np.float64]:
     values: NDArray[np.floating] = theta.detach().cpu().numpy()
-    bits = np.rint(np.atleast_1d(values))
-    return np.asarray(np.clip(bits, -LARGEST_FRACTION, LARGEST_FRACTION), dtype=np.int64)
+    return np.clip(np.atleast_1d(values).astype(np.float64), -LARGEST_FRACTION, LARGEST_FRACTION)
