@@ -31,6 +31,7 @@ from qhw.graph.canonical_writer import (
     FORM_KEY,
     Writer,
 )
+from qhw.graph.normal_form import QUANTIZERS
 from qhw.graph.onnx_tools import describe
 from qhw.graph.tail_nodes import ELEMENTWISE
 
@@ -60,7 +61,7 @@ def canonicalise(model: ModelWrapper) -> ModelWrapper:
 
 
 _HANDLERS: dict[str, Callable[[Writer, NodeProto], None]] = {
-    **dict.fromkeys(("Quant", "BipolarQuant", "Trunc", "MultiThreshold", "FixedQuant"), quantise),
+    **dict.fromkeys(QUANTIZERS, quantise),
     "Conv": conv,
     "MatMul": matmul,
     "BatchNormalization": batch_norm,

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
+from onnx.reference import ReferenceEvaluator
 from qonnx.core.modelwrapper import ModelWrapper
-from qonnx.core.onnx_exec import execute_onnx
+from qonnx.core.onnx_exec import execute_node, execute_onnx
 from qonnx.transformation.infer_shapes import InferShapes
 
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
+from qhw.formats.table import TableFormat
 from qhw.graph.canonical_writer import INTEGER_SUFFIX
 from qhw.graph.normal_form import QUANTIZERS
 from qhw.graph.onnx_tools import Constants, initializers
@@ -23,6 +25,9 @@ from qhw.graph.tail_nodes import collect_tail
 from qhw.graph.tails import affine_form
 
 Context = dict[str, NDArray[Any]]
+
+FLOAT32_BITS = 24
+"""Integers up to this width are exact in float32."""
 
 CHUNK = 64
 """Samples that are executed at once: qonnx keeps every intermediate tensor."""
@@ -49,8 +54,9 @@ def compare_with_original(
 ) -> tuple[Difference, ...]:
     """Count how far a model's float32 execution differs from its canonical form, quantizer by quantizer.
 
-    Both are executed by qonnx from the inputs on, so a difference carries on to what follows. An output
-    without a quantizer is compared on the grid of its accumulator.
+    Both are executed from the inputs on (see ``canonical_integers``), so a difference carries on to what
+    follows. An output without a quantizer is compared on the grid of its accumulator; numbers of a format
+    that lists its codes as their places among its numbers.
 
     Args:
         model: as ``load_qonnx`` gives it; ``canonical`` is what ``canonicalise`` made of it.
@@ -59,10 +65,9 @@ def compare_with_original(
     scales = dict(_grids(model, canonical))
     counts = {name: np.zeros(3, dtype=np.int64) for name in scales}
     for chunk in _chunks(inputs):
-        original, reference = _execute(model, chunk), _execute(canonical, chunk)
-        for name, (scale, offset, integers) in scales.items():
-            codes = np.rint((original[name].astype(np.float64) - offset) / scale)
-            apart = np.abs(codes - reference[integers])
+        original, reference = _execute(model, chunk), _execute_exactly(canonical, chunk)
+        for name, grid in scales.items():
+            apart = np.abs(grid.codes(original[name]) - grid.places(reference[grid.integers]))
             seen = np.array([apart.size, np.count_nonzero(apart), apart.max(initial=0)], dtype=np.int64)
             counts[name] = np.append(counts[name][:2] + seen[:2], max(counts[name][2], seen[2]))
     return tuple(Difference(name, *(int(n) for n in count)) for name, count in counts.items())
@@ -71,13 +76,13 @@ def compare_with_original(
 def canonical_integers(canonical: ModelWrapper, inputs: Mapping[str, ArrayLike]) -> dict[str, IntArray]:
     """What every integer node of a canonical model writes in qonnx, by the node's name.
 
-    The exact graph's tensors have the same names, but for those that it has no use for. Sums are exact
-    where they stay below 2^24, the integers that float32 holds.
+    The exact graph's tensors have the same names, but for those that it has no use for. Sums that float32
+    does not hold are taken in float64, by ONNX's reference implementation: exact where they stay below 2^53.
     """
     nodes = [n for n in canonical.graph.node if canonical.get_tensor_datatype(n.output[0]).is_integer()]
     found: dict[str, list[IntArray]] = {node.name: [] for node in nodes}
     for chunk in _chunks(inputs):
-        context = _execute(canonical, chunk)
+        context = _execute_exactly(canonical, chunk)
         for node in nodes:
             found[node.name].append(context[node.output[0]].astype(np.int64))
     return {name: np.concatenate(parts) for name, parts in found.items()}
@@ -101,6 +106,33 @@ def _execute(model: ModelWrapper, inputs: Context) -> Context:
     return context
 
 
+def _execute_exactly(model: ModelWrapper, inputs: Context) -> Context:
+    """Every tensor of a canonical model: by qonnx, but integers beyond 24 bits in float64.
+
+    What reads those in float32 has them rounded once, as the exact sums that they are.
+    """
+    whole = _with_batch(model, len(next(iter(inputs.values()))))
+    opsets = whole.get_opset_imports()
+    context: Context = whole.make_empty_exec_context() | inputs
+    for node in whole.graph.node:
+        names = [name for name in node.input if name]
+        kind = whole.get_tensor_datatype(node.output[0])
+        is_wide = any(context[name].dtype == np.float64 for name in names)
+        if not node.domain and kind.is_integer() and (is_wide or kind.bitwidth() > FLOAT32_BITS):
+            wide = {name: _as_float64(context[name]) for name in names}
+            found = ReferenceEvaluator(node, opsets=opsets).run(None, wide)
+            context |= dict(zip(node.output, found, strict=True))
+            continue
+        narrow = context | {name: context[name].astype(np.float32) for name in names if is_wide}
+        execute_node(node, narrow, whole.graph, opsets[node.domain])
+        context |= {name: narrow[name] for name in node.output}
+    return context
+
+
+def _as_float64(value: NDArray[Any]) -> NDArray[Any]:
+    return value.astype(np.float64) if value.dtype == np.float32 else value
+
+
 def _with_batch(model: ModelWrapper, batch: int) -> ModelWrapper:
     """A copy whose inputs have that batch size, shapes inferred again."""
     proto = ModelProto()
@@ -113,8 +145,38 @@ def _with_batch(model: ModelWrapper, batch: int) -> ModelWrapper:
     return ModelWrapper(proto).transform(InferShapes(), cleanup=False)
 
 
-def _grids(model: ModelWrapper, canonical: ModelWrapper) -> Iterator[tuple[str, tuple[Any, Any, str]]]:
-    """``(scale, offset, integer tensor)`` of every quantised tensor, and of outputs without a quantizer."""
+@dataclass(frozen=True)
+class Grid:
+    """Where a tensor's values stand: ``value = scale * integer + offset``.
+
+    Args:
+        integers: the canonical model's tensor of them.
+        format: what they are mantissas of, where that is a format that lists its codes.
+    """
+
+    scale: Any
+    offset: Any
+    integers: str
+    format: TableFormat | None = None
+
+    def codes(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """The nearest codes of real values."""
+        units = (values.astype(np.float64) - self.offset) / self.scale
+        if self.format is None:
+            return np.asarray(np.rint(units))
+        numbers = self.format.numbers.astype(np.float64)
+        return np.asarray(np.searchsorted((numbers[1:] + numbers[:-1]) / 2, units), dtype=np.float64)
+
+    def places(self, integers: NDArray[Any]) -> NDArray[np.float64]:
+        """The codes of integers."""
+        if self.format is None:
+            return np.asarray(integers, dtype=np.float64)
+        numbers = self.format.numbers.astype(np.float64)
+        return np.asarray(np.searchsorted(numbers, integers), dtype=np.float64)
+
+
+def _grids(model: ModelWrapper, canonical: ModelWrapper) -> Iterator[tuple[str, Grid]]:
+    """The grid of every quantised tensor, and of outputs without a quantizer."""
     constants = initializers(model.graph)
     written = {name for node in canonical.graph.node for name in node.output}
     known: Constants = dict(constants)
@@ -123,7 +185,8 @@ def _grids(model: ModelWrapper, canonical: ModelWrapper) -> Iterator[tuple[str, 
         if node.op_type not in QUANTIZERS:
             continue
         if f"{name}{INTEGER_SUFFIX}" in written:
-            yield name, (quantizer_of(node, known).scale, 0.0, f"{name}{INTEGER_SUFFIX}")
+            quantizer = quantizer_of(node, known)
+            yield name, Grid(quantizer.scale, 0.0, f"{name}{INTEGER_SUFFIX}", quantizer.format)
         elif node.input[0] in constants:
             quantizer = quantizer_of(node, known)
             known[name] = quantizer.mantissas(np.asarray(constants[node.input[0]])) * quantizer.scale
@@ -133,7 +196,7 @@ def _grids(model: ModelWrapper, canonical: ModelWrapper) -> Iterator[tuple[str, 
             yield output.name, _output_grid(canonical, output.name)
 
 
-def _output_grid(canonical: ModelWrapper, name: str) -> tuple[Any, Any, str]:
+def _output_grid(canonical: ModelWrapper, name: str) -> Grid:
     producers = {output: node for node in canonical.graph.node for output in node.output}
     integers = {tensor for tensor in producers if canonical.get_tensor_datatype(tensor).is_integer()}
     rank = len(canonical.get_tensor_shape(name))
@@ -141,4 +204,4 @@ def _output_grid(canonical: ModelWrapper, name: str) -> tuple[Any, Any, str]:
     form = affine_form(tail)
     assert form is not None  # or the model would not have been lowered
     scale, offset = (part.reshape((-1, *[1] * (rank - 2))) if rank > 1 else part for part in form)
-    return scale, offset, tail.roots[0]
+    return Grid(scale, offset, tail.roots[0])

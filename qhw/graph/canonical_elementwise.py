@@ -16,6 +16,7 @@ from qhw.graph.onnx_tools import Constants, attributes, describe
 from qhw.graph.quantizer_nodes import LARGEST_WIDTH, Quantizer, quantizer_of
 from qhw.graph.tail_nodes import is_rising
 from qhw.graph.tail_operations import Value
+from qhw.onnx_ops.float_quant import check_held, format_of_metadata
 
 
 def quantise(writer: Writer, node: NodeProto) -> None:
@@ -25,9 +26,9 @@ def quantise(writer: Writer, node: NodeProto) -> None:
     name = node.output[0]
     constant = writer.constant_values(node.input[0])
     if constant is not None:
-        writer.operands[name] = Stored(name, quantizer.mantissas(constant), quantizer.scale)
+        writer.operands[name] = _stored(writer, node, quantizer, constant)
         return
-    if quantizer.high - quantizer.low >= 1 << (LARGEST_WIDTH + 1):
+    if quantizer.format is None and quantizer.high - quantizer.low >= 1 << (LARGEST_WIDTH + 1):
         raise UnsupportedError(
             f"{describe(node)} writes codes of more than {LARGEST_WIDTH} bits",
             allowed=f"activations of at most {LARGEST_WIDTH} bits",
@@ -35,14 +36,29 @@ def quantise(writer: Writer, node: NodeProto) -> None:
     value = writer.floating(node.input[0], node)
     target = f"{name}{INTEGER_SUFFIX}"
     tensor = _staged(writer, node, quantizer, value, f"{target}_unmoved" if value.moves else target)
-    writer.annotate(tensor, quantizer.low, quantizer.high)
+    known_as = quantizer.low, quantizer.high, quantizer.format
+    writer.annotate(tensor, *known_as)
     for i, move in enumerate(value.moves):
         last = i == len(value.moves) - 1
         tensor = writer.copy(move, [tensor, *move.input[1:]], target if last else f"{target}_{i}")
         _keep_constants(writer, move)
-        writer.annotate(tensor, quantizer.low, quantizer.high)
+        writer.annotate(tensor, *known_as)
     scale = _broadcastable(quantizer.scale, writer.rank(name))
-    writer.operands[name] = Scaled(tensor, scale, quantizer.low, quantizer.high)
+    writer.operands[name] = Scaled(tensor, scale, *known_as)
+
+
+def _stored(writer: Writer, node: NodeProto, quantizer: Quantizer, constant: Value) -> Stored:
+    """A quantised constant; its node may say of which narrower format its numbers are (k-hot weights)."""
+    mantissas, format = quantizer.mantissas(constant), quantizer.format
+    if not np.isfinite(mantissas).all():
+        raise UnsupportedError(
+            f"{describe(node)} quantises NaN, which {quantizer.format or 'no format'} does not hold",
+            hint="train the model again, with a lower learning rate",
+        )
+    if format is None:
+        format = format_of_metadata(describe(node), node)
+        check_held(describe(node), mantissas.astype(np.int64), format)
+    return Stored(node.output[0], mantissas, quantizer.scale, format)
 
 
 def _stored_values(writer: Writer, names: Sequence[str]) -> Constants:
@@ -83,6 +99,11 @@ def _staged(writer: Writer, node: NodeProto, quantizer: Quantizer, value: Floati
             inputs.append(writer.constant("one", np.float32(1)))
         elif stage.op == "MultiThreshold":
             options |= {"out_dtype": f"UINT{LARGEST_WIDTH}"}
+        elif stage.op == "Clip":
+            ends = ((end, np.float32(options.pop(end))) for end in ("min", "max"))
+            inputs += [writer.constant(f"{output}_{end}", bound) for end, bound in ends]
+        elif stage.op == "FormatQuant":
+            inputs.append(writer.constant("one", np.float32(1)))
         elif stage.op == "FixedQuant":
             options |= {"integer": options["width"], "signed": int(options["signed"])}
         tensor = writer.emit(stage.op, inputs, output, like=node, **options)
@@ -192,7 +213,7 @@ def move(writer: Writer, node: NodeProto) -> None:
     if isinstance(operand, Scaled) and (operand.uniform or node.op_type in ("MaxPool", "GlobalMaxPool")):
         tensor = writer.copy(node, [operand.tensor, *node.input[1:]], f"{node.output[0]}{INTEGER_SUFFIX}")
         _keep_constants(writer, node)
-        writer.annotate(tensor, operand.low, operand.high)
+        writer.annotate(tensor, operand.low, operand.high, operand.format)
         writer.operands[node.output[0]] = replace(operand, tensor=tensor)
         return
     if isinstance(operand, Stored):
@@ -214,8 +235,9 @@ def pad(writer: Writer, node: NodeProto) -> None:
     result = writer.operands[node.output[0]]
     assert isinstance(result, Scaled)
     low, high = min(0, result.low), max(0, result.high)
+    format = result.format if result.format is not None and result.format.holds([0]) else None
     writer.annotate(result.tensor, low, high)
-    writer.operands[node.output[0]] = replace(result, low=low, high=high)
+    writer.operands[node.output[0]] = replace(result, low=low, high=high, format=format)
 
 
 def split(writer: Writer, node: NodeProto) -> None:
@@ -236,7 +258,7 @@ def split(writer: Writer, node: NodeProto) -> None:
             for key, value in window.items()
         ]
         tensor = writer.emit("Slice", [x.tensor, *names], f"{output}{INTEGER_SUFFIX}", like=node)
-        writer.annotate(tensor, x.low, x.high)
+        writer.annotate(tensor, x.low, x.high, x.format)
         writer.operands[output] = replace(x, tensor=tensor)
         start = stop
 

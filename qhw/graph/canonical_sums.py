@@ -66,7 +66,7 @@ def _add_stored(writer: Writer, node: NodeProto, left: Scaled, right: Stored) ->
     """A bias on the accumulator's own grid is added to the integers."""
     if not _on_grid(right, left.scale):
         return False
-    result = replace(left, low=left.low - right.bound, high=left.high + right.bound)
+    result = replace(left, low=left.low - right.bound, high=left.high + right.bound, format=None)
     _write(writer, node, "Add", [left.tensor, writer.integers(right)], result)
     return True
 
@@ -86,7 +86,7 @@ def _write(
 ) -> None:
     """Append an integer operation that stands for ``node``."""
     tensor = writer.emit(op, inputs, f"{node.output[0]}{INTEGER_SUFFIX}", like=node, **options)
-    writer.annotate(tensor, result.low, result.high)
+    writer.annotate(tensor, result.low, result.high, result.format)
     writer.operands[node.output[0]] = replace(result, tensor=tensor)
 
 
@@ -219,7 +219,9 @@ def concat(writer: Writer, node: NodeProto) -> None:
         sizes = [writer.original.get_tensor_shape(name)[1] for name in node.input]
         rows = [np.broadcast_to(p.scale.reshape(-1), (n,)) for p, n in zip(parts, sizes, strict=True)]
         scale = np.concatenate(rows).reshape((1, -1, *[1] * (rank - 2)))
-    _write(writer, node, "Concat", [p.tensor for p in parts], Scaled("", scale, low, high), axis=axis)
+    formats = {p.format for p in parts}
+    joined = Scaled("", scale, low, high, formats.pop() if len(formats) == 1 else None)
+    _write(writer, node, "Concat", [p.tensor for p in parts], joined, axis=axis)
 
 
 def average_pool(writer: Writer, node: NodeProto) -> None:

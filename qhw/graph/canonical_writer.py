@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,11 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.infer_shapes import InferShapes
 
 from qhw.errors import UnsupportedError
+from qhw.formats import TableFormat
 from qhw.graph.onnx_tools import Constants, describe, initializers, put_initializer
 from qhw.graph.tail_operations import Value
+from qhw.onnx_ops import DOMAIN, OPSET
+from qhw.onnx_ops.float_quant import FORMAT_KEY, format_of_attribute
 
 FORM_KEY, FORM = "qhw.form", "canonical"
 """Metadata entry that marks a canonical model."""
@@ -30,13 +33,15 @@ QONNX_DOMAIN = "qonnx.custom_op.general"
 class Scaled:
     """An integer tensor of the canonical model; the original's value is ``tensor * scale``.
 
-    ``scale`` is float32, of one element or broadcasting over the tensor with its batch axis.
+    ``scale`` is float32, of one element or broadcasting over the tensor with its batch axis. ``format`` is
+    what the integers are mantissas of, where that is a format that lists its codes.
     """
 
     tensor: str
     scale: Value
     low: int
     high: int
+    format: TableFormat | None = None
 
     @property
     def uniform(self) -> bool:
@@ -45,11 +50,12 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Stored:
-    """A quantised constant: integers (as float32), and a scale that broadcasts over them."""
+    """A quantised constant: integers (as float32), a scale that broadcasts over them, maybe their format."""
 
     name: str
     mantissas: Value
     scale: Value
+    format: TableFormat | None = None
 
     @property
     def values(self) -> Value:
@@ -131,9 +137,7 @@ class Writer:
     def integers(self, stored: Stored) -> str:
         """The integers of a quantised constant, stored and annotated."""
         name = self.constant(f"{stored.name}{INTEGER_SUFFIX}", stored.mantissas)
-        low, high = int(stored.mantissas.min()), int(stored.mantissas.max())
-        self.model.set_tensor_datatype(name, datatype_of(low, high))
-        return name
+        return self.annotate(name, int(stored.mantissas.min()), int(stored.mantissas.max()), stored.format)
 
     def emit(self, op: str, inputs: Sequence[str], output: str, *, like: NodeProto, **options: Any) -> str:
         """Append a node that stands for ``like``; the tensor that it writes, ``output`` or close to it.
@@ -142,7 +146,7 @@ class Writer:
         """
         main = output.startswith(f"{like.output[0]}{INTEGER_SUFFIX}")
         output = self.fresh(output)
-        domain = {"FixedQuant": "qhw.onnx_ops"}.get(op, QONNX_DOMAIN if op in _QONNX_OPS else "")
+        domain = DOMAIN if op in _QHW_OPS else QONNX_DOMAIN if op in _QONNX_OPS else ""
         node = helper.make_node(op, list(inputs), [output], domain=domain, **options)
         self._append(node, like.name if main else f"{like.name}_{op.lower()}", like)
         return output
@@ -168,9 +172,12 @@ class Writer:
         node.name, node.doc_string = name, like.name
         self.model.graph.node.append(node)
 
-    def annotate(self, tensor: str, low: int, high: int) -> str:
-        """Declare a tensor to hold integers."""
+    def annotate(self, tensor: str, low: int, high: int, format: TableFormat | None = None) -> str:
+        """Declare a tensor to hold integers, the mantissas of ``format`` if one is given."""
         self.model.set_tensor_datatype(tensor, datatype_of(low, high))
+        if format is not None:
+            note = next(n for n in self.model.graph.quantization_annotation if n.tensor_name == tensor)
+            note.quant_parameter_tensor_names.add(key=FORMAT_KEY, value=str(format))
         return tensor
 
     def floating(self, name: str, like: NodeProto) -> Floating:
@@ -203,7 +210,7 @@ class Writer:
     def _rectified(self, name: str, source: Scaled) -> Scaled:
         producer = self.original.find_producer(name)
         tensor = self.emit("Relu", [source.tensor], f"{name}{INTEGER_SUFFIX}", like=producer)
-        result = replace(source, tensor=tensor, low=max(0, source.low), high=max(0, source.high))
+        result = Scaled(tensor, source.scale, max(0, source.low), max(0, source.high))
         self.annotate(tensor, result.low, result.high)
         self.operands[name] = result
         return result
@@ -248,11 +255,23 @@ class Writer:
 
 
 _QONNX_OPS = frozenset({"Quant", "BipolarQuant", "MultiThreshold"})
+_QHW_OPS = frozenset({"FixedQuant", "FormatQuant"})
+
+
+def annotated_formats(model: ModelWrapper) -> dict[str, TableFormat]:
+    """The formats of a canonical model's integer tensors that are mantissas of one that lists its codes."""
+    return {
+        note.tensor_name: format_of_attribute(f"tensor '{note.tensor_name}'", {"format": entry.value})
+        for note in model.graph.quantization_annotation
+        for entry in note.quant_parameter_tensor_names
+        if entry.key == FORMAT_KEY
+    }
 
 
 def _opsets(model: ModelWrapper) -> list[Any]:
     versions = {opset.domain: opset.version for opset in model.model.opset_import}
     versions.setdefault(QONNX_DOMAIN, 1)
+    versions.setdefault(DOMAIN, OPSET)
     return [helper.make_opsetid(domain, version) for domain, version in sorted(versions.items())]
 
 

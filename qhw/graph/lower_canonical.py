@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.formats.integer import Integer
+from qhw.formats.integer import Integer, as_mantissas
 from qhw.formats.modes import QONNX_ROUNDING, IntArray, Rounding
+from qhw.formats.table import TableFormat
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.canonical import canonicalise, is_canonical
+from qhw.graph.canonical_writer import annotated_formats
 from qhw.graph.ir import ExactGraph, InputEncoding, OutputScale
 from qhw.graph.onnx_tools import attributes, describe, initializers
 from qhw.graph.tail_nodes import ELEMENTWISE, collect_tail
-from qhw.graph.tail_operations import Step, code_bounds
+from qhw.graph.tail_operations import Step, code_bounds, format_named
 from qhw.graph.tails import (
     TABLE_ENTRIES,
     Lookup,
@@ -58,6 +61,7 @@ class _Lowering:
         self.builder = GraphBuilder(model.graph.name)
         self.tensors: dict[str, str] = {}
         self.integers = frozenset(self._integer_tensors())
+        self.formats = annotated_formats(model)
         for name in (value.name for value in model.graph.input):
             if name in self.integers:
                 self._integer_input(name)
@@ -99,7 +103,8 @@ class _Lowering:
         integers = value.astype(np.int64).reshape(value.shape if shape is None else shape)
         key = f"{name}:{integers.shape}"
         if key not in self.tensors:
-            self.tensors[key] = self.builder.constant(name.removesuffix("_int"), integers)
+            format = self.formats.get(name)
+            self.tensors[key] = self.builder.constant(name.removesuffix("_int"), integers, format)
         return self.tensors[key]
 
     def tail_of(self, tensor: str) -> tuple[Tail, int]:
@@ -111,7 +116,8 @@ class _Lowering:
                     f"'{tail.name}' broadcasts {self.shape(root)} to {self.shape(tensor)}",
                     allowed="element-wise operations on tensors of one shape",
                 )
-        return tail, axis
+        format = self.formats.get(tensor)
+        return (tail if format is None else replace(tail, numbers=format.numbers)), axis
 
     def _tail(self, node: NodeProto) -> str:
         tail, axis = self.tail_of(node.output[0])
@@ -136,9 +142,13 @@ class _Lowering:
     def _is_identity(self, tail: Tail, x: str) -> bool:
         """Whether a quantizer does nothing to integers that it has quantised before."""
         low, high = self.builder.ranges[x].bounds
-        if high - low >= TABLE_ENTRIES:
+        format = self.builder.type(x).format
+        if isinstance(format, TableFormat) and (tail.numbers is None or self.formats[tail.output] == format):
+            every = format.numbers[None, :]
+        elif high - low < TABLE_ENTRIES and tail.numbers is None:
+            every = np.arange(low, high + 1)[None, :]
+        else:
             return False
-        every = np.arange(low, high + 1)[None, :]
         return bool((evaluate(tail, {tail.roots[0]: every}) == every).all())
 
     def _joined(self, name: str, tail: Tail) -> tuple[str, Lookup]:
@@ -168,15 +178,16 @@ class _Lowering:
         if axis:
             x = builder.transpose(f"{inner}_input", x, order, source=tail.name)
         span = builder.ranges[x]
-        low, high = (np.asarray(v, dtype=np.int64).reshape(-1) for v in (span.low, span.high))
+        low, high = (as_mantissas(v).reshape(-1) for v in (span.low, span.high))
         found = lowered(low, high)
+        known = self.formats.get(tail.output)
         if isinstance(found, Thresholds):
-            format = Integer.holding(int(found.levels.min()), int(found.levels.max()))
+            format = known or Integer.holding(int(found.levels.min()), int(found.levels.max()))
             thresholds = builder.constant(f"{name}_thresholds", found.thresholds)
             levels = builder.constant(f"{name}_levels", found.levels)
             y = builder.threshold(inner, x, thresholds, levels, format, source=tail.name)
         else:
-            format = Integer.holding(int(found.table.min()), int(found.table.max()))
+            format = known or Integer.holding(int(found.table.min()), int(found.table.max()))
             table = builder.constant(f"{name}_table", found.table)
             y = builder.table(inner, x, table, found.first, format, source=tail.name)
         return builder.transpose(name, y, np.argsort(order).tolist(), source=tail.name) if axis else y
@@ -193,7 +204,8 @@ class _Lowering:
                 hint="quantise it once, and let both branches read that",
             )
         low, high = (bound - int(encoding.zero_point) for bound in (encoding.low, encoding.high))
-        return self.builder.input(root, self.shape(root), Integer.holding(low, high), encoding=encoding)
+        format = encoding.format or Integer.holding(low, high)
+        return self.builder.input(root, self.shape(root), format, encoding=encoding)
 
     def output(self, name: str) -> None:
         """Declare an output: the integers behind it, and the scale and offset that the tail gives them."""
@@ -215,11 +227,15 @@ class _Lowering:
 
 
 def _encoding(tail: Tail) -> InputEncoding:
-    """The encoding that a tail of Div, Add, Quant and Sub stands for."""
+    """The encoding of a tail of Div, Add, Quant and Sub, or of Div, FormatQuant, Mul and Clip."""
     scale = zero = 0.0
-    wanted = {"Div": 1.0, "Add": 0.0, "Quant": 0.0, "Sub": 0.0}
     steps = {step.op: step for step in tail.steps}
-    in_order = [op for op in wanted if op in steps] == [step.op for step in tail.steps]
+    wanted = {"Div": 1.0, "Add": 0.0, "Quant": 0.0, "Sub": 0.0}
+    listed = ("Div", "FormatQuant", "Mul", "Clip")
+    given = [step.op for step in tail.steps]
+    if given == [op for op in listed if op in steps] and "FormatQuant" in steps and len(tail.roots) == 1:
+        return _format_encoding(tail, steps)
+    in_order = given == [op for op in wanted if op in steps]
     if not in_order or "Quant" not in steps or len(tail.roots) > 1:
         raise UnsupportedError(
             f"The input '{tail.roots[0]}' is a float that no quantizer reads first ({tail.spelled})",
@@ -231,6 +247,15 @@ def _encoding(tail: Tail) -> InputEncoding:
     code = steps["Quant"].attributes
     low, high = code_bounds(code["bits"], code["signed"], code["narrow"])
     return InputEncoding(scale, zero, low, high, QONNX_ROUNDING[code["rounding_mode"]])
+
+
+def _format_encoding(tail: Tail, steps: Mapping[str, Step]) -> InputEncoding:
+    format = format_named(steps["FormatQuant"].attributes["format"])
+    low, high = format.mantissa_low, format.mantissa_high
+    if "Clip" in steps:
+        low, high = (int(steps["Clip"].attributes[end]) for end in ("min", "max"))
+    scale = _number(tail, steps.get("Div"), 1.0)
+    return InputEncoding(scale, 0.0, low, high, format.rounding, format=format)
 
 
 def _number(tail: Tail, step: Step | None, default: float) -> float:
@@ -402,7 +427,9 @@ def _concat(lowering: _Lowering, node: NodeProto) -> str:
     builder, name = lowering.builder, node.name
     parts = [lowering.tensors[tensor] for tensor in node.input]
     bounds = [builder.ranges[part].bounds for part in parts]
-    format = Integer.holding(min(low for low, _ in bounds), max(high for _, high in bounds))
+    formats = {builder.type(part).format for part in parts}
+    whole = Integer.holding(min(low for low, _ in bounds), max(high for _, high in bounds))
+    format = formats.pop() if len(formats) == 1 else whole
     widened = [
         part if builder.type(part).format == format else builder.requant(f"{name}_{i}", part, format)
         for i, part in enumerate(parts)
@@ -420,7 +447,7 @@ def _pad(lowering: _Lowering, node: NodeProto) -> str:
         )
     builder, x, name = lowering.builder, lowering.tensors[node.input[0]], node.name
     low, high = builder.ranges[x].including(0).bounds
-    if not builder.type(x).format.mantissa_low <= 0 <= builder.type(x).format.mantissa_high:
+    if not builder.type(x).format.holds([0]):
         x = builder.requant(f"{name}_widened", x, Integer.holding(low, high))
     return builder.pad(name, x, [*pads[1:rank], *pads[rank + 1 :]], source=node.doc_string)
 

@@ -10,11 +10,20 @@ import numpy as np
 from onnx import NodeProto
 
 from qhw.errors import UnsupportedError
+from qhw.formats import Overflow, TableFormat
+from qhw.formats.requantise import bounds, saturating
 from qhw.graph.onnx_tools import Constants, attributes, describe
 from qhw.graph.tail_operations import OPERATIONS, ROUNDINGS, Step, Value, code_bounds
+from qhw.onnx_ops.float_quant import float_format, format_of_attribute
 
 LARGEST_WIDTH = 24
 """Codes of more bits are not all float32 numbers."""
+
+LARGEST_MANTISSA = 61
+"""Bits of the largest mantissa of a format that lists its codes (each of them is a float32 number)."""
+
+_FLOAT32_EXPONENT = 100
+"""Bound of a format's exponent: with a scale of any usual size, float32 holds all products."""
 
 _WIDEST_CONSTANT = 64
 """Bits that a quantised constant may claim: a bias usually claims 32."""
@@ -36,12 +45,14 @@ class Quantizer:
     Args:
         scale: positive, float32; broadcasts over the quantised tensor.
         low, high: bounds of the mantissa.
+        format: what the mantissas are of, where that is a format that lists its codes.
     """
 
     stages: tuple[Stage, ...]
     scale: Value
     low: int
     high: int
+    format: TableFormat | None = None
 
     def mantissas(self, values: Value) -> Value:
         """The integers (as float32) of values, by the same operations."""
@@ -53,10 +64,11 @@ class Quantizer:
 
 
 def quantizer_of(node: NodeProto, constants: Constants) -> Quantizer:
-    """The meaning of a Quant, BipolarQuant, Trunc, MultiThreshold or FixedQuant node.
+    """The meaning of a quantizer node, of QONNX's and of qhw's own.
 
     Raises:
-        UnsupportedError: a parameter is computed, a scale is not positive, a zero point not an integer.
+        UnsupportedError: a parameter is computed, a scale is not positive, a zero point not an integer, a
+            format's numbers are none of float32.
     """
     for name in node.input[1:]:
         if name and name not in constants:
@@ -65,14 +77,15 @@ def quantizer_of(node: NodeProto, constants: Constants) -> Quantizer:
                 allowed="constant scales, zero points and bit widths",
                 hint="export the model in evaluation mode, so that quantizers have fixed parameters",
             )
-    parameters = [np.asarray(constants[name], dtype=np.float32) for name in node.input[1:] if name]
+    names = node.input[1:]
+    parameters = [np.asarray(constants[name], dtype=np.float32) if name else None for name in names]
     quantizer = _READERS[node.op_type](node, parameters)
-    if not (quantizer.scale > 0).all():
+    if not (np.isfinite(quantizer.scale) & (quantizer.scale > 0)).all():
         raise UnsupportedError(f"{describe(node)}: its scale is not positive", allowed="scales above 0")
     return quantizer
 
 
-def _quant(node: NodeProto, parameters: list[Value]) -> Quantizer:
+def _quant(node: NodeProto, parameters: list[Any]) -> Quantizer:
     scale, zero, bits = parameters
     options = attributes(node)
     signed, narrow = bool(options.get("signed", 1)), bool(options.get("narrow", 0))
@@ -86,11 +99,11 @@ def _quant(node: NodeProto, parameters: list[Value]) -> Quantizer:
     return Quantizer(tuple(stages), scale, *_less(zero, *code_bounds(width, signed, narrow)))
 
 
-def _bipolar_quant(node: NodeProto, parameters: list[Value]) -> Quantizer:
+def _bipolar_quant(node: NodeProto, parameters: list[Any]) -> Quantizer:
     return Quantizer((Stage("BipolarQuant"),), parameters[0], -1, 1)
 
 
-def _trunc(node: NodeProto, parameters: list[Value]) -> Quantizer:
+def _trunc(node: NodeProto, parameters: list[Any]) -> Quantizer:
     scale, zero = parameters[:2]
     options = attributes(node)
     rounding = _rounding(node, options.get("rounding_mode", "FLOOR"))
@@ -112,7 +125,7 @@ def _trunc(node: NodeProto, parameters: list[Value]) -> Quantizer:
     return Quantizer(tuple(stages), output_scale, *_less(output_zero, *code_bounds(width, signed, narrow)))
 
 
-def _multi_threshold(node: NodeProto, parameters: list[Value]) -> Quantizer:
+def _multi_threshold(node: NodeProto, parameters: list[Any]) -> Quantizer:
     thresholds = parameters[0]
     options = attributes(node)
     scale, bias = (np.float32(options.get(n, d)) for n, d in (("out_scale", 1.0), ("out_bias", 0.0)))
@@ -130,10 +143,12 @@ def _multi_threshold(node: NodeProto, parameters: list[Value]) -> Quantizer:
     return Quantizer(tuple(stages), np.asarray(unit), start, start + factor * thresholds.shape[-1])
 
 
-def _fixed_quant(node: NodeProto, parameters: list[Value]) -> Quantizer:
+def _fixed_quant(node: NodeProto, parameters: list[Any]) -> Quantizer:
     options = attributes(node)
     width, signed = _width(node, np.array(options["width"])), bool(options.get("signed", 1))
-    fraction = parameters[0] if parameters else np.array(width - int(options.get("integer", 0)), np.float32)
+    fraction, scale = [*parameters, None, None][:2]
+    if fraction is None:
+        fraction = np.array(width - int(options.get("integer", 0)), np.float32)
     code = {
         "width": width,
         "signed": signed,
@@ -141,16 +156,54 @@ def _fixed_quant(node: NodeProto, parameters: list[Value]) -> Quantizer:
         "overflow": options.get("overflow", "SAT"),
     }
     shift = [Stage("Mul", np.exp2(fraction))] if np.any(fraction) else []
+    scaled = [] if scale is None or (scale == 1).all() else [Stage("Div", scale)]
+    unit = np.exp2(-fraction) * (np.float32(1) if scale is None else scale)
     bounds = code_bounds(width, signed, narrow=False)
-    return Quantizer((*shift, Stage("FixedQuant", None, code)), np.asarray(np.exp2(-fraction)), *bounds)
+    return Quantizer((*scaled, *shift, Stage("FixedQuant", None, code)), np.asarray(unit), *bounds)
 
 
-_READERS: dict[str, Callable[[NodeProto, list[Value]], Quantizer]] = {
+def _float_quant(node: NodeProto, parameters: list[Any]) -> Quantizer:
+    scale, *rest = [*parameters, *[None] * 4][:5]
+    found = float_format(describe(node), attributes(node), *rest)
+    return _listed(node, scale, found.format, found.high)
+
+
+def _format_quant(node: NodeProto, parameters: list[Any]) -> Quantizer:
+    return _listed(node, parameters[0], format_of_attribute(describe(node), attributes(node)))
+
+
+def _listed(node: NodeProto, scale: Value | None, given: TableFormat, high: int | None = None) -> Quantizer:
+    """``format(x / scale)``, brought to its mantissas by a power of two; bounded by a smaller largest one."""
+    if scale is None:
+        raise UnsupportedError(f"{describe(node)} has no scale", allowed="a constant scale")
+    format = saturating(given, given.rounding)
+    if format.mantissa_high.bit_length() > LARGEST_MANTISSA or abs(format.exponent) > _FLOAT32_EXPONENT:
+        raise UnsupportedError(
+            f"{describe(node)}: {format} at a scale that is no power of two reaches beyond float32",
+            allowed=f"mantissas of at most {LARGEST_MANTISSA} bits, a bias of at most about 100",
+            hint="use powers of two for its scales, or fewer exponent bits",
+        )
+    low, most = bounds(format, Overflow.SAT, None if high is None else -high, high)
+    stages = [Stage("Div", scale)] if (scale != 1).any() else []
+    stages.append(Stage("FormatQuant", None, {"format": str(format)}))
+    if format.exponent:
+        stages.append(Stage("Mul", np.array(2.0**-format.exponent, np.float32)))
+    if high is not None:
+        stages.append(Stage("Clip", None, {"min": float(low), "max": float(most)}))
+    unit = np.asarray(np.ldexp(scale, format.exponent), dtype=np.float32)
+    if not (np.ldexp(unit.astype(np.float64), -format.exponent) == scale).all():
+        raise UnsupportedError(f"{describe(node)}: {format} at its scale is out of float32's reach")
+    return Quantizer(tuple(stages), unit, low, most, format)
+
+
+_READERS: dict[str, Callable[[NodeProto, list[Any]], Quantizer]] = {
     "Quant": _quant,
     "BipolarQuant": _bipolar_quant,
     "Trunc": _trunc,
     "MultiThreshold": _multi_threshold,
     "FixedQuant": _fixed_quant,
+    "FloatQuant": _float_quant,
+    "FormatQuant": _format_quant,
 }
 
 

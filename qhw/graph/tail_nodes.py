@@ -13,7 +13,7 @@ from qhw.graph.onnx_tools import Constants, attributes, describe
 from qhw.graph.tail_operations import CONSTANT, OPERATIONS, RISING, Step, Value, moves_with
 from qhw.graph.tails import Tail
 
-QUANTIZER_STEPS = frozenset({"Quant", "BipolarQuant", "MultiThreshold", "FixedQuant"})
+QUANTIZER_STEPS = frozenset({"Quant", "BipolarQuant", "MultiThreshold", "FixedQuant", "FormatQuant"})
 
 ELEMENTWISE = frozenset(OPERATIONS) - QUANTIZER_STEPS
 """ONNX operators that a tail may hold."""
@@ -39,7 +39,7 @@ def step_of(node: NodeProto, constants: Constants) -> Step:
         options |= {"bits": int(bits.reshape(-1)[0]), "signed": bool(options["signed"])}
         options |= {"narrow": bool(options["narrow"])}
         inputs = inputs[:1]
-    elif node.op_type == "BipolarQuant":
+    elif node.op_type in ("BipolarQuant", "FormatQuant"):
         _require_unit(node, constants[node.input[1]], np.zeros(1))
         inputs = inputs[:1]
     elif node.op_type == "Clip":

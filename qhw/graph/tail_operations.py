@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qhw.formats.modes import Overflow, Rounding
+from qhw.formats.requantise import saturating
 from qhw.formats.rounding import requantize_values
+from qhw.formats.table import TableFormat
+from qhw.onnx_ops.float_quant import format_of_attribute
 
 Value = NDArray[np.float32]
 
@@ -188,6 +192,20 @@ def _fixed_quant(step: Step, x: Sequence[Value]) -> Value:
     return requantize_values(x[0].astype(np.float64), 0, width, signed, *modes).astype(np.float32)
 
 
+def _format_quant(step: Step, x: Sequence[Value]) -> Value:
+    """A FormatQuant at scale 1: the numbers of its format, exact in float32; NaN stays NaN."""
+    unknown = np.isnan(x[0])
+    numbers = format_named(step.attributes["format"]).quantize(np.where(unknown, 0, x[0]))
+    return np.where(unknown, np.nan, numbers).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def format_named(text: str) -> TableFormat:
+    """The format that a FormatQuant names, saturating."""
+    format = format_of_attribute("FormatQuant", {"format": text})
+    return saturating(format, format.rounding)
+
+
 def _follows_saturating(step: Step, operands: Sequence[Operand]) -> Directions:
     saturating = step.attributes["overflow"] in (Overflow.SAT.value, Overflow.SAT_SYM.value)
     return operands[0].direction if saturating else _unknown(step, operands)
@@ -303,6 +321,7 @@ OPERATIONS: dict[str, Operation] = {
     "Quant": Operation(_quant, _follows),
     "BipolarQuant": Operation(_bipolar, _follows),
     "FixedQuant": Operation(_fixed_quant, _follows_saturating),
+    "FormatQuant": Operation(_format_quant, _follows),
     "MultiThreshold": Operation(_multi_threshold, _follows),
 }
 """Every operation that a tail may hold."""

@@ -8,8 +8,9 @@ bisection through those very operations; any other is a table. Neither rounds an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,11 @@ EXHAUSTIVE = 1 << 24
 """Up to so many (channel, integer) pairs, a tail that no rule decides is proven by trying them all."""
 
 
-LARGEST_INTEGER = 1 << 61
-"""Bound of what a tail may read: bisection adds two such integers in 63 bits."""
+LARGEST_INTEGER = 1 << 120
+"""Bound of what a tail may read: float32 reaches 2^128."""
+
+_INT64_BOUND = 1 << 61
+"""Below it integers are int64 (bisection adds two of them), above it Python's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Tail:
         roots: names of the integers.
         constants: float32, shape ``()`` or ``(channels, 1)``; thresholds of a MultiThreshold
             ``(1 or channels, 1, T)``.
+        numbers: rising, what the result is one of; None: any integer.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Tail:
     output: str
     steps: tuple[Step, ...]
     constants: Mapping[str, Value]
+    numbers: IntArray | None = None
 
     @property
     def channels(self) -> int:
@@ -111,10 +117,17 @@ def lower_tail(tail: Tail, low: IntArray, high: IntArray) -> Thresholds | Lookup
     """
     low, high = np.atleast_1d(low), np.atleast_1d(high)
     if max(abs(int(low.min())), abs(int(high.max()))) > LARGEST_INTEGER:
-        raise UnsupportedError(f"'{tail.name}' reads an integer of more than 62 bits")
+        raise UnsupportedError(
+            f"'{tail.name}' reads an integer of more than {LARGEST_INTEGER.bit_length() - 1} bits",
+            hint="give the layer before it formats with fewer exponent bits, or powers of two for scales",
+        )
     if tail.channels == 1:
         low, high = low.min(keepdims=True), high.max(keepdims=True)
-    low, high = (np.broadcast_to(v, (max(tail.channels, low.size),)).astype(np.int64) for v in (low, high))
+    narrow = max(abs(int(low.min())), abs(int(high.max()))) < _INT64_BOUND
+    low, high = (
+        np.broadcast_to(v, (max(tail.channels, low.size),)).astype(np.int64 if narrow else object)
+        for v in (low, high)
+    )
     known = directions(tail, low, high)
     if (known != UNKNOWN).all():
         return bisect(tail, known, low, high)
@@ -158,7 +171,7 @@ def bisect(tail: Tail, known: Directions, low: IntArray, high: IntArray) -> Thre
         low, high: each channel's range.
     """
     sign = np.where(known == FALLING, -1, 1).astype(np.int64)[:, None]
-    first, last = (sign * _at(tail, end[:, None]) for end in (low, high))
+    first, last = (sign * _places(tail, end[:, None]) for end in (low, high))
     _check_count(tail, int((last - first).max()))
     rows = [np.arange(a + 1, b + 1) for a, b in zip(first[:, 0], last[:, 0], strict=True)]
     wanted = np.full((len(rows), max(1, *(row.size for row in rows))), np.iinfo(np.int64).max)
@@ -168,9 +181,16 @@ def bisect(tail: Tail, known: Directions, low: IntArray, high: IntArray) -> Thre
     reached = np.repeat(high[:, None] + 1, wanted.shape[1], axis=1)
     while (reached - below > 1).any():
         middle = np.clip((below + reached) >> 1, low[:, None], high[:, None])
-        hit = sign * _at(tail, middle) >= wanted
+        hit = sign * _places(tail, middle) >= wanted
         reached, below = np.where(hit, middle, reached), np.where(hit, below, middle)
-    return _assembled(reached, rows, sign[:, 0], first[:, 0], high)
+    found = _assembled(reached, rows, sign[:, 0], first[:, 0], high)
+    return found if tail.numbers is None else replace(found, levels=tail.numbers[found.levels])
+
+
+def _places(tail: Tail, integers: IntArray) -> IntArray:
+    """The codes of integers (channels, n), as places among the tail's numbers if it has any."""
+    codes = _at(tail, integers)
+    return codes if tail.numbers is None else np.searchsorted(tail.numbers, codes)
 
 
 def _check_count(tail: Tail, count: int) -> None:
@@ -234,12 +254,28 @@ _AFFINE: dict[str, Callable[..., tuple[Any, Any]]] = {
 def _run(tail: Tail, integers: Mapping[str, IntArray]) -> dict[str, Value]:
     """Every intermediate float32 tensor."""
     values = dict(tail.constants)
-    values.update({root: integers[root].astype(np.float32) for root in tail.roots})
+    values.update({root: as_float32(integers[root]) for root in tail.roots})
     with np.errstate(all="ignore"):
         for step in tail.steps:
             arguments = [values[i] for i in step.inputs]
             values[step.output] = OPERATIONS[step.op].function(step, arguments).astype(np.float32, copy=False)
     return values
+
+
+def as_float32(integers: IntArray) -> Value:
+    """Integers of any size in float32, each rounded once."""
+    if integers.dtype != object:
+        return integers.astype(np.float32)
+    rounded = [_float32(int(integer)) for integer in integers.flat]
+    return np.array(rounded, dtype=np.float32).reshape(integers.shape)
+
+
+def _float32(integer: int) -> float:
+    """A sticky last bit stands for all the bits behind 62: float32 rounds the same."""
+    spare = max(abs(integer).bit_length() - 62, 0)
+    kept = abs(integer) >> spare
+    sticky = kept | int(kept << spare != abs(integer))
+    return math.copysign(math.ldexp(float(np.float32(np.int64(sticky))), spare), integer)
 
 
 def _codes(tail: Tail, result: Value) -> IntArray:
@@ -282,7 +318,7 @@ def _channel_of(tail: Tail, channel: int) -> Tail:
     constants = {
         n: c[channel : channel + 1] if c.ndim > 1 and len(c) > 1 else c for n, c in tail.constants.items()
     }
-    return Tail(tail.name, tail.roots, tail.output, tail.steps, constants)
+    return replace(tail, constants=constants)
 
 
 def _whole_table(tail: Tail, first: int, entries: int) -> IntArray:
@@ -299,12 +335,12 @@ def _assembled(
     """Rows of equal length: codes that are jumped over dropped, then thresholds beyond the range."""
     kept = [_last_of_equals(reached[c, : row.size], row) for c, row in enumerate(rows)]
     count = max(1, *(found.size for found, _ in kept))
-    thresholds = np.empty((len(kept), count), dtype=np.int64)
+    thresholds = np.empty((len(kept), count), dtype=reached.dtype)
     levels = np.empty((len(kept), count + 1), dtype=np.int64)
     ends = np.array([row[-1] if row.size else first[c] for c, (_, row) in enumerate(kept)])
     most = {direction: ends[sign == direction].max() for direction in np.unique(sign)}
     for c, (found, row) in enumerate(kept):
-        spare = np.arange(1, count - found.size + 1)
+        spare = np.arange(1, count - found.size + 1).astype(reached.dtype)
         thresholds[c] = np.concatenate([found, high[c] + spare])
         reachable = np.concatenate([first[c : c + 1], row])
         # Never reached, so any code will do: going on counting lets channels share their levels.

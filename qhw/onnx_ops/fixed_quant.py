@@ -16,12 +16,13 @@ from qhw.formats import Fixed, Overflow, Rounding
 class FixedQuant(CustomOp):  # type: ignore[misc, unused-ignore]
     """Quantise onto ``fixed<width,integer,rounding,overflow>``, with the names and meaning of ap_fixed.
 
-    Inputs: ``x`` (float32), and optionally ``fraction`` (int64, broadcasts over ``x``): the fraction bits
-    of each channel, in place of ``width - integer``. Output: the quantised values, float32, of ``x``'s
-    shape. Attributes: ``width``, ``integer``, ``signed`` (0 or 1), ``rounding`` and ``overflow`` (names of
+    Inputs: ``x`` (float32); optionally ``fraction`` (int64, broadcasts over ``x``): the fraction bits
+    of each channel, in place of ``width - integer``; optionally ``scale`` (float32, broadcasts over ``x``),
+    for ``FixedQuant(x / scale) * scale``. Output: the quantised values, float32, of ``x``'s shape.
+    Attributes: ``width``, ``integer``, ``signed`` (0 or 1), ``rounding`` and ``overflow`` (names of
     :class:`qhw.formats.Rounding` and :class:`qhw.formats.Overflow`).
 
-    Computed in float64; exact in float32 for widths up to 24 bits.
+    Computed in float64, but for the scale's division and product; exact in float32 for widths up to 24 bits.
     """
 
     def get_nodeattr_types(self) -> dict[str, tuple[Any, ...]]:
@@ -55,14 +56,16 @@ class FixedQuant(CustomOp):  # type: ignore[misc, unused-ignore]
     def infer_node_datatype(self, model: Any) -> None:
         fixed = self.format
         integer = fixed.width - fixed.fraction
-        stated = len(self.onnx_node.input) == 1 and fixed.signed and 0 < integer < fixed.width
+        stated = not any(self.onnx_node.input[1:]) and fixed.signed and 0 < integer < fixed.width
         name = f"FIXED<{fixed.width},{integer}>" if stated else f"SCALEDINT<{fixed.width}>"
         model.set_tensor_datatype(self.onnx_node.output[0], DataType[name])
 
     def execute_node(self, context: dict[str, NDArray[Any]], graph: GraphProto) -> None:
-        names = self.onnx_node.input
-        fraction = context[names[1]] if len(names) > 1 else np.array(self.format.fraction)
-        context[self.onnx_node.output[0]] = quantize(context[names[0]], self.format, fraction)
+        names = [*self.onnx_node.input, "", ""]
+        fraction = context[names[1]] if names[1] else np.array(self.format.fraction)
+        values, scale = context[names[0]].astype(np.float32), context[names[2]] if names[2] else np.float32(1)
+        result = quantize(values / scale, self.format, fraction) * scale
+        context[self.onnx_node.output[0]] = np.asarray(result, dtype=np.float32)
 
     def verify_node(self) -> None:
         """Nothing beyond what the attributes' types say."""

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Minifloat, Rounding, Special, TableFormat, parse_format
-from qhw.formats.modes import QONNX_ROUNDING
+from qhw.formats.modes import QONNX_ROUNDING, IntArray
 
 FORMAT_KEY = "qhw.format"
 """Metadata of a Quant node whose numbers are all of a narrower format: a k-hot weight."""
@@ -90,6 +90,16 @@ def format_of_metadata(where: str, node: NodeProto) -> TableFormat | None:
     """The format that a node's metadata names for its numbers, if any."""
     named = [entry.value for entry in node.metadata_props if entry.key == FORMAT_KEY]
     return format_of_attribute(where, {"format": named[-1]}) if named else None
+
+
+def check_held(where: str, mantissas: IntArray, format: TableFormat | None) -> None:
+    """Raise UnsupportedError where numbers are not all of the format that a node's metadata names, if any."""
+    wrong = [] if format is None else [int(m) for m in np.unique(mantissas) if not format.holds([m])]
+    if wrong:
+        raise UnsupportedError(
+            f"{where}: its metadata says {format}, which does not hold {wrong[0]}",
+            hint=f"export the model again, or remove {FORMAT_KEY} from the node's metadata",
+        )
 
 
 def differences_of_qonnx(model: ModelProto) -> dict[str, str]:

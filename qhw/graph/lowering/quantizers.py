@@ -34,7 +34,7 @@ from qhw.graph.lowering.state import (
     is_per_channel,
     rule,
 )
-from qhw.onnx_ops.float_quant import FORMAT_KEY, format_of_metadata
+from qhw.onnx_ops.float_quant import check_held, format_of_metadata
 
 LARGEST_WIDTH = 64
 LARGEST_FRACTION = 256
@@ -94,7 +94,7 @@ def fixed_quant(state: State, node: NodeView) -> Value:
     width, signed = int(node.options.get("width", 0)), bool(node.options.get("signed", 1))
     if not 1 <= width <= LARGEST_WIDTH:
         raise node.refuse(f"width {width}", allowed=f"1 to {LARGEST_WIDTH} bits")
-    has_fraction = len(node.proto.input) > 1 and node.proto.input[1] != ""
+    has_fraction, has_scale = (i < len(node.proto.input) and node.proto.input[i] != "" for i in (1, 2))
     fraction = (
         _integers(node, "fraction", parameter(state, node, 1))
         if has_fraction
@@ -104,6 +104,8 @@ def fixed_quant(state: State, node: NodeView) -> Value:
         raise node.refuse(
             "its binary point is out of reach", allowed=f"at most {LARGEST_FRACTION} fraction bits"
         )
+    if has_scale:
+        fraction = fraction - exponents_of(node, parameter(state, node, 2))
     overflow = _mode(node, "overflow", Overflow, "SAT")
     low, high = mantissa_bounds(width, signed, overflow)
     rounding = _mode(node, "rounding", Rounding, "RND_CONV")
@@ -419,12 +421,7 @@ def _rounded(value: Fraction, rounding: Rounding) -> int:
 
 def _typed(node: NodeView, value: Dyadic, format: TableFormat) -> Dyadic:
     """A quantised constant whose node says of which format its numbers are (k-hot weights)."""
-    wrong = [int(m) for m in np.unique(value.mantissa) if not format.holds([m])]
-    if wrong:
-        raise node.refuse(
-            f"its metadata says {format}, which does not hold {wrong[0]}",
-            hint=f"export the model again, or remove {FORMAT_KEY} from the node's metadata",
-        )
+    check_held(str(node), value.mantissa, format)
     return replace(value, format=format)
 
 
