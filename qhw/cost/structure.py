@@ -175,3 +175,25 @@ def _cell(
     ]
     cells[name] = frozenset({*used, *(source for source in choice if source is not None)})
     return name
+
+
+class Tree(NamedTuple):
+    """Carry bits of a tree's adders, those of one bit each, and flip-flops behind all of them."""
+
+    bits: int
+    single: int
+    registers: int
+
+
+@cache
+def unsigned_tree(inputs: int, bits: int, last: int) -> Tree:
+    """A registered tree of unsigned numbers, the last of which may be shorter; zeros take nothing."""
+    carry = single = registers = 0
+    while inputs > 1:
+        pairs, odd = divmod(inputs, 2)
+        shorter = bits if odd else last
+        carry += (pairs - 1) * bits + shorter
+        single += pairs if bits == 1 else 0
+        registers += pairs * (bits + 1) + odd * last
+        inputs, bits, last = pairs + odd, bits + 1, last if odd else bits + 1
+    return Tree(carry, single, registers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qhw.cost.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
 from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
 from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC
@@ -32,6 +33,7 @@ UNITS: Mapping[str, Unit] = {
         *(INTEGER_MAC, INTEGER_DOT, THRESHOLD, REQUANTIZE),
         *(MINIFLOAT_MAC, MINIFLOAT_DOT, MIXED_MAC, FIXED_TO_MINIFLOAT),
         *(KHOT_MAC, KHOT_MINIFLOAT_MAC),
+        *(ADDER_TREE, XNOR_POPCOUNT),
         *(FIFO, WEIGHT_MEMORY, LINE_BUFFER, MAX_POOL),
     )
 }
