@@ -161,7 +161,8 @@ class _Run:
 
     def __init__(self, family: str, path: Path, rows: dict[Any, Row]):
         self._path, self._rows = path, rows
-        self._order = {point.design: i for i, point in enumerate(catalogue.points(family, catalogue.units()))}
+        by_unit = [point for unit in catalogue.units() for point in catalogue.points(family, [unit])]
+        self._order = {point.design: place for place, point in enumerate(by_unit)}
         self._saved = time.monotonic()
         self.refused: dict[str, str] = {}
         self.measured = self.done = 0

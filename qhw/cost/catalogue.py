@@ -119,13 +119,22 @@ _HALF_UP, _HALF_EVEN, _DOWN = 0, 4, 5
 _ROUNDINGS = (_HALF_EVEN, _HALF_EVEN, _DOWN, _HALF_UP, 0, 1, 2, 3, 4, 5, 6, 7, 8)
 
 SPACES: Mapping[str, Space] = {
-    "integer_mac": Space(150, (*_INTEGERS, _from(_integer_sum), _MULTIPLIER)),
-    "integer_dot": Space(180, (*_LANE_INTEGERS, Axis("L", choices=_LANES), _from(_integer_sum), _MULTIPLIER)),
-    "minifloat_mac": Space(150, (*_FORMATS, _from(_minifloat_sum))),
-    "minifloat_dot": Space(150, (*_LANE_FORMATS, Axis("L", choices=_LANES[:10]), _from(_minifloat_sum))),
-    "mixed_mac": Space(110, (Axis("WA", 1, 10), Axis("SA", choices=_FLAG), *_FORMATS[2:], _from(_mixed_sum))),
+    "integer_mac": Space(130, (*_INTEGERS, _from(_integer_sum), _MULTIPLIER)),
+    "integer_dot": Space(160, (*_LANE_INTEGERS, Axis("L", choices=_LANES), _from(_integer_sum), _MULTIPLIER)),
+    "packed_mac": Space(
+        40,
+        (
+            *(Axis("WA", 1, 9), Axis("WB", 2, 9), Axis("SA", choices=_FLAG)),
+            Axis("P", 2, 9),
+            Axis("A", lambda values: values["WA"] + values["WB"] + 1, 28),
+            Axis("MULTIPLIER", choices=(_DSP,)),
+        ),
+    ),
+    "minifloat_mac": Space(130, (*_FORMATS, _from(_minifloat_sum))),
+    "minifloat_dot": Space(130, (*_LANE_FORMATS, Axis("L", choices=_LANES[:10]), _from(_minifloat_sum))),
+    "mixed_mac": Space(100, (Axis("WA", 1, 10), Axis("SA", choices=_FLAG), *_FORMATS[2:], _from(_mixed_sum))),
     "fixed_to_minifloat": Space(
-        150,
+        130,
         (
             Axis("A", 6, 64),
             Axis("E", 2, 5),
@@ -135,7 +144,7 @@ SPACES: Mapping[str, Space] = {
         ),
     ),
     "khot_mac": Space(
-        110,
+        100,
         (
             Axis("WA", 2, 10),
             Axis("SA", choices=_FLAG),
@@ -146,7 +155,7 @@ SPACES: Mapping[str, Space] = {
         ),
     ),
     "khot_minifloat_mac": Space(
-        70,
+        60,
         (
             *_FORMATS[:2],
             Axis("WB", 2, 10),
@@ -168,7 +177,7 @@ SPACES: Mapping[str, Space] = {
         ),
     ),
     "requantize": Space(
-        140,
+        120,
         (
             Axis("WI", 6, 40),
             Axis("WO", 2, 12),
@@ -178,10 +187,10 @@ SPACES: Mapping[str, Space] = {
             Axis("ROUNDING", choices=_ROUNDINGS),
         ),
     ),
-    "threshold": Space(110, (Axis("A", 3, 28), Axis("T", 1, 63), Axis("S", choices=_FLAG))),
-    "adder_tree": Space(60, (Axis("N", 2, 64), Axis("W", 1, 16), Axis("S", choices=_FLAG))),
-    "xnor_popcount": Space(60, (Axis("L", 2, 256), Axis("A", lambda values: _levels(values) + 1, 24))),
-    "max_pool": Space(50, (Axis("W", 1, 16), Axis("N", 2, 16), Axis("S", choices=_FLAG))),
+    "threshold": Space(90, (Axis("A", 3, 28), Axis("T", 1, 63), Axis("S", choices=_FLAG))),
+    "adder_tree": Space(50, (Axis("N", 2, 64), Axis("W", 1, 16), Axis("S", choices=_FLAG))),
+    "xnor_popcount": Space(50, (Axis("L", 2, 256), Axis("A", lambda values: _levels(values) + 1, 24))),
+    "max_pool": Space(45, (Axis("W", 1, 16), Axis("N", 2, 16), Axis("S", choices=_FLAG))),
     "line_buffer": Space(60, (Axis("K", 2, 5), Axis("W", 2, 32), Axis("N", 8, 256), Axis("STYLE", 0, 2))),
     "fifo": Space(
         60,
@@ -203,7 +212,7 @@ SPACES: Mapping[str, Space] = {
 }
 """Every unit's parameters; the order is that of the measured sets."""
 
-SHARE = {"ultrascale-plus": 1.0, "7series": 0.4, "ecp5": 0.4}
+SHARE = {"ultrascale-plus": 1.0, "7series": 0.36, "ecp5": 0.36}
 """How many of a unit's designs are measured in a family: the first of its sample."""
 
 

@@ -1,8 +1,10 @@
-// For simulation only: a DSP48E2 as the units here use it (AMD UG579, figure 2-1): A, B, M, OPMODE and P are
-// registered once; P = Z + W + X + Y with X and Y the product or 0, Z = 0 or P, W = 0 or C, C registered or not.
+// For simulation only: a DSP48E2 as the units here use it (AMD UG579, figure 2-1). P = Z + W + X + Y with X and Y the product or 0,
+// Z = 0 or P, W = 0 or C. The product is A * B, or (D - A) * B through the pre-adder, whose INMODE must then be 01100.
+// M and P are registered once; A, B, D, AD and OPMODE as their parameters say (A once; B once or twice).
 module DSP48E2 #(
     parameter AREG = 1, ACASCREG = 1, BREG = 1, BCASCREG = 1, MREG = 1, PREG = 1, OPMODEREG = 1,
-    parameter ADREG = 1, ALUMODEREG = 1, CARRYINREG = 1, CARRYINSELREG = 1, CREG = 1, DREG = 1, INMODEREG = 1
+    parameter ADREG = 1, ALUMODEREG = 1, CARRYINREG = 1, CARRYINSELREG = 1, CREG = 1, DREG = 1, INMODEREG = 1,
+    parameter AMULTSEL = "A"
 ) (
     input  CLK,
     input  [29:0] A,
@@ -18,18 +20,23 @@ module DSP48E2 #(
     input  RSTA, RSTALLCARRYIN, RSTALUMODE, RSTB, RSTC, RSTCTRL, RSTD, RSTINMODE, RSTM, RSTP,
     output reg [47:0] P
 );
-    reg signed [26:0] a;
-    reg signed [17:0] b;
+    localparam PREADD = AMULTSEL == "AD";
+    reg signed [26:0] a, d, ad;
+    reg signed [17:0] b_1, b;
     reg signed [44:0] m;
     reg [8:0] opmode;
+    wire [8:0] operation = OPMODEREG ? opmode : OPMODE;
     wire signed [47:0] product = m;
-    wire [47:0] x_and_y = opmode[3:0] == 4'b0101 ? product : 48'b0;
-    wire [47:0] z = opmode[6:4] == 3'b010 ? P : 48'b0;
-    wire [47:0] w = opmode[8:7] == 2'b11 ? C : 48'b0;
+    wire [47:0] x_and_y = operation[3:0] == 4'b0101 ? product : 48'b0;
+    wire [47:0] z = operation[6:4] == 3'b010 ? P : 48'b0;
+    wire [47:0] w = operation[8:7] == 2'b11 ? C : 48'b0;
     always @(posedge CLK) begin
         if (CEA2) a <= A[26:0];
-        if (CEB2) b <= B;
-        if (CEM) m <= a * b;
+        if (CED) d <= D;
+        if (CEAD) ad <= INMODE == 5'b01100 ? d - a : 27'bx;
+        if (CEB1) b_1 <= B;
+        if (CEB2) b <= BREG == 2 ? b_1 : B;
+        if (CEM) m <= (PREADD ? ad : a) * b;
         if (CECTRL) opmode <= OPMODE;
         if (CEP) P <= w + x_and_y + z;
     end

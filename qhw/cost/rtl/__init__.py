@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from qhw.cost.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
 from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
-from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC
+from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
 from qhw.cost.rtl.memories import FIFO, WEIGHT_MEMORY
 from qhw.cost.rtl.minifloats import FIXED_TO_MINIFLOAT, MINIFLOAT_DOT, MINIFLOAT_MAC, MIXED_MAC
 from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
@@ -30,7 +30,7 @@ __all__ = [
 UNITS: Mapping[str, Unit] = {
     unit.name: unit
     for unit in (
-        *(INTEGER_MAC, INTEGER_DOT, THRESHOLD, REQUANTIZE),
+        *(INTEGER_MAC, INTEGER_DOT, PACKED_MAC, THRESHOLD, REQUANTIZE),
         *(MINIFLOAT_MAC, MINIFLOAT_DOT, MIXED_MAC, FIXED_TO_MINIFLOAT),
         *(KHOT_MAC, KHOT_MINIFLOAT_MAC),
         *(ADDER_TREE, XNOR_POPCOUNT),

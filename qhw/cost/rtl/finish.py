@@ -44,7 +44,7 @@ REQUANTIZE = Unit(
     ports=lambda values: Ports(
         (Port("x", values["WI"]),), (Port("y", values["WO"], signed=bool(values["SO"])),)
     ),
-    latency=lambda values: 3,
+    latency=lambda values: 5,
     reference=_requantized,
     rule=_requantize_rule,
 )

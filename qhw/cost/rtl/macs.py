@@ -138,3 +138,62 @@ INTEGER_DOT = Unit(
     reference=_integer_sum,
     rule=_integer_rule,
 )
+
+
+def product_spacing(values: Values) -> int:
+    """Bits between the products in one DSP slice: a product's own, less the one that its neighbour tells."""
+    return values["WA"] + values["WB"] - 1
+
+
+def packed_products(a_bits: int, b_bits: int, port_bits: int) -> int:
+    """How many signed weights of ``b_bits`` one DSP slice multiplies by one operand, 1 at least.
+
+    As FINN's matrix-vector unit packs weights of the full range; ``port_bits`` is 27 in a DSP48E2 (UG579),
+    25 in a DSP48E1 (UG479).
+    """
+    return max(1, 1 + (port_bits - 1 - b_bits) // (a_bits + b_bits - 1))
+
+
+def _packed_ports(values: Values) -> Ports:
+    weights = Port("b", values["WB"], values["P"])
+    return Ports(
+        (Port("a", values["WA"]), weights), (Port("sum", values["A"], values["P"], True),), _CONTROLS
+    )
+
+
+def _packed_sums(values: Values, inputs: Streams) -> Streams:
+    bits = values["WA"] + values["WB"]
+    a = mantissas(Integer(values["WA"], bool(values["SA"])), inputs["a"], bits)
+    b = mantissas(Integer(values["WB"]), inputs["b"], bits)
+    first = inputs["first"][:, 0]
+    sums = [running_sum(lane, first, values["A"]) for lane in (a * b).T]
+    return {"sum": np.concatenate(sums, axis=1)}
+
+
+def _packed_rule(values: Values) -> None:
+    at_least("packed_mac", values, "A", values["WA"] + values["WB"], "a product does not fit")
+    port = DSP_OPERANDS[values["MULTIPLIER"]][0]
+    most = packed_products(values["WA"], values["WB"], port)
+    if values["P"] > most:
+        raise InputError(
+            f"P of packed_mac is {values['P']}: the slice's port has {port} bits", allowed=f"1 to {most}"
+        )
+
+
+PACKED_MAC = Unit(
+    name="packed_mac",
+    summary="sum_i <= (first ? 0 : sum_i) + a * b_i, P signed weights in one DSP slice",
+    ranges=(
+        Parameter("WA", 1, 17, "bits of a"),
+        Parameter("WB", 2, 18, "bits of a weight"),
+        Parameter("SA", 0, 1, "whether a is signed"),
+        Parameter("P", 1, 12, "weights in the slice"),
+        Parameter("A", 3, 64, "bits of an accumulator"),
+        Parameter("MULTIPLIER", 1, 2, "1 DSP48E2, 2 DSP48E1", default=1),
+    ),
+    sources=("extend", "delay", "dsp48_preadd", "packed_mac"),
+    ports=_packed_ports,
+    latency=lambda values: 5,
+    reference=_packed_sums,
+    rule=_packed_rule,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qhw.cost.rtl import UNITS
+from qhw.cost.rtl.macs import packed_products
 from qhw.cost.rtl.proof import Case, check, prove
 from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import CheckFailedError, InputError
@@ -30,6 +31,14 @@ DOTS = [
     {"WA": 6, "WB": 5, "SA": 0, "SB": 1, "L": 4, "A": 18, "MULTIPLIER": 2},
     {"WA": 6, "WB": 5, "SA": 0, "SB": 0, "L": 3, "A": 18, "MULTIPLIER": 3},
 ]
+PACKED = [
+    {"WA": 8, "WB": 8, "SA": 0, "P": 2, "A": 24},
+    {"WA": 4, "WB": 4, "SA": 0, "P": 4, "A": 16},
+    {"WA": 4, "WB": 4, "SA": 1, "P": 4, "A": 16, "MULTIPLIER": 1},
+    {"WA": 2, "WB": 2, "SA": 1, "P": 9, "A": 10},
+    {"WA": 1, "WB": 3, "SA": 0, "P": 7, "A": 8, "MULTIPLIER": 2},
+    {"WA": 8, "WB": 8, "SA": 1, "P": 2, "A": 32, "MULTIPLIER": 2},
+]
 REQUANTIZATIONS = [
     *({"WI": 16, "WO": 6, "S": 7, "ROUNDING": mode} for mode in range(len(Rounding))),
     {"WI": 12, "WO": 8, "S": 0, "SI": 0},
@@ -51,6 +60,7 @@ THRESHOLDS = [
     [
         ("integer_mac", MACS),
         ("integer_dot", DOTS),
+        ("packed_mac", PACKED),
         ("requantize", REQUANTIZATIONS),
         ("threshold", THRESHOLDS),
     ],
@@ -74,6 +84,11 @@ def test_a_wrong_circuit_is_found(simulator: Simulator) -> None:
         check(prove([Case(wrong, shifted | {"ROUNDING": 4})], simulator))
 
 
+@pytest.mark.parametrize(("bits", "lanes"), [(2, 9), (3, 5), (4, 4), (5, 3), (6, 2), (7, 2), (8, 2)])
+def test_as_many_products_share_a_slice_as_finn_packs(bits: int, lanes: int) -> None:
+    assert packed_products(bits, bits, 27) == lanes
+
+
 @pytest.mark.parametrize(
     ("unit", "values", "said"),
     [
@@ -81,6 +96,7 @@ def test_a_wrong_circuit_is_found(simulator: Simulator) -> None:
         ("integer_mac", {"WA": 40, "WB": 8, "SA": 1, "SB": 1, "A": 60}, "WA of integer_mac .* is 40"),
         ("integer_mac", {"WA": 28, "WB": 8, "SA": 1, "SB": 1, "A": 40, "MULTIPLIER": 1}, "28 and 8 bits"),
         ("integer_dot", {"WA": 8, "WB": 8, "SA": 1, "SB": 1, "A": 30}, "L of integer_dot .* is missing"),
+        ("packed_mac", {"WA": 8, "WB": 8, "SA": 1, "P": 3, "A": 24}, "P of packed_mac is 3"),
         ("requantize", {"WI": 8, "WO": 8, "S": 8}, "S of requantize is 8"),
         ("threshold", {"A": 8, "T": 300}, "T of threshold .* is 300"),
         ("threshold", {"A": 8, "T": 3, "X": 1}, "no parameter 'X'"),

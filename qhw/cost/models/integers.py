@@ -1,0 +1,89 @@
+"""Multiply-accumulators and dot products of integers, in LUTs or in DSP slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qhw.cost import structure
+from qhw.cost.structure import levels
+from qhw.cost.unit_models import Features, UnitModel, Values
+
+_DSP48 = (1, 2)
+"""Values of MULTIPLIER whose slice accumulates, too."""
+
+
+def _products(values: Values) -> Features:
+    """Multipliers of LUTs; none where DSP slices multiply."""
+    if values["MULTIPLIER"]:
+        return {}
+    lanes = values.get("L", 1)
+    part = structure.multiplier(values["WA"], values["WB"], bool(values["SA"]), bool(values["SB"]))
+    return {"multiplier bits": lanes * (part.rows + part.tree), "gates": lanes * part.gates}
+
+
+def _is_signed(values: Values) -> bool:
+    return bool(values["SA"] or values["SB"])
+
+
+def _sum_bits(values: Values) -> Features:
+    """Of the accumulator; bits of an unsigned sum that nothing is added to only carry."""
+    return {"accumulator bits": values["A"]}
+
+
+def _mac(values: Values) -> Features:
+    if values["MULTIPLIER"] in _DSP48:
+        return {"start of a sum": 1}
+    return {**_products(values), **_sum_bits(values)}
+
+
+def _mac_registers(values: Values) -> int:
+    if values["MULTIPLIER"] in _DSP48:
+        return 1
+    operands = values["WA"] + values["WB"]
+    in_logic = 0 if values["MULTIPLIER"] else operands + product_registers(values)
+    return in_logic + values["A"] + 2
+
+
+def product_registers(values: Values) -> int:
+    """Behind one multiplier; a bit that is constant, or equal to the one below it, has none of its own."""
+    a, b = values["WA"], values["WB"]
+    if a == b == 1:
+        return 1
+    gates_only = (a == 1 and not values["SA"]) or (b == 1 and not values["SB"])
+    return a + b - gates_only
+
+
+def _dot(values: Values) -> Features:
+    lanes, product = values["L"], values["WA"] + values["WB"]
+    return {
+        **_products(values),
+        "tree bits": structure.adder_tree(lanes, product),
+        **_sum_bits(values),
+    }
+
+
+def _dot_registers(values: Values) -> int:
+    lanes, product, multiplier = values["L"], values["WA"] + values["WB"], values["MULTIPLIER"]
+    in_logic = 0 if multiplier else lanes * (product + product_registers(values))
+    tree = structure.tree_registers(lanes, product, _is_signed(values))
+    first = 2 + levels(lanes) + (multiplier in _DSP48)
+    return in_logic + tree + first + values["A"]
+
+
+def _packed(values: Values) -> Features:
+    products = values["P"]
+    return {"accumulator bits": products * values["A"], "carries": products - 1}
+
+
+def _packed_registers(values: Values) -> int:
+    # The last bits of a and of every weight but the first wait for the product, as does `first`.
+    return values["P"] * values["A"] + 4 * (values["P"] - 1) + 8
+
+
+MODELS: Mapping[str, UnitModel] = {
+    "integer_mac": UnitModel(_mac, _mac_registers, dsp=lambda values: int(values["MULTIPLIER"] > 0)),
+    "integer_dot": UnitModel(
+        _dot, _dot_registers, dsp=lambda values: values["L"] * int(values["MULTIPLIER"] > 0)
+    ),
+    "packed_mac": UnitModel(_packed, _packed_registers, dsp=lambda values: 1),
+}
