@@ -38,6 +38,8 @@ def multiplier(a_bits: int, b_bits: int, a_signed: bool, b_signed: bool) -> Mult
     if b_bits > a_bits:
         a_bits, b_bits, a_signed, b_signed = b_bits, a_bits, b_signed, a_signed
     width, rows = a_bits + b_bits, (b_bits + 1) // 2
+    if b_bits == 1 and b_signed:
+        return Multiplier(a_bits, 0, 0)  # 0 or -a, whose sign takes no LUT of its own
     added = gates = 0
     for row in range(rows):
         paired = 2 * row + 1 < b_bits
@@ -71,15 +73,15 @@ def adder_tree(inputs: int, bits: int) -> int:
 
 
 @cache
-def tree_registers(inputs: int, bits: int, repeats_sign: bool = True) -> int:
-    """Flip-flops of a registered tree; an odd input's extension bits repeat the one below and are shared."""
+def tree_registers(inputs: int, bits: int) -> int:
+    """Flip-flops of a registered tree; an odd input's extension bits are 0, or repeat the one below."""
     total = shared = extension = 0
     while inputs > 1:
         extension = extension + 1 if inputs % 2 else 0
         shared += extension
         inputs, bits = (inputs + 1) // 2, bits + 1
         total += inputs * bits
-    return total - (shared if repeats_sign else 0)
+    return total - shared
 
 
 @cache

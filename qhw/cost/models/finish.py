@@ -82,7 +82,7 @@ def _requantize_registers(values: Values) -> int:
     below = rounding.half + (values["S"] - 1) * rounding.sticky
     decisions = rounding.half + rounding.sticky
     last = min(values["WO"] - values["SO"], rounded - signed) + signed
-    fits = not (signed and values["SO"]) or _bits_above(values) > 1
+    fits = _bits_above(values) > (signed and values["SO"]) or (signed and not values["SO"])
     # An unsigned number has no sign to show.
     result = min(values["WO"] - (values["SO"] and not signed), rounded)
     return kept + below + kept + decisions + rounded + last + fits + result

@@ -53,19 +53,25 @@ def product_registers(values: Values) -> int:
     return a + b - gates_only
 
 
+def _tree_width(values: Values) -> int:
+    """Bits of what the tree adds up: the top bit of a gated unsigned number is 0."""
+    gated = not _is_signed(values) and min(values["WA"], values["WB"]) == 1
+    return values["WA"] + values["WB"] - (gated and not values["MULTIPLIER"])
+
+
 def _dot(values: Values) -> Features:
-    lanes, product = values["L"], values["WA"] + values["WB"]
     return {
         **_products(values),
-        "tree bits": structure.adder_tree(lanes, product),
+        "tree bits": structure.adder_tree(values["L"], _tree_width(values)),
         **_sum_bits(values),
     }
 
 
 def _dot_registers(values: Values) -> int:
-    lanes, product, multiplier = values["L"], values["WA"] + values["WB"], values["MULTIPLIER"]
-    in_logic = 0 if multiplier else lanes * (product + product_registers(values))
-    tree = structure.tree_registers(lanes, product, _is_signed(values))
+    lanes, multiplier = values["L"], values["MULTIPLIER"]
+    operands = values["WA"] + values["WB"]
+    in_logic = 0 if multiplier else lanes * (operands + product_registers(values))
+    tree = structure.tree_registers(lanes, _tree_width(values))
     first = 2 + levels(lanes) + (multiplier in _DSP48)
     return in_logic + tree + first + values["A"]
 
