@@ -14,7 +14,8 @@ module weight_memory #(
             reg  [W-1:0] last;
             wire [W-1:0] word;
             one_port_memory #(.D(D), .W(W)) words (
-                .clk(clk), .write(write), .address(write ? write_address : read_address), .x(x), .y(word)
+                .clk(clk), .write(write), .address(write ? write_address : read_address), .bank(read_address),
+                .x(x), .y(word)
             );
             always @(posedge clk) if (load) last <= word;
             assign y = last;
@@ -28,17 +29,18 @@ module weight_memory #(
 endmodule
 
 // LUT memory that shows the word at its address; banks of 256 words, the depth of one cell.
+// `bank` is the address too, and only read by: without the writer's, what is behind the memory stays small.
 module one_port_memory #(
-    parameter D = 64, W = 8, WA = $clog2(D)
+    parameter D = 64, W = 8, WA = D > 1 ? $clog2(D) : 1
 ) (
     input  clk, write,
-    input  [WA-1:0] address,
+    input  [WA-1:0] address, bank,
     input  [W-1:0] x,
     output [W-1:0] y
 );
-    localparam HALF = 1 << (WA - 1);
+    localparam HALF = 1 << (WA - 1), WB = D > HALF + 1 ? $clog2(D - HALF) : 1;
     generate
-        if (D <= 256) begin : bank
+        if (D <= 256) begin : whole
             (* ram_style = "distributed" *) reg [W-1:0] words [0:D-1];
 `ifndef SYNTHESIS
             integer i;
@@ -50,12 +52,12 @@ module one_port_memory #(
             wire [W-1:0] low, high;
             wire upper = address[WA-1];
             one_port_memory #(.D(HALF), .W(W)) first (
-                .clk(clk), .write(write & ~upper), .address(address[WA-2:0]), .x(x), .y(low)
+                .clk(clk), .write(write & ~upper), .address(address[WA-2:0]), .bank(bank[WA-2:0]), .x(x), .y(low)
             );
             one_port_memory #(.D(D - HALF), .W(W)) second (
-                .clk(clk), .write(write & upper), .address(address[$clog2(D-HALF)-1:0]), .x(x), .y(high)
+                .clk(clk), .write(write & upper), .address(address[WB-1:0]), .bank(bank[WB-1:0]), .x(x), .y(high)
             );
-            assign y = upper ? high : low;
+            assign y = bank[WA-1] ? high : low;
         end
     endgenerate
 endmodule

@@ -40,8 +40,8 @@ _MEMORY_LUTS = {
 }  # fmt: skip
 """LUT sites of each memory made of LUTs (UG474, UG574; ECP5: two slices of data, one of write address)."""
 
-_SLICE_MEMORIES = frozenset({"RAM32M", "RAM64M", "RAM32M16", "RAM64M8"})
-"""Slices of memory: one LUT takes the write address, and each LUT that is read is one more (UG474, UG574)."""
+_SLICE_MEMORIES = {"RAM32M": "DOD", "RAM64M": "DOD", "RAM32M16": "DOH", "RAM64M8": "DOH"}
+"""Slices of memory, and the output of the LUT of the write address; others count if read (UG474, UG574)."""
 
 _FLIP_FLOPS = frozenset({"FDRE", "FDSE", "FDCE", "FDPE", "TRELLIS_FF"})
 _DSP = frozenset({"DSP48E1", "DSP48E2", "MULT18X18D"})
@@ -150,16 +150,18 @@ def _total(types: Mapping[str, int], sizes: Mapping[str, int]) -> int:
 
 
 def _slice_memory_luts(netlist: Mapping[str, Any], cells: Sequence[Cell]) -> int:
-    slices = [cell["connections"] for cell in cells if cell["type"] in _SLICE_MEMORIES]
+    slices = [cell for cell in cells if cell["type"] in _SLICE_MEMORIES]
     if not slices:
         return 0
     pins = [bits for cell in cells for bits in cell["connections"].values()]
     ports = [port["bits"] for port in _top(netlist).get("ports", {}).values()]
     uses = Counter(net for bits in (*pins, *ports) for net in bits)
-    read = [
-        any(uses[net] > 1 for net in bits) for pins in slices for pin, bits in pins.items() if pin[:2] == "DO"
-    ]
-    return len(slices) + sum(read)
+    return sum(len({_SLICE_MEMORIES[cell["type"]], *_read_outputs(cell, uses)}) for cell in slices)
+
+
+def _read_outputs(cell: Cell, uses: Mapping[int, int]) -> list[str]:
+    outputs = [(pin, bits) for pin, bits in cell["connections"].items() if pin.startswith("DO")]
+    return [pin for pin, bits in outputs if any(uses[net] > 1 for net in bits)]
 
 
 def _nets(cell: Cell, of_outputs: bool) -> list[int]:
