@@ -305,9 +305,10 @@ def cost(
 
 @dataclass(frozen=True, repr=False)
 class DiffResult(Shown):
-    """Two executions, tensor by tensor, in the order of the graph."""
+    """Two executions, tensor by tensor, in the order of the graph; ``note`` tells what may mislead."""
 
     comparison: Comparison
+    note: str = ""
 
     @property
     def equal(self) -> bool:
@@ -327,6 +328,7 @@ class DiffResult(Shown):
             "b": self.comparison.right,
             "equal": self.equal,
             "first_difference": self.first_difference or None,
+            "note": self.note or None,
             "layers": [asdict(layer) for layer in self.comparison.layers],
         }
 
@@ -335,6 +337,7 @@ class DiffResult(Shown):
         c = self.comparison
         rows = tuple((x.layer, x.op, x.codes, x.distinct, x.mismatches) for x in c.layers)
         note = f"First difference: {self.first_difference}" if self.first_difference else "No code differs."
+        note += f"\n{self.note}" if self.note else ""
         columns = ("layer", "operation", "codes", "distinct", "differ")
         return [Table(f"{c.left} | {c.right}", columns, rows, note)]
 
@@ -377,7 +380,24 @@ def diff(
         for side in sides
     )
     names = _side_name(sides[0], first), _side_name(sides[1], second)
-    return DiffResult(compare(graph, left, right, names=names, right_graph=models[-1].graph))
+    comparison = compare(graph, left, right, names=names, right_graph=models[-1].graph)
+    return DiffResult(comparison, _rounding_note(models, comparison))
+
+
+def _rounding_note(models: list[Target], comparison: Comparison) -> str:
+    """Whether the first difference is nothing but the rounding of qonnx's own float32 sums."""
+    first = comparison.first
+    for model in models:
+        if first is not None and model.backend == "qonnx":
+            from qhw.pipeline.verification import FLOAT32_BITS, held_by
+
+            if first.tensor not in held_by(model.graph, FLOAT32_BITS):
+                bits = model.graph.tensors[first.tensor].format.width
+                return (
+                    f"qonnx computes in float32, whose {FLOAT32_BITS} bits do not hold every sum up to there "
+                    f"({first.tensor} has {bits}): that the two part says nothing about the exact graph"
+                )
+    return ""
 
 
 def _side(given: str | Path) -> Target | dict[str, IntArray]:

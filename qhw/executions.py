@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.arrays import read_array
-from qhw.errors import InputError, closest
+from qhw.errors import InputError, QhwError, closest
 from qhw.pipeline.stages import MARKER
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Target:
 
         if (self.path / "graph").is_dir():
             return load_graph(self.path / "graph")
-        return lower(self.model_file)
+        with _naming(self.model_file):
+            return lower(self.model_file)
 
     @cached_property
     def _executor(self) -> FastExecutor:
@@ -130,6 +132,17 @@ def find_target(given: str | Path, backend: str | None = None) -> Target:
     return Target(text, place, chosen)
 
 
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts a file's name before what is said to be wrong in it: there may be two of them."""
+    try:
+        yield
+    except QhwError as error:
+        if str(path) not in error.message:
+            error.message = f"{path}: {error.message}"
+        raise
+
+
 def _check_place(place: Path, path: str) -> None:
     if place.is_dir() and not (place / MARKER).is_dir():
         raise InputError(f"{path} is not a build folder", hint="give a folder that qhw build has written")
@@ -155,7 +168,8 @@ def choose_inputs(
         samples: take only the first so many.
 
     Raises:
-        InputError: both are given, or neither fits the graph; random samples stand in for neither.
+        InputError: both are given, neither fits the graph, or there are no samples; random samples stand in
+            for neither.
     """
     from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs
     from qhw.pipeline.data_choice import choose_data
@@ -170,7 +184,20 @@ def choose_inputs(
         arrays = _by_name(graph, read_array(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
     else:
         arrays = random_inputs(graph, samples or RANDOM_VECTORS)
+    _check_counts(arrays)
     return {name: array[:samples] for name, array in arrays.items()}, labels
+
+
+def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse arrays without samples, and inputs with unlike numbers of them."""
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise InputError(f"input '{name}' is a single number", allowed="a batch, (N, ...)")
+        if len(array) == 0:
+            raise InputError(f"input '{name}' holds no samples", allowed="a batch, (N, ...), N from 1")
+    if len({len(array) for array in arrays.values()}) > 1:
+        counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items())
+        raise InputError(f"The inputs hold unlike numbers of samples: {counts}")
 
 
 def inputs_of_trace(graph: ExactGraph, trace: Mapping[str, IntArray]) -> dict[str, NDArray[Any]]:
@@ -201,7 +228,4 @@ def _by_name(graph: ExactGraph, arrays: Any) -> dict[str, NDArray[Any]]:
             f"The model has {len(graph.inputs)} inputs: {', '.join(graph.inputs)}",
             hint="give a dict of arrays by input name (Python only)",
         )
-    array = np.asarray(arrays)
-    if array.ndim == 0:
-        raise InputError("The input is a single number", allowed="a batch, (N, ...)")
-    return {graph.inputs[0]: array}
+    return {graph.inputs[0]: np.asarray(arrays)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,16 +70,27 @@ class TrainConfig:
     def __post_init__(self) -> None:
         least_values = {"float_epochs": 0, "quantised_epochs": 0, "batch_size": 2, "seed": 0, "threads": 0}
         for name, least in least_values.items():
-            _require(name, getattr(self, name), getattr(self, name) >= least, f"an integer from {least}")
+            value = getattr(self, name)
+            _require(
+                name,
+                value,
+                _is_number(value, numbers.Integral) and value >= least,
+                f"an integer from {least}",
+            )
         for name in ("learning_rate", "quantised_learning_rate"):
             value = getattr(self, name)
-            _require(name, value, 0 < value < math.inf, "a positive number")
-        _require("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "a number from 0")
+            _require(name, value, _is_number(value) and 0 < value < math.inf, "a positive number")
+        decay = self.weight_decay
+        _require("weight_decay", decay, _is_number(decay) and 0 <= decay < math.inf, "a number from 0")
 
 
-def _require(name: str, value: float, ok: bool, allowed: str) -> None:
+def _is_number(value: object, kind: type = numbers.Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _require(name: str, value: object, ok: bool, allowed: str) -> None:
     if not ok:
-        raise InputError(f"training setting {name} is {value}", allowed=allowed)
+        raise InputError(f"training setting {name} is {value!r}", allowed=allowed)
 
 
 @dataclass(frozen=True)

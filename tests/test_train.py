@@ -244,6 +244,10 @@ def test_predictions_in_float64_leave_the_model_alone():
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"quantised_learning_rate": 0.0}, "quantised_learning_rate is 0"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"quantised_epochs": 1.5}, "quantised_epochs is 1.5"),
+        ({"float_epochs": True}, "float_epochs is True"),
+        ({"weight_decay": None}, "weight_decay is None"),
     ],
 )
 def test_bad_settings(settings, says):

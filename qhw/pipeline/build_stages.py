@@ -180,7 +180,12 @@ def _train(plan: Plan, work: Workspace) -> Facts:
         work.progress(done, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
 
     result = train(
-        module, data, _recipe(plan), plan.options.quant_config(), checkpoints=work.partial, progress=tell
+        module,
+        data,
+        recipe_of(plan.source, plan.options),
+        plan.options.quant_config(),
+        checkpoints=work.partial,
+        progress=tell,
     )
     (work.scratch / "training").mkdir()
     torch.save(result.quantised_model.state_dict(), work.scratch / "training" / "quantised.pt")
@@ -250,15 +255,19 @@ def _required_data(plan: Plan) -> DataChoice:
     return plan.data
 
 
-def _recipe(plan: Plan) -> TrainConfig:
+def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
+    """How a model is trained: by its own recipe, with what the options say in its place.
+
+    Raises:
+        InputError: a training setting is unknown or out of bounds.
+    """
     from qhw.errors import closest
     from qhw.train import TrainConfig
 
-    options = plan.options
-    if plan.source.kind == "builtin":
+    if source.kind == "builtin":
         from qhw.models import model_entry
 
-        recipe = model_entry(plan.source.name).recipe()
+        recipe = model_entry(source.name).recipe()
     else:
         recipe = TrainConfig()
     known = asdict(recipe)

@@ -13,7 +13,15 @@ from qhw.boards import RESOURCES, Board, load_board
 from qhw.errors import InputError, ToolMissingError, UnsupportedError
 from qhw.formats.base import Format
 from qhw.pipeline import manifest as manifests
-from qhw.pipeline.build_stages import GRAPH_FOLDER, MODEL_FILE, PROJECT_FOLDER, Plan, read_graph, stages
+from qhw.pipeline.build_stages import (
+    GRAPH_FOLDER,
+    MODEL_FILE,
+    PROJECT_FOLDER,
+    Plan,
+    read_graph,
+    recipe_of,
+    stages,
+)
 from qhw.pipeline.data_choice import DataChoice, choose_data
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, find_source, require_training
@@ -116,6 +124,10 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
     choice = _data_of(source, options.data if data is None else data)
     if source.kind != "qonnx":
         require_training()
+    if source.is_trained_here:
+        recipe_of(source, options)
+    else:
+        _check_idle(source, options)
     if shutil.which("g++") is None:
         raise ToolMissingError(
             "The C-simulation needs g++, which is not there", hint="apt-get install g++ (or gcc-c++, or gcc)"
@@ -129,6 +141,20 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
     folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
     check_ours(folder)
     return Plan(options, source, board, flow, choice, folder)
+
+
+def _check_idle(source: Source, options: BuildOptions) -> None:
+    """Refuse what would change nothing: a quantised model has its formats, and is not trained.
+
+    Raises:
+        InputError: naming the options.
+    """
+    names = ("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs")
+    if idle := [name for name in names if getattr(options, name) not in (None, {})]:
+        raise InputError(
+            f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
+            hint="leave them out, or give the plain model",
+        )
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:

@@ -182,7 +182,7 @@ def _call(source: Source) -> nn.Module:
         module = function()
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"The model {source.given} raised {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)

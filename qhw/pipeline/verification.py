@@ -6,6 +6,7 @@ A comparison becomes a row of the manifest's ``verification``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,15 @@ def widest_tensor(graph: ExactGraph) -> tuple[int, str]:
     return max((kind.format.width, name) for name, kind in graph.tensors.items())
 
 
+def held_by(graph: ExactGraph, bits: int) -> set[str]:
+    """The tensors that are exact in a float of so many bits: they, and all that they are computed from."""
+    held = {name for name in (*graph.inputs, *graph.constants) if graph.tensors[name].format.width <= bits}
+    for node in graph.nodes:
+        if graph.tensors[node.output].format.width <= bits and held.issuperset(node.inputs):
+            held.add(node.output)
+    return held
+
+
 def torch_row(graph: ExactGraph, expected: Mapping[str, IntArray], values: Mapping[str, NDArray[Any]]) -> Row:
     """The exact graph against torch's tensors (N, ...) in float64, where that type holds every sum."""
     bits, name = widest_tensor(graph)
@@ -116,12 +126,16 @@ def canonical_row(
 
 
 def _within_float32(graph: ExactGraph, comparison: Comparison, inputs: Mapping[str, NDArray[Any]]) -> Row:
-    """The row; a difference says nothing where float32 cannot hold every sum."""
+    """The row; where codes differ, of the tensors that float32 holds: beyond, a difference says nothing."""
+    samples, held = len(next(iter(inputs.values()))), held_by(graph, FLOAT32_BITS)
+    layers = tuple(layer for layer in comparison.layers if layer.tensor in held)
+    if not comparison.mismatches or len(layers) == len(comparison.layers):
+        return row_of(comparison, samples)
     bits, name = widest_tensor(graph)
-    if comparison.mismatches and bits > FLOAT32_BITS:
-        reason = f"range: {name} has {bits} bits, qonnx's float32 {FLOAT32_BITS}"
+    reason = f"range: {name} has {bits} bits, qonnx's float32 {FLOAT32_BITS}"
+    if not layers:
         return not_compared(comparison.right, comparison.left, reason)
-    return row_of(comparison, len(next(iter(inputs.values()))))
+    return row_of(replace(comparison, layers=layers), samples) | {"not_compared": reason}
 
 
 def mantissas_of(graph: ExactGraph, values: Mapping[str, NDArray[Any]]) -> dict[str, IntArray]:

@@ -31,7 +31,8 @@ def _all() -> Table:
         (b.name, b.title, b.part, b.lut, b.ff, b.dsp, b.bram18, b.uram, int(b.clock_mhz)) for b in boards
     )
     columns = ("name", "board", "part", "LUT", "FF", "DSP", "BRAM18", "URAM", "MHz")
-    return Table("Boards", columns, rows, "'qhw boards NAME' tells where each number comes from")
+    note = "'qhw boards NAME' tells where each number comes from"
+    return Table("Boards", columns, rows, note, spare=("board", "URAM"))
 
 
 def _one(board: Board) -> Table:

@@ -66,12 +66,20 @@ def _verification(rows: list[dict[str, Any]]) -> Table:
             row["vectors"],
             row["codes_compared"],
             row.get("layers"),
-            row["mismatches"] if row["mismatches"] is not None else f"not compared: {row['not_compared']}",
+            _differ(row),
         )
         for row in rows
     )
     columns = ("backend", "reference", "samples", "codes compared", "tensors", "differ")
     return Table("Verification", columns, cells)
+
+
+def _differ(row: dict[str, Any]) -> Cell:
+    if "not_compared" not in row:
+        mismatches: int = row["mismatches"]
+        return mismatches
+    compared = "" if row["mismatches"] is None else f"{row['mismatches']:,}; the others "
+    return f"{compared}not compared: {row['not_compared']}"
 
 
 def _resources(manifest: dict[str, Any]) -> Table:

@@ -6,7 +6,7 @@ import html
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import rich.console
@@ -27,25 +27,56 @@ class Table:
         columns: one title per column.
         rows: as many cells each as there are columns.
         note: a line below: what kind of figures these are.
+        spare: titles of columns that a terminal too narrow for the whole table does without.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    spare: tuple[str, ...] = ()
 
-    def to_rich(self) -> rich.table.Table:
-        """The rows alone, for ``rich.console.Console.print``."""
+    def to_rich(self, width: int = TEXT_WIDTH) -> rich.table.Table:
+        """The rows alone, for ``rich.console.Console.print`` on a console of that width.
+
+        On a narrow one texts wrap at their spaces, then columns move closer, then spare columns go; numbers
+        and names are broken only where that does not suffice.
+        """
         import rich.box
         import rich.markup
         import rich.table
 
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_header=any(self.columns))
-        for column, is_number in zip(self.columns, self._numeric(), strict=True):
-            table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-        for row in self.rows:
+        shown = self if self._narrowest() <= width else self._without_spare()
+        gap = 1 if shown._narrowest(1) <= width else 0
+        fits = shown._narrowest(gap) <= width
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_header=any(shown.columns), padding=(0, gap))
+        for index, (column, is_number) in enumerate(zip(shown.columns, shown._numeric(), strict=True)):
+            whole = fits and shown._least(index) == shown._most(index)
+            side: Literal["left", "right"] = "right" if is_number else "left"
+            table.add_column(column, justify=side, overflow="fold", no_wrap=whole)
+        for row in shown.rows:
             table.add_row(*(rich.markup.escape(cell_text(cell)) for cell in row))
         return table
+
+    def _narrowest(self, gap: int = 0) -> int:
+        """Characters of a line if texts are wrapped at every space, with ``gap`` more between columns."""
+        count = len(self.columns)
+        return sum(map(self._least, range(count))) + (2 * gap + 1) * count + 1
+
+    def _least(self, index: int) -> int:
+        """The longest word of a column."""
+        return max((len(word) for text in self._texts(index) for word in text.split()), default=0)
+
+    def _most(self, index: int) -> int:
+        return max(map(len, self._texts(index)))
+
+    def _texts(self, index: int) -> list[str]:
+        return [self.columns[index], *(cell_text(row[index]) for row in self.rows)]
+
+    def _without_spare(self) -> Table:
+        kept = [index for index, column in enumerate(self.columns) if column not in self.spare]
+        rows = tuple(tuple(row[index] for index in kept) for row in self.rows)
+        return Table(self.title, tuple(self.columns[index] for index in kept), rows, self.note)
 
     def to_html(self) -> str:
         """An HTML table; every text is escaped."""
@@ -81,7 +112,7 @@ def print_tables(console: rich.console.Console, tables: Iterable[Table]) -> None
     """Tables on a console: title, rows, note, one below the other."""
     for table in tables:
         console.print(table.title, style="bold", markup=False, highlight=False, soft_wrap=True)
-        console.print(table.to_rich())
+        console.print(table.to_rich(console.width))
         if table.note:
             console.print(table.note, style="dim", markup=False, highlight=False, end="\n\n")
 

@@ -109,6 +109,27 @@ def test_bad_input_is_one_message_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs = 3", "did you mean float_epochs"),
+        ("learning_rate = 'fast'", "learning_rate is 'fast'"),
+        ("quantised_epochs = 1.5", "quantised_epochs is 1.5"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_training(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+) -> None:
+    path = tmp_path / "build.toml"
+    path.write_text(f"[training]\n{text}\n")
+    arguments = ("build", "--board", "ultra96", "--config", str(path), "--out", str(tmp_path / "out"))
+    code, _, err = run(capfd, *arguments)
+    assert code == 2
+    assert expected in err
+    assert "train " not in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_is_not_onnx(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(b"this is a text, not a model" * 10)

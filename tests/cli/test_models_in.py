@@ -176,6 +176,62 @@ def test_wrong_input_arrays(
     assert [text for text in expected if text not in err] == []
 
 
+def test_inputs_without_a_sample(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((0, 2, 6, 6)))
+    code, out, err = run(capfd, "simulate", model, "--input", tmp_path / "x.npy")
+    assert (code, out) == (2, "")
+    assert "input 'x' holds no samples" in err
+    with pytest.raises(InputError, match="single number"):
+        qhw.simulate(model, inputs={"x": np.float32(1)})
+
+
+def test_diff_tells_which_file_is_wrong(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capfd, "diff", model, not_finite(tmp_path))
+    assert code == 2
+    assert f"{tmp_path / 'small.onnx'}: " in err
+
+
+def wide_net() -> Net:
+    """Two products in a row without a quantizer between them: sums of more than float32's 24 bits."""
+    net = Net((40,))
+    x = net.quant("x", 10, 1.0, name="quant_in")
+    first = net.quant(RNG.integers(-500, 500, (40, 30)), 10, 1.0)
+    second = net.quant(RNG.integers(-500, 500, (30, 4)), 10, 1.0)
+    y = net.node("MatMul", x, first, name="narrow")
+    net.result = net.quant(net.node("MatMul", y, second, name="wide"), 8, 2.0**28, name="quant_out")
+    return net
+
+
+def test_diff_says_when_qonnx_alone_has_rounded(tmp_path: Path) -> None:
+    path = saved(wide_net(), tmp_path)
+    result = qhw.diff(path, f"{path}@qonnx", samples=20)
+    assert not result.equal
+    assert "'wide'" in result.first_difference
+    assert "float32" in result.note
+    assert "float32" in result.tables()[0].note
+    assert qhw.diff(path, f"{path}@interpreter", samples=5).note == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (["--weights", "fixed<4>"], "weights"),
+        (["--format", "fixed<4>"], "weights, activations"),
+        (["--layer", "conv:fixed<4>"], "quant"),
+        (["--float-epochs", "3"], "float_epochs"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], option: list[str], named: str
+) -> None:
+    code, _, err = run(capfd, "build", model, "--board", "ultra96", "--out", tmp_path / "out", *option)
+    assert code == 2
+    assert f"is quantised already: {named} would change nothing" in err
+    assert not (tmp_path / "out").exists()
+
+
 def unsupported(folder: Path) -> Path:
     net = conv_net()
     net.result = net.node("LSTMish", net.result, name="memory")

@@ -46,6 +46,7 @@ def test_other_things_are_refused(given: object) -> None:
         ("def net(:\n", "SyntaxError"),
         ("import nowhere_to_be_found\n", "ModuleNotFoundError"),
         ("net = 3\n", "TypeError"),
+        ("import sys\ndef net():\n    sys.exit(3)\n", "SystemExit: 3"),
         ("def neat():\n    pass\n", "no function 'net'"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 import rich.console
 
 from qhw.doctor import diagnose
-from qhw.report.tables import Table, cell_text
+from qhw.report.boards import boards_tables
+from qhw.report.tables import Table, cell_text, print_tables
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,42 @@ def test_missing_tools_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"g++", "Vitis HLS"} <= missing
     assert "hls4ml" not in missing
     assert "apt-get install g++" in diagnosis._repr_html_()
+
+
+def on_a_terminal(table: Table, width: int) -> str:
+    console = rich.console.Console(file=io.StringIO(), width=width)
+    print_tables(console, [table])
+    shown: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in shown.splitlines())
+    return shown
+
+
+LAYERS = Table(
+    "Layers",
+    ("layer", "operation", "LUT", "what it is"),
+    (("block1.conv_long_name", "Conv", 1234567, "some words that may wrap anywhere"), ("b", "Add", 7, "few")),
+    spare=("operation",),
+)
+
+
+def test_a_narrow_terminal_wraps_texts_and_breaks_no_number_or_name() -> None:
+    wide, narrow, narrower = (on_a_terminal(LAYERS, width) for width in (100, 60, 45))
+    assert "some words that may wrap anywhere" in wide
+    assert "Conv" in narrow
+    assert "Conv" not in narrower
+    for shown in (wide, narrow, narrower):
+        assert "block1.conv_long_name" in shown
+        assert "1,234,567" in shown
+
+
+def test_a_terminal_too_narrow_for_anything_still_shows_every_letter() -> None:
+    shown = on_a_terminal(LAYERS, 24)
+    assert set("1234567") <= set(shown)
+    assert "anyw" in shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_boards_are_told_whole(width: int) -> None:
+    shown = on_a_terminal(boards_tables(None)[0], width)
+    assert all(text in shown for text in ("ultra96-v2", "xcu250-figd2104-2L-e", "1,728,000", "12,288"))
+    assert ("Avnet" in shown) == (width == 120)
