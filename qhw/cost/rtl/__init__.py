@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qhw.cost.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
+from qhw.cost.rtl.constants import KHOT_CONSTANT_DOT
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
 from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
 from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
@@ -32,7 +33,7 @@ UNITS: Mapping[str, Unit] = {
     for unit in (
         *(INTEGER_MAC, INTEGER_DOT, PACKED_MAC, THRESHOLD, REQUANTIZE),
         *(MINIFLOAT_MAC, MINIFLOAT_DOT, MIXED_MAC, FIXED_TO_MINIFLOAT),
-        *(KHOT_MAC, KHOT_MINIFLOAT_MAC),
+        *(KHOT_MAC, KHOT_MINIFLOAT_MAC, KHOT_CONSTANT_DOT),
         *(ADDER_TREE, XNOR_POPCOUNT),
         *(FIFO, WEIGHT_MEMORY, LINE_BUFFER, MAX_POOL),
     )

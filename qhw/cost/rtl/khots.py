@@ -34,7 +34,7 @@ _WEIGHTS = (
 _ACCUMULATOR = Parameter("A", 2, 128, "bits of the accumulator")
 
 
-def _check_shifts(unit: str, values: Values) -> None:
+def check_shifts(unit: str, values: Values) -> None:
     if values["K"] >= values["WB"]:
         raise InputError(
             f"K of {unit} is {values['K']} with WB={values['WB']}",
@@ -85,7 +85,7 @@ def _integer_sum(values: Values, inputs: Streams) -> Streams:
 
 
 def _integer_rule(values: Values) -> None:
-    _check_shifts("khot_mac", values)
+    check_shifts("khot_mac", values)
     at_least("khot_mac", values, "A", _product_bits(values), "one product does not fit")
 
 
@@ -124,7 +124,7 @@ def _minifloat_sum(values: Values, inputs: Streams) -> Streams:
 
 
 def _minifloat_rule(values: Values) -> None:
-    _check_shifts("khot_minifloat_mac", values)
+    check_shifts("khot_minifloat_mac", values)
     at_least("khot_minifloat_mac", values, "A", _minifloat_product_bits(values), "one product does not fit")
 
 

@@ -1,0 +1,48 @@
+"""Trees of adders, and counts of binary lanes that agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qhw.cost import structure
+from qhw.cost.structure import levels
+from qhw.cost.unit_models import Features, UnitModel, Values
+
+
+def _adder_tree(values: Values) -> Features:
+    numbers, bits = values["N"], values["W"]
+    if values["S"]:
+        single = numbers // 2 if bits == 1 else 0
+        return {"tree bits": structure.adder_tree(numbers, bits), "sums of two bits": single}
+    tree = structure.unsigned_tree(numbers, bits, bits)
+    return {"tree bits": tree.bits, "sums of two bits": tree.single}
+
+
+def _adder_tree_registers(values: Values) -> int:
+    return values["N"] * values["W"] + structure.tree_registers(values["N"], values["W"])
+
+
+def _counts(values: Values) -> tuple[int, int]:
+    """Groups of three lanes, what the six inputs of a LUT hold, and the bits of the last one's count."""
+    return -(-values["L"] // 3), 1 if values["L"] % 3 == 1 else 2
+
+
+def _xnor_popcount(values: Values) -> Features:
+    groups, last = _counts(values)
+    return {
+        "count bits": 2 * groups - (last == 1),
+        "tree bits": structure.unsigned_tree(groups, 2, last).bits,
+        "accumulator bits": values["A"],
+    }
+
+
+def _xnor_popcount_registers(values: Values) -> int:
+    groups, last = _counts(values)
+    counts = 2 * groups - (last == 1) + structure.unsigned_tree(groups, 2, last).registers
+    return 2 * values["L"] + counts + 2 + levels(groups) + values["A"]
+
+
+MODELS: Mapping[str, UnitModel] = {
+    "adder_tree": UnitModel(_adder_tree, _adder_tree_registers),
+    "xnor_popcount": UnitModel(_xnor_popcount, _xnor_popcount_registers),
+}
