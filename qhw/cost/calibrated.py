@@ -58,7 +58,7 @@ class CostModel:
         return self._known[key]
 
     def _evaluated(self, unit: str, values: Mapping[str, int]) -> tuple[float, ...]:
-        model = unit_model(unit)
+        model = unit_model(unit, self.family)
         if unit not in self.weights:
             raise InputError(
                 f"The unit {unit!r} was not measured on {self.family}",

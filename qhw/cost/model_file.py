@@ -70,7 +70,7 @@ def fit_family(family: str, rows: Iterable[Row]) -> FittedFamily:
 
 
 def _fit_unit(family: str, unit: str, rows: list[Row]) -> FittedUnit:
-    model = unit_model(unit)
+    model = unit_model(unit, family)
     weights = fit(model, rows)
 
     def errors(split: str) -> UnitErrors:

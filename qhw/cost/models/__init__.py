@@ -1,4 +1,7 @@
-"""What each unit is made of: closed forms, one file for each kind of unit, with a table ``MODELS``."""
+"""What each unit is made of: closed forms, one file for each kind of unit, with a table ``MODELS``.
+
+Units whose structure depends on the memory cells of a family have a function ``models(family)`` in its place.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ from qhw.errors import UnsupportedError, closest
 
 
 @cache
-def unit_models() -> Mapping[str, UnitModel]:
-    """Every unit's closed forms, by its name."""
+def unit_models(family: str) -> Mapping[str, UnitModel]:
+    """Every unit's closed forms in a family of devices, by its name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return {unit: model for module in modules for unit, model in module.MODELS.items()}
+    tables = [module.models(family) if hasattr(module, "models") else module.MODELS for module in modules]
+    return {unit: model for table in tables for unit, model in table.items()}
 
 
-def unit_model(unit: str) -> UnitModel:
+def unit_model(unit: str, family: str) -> UnitModel:
     """The closed forms of a unit; raises UnsupportedError where there are none: it is not silently free."""
-    models = unit_models()
+    models = unit_models(family)
     if unit not in models:
         raise UnsupportedError(f"The unit {unit!r} has no cost model", hint=closest(unit, models))
     return models[unit]
