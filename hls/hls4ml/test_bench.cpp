@@ -101,5 +101,8 @@ int main(int argc, char **argv) {
         for (const Traced &layer : wanted)
             trace.write(static_cast<const char *>((*nnet::trace_outputs)[layer.name]), layer.size * sizeof(double));
     }
-    return target.flush() && trace.flush() ? 0 : 3;
+    if (target.flush() && trace.flush())
+        return 0;
+    std::perror("ERROR: the results cannot be written");
+    return 3;
 }

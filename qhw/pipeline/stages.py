@@ -322,16 +322,23 @@ def _telling_full_disk(folder: Path) -> Iterator[None]:
     """Turns any failure on a full disk into one message: libraries tell it each in their own way."""
     try:
         yield
-    except QhwError:
-        raise
     except Exception as error:
-        told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if told or shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        is_full = not isinstance(error, QhwError) and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+        if is_full or _tells_full_disk(error):
             raise InputError(
                 f"The disk that holds {folder} is full",
                 hint="make room there; the same command goes on from the finished stages",
             ) from error
         raise
+
+
+def _tells_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is about a full disk; shutil and compilers say so in words only."""
+    if error is None:
+        return False
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    told = getattr(error, "errno", None) in numbers or any(os.strerror(n) in str(error) for n in numbers)
+    return told or _tells_full_disk(error.__cause__ or error.__context__)
 
 
 def _install(scratch: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,11 @@ def test_a_stopped_stage_leaves_nothing_and_the_next_run_goes_on(
     assert statuses(build(tmp_path / "out", factory.chain())) == ["skipped", "done", "done"]
 
 
+def copy_to_full(source: str) -> str:
+    """A copy onto a device that has no space, ever."""
+    return shutil.copyfile(source, "/dev/full")
+
+
 def test_a_full_disk_is_told_in_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_to_full_device(work: Workspace) -> Mapping[str, Any]:
         Path("/dev/full").write_text("x")  # a device that has no space, ever
@@ -148,8 +154,21 @@ def test_a_full_disk_is_told_in_one_message(tmp_path: Path, monkeypatch: pytest.
     def fail_in_a_library(work: Workspace) -> Mapping[str, Any]:
         raise RuntimeError("could not finish the archive")
 
-    with pytest.raises(InputError, match="full"):
-        build(tmp_path, [Stage("a", write_to_full_device, {})])
+    def fail_in_a_compiler(work: Workspace) -> Mapping[str, Any]:
+        done = subprocess.run(["sh", "-c", "echo x | cat > /dev/full"], capture_output=True, text=True)
+        raise CheckFailedError(f"does not compile:\n{done.stderr}")
+
+    def fail_in_a_copy(work: Workspace) -> Mapping[str, Any]:
+        (work.scratch / "from").mkdir()
+        (work.scratch / "from" / "a").write_text("x")
+        shutil.copytree(
+            work.scratch / "from", work.scratch / "to", copy_function=lambda source, _: copy_to_full(source)
+        )
+        return {}
+
+    for stage in (write_to_full_device, fail_in_a_compiler, fail_in_a_copy):
+        with pytest.raises(InputError, match="full"):
+            build(tmp_path, [Stage("a", stage, {})])
     with pytest.raises(RuntimeError, match="archive"):
         build(tmp_path, [Stage("b", fail_in_a_library, {})])
     monkeypatch.setattr("qhw.pipeline.stages.LEAST_FREE_BYTES", 1 << 80)
