@@ -180,14 +180,14 @@ def _fifo(family: str, values: Values) -> Features:
     }
 
 
-def _fifo_registers(values: Values) -> int:
+def _fifo_registers(family: str, values: Values) -> int:
     words, width, style = values["D"], values["W"], values["STYLE"]
     count, address = words.bit_length(), (words - 1).bit_length()
     if style == SHIFT_REGISTER:
         return 1 + count + address + width + (words * width if words == 2 else 0)
     if style == LUT_MEMORY:
         return 1 + count + 2 * address + width
-    return 1 + count + 2 * address + levels(_ram(values, "ultrascale-plus").banks)
+    return 1 + count + 2 * address + levels(_ram(values, family).banks)
 
 
 def _ram(values: Values, family: str) -> Tiles:
@@ -219,17 +219,19 @@ def _weight_memory(family: str, values: Values) -> Features:
     }
 
 
-def _weight_registers(values: Values) -> int:
+def _weight_registers(family: str, values: Values) -> int:
     if values["STYLE"] == LUT_MEMORY:
         return values["W"]
-    return levels(_ram(values, "ultrascale-plus").banks)
+    return levels(_ram(values, family).banks)
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
     """Of the units that keep words, in one family's cells."""
     return {
-        "fifo": UnitModel(partial(_fifo, family), _fifo_registers, bram18=_bram18, uram=_uram),
+        "fifo": UnitModel(
+            partial(_fifo, family), partial(_fifo_registers, family), bram18=_bram18, uram=_uram
+        ),
         "weight_memory": UnitModel(
-            partial(_weight_memory, family), _weight_registers, bram18=_bram18, uram=_uram
+            partial(_weight_memory, family), partial(_weight_registers, family), bram18=_bram18, uram=_uram
         ),
     }

@@ -36,7 +36,7 @@ def _line_buffer(family: str, values: Values) -> Features:
     }
     if values["STYLE"] == LUT_MEMORY:
         return {**lut_memory_features(row, bits, family), **column}
-    return {"selected bits": bits * multiplexer(_banks(values), family), **column}
+    return {"selected bits": bits * multiplexer(_banks(values, family), family), **column}
 
 
 def _rest(values: Values) -> int:
@@ -44,13 +44,13 @@ def _rest(values: Values) -> int:
     return values["N"] - values["K"] + 1
 
 
-def _banks(values: Values) -> int:
+def _banks(values: Values, family: str) -> int:
     if values["STYLE"] == ULTRA_RAM:
         return ultra_ram(values["N"], _line_bits(values)).banks
-    return block_ram(values["N"], _line_bits(values), "ultrascale-plus").banks
+    return block_ram(values["N"], _line_bits(values), family).banks
 
 
-def _line_registers(values: Values) -> int:
+def _line_registers(family: str, values: Values) -> int:
     side, width, row = values["K"], values["W"], values["N"]
     window = (side - 1) * side * width + width
     if values["STYLE"] == SHIFT_REGISTER:
@@ -58,7 +58,7 @@ def _line_registers(values: Values) -> int:
     column = 2 * (row - 1).bit_length()
     if values["STYLE"] == LUT_MEMORY:
         return window + column + _line_bits(values)
-    return window + column + levels(_banks(values))
+    return window + column + levels(_banks(values, family))
 
 
 _LEAST_SHIFT = 3
@@ -104,7 +104,10 @@ def models(family: str) -> Mapping[str, UnitModel]:
     """Of the units on a stream of pixels, in one family's cells."""
     return {
         "line_buffer": UnitModel(
-            partial(_line_buffer, family), _line_registers, bram18=_line_bram18, uram=_line_uram
+            partial(_line_buffer, family),
+            partial(_line_registers, family),
+            bram18=_line_bram18,
+            uram=_line_uram,
         ),
         "max_pool": UnitModel(partial(_max_pool, family), _max_pool_registers),
     }

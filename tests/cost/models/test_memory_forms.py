@@ -26,6 +26,7 @@ DESIGNS = [
     ("7series", "weight_memory", {"D": 32, "W": 9, "STYLE": 1}),
     ("7series", "max_pool", {"W": 5, "N": 5, "S": 1}),
     ("ecp5", "line_buffer", {"K": 2, "W": 20, "N": 600, "STYLE": 2}),
+    ("ecp5", "fifo", {"D": 4096, "W": 27, "STYLE": 2}),
 ]
 
 
