@@ -216,7 +216,7 @@ def inputs_of_trace(graph: ExactGraph, trace: Mapping[str, IntArray]) -> dict[st
         if encoding is None or encoding.exact:
             inputs[name] = trace[name] + (int(encoding.zero_point) if encoding else 0)
         else:
-            inputs[name] = trace[name].astype(np.float32) * np.float32(encoding.scale)
+            inputs[name] = trace[name].astype(np.float32) * np.float32(encoding.unit)
     return inputs
 
 

@@ -23,6 +23,7 @@ from qhw.graph.onnx_tools import Constants, initializers
 from qhw.graph.quantizer_nodes import quantizer_of
 from qhw.graph.tail_nodes import collect_tail
 from qhw.graph.tails import affine_form
+from qhw.onnx_ops.specified import as_specified
 
 Context = dict[str, NDArray[Any]]
 
@@ -64,6 +65,7 @@ def compare_with_original(
     """
     scales = dict(_grids(model, canonical))
     counts = {name: np.zeros(3, dtype=np.int64) for name in scales}
+    model = as_specified(model)
     for chunk in _chunks(inputs):
         original, reference = _execute(model, chunk), _execute_exactly(canonical, chunk)
         for name, grid in scales.items():

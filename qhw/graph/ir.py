@@ -9,6 +9,7 @@ channel first, and axis 0 of an activation is its channel. Constants have their 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -250,6 +251,11 @@ class InputEncoding:
     rounding: Rounding
     exact: bool = False
     format: TableFormat | None = None
+
+    @property
+    def unit(self) -> float:
+        """What a mantissa of 1 stands for, to the user."""
+        return self.scale if self.format is None else math.ldexp(self.scale, self.format.exponent)
 
 
 @dataclass(frozen=True)

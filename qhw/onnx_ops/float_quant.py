@@ -105,9 +105,10 @@ def check_held(where: str, mantissas: IntArray, format: TableFormat | None) -> N
 def differences_of_qonnx(model: ModelProto) -> dict[str, str]:
     """The FloatQuant nodes that qonnx's own executor computes otherwise than the specification, and why.
 
-    Seen in qonnx 1.0.0: ``has_subnormal`` changes nothing there, ROUND_TO_ZERO and other modes than ROUND,
-    CEIL and FLOOR are rejected, and the largest magnitude is that of a format without special values unless
-    ``max_val`` says less.
+    Seen in qonnx 1.0.0: ``has_subnormal`` changes nothing there, modes beside those of Quant are rejected,
+    directed modes may round just below a power of two as if it was reached already (the logarithm in float32
+    is), HALF_UP rounds up just below a half, and the largest magnitude is that of a format without special
+    values unless ``max_val`` says less.
     """
     stored = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
     found = {
@@ -122,7 +123,7 @@ def _difference(node: NodeProto, stored: Mapping[str, NDArray[Any]]) -> str:
     mode = str(options.get("rounding_mode", "ROUND")).upper()
     if not options.get("has_subnormal", 1):
         return "has_subnormal=0, which qonnx ignores"
-    if mode not in _EXECUTED_BY_QONNX:
+    if mode not in QONNX_ROUNDING:
         return f"rounding mode {mode}, which qonnx rejects"
     if "has_infinity" in options:
         return "the attribute has_infinity, which qonnx rejects (it reads has_inf)"
@@ -134,12 +135,26 @@ def _difference(node: NodeProto, stored: Mapping[str, NDArray[Any]]) -> str:
     assert isinstance(format, Minifloat)
     plain = Minifloat(format.exponent_bits, format.mantissa_bits, format.bias)
     largest = np.asarray(parameters[3]).reshape(-1)[0]
-    if min(float(largest), plain.quantize(np.inf)) != float(format.quantize(np.inf)):
-        return f"max_val {largest:g}, beyond the {float(format.quantize(np.inf)):g} of its special values"
+    own = float(format.quantize(np.inf))
+    if min(float(largest), plain.quantize(np.inf)) > own:
+        return f"max_val {largest:g}, beyond the {own:g} of its special values"
+    if _computed_otherwise(format, mode, float(largest)):
+        return f"rounding mode {mode}, which qonnx computes otherwise just below some of the numbers"
     return ""
 
 
-_EXECUTED_BY_QONNX = ("ROUND", "CEIL", "FLOOR", "HALF_EVEN", "UP", "DOWN", "HALF_UP", "HALF_DOWN")
+def _computed_otherwise(format: Minifloat, mode: str, largest: float) -> bool:
+    """Whether qonnx's float_quant gives another number just below some of the format's, or half the least."""
+    from qonnx.custom_op.general.floatquant import float_quant
+
+    numbers = np.ldexp(format.numbers.astype(np.float64), format.exponent)
+    least = np.ldexp(0.5, format.exponent)
+    beside = np.nextafter(np.append(numbers, [least, -least]).astype(np.float32), np.float32(0))
+    with np.errstate(all="ignore"):
+        sizes = np.float32(format.exponent_bits), np.float32(format.mantissa_bits)
+        bias = np.float32(format.exponent_bias)
+        theirs = float_quant(beside, np.float32(1), *sizes, bias, max_val=largest, rounding_mode=mode)
+    return not np.array_equal(theirs, np.clip(format.quantize(beside), -largest, largest))
 
 
 def _special(options: Mapping[str, Any]) -> Special:

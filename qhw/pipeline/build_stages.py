@@ -32,7 +32,16 @@ from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, file_digest, json_digest, tree_digests
-from qhw.pipeline.verification import Row, canonical_row, checked, not_compared, qonnx_row, row_of, torch_row
+from qhw.pipeline.verification import (
+    Row,
+    canonical_row,
+    checked,
+    departures_of_qonnx,
+    not_compared,
+    qonnx_row,
+    row_of,
+    torch_row,
+)
 from qhw.resources import resource_dir
 
 if TYPE_CHECKING:
@@ -288,9 +297,9 @@ def _lower(plan: Plan, work: Workspace) -> Facts:
     from qhw.graph.lowering import NeedsCanonicalError
     from qhw.graph.serialize import graph_hash, save_graph
 
-    reason = None
+    reason, model = None, load_qonnx(work.build / MODEL_FILE)
     try:
-        graph = lower_power_of_two(load_qonnx(work.build / MODEL_FILE))
+        graph = lower_power_of_two(model)
     except NeedsCanonicalError as error:
         reason = error.message
         graph = _lower_canonical(work)
@@ -299,6 +308,7 @@ def _lower(plan: Plan, work: Workspace) -> Facts:
     macs, weights = work_of(graph)
     return {
         "canonical": reason,
+        "qonnx_departs": departures_of_qonnx(model),
         "nodes": len(graph.nodes),
         "macs": macs,
         "weights": weights,
@@ -450,8 +460,8 @@ def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDA
             else (kind.format.mantissa_low, kind.format.mantissa_high)
         )
         codes = random.integers(low, high, endpoint=True, size=(count, *kind.shape))
-        scale, zero = (encoding.scale, encoding.zero_point) if encoding and not encoding.exact else (1.0, 0.0)
-        inputs[name] = ((codes - zero) * scale).astype(np.float32)
+        unit, zero = (encoding.unit, encoding.zero_point) if encoding and not encoding.exact else (1.0, 0.0)
+        inputs[name] = ((codes - zero) * unit).astype(np.float32)
     return inputs
 
 

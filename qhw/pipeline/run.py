@@ -272,6 +272,7 @@ def _model(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "graph": GRAPH_FOLDER,
         "graph_sha256": lowered.get("graph_sha256"),
         "canonical": facts.get("vectors", {}).get("original"),
+        "qonnx_departs": lowered.get("qonnx_departs", {}),
     } | {name: lowered.get(name) for name in ("nodes", "weights", "macs")}
 
 

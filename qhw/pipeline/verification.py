@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
+    from qhw.graph.quantizer_nodes import Quantizer
 
 Row = dict[str, Any]
 
@@ -107,8 +108,19 @@ def qonnx_row(
     graph: ExactGraph, expected: Mapping[str, IntArray], inputs: Mapping[str, NDArray[Any]], model: Path
 ) -> Row:
     """qonnx's own execution of the model file, in float32, against the exact graph, tensor by tensor."""
+    from qhw.graph.load import load_qonnx
+
     found = execute_qonnx(graph, model, inputs)
-    return _within_float32(graph, compare(graph, expected, found, names=("exact graph", "qonnx")), inputs)
+    departs = departures_of_qonnx(load_qonnx(model))
+    names = ("exact graph", "qonnx, FloatQuant as specified" if departs else "qonnx")
+    return _within_float32(graph, compare(graph, expected, found, names=names), inputs)
+
+
+def departures_of_qonnx(model: ModelWrapper) -> dict[str, str]:
+    """FloatQuant nodes that qonnx's own executor computes otherwise than their specification, and why."""
+    from qhw.onnx_ops.float_quant import differences_of_qonnx
+
+    return differences_of_qonnx(model.model)
 
 
 def canonical_row(
@@ -117,22 +129,27 @@ def canonical_row(
     inputs: Mapping[str, NDArray[Any]],
     canonical: ModelWrapper,
 ) -> Row:
-    """qonnx's execution of ``canonical.onnx`` against the exact graph, tensor by tensor."""
+    """qonnx's execution of ``canonical.onnx``, wide sums in float64, against the exact graph, by tensor."""
     from qhw.graph.canonical_check import canonical_integers
 
     found = canonical_integers(canonical, inputs)
     names = ("exact graph", "qonnx (canonical.onnx)")
-    return _within_float32(graph, compare(graph, expected, found, names=names), inputs)
+    return _within_float32(graph, compare(graph, expected, found, names=names), inputs, FLOAT64_BITS)
 
 
-def _within_float32(graph: ExactGraph, comparison: Comparison, inputs: Mapping[str, NDArray[Any]]) -> Row:
-    """The row; where codes differ, of the tensors that float32 holds: beyond, a difference says nothing."""
-    samples, held = len(next(iter(inputs.values()))), held_by(graph, FLOAT32_BITS)
+def _within_float32(
+    graph: ExactGraph,
+    comparison: Comparison,
+    inputs: Mapping[str, NDArray[Any]],
+    held_bits: int = FLOAT32_BITS,
+) -> Row:
+    """The row; where codes differ, of the tensors that the float holds: beyond, a difference says nothing."""
+    samples, held = len(next(iter(inputs.values()))), held_by(graph, held_bits)
     layers = tuple(layer for layer in comparison.layers if layer.tensor in held)
     if not comparison.mismatches or len(layers) == len(comparison.layers):
         return row_of(comparison, samples)
     bits, name = widest_tensor(graph)
-    reason = f"range: {name} has {bits} bits, qonnx's float32 {FLOAT32_BITS}"
+    reason = f"range: {name} has {bits} bits, qonnx's float {held_bits}"
     if not layers:
         return not_compared(comparison.right, comparison.left, reason)
     return row_of(replace(comparison, layers=layers), samples) | {"not_compared": reason}
@@ -170,22 +187,24 @@ def _integers(name: str, mantissas: NDArray[np.float64]) -> IntArray:
 def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, IntArray]:
     """Run a QONNX file with qonnx itself, in float32; its tensors as mantissas of the graph's.
 
-    Where scales are no powers of two, a quantised tensor's mantissa is its value over its scale, to the
-    nearest integer: the file's own execution is off that grid by float32's rounding.
+    FloatQuant nodes that qonnx computes otherwise than specified are executed by qhw's own operator. Where
+    scales are no powers of two, a quantised tensor's mantissa is the nearest one to its value over its scale:
+    the file's own execution is off that grid by float32's rounding.
     """
     from qhw.graph.load import load_qonnx
     from qhw.graph.lower import canonical_reason
+    from qhw.onnx_ops.specified import as_specified
 
     wrapper = load_qonnx(model)
-    values = _execute(wrapper, inputs)
+    values = _execute(as_specified(wrapper), inputs)
     if canonical_reason(wrapper) is None:
         named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
         return mantissas_of(graph, named)
-    scales = _scales(wrapper)
+    quantizers = _quantizers(wrapper)
     return {
-        tensor: np.rint(np.asarray(values[name], dtype=np.float64) / scales[name]).astype(np.int64)
+        tensor: _nearest(quantizers[name], np.asarray(values[name], dtype=np.float64))
         for tensor, name in _tensors(graph, wrapper).items()
-        if name in scales
+        if name in quantizers
     } | _unscaled_outputs(graph, wrapper, values)
 
 
@@ -218,15 +237,25 @@ def _execute(wrapper: ModelWrapper, inputs: Mapping[str, NDArray[Any]]) -> dict[
     }
 
 
-def _scales(wrapper: ModelWrapper) -> dict[str, NDArray[np.float64]]:
-    """The scale of every quantised tensor of a file."""
+def _nearest(quantizer: Quantizer, values: NDArray[np.float64]) -> IntArray:
+    """The mantissas closest to real values."""
+    units = values / quantizer.scale.astype(np.float64)
+    if quantizer.format is None:
+        return np.rint(units).astype(np.int64)
+    numbers = quantizer.format.numbers
+    middles = (numbers[1:].astype(np.float64) + numbers[:-1].astype(np.float64)) / 2
+    return np.asarray(numbers[np.searchsorted(middles, units)])
+
+
+def _quantizers(wrapper: ModelWrapper) -> dict[str, Quantizer]:
+    """The quantizer of every quantised tensor of a file."""
     from qhw.graph.normal_form import QUANTIZERS
     from qhw.graph.onnx_tools import initializers
     from qhw.graph.quantizer_nodes import quantizer_of
 
     constants = initializers(wrapper.graph)
     return {
-        node.output[0]: np.asarray(quantizer_of(node, constants).scale, dtype=np.float64)
+        node.output[0]: quantizer_of(node, constants)
         for node in wrapper.graph.node
         if node.op_type in QUANTIZERS
     }

@@ -21,6 +21,7 @@ def _overview(manifest: dict[str, Any]) -> Table:
         ("model", f"{model['weights']:,} weights, {model['macs']:,} multiply-accumulates per inference"),
         *_accuracy(manifest["accuracy"]),
         *_canonical(model["canonical"]),
+        *_departures(model.get("qonnx_departs", {})),
     ]
     if latency is not None:
         rows.append(
@@ -56,6 +57,10 @@ def _canonical(original: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
             f"its own float32 execution differs from canonical.onnx, the reference, in {share}",
         )
     ]
+
+
+def _departures(nodes: dict[str, str]) -> list[tuple[Cell, ...]]:
+    return [("qonnx itself", f"departs from QONNX's specification at {n}: {why}") for n, why in nodes.items()]
 
 
 def _verification(rows: list[dict[str, Any]]) -> Table:
