@@ -30,7 +30,7 @@ from qhw.boards import Board
 from qhw.errors import InputError
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.options import BuildOptions
-from qhw.pipeline.source import Source, load_module, require_training
+from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, file_digest, json_digest, tree_digests
 from qhw.pipeline.verification import (
     Row,
@@ -183,6 +183,9 @@ def _train(plan: Plan, work: Workspace) -> Facts:
 
     data = _required_data(plan).dataset
     module = load_module(plan.source, data, plan.options.seed)
+    if is_quantised(module):  # only a function's result: of all others it is known without loading them
+        check_idle(plan.source, plan.options)
+        return {"summary": "quantised already: exported as it is"}
 
     def tell(step: Progress) -> None:
         done = (step.epoch - 1 + step.step / step.steps) / step.epochs
@@ -215,7 +218,10 @@ def _export_trained(plan: Plan, work: Workspace) -> Facts:
 
     data = _required_data(plan).dataset
     example = torch.from_numpy(data.train_x[:2]).float()
-    model = convert(load_module(plan.source, data, plan.options.seed), plan.options.quant_config(), example)
+    given = load_module(plan.source, data, plan.options.seed)
+    if is_quantised(given):
+        return _export(given, plan, work)
+    model = convert(given, plan.options.quant_config(), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(torch.load(weights, weights_only=True))
     return _export(model, plan, work)
@@ -262,6 +268,20 @@ def _required_data(plan: Plan) -> DataChoice:
     if plan.data is None:
         raise InputError(f"The model {plan.source.given} needs data", hint="give it with --data")
     return plan.data
+
+
+def check_idle(source: Source, options: BuildOptions) -> None:
+    """Refuse what would change nothing: a quantised model has its formats, and is not trained.
+
+    Raises:
+        InputError: naming the options.
+    """
+    names = ("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs")
+    if idle := [name for name in names if getattr(options, name) not in (None, {})]:
+        raise InputError(
+            f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
+            hint="leave them out, or give the plain model",
+        )
 
 
 def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:

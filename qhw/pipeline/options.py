@@ -100,9 +100,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     """The options of a TOML file, with those given on the command line (not None) in their place.
 
-    ``format`` stands for ``weights`` and ``activations``, which win over it where both are given; one that
-    saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``. ``layers`` are
-    overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each.
+    ``format`` stands for ``weights`` and ``activations``, which win over it where both are given, be it in
+    ``quant``; one that saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
+    ``layers`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each.
 
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
@@ -159,6 +159,7 @@ def _split_format(options: Mapping[str, Any]) -> dict[str, Any]:
     from qhw.quant_config import formats_named
 
     named = formats_named(options["format"]) if "format" in options else {}
+    named = {name: text for name, text in named.items() if name not in options.get("quant", {})}
     return named | {name: value for name, value in options.items() if name != "format"}
 
 

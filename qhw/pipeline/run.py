@@ -18,6 +18,7 @@ from qhw.pipeline.build_stages import (
     MODEL_FILE,
     PROJECT_FOLDER,
     Plan,
+    check_idle,
     read_graph,
     recipe_of,
     stages,
@@ -127,7 +128,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
     if source.is_trained_here:
         recipe_of(source, options)
     else:
-        _check_idle(source, options)
+        check_idle(source, options)
     if shutil.which("g++") is None:
         raise ToolMissingError(
             "The C-simulation needs g++, which is not there", hint="apt-get install g++ (or gcc-c++, or gcc)"
@@ -141,20 +142,6 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
     folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
     check_ours(folder)
     return Plan(options, source, board, flow, choice, folder)
-
-
-def _check_idle(source: Source, options: BuildOptions) -> None:
-    """Refuse what would change nothing: a quantised model has its formats, and is not trained.
-
-    Raises:
-        InputError: naming the options.
-    """
-    names = ("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs")
-    if idle := [name for name in names if getattr(options, name) not in (None, {})]:
-        raise InputError(
-            f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
-            hint="leave them out, or give the plain model",
-        )
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:

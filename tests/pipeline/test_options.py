@@ -52,6 +52,14 @@ def test_a_format_without_multipliers_is_one_for_factors(tmp_path: Path) -> None
     ]
 
 
+def test_what_quant_states_wins_over_the_format_of_the_same_file(tmp_path: Path) -> None:
+    path = config(tmp_path, 'format = "fixed<6>"\n[quant]\nweights = "fixed<4>"\n')
+    quant = merge(path, {}).quant_config()
+    assert (str(quant.weights), str(quant.activations)) == ("fixed<4>", "fixed<6>")
+    quant = merge(path, {"format": "fixed<7>"}).quant_config()
+    assert (str(quant.weights), str(quant.activations)) == ("fixed<7>", "fixed<7>")
+
+
 def test_formats_by_layer(tmp_path: Path) -> None:
     path = config(
         tmp_path, '[quant]\nbiases = "fixed<12>"\n[quant.overrides."conv1*"]\nweights = "fixed<4>"\n'
