@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.arrays import load_mantissas, save_arrays
-from qhw.boards import RESOURCES, load_board
+from qhw.boards import RESOURCES, Board, load_board
+from qhw.cost.energy import LABEL as ENERGY_LABEL
 from qhw.errors import InputError
 from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
 from qhw.pipeline.options import BuildOptions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from qhw.cost import Estimate
     from qhw.data import Dataset
     from qhw.formats.modes import IntArray
+    from qhw.graph.ir import ExactGraph
     from qhw.pipeline.stages import Observer
     from qhw.quant_config import QuantConfig
     from qhw.tracing import Example
@@ -232,6 +234,7 @@ class CostResult(Shown):
         return {
             "board": e.board.name,
             "cost_model": e.label,
+            "flow": e.flow,
             "io_type": e.io_type,
             "resources": e.totals,
             "utilisation": {
@@ -242,7 +245,10 @@ class CostResult(Shown):
                 "initiation_interval": e.initiation_interval,
                 "clock_mhz": e.clock_mhz,
                 "throughput_fps": round(e.throughput_fps, 2),
+                "binding_layer": e.binding.node,
             },
+            "energy": {"uj_per_image": round(e.energy_uj, 6), "source": ENERGY_LABEL},
+            "memory_bits": e.memory_bits,
             "layers": [asdict(layer) for layer in e.layers],
         }
 
@@ -254,9 +260,20 @@ class CostResult(Shown):
     def tables(self) -> list[Table]:
         """A row per layer, and the totals against the board."""
         e = self.estimate
-        columns = ("layer", "operation", "reuse", "LUT", "FF", "DSP", "BRAM18", "cycles", "interval")
+        fold = "reuse" if e.flow == "hls4ml" else "PE, SIMD"
+        columns = ("layer", "operation", fold, "LUT", "FF", "DSP", "BRAM18", "interval", "energy nJ")
         rows = tuple(
-            (x.node, x.op, x.reuse_factor, x.lut, x.ff, x.dsp, x.bram18, x.cycles, x.initiation_interval)
+            (
+                x.node,
+                x.op,
+                _fold(x.fold),
+                x.lut,
+                x.ff,
+                x.dsp,
+                x.bram18,
+                x.initiation_interval,
+                f"{x.energy_nj:,.1f}",
+            )
             for x in e.layers
         )
         used = tuple(
@@ -265,10 +282,16 @@ class CostResult(Shown):
         )
         note = (
             f"{e.latency_cycles:,} cycles at {e.clock_mhz:g} MHz = {e.latency_us:,.1f} µs; "
-            f"{e.throughput_fps:,.0f} inferences/s; cost model: {e.label}"
+            f"{e.throughput_fps:,.0f} inferences/s, for which '{e.binding.node}' is the slowest layer\n"
+            f"{e.energy_uj:,.2f} µJ an image ({ENERGY_LABEL}); {e.memory_bits / 8192:,.1f} KiB of memory\n"
+            f"cost model: {e.label}"
         )
-        layers = Table(f"Cost per layer, {e.io_type}", columns, rows)
+        layers = Table(f"Cost per layer, {e.flow}, {e.io_type}", columns, rows)
         return [layers, Table(f"On {e.board.title}", ("", "estimated", "board", "used"), used, note)]
+
+
+def _fold(fold: int | tuple[int, int]) -> int | str:
+    return f"{fold[0]}, {fold[1]}" if isinstance(fold, tuple) else fold
 
 
 def cost(
@@ -278,29 +301,52 @@ def cost(
     flow: str = "hls4ml",
     io_type: str | None = None,
     clock_mhz: float | None = None,
+    fps: float | None = None,
+    budget: float | None = None,
+    multipliers: str = "auto",
 ) -> CostResult:
     """What a model would take of a board, at the fastest folding that fits: what ``qhw cost`` does.
 
     Args:
         model: a QONNX file or a build folder.
         board: a board's name or TOML file; None: the one that the build folder was built for.
+        flow: hls4ml (folded by reuse factors) or finn (by PE and SIMD).
+        fps: images per second that are enough; the smallest design that reaches them.
+        budget: share of each of the board's resources that may be used, 0.8 unless given.
+        multipliers: auto, lut, dsp or packed; see :data:`qhw.cost.Multipliers`.
 
     Raises:
         InputError, UnsupportedError: something given cannot be used.
         CheckFailedError: no folding fits the board.
     """
+    from qhw.cost.hardware import check_multipliers
     from qhw.flows.base import load_flow
     from qhw.pipeline.build_stages import estimate_for
     from qhw.pipeline.manifest import read
 
+    check_multipliers(multipliers)
     target = find_target(model)
     if board is None and not target.path.is_dir():
         raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
     chosen = load_board(board if board is not None else read(target.path)["inputs"]["board"]["given"])
     if clock_mhz is not None:
         chosen = replace(chosen, clock_mhz=clock_mhz)
-    options = {} if io_type is None else {"io_type": io_type}
-    return CostResult(estimate_for(target.graph, chosen, load_flow(flow, **options)))
+    options: dict[str, Any] = {} if io_type is None else {"io_type": io_type}
+    wanted: dict[str, Any] = {"fps": fps, "budget": budget, "multipliers": multipliers}
+    if flow == "finn":
+        return CostResult(_finn_estimate(target.graph, chosen, **options, **wanted))
+    return CostResult(estimate_for(target.graph, chosen, load_flow(flow, **options), **wanted))
+
+
+def _finn_estimate(graph: ExactGraph, board: Board, *, budget: float | None, **options: Any) -> Estimate:
+    """By FINN's architecture, for which there is no flow yet."""
+    from qhw.cost import BUDGET, choose_folding, estimate
+    from qhw.cost.templates.finn import legal_folding
+
+    share = BUDGET if budget is None else budget
+    folding = choose_folding(graph, board, legal_folding(graph), flow="finn", budget=share, **options)
+    options.pop("fps")
+    return estimate(graph, board, folding, flow="finn", **options)
 
 
 @dataclass(frozen=True, repr=False)

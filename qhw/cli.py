@@ -167,13 +167,32 @@ def cost(
     flow: Flow = None,
     io_type: IoType = None,
     clock_mhz: Clock = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", help="Images per second that are enough: the smallest design.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", help="Share of the board that may be used, e.g. 70%.  [default: 80%]"),
+    ] = None,
+    multipliers: Annotated[
+        str, typer.Option("--multipliers", help="Of integers: auto, lut, dsp, or packed in a DSP slice.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Estimate resources and latency per layer, at the fastest folding that fits the board."""
+    """Estimate resources, latency and energy per layer, at the fastest folding that fits the board."""
     with _command(as_json) as document:
         from qhw import api
 
-        result = api.cost(model, board=board, flow=flow or "hls4ml", io_type=io_type, clock_mhz=clock_mhz)
+        result = api.cost(
+            model,
+            board=board,
+            flow=flow or "hls4ml",
+            io_type=io_type,
+            clock_mhz=clock_mhz,
+            fps=fps,
+            budget=_share(budget),
+            multipliers=multipliers,
+        )
         document.update(result.to_json())
         _show(result.tables(), hidden=as_json)
 
@@ -266,6 +285,19 @@ def doctor(as_json: Json = False) -> None:
         diagnosis = diagnose()
         document["tools"] = [asdict(tool) for tool in diagnosis.found]
         _show(diagnosis.tables(), hidden=as_json)
+
+
+def _share(text: str | None) -> float | None:
+    """``70%`` or ``0.7``; raises InputError for anything else."""
+    from qhw.errors import InputError
+
+    if text is None:
+        return None
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise InputError(f"--budget {text!r} is not a share", allowed="70% or 0.7") from None
 
 
 @contextlib.contextmanager

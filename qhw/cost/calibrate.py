@@ -1,4 +1,4 @@
-"""Measures a family's catalogue of designs into its ``measured.csv``, several at a time, and goes on later.
+"""Measures a family's catalogue of designs into its ``measured.csv``, several at a time, and fits its models.
 
 A row whose key (of circuit, parameters, tool and script) still holds is kept; the rest is measured. So the
 same command finishes an interrupted run, takes in a changed circuit, and with an empty folder starts anew.
@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qhw.cost import catalogue, measured
+from qhw.cost import catalogue, measured, model_file
 from qhw.cost.catalogue import Point
 from qhw.cost.measured import Row
+from qhw.cost.model_file import FittedFamily
 from qhw.cost.synth import Oracle, Result, Yosys, measure
 from qhw.cost.vivado import Vivado
 from qhw.errors import InputError, QhwError, closest
@@ -47,7 +48,7 @@ class Calibration:
     """What a run of :func:`calibrate` did.
 
     Args:
-        path: of the measured set.
+        path: of the measured set; the fitted models, ``model.json``, lie beside it.
         rows: in the set now.
         measured: rows that this run measured, out of ``missing`` that were not there.
         refused: designs that the tool refused, with what it said.
@@ -60,6 +61,7 @@ class Calibration:
     missing: int
     refused: Mapping[str, str]
     seconds: float
+    fitted: FittedFamily
 
     @property
     def left(self) -> int:
@@ -75,6 +77,8 @@ class Calibration:
             "measured": self.measured,
             "left": self.left,
             "units": {unit: asdict(of_unit) for unit, of_unit in self.units.items()},
+            "model": str(model_beside(self.path)),
+            "errors": {unit: model_file.plain(fitted) for unit, fitted in self.fitted.units.items()},
             "refused": dict(self.refused),
             "seconds": round(self.seconds, 1),
         }
@@ -99,13 +103,13 @@ def calibrate(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure what a family's set lacks.
+    """Measure what a family's set lacks, then fit the models to all of it.
 
     Args:
         units: only these; all without any.
         jobs: syntheses at a time; as many as there are processors.
         limit: measure at most so many designs.
-        path: of the set, instead of the project's own.
+        path: of the set, instead of the project's own; the models are written beside it.
         oracle: what measures; Yosys where none is given.
         cache: a folder for single results, instead of the user's own.
 
@@ -130,10 +134,16 @@ def calibrate(
             if progress:
                 progress(run.done / len(chosen), f"{run.done} of {len(chosen)}  {chosen[index].circuit}")
     finally:
-        ordered = run.save()
-    return Calibration(
-        family, path, tuple(ordered), run.measured, len(missing), run.refused, time.monotonic() - start
-    )
+        ordered = tuple(run.save())
+    fitted = model_file.fit_family(family, ordered)
+    model_file.write(model_beside(path), fitted)
+    seconds = time.monotonic() - start
+    return Calibration(family, path, ordered, run.measured, len(missing), run.refused, seconds, fitted)
+
+
+def model_beside(path: Path) -> Path:
+    """Where the models of a measured set are kept."""
+    return path.with_name(model_file.FILE)
 
 
 def oracle_of(tool: str, family: str) -> Oracle:

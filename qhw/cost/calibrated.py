@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.cost import model_file
+from qhw.cost.energy import unit_pj
 from qhw.cost.fit import predicted_lut
 from qhw.cost.models import unit_model
-from qhw.cost.units import Usage
-from qhw.errors import InputError
+from qhw.cost.rtl import unit_named
+from qhw.cost.usage import Usage
+from qhw.errors import InputError, UnsupportedError
 
 Key: TypeAlias = "tuple[str, tuple[str, ...], tuple[int, ...]]"
 
@@ -72,6 +74,53 @@ class CostModel:
             model.bram18(values, self.family),
             model.uram(values, self.family),
         )
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """One unit with its parameters, by its model.
+
+    Args:
+        lut: not rounded.
+        bram18: blocks of 18 Kb.
+        latency_cycles: from an input to the output it first shows in.
+        initiation_interval: cycles between two inputs.
+        energy_pj: of one cycle, relative (:mod:`qhw.cost.energy`); None where there is no figure.
+    """
+
+    lut: float
+    ff: int
+    dsp: int
+    bram18: int
+    uram: int
+    latency_cycles: int
+    initiation_interval: int
+    energy_pj: float | None
+
+
+def unit_cost(family: str, unit: str, parameters: Mapping[str, int]) -> UnitCost:
+    """What one unit takes of a family of devices, and how it works.
+
+    Raises:
+        InputError: an unknown family or unit, or a parameter out of its range.
+    """
+    circuit = unit_named(unit)
+    values = circuit.checked(parameters)
+    used = cost_model(family).usage(unit, **values)
+    try:
+        energy: float | None = unit_pj(unit, values)
+    except UnsupportedError:
+        energy = None
+    return UnitCost(
+        lut=float(used.lut),
+        ff=int(used.ff),
+        dsp=int(used.dsp),
+        bram18=int(used.bram18),
+        uram=int(used.uram),
+        latency_cycles=circuit.latency(values),
+        initiation_interval=1,
+        energy_pj=energy,
+    )
 
 
 @cache

@@ -17,7 +17,9 @@ from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from qhw.boards import Board
-from qhw.cost.estimate import ESTIMATED, LABEL, LayerCost, check_folding, check_io_type, layer_costs
+from qhw.cost.estimate import ESTIMATED, LABEL, Costing, LayerCost
+from qhw.cost.hardware import Multipliers
+from qhw.cost.templates import Fold
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
@@ -83,7 +85,7 @@ class _Budget:
         return CheckFailedError(
             f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed} {name.upper()}{where}"
             f", {needed - limit} more than the {limit} ({self.share:.0%} of {self.board.resources[name]})"
-            f" that it may use, by an {LABEL} estimate",
+            f" that it may use, by an estimate ({LABEL})",
             hint="use fewer bits, a smaller network, a larger board or a larger budget",
         )
 
@@ -91,20 +93,22 @@ class _Budget:
 def choose_folding(
     graph: ExactGraph,
     board: Board,
-    legal: Mapping[str, Sequence[int]],
+    legal: Mapping[str, Sequence[Fold]],
     *,
+    flow: str = "hls4ml",
     io_type: str = "io_stream",
     budget: float = BUDGET,
     fps: float | None = None,
     clock_mhz: float | None = None,
-) -> dict[str, int]:
-    """The best reuse factors that fit a board, by the uncalibrated estimate; proven optimal.
+    multipliers: Multipliers = "auto",
+) -> dict[str, Fold]:
+    """The best folding that fits a board, by the calibrated estimate; proven optimal.
 
     Without a rate: the shortest interval between images, and at that interval the fewest cycles, added up
     over the layers. At a rate: the smallest share of the scarcest resource, and then of all together.
 
     Args:
-        legal: the reuse factors each foldable node may take; other nodes are not folded.
+        legal: the foldings that each foldable node may take; other nodes are not folded.
         budget: share of each of the board's resources that may be used.
         fps: images per second that are enough.
         clock_mhz: what ``fps`` is counted at; the board's own clock unless given.
@@ -113,21 +117,21 @@ def choose_folding(
         CheckFailedError: nothing fits (names the resource, the need and by how much), or no folding reaches
             the rate (names the layer that is too slow).
     """
-    check_io_type(io_type)
     if not 0 < budget <= 1:
         raise InputError(f"The budget must be a share of the board above 0 and up to 1, not {budget}")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise InputError(f"The rate must be a number of images per second above 0, not {fps}")
+    costing = Costing.of(graph, board.family, flow, io_type, multipliers)
     factors = {name: tuple(given) for name, given in legal.items()}
     for name, given in factors.items():
         if not given:
-            raise InputError(f"No reuse factor is legal for {name!r}")
-        for factor in given:
-            check_folding(graph, {name: factor})
+            raise InputError(f"No folding is legal for {name!r}")
+        for fold in given:
+            costing.check_folding({name: fold})
     if not graph.nodes:
         return {}
     costs = [
-        layer_costs(graph, node, factors.get(node.name, (1,)), io_type, board.family) for node in graph.nodes
+        costing.layers(node, factors.get(node.name, (costing.template.unfolded,))) for node in graph.nodes
     ]
     options, limits = _Options.of([_undominated(each) for each in costs]), _Budget(graph, board, budget)
     if fps is None:
@@ -136,7 +140,7 @@ def choose_folding(
         interval = math.floor((clock_mhz or board.clock_mhz) * 1e6 / fps)
         picked = _smallest(options, limits, interval, fps)
     return {
-        node.name: options.costs[row].reuse_factor
+        node.name: options.costs[row].fold
         for node, row in zip(graph.nodes, picked, strict=True)
         if node.name in factors
     }

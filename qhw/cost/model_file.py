@@ -82,7 +82,7 @@ def _fit_unit(family: str, unit: str, rows: list[Row]) -> FittedUnit:
 
 def write(path: Path, fitted: FittedFamily) -> None:
     """Write a model, beside and renamed; the same model gives the same bytes."""
-    content = {"schema_version": SCHEMA_VERSION, **_rounded(asdict(fitted))}
+    content = {"schema_version": SCHEMA_VERSION, **plain(fitted)}
     text = json.dumps({**content, "check": _check(content)}, indent=1, sort_keys=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -153,6 +153,11 @@ def _errors(given: Mapping[str, Any]) -> UnitErrors:
 def _spread(given: Mapping[str, Any]) -> Spread:
     median, p95 = (float("nan") if given[name] is None else given[name] for name in ("median", "p95"))
     return Spread(median, p95, int(given["count"]))
+
+
+def plain(fitted: FittedFamily | FittedUnit) -> Any:
+    """As JSON has it."""
+    return _rounded(asdict(fitted))
 
 
 def _rounded(value: Any) -> Any:

@@ -5,90 +5,88 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Literal, TypeAlias
 
-from qhw.cost.units import Amount, Usage, adder, multiplier, shifter, significant_bits
 from qhw.formats import Binary, KHot, Minifloat, PowerOfTwo, Ternary
 from qhw.formats.base import Format
-from qhw.formats.khot import ones
-from qhw.formats.modes import IntArray
+
+Kind: TypeAlias = Literal["integer", "minifloat", "khot", "binary"]
 
 
 @dataclass(frozen=True)
-class Factor:
-    """A sum of ``terms`` numbers of ``bits`` bits, each moved left by a run-time amount up to ``places``.
+class Operand:
+    """How numbers of a format enter a multiplier.
 
-    ``bits`` 1 stands for a sign alone: nothing is multiplied by it. ``stored_bits`` is what a memory keeps:
-    the code, or for k-hot the sign and shifts that drive the shifters.
+    Args:
+        kind: the units that take it.
+        width: bits of the number as an integer, its sign among them where it has one.
+        signed: whether it has one.
+        exponent_bits, mantissa_bits: of a minifloat.
+        terms, csd: of k-hot: how many shifts, and whether each has a sign.
+        stored_bits: what a memory keeps: the code, or for k-hot the signs and shifts.
+        significant: bits of what is multiplied, before anything is shifted; 1 where that is a sign or 0.
     """
 
-    bits: int
+    kind: Kind
+    width: int
+    signed: bool = True
+    exponent_bits: int = 0
+    mantissa_bits: int = 0
     terms: int = 1
-    places: int = 0
+    csd: bool = False
     stored_bits: int = 0
-
-    @property
-    def width(self) -> int:
-        """Bits of the number as an integer."""
-        return self.bits + self.places
+    significant: int = 1
 
 
 @singledispatch
-def factor_of(format: Format) -> Factor:
-    """How numbers of a format are multiplied: integers as they are, the others by significand and shift."""
-    return Factor(format.width, stored_bits=format.width)
+def operand_of(format: Format) -> Operand:
+    """Integers and fixed point are multiplied as they are, the others by significand, shifts or sign."""
+    width = format.width
+    return Operand("integer", width, format.mantissa_low < 0, stored_bits=width, significant=width)
 
 
-@factor_of.register
-def _(format: Minifloat) -> Factor:
+@operand_of.register
+def _(format: Minifloat) -> Operand:
+    exponent, mantissa = format.exponent_bits, format.mantissa_bits
     # Fields 0 (subnormals) and 1 have the same weight.
-    places = (1 << format.exponent_bits) - 2
-    return Factor(format.mantissa_bits + 1, places=places, stored_bits=format.width)
+    width = mantissa + 2 + (1 << exponent) - 2
+    return Operand(
+        "minifloat",
+        width,
+        exponent_bits=exponent,
+        mantissa_bits=mantissa,
+        stored_bits=format.width,
+        significant=mantissa + 1,
+    )
 
 
-@factor_of.register
-def _(format: KHot) -> Factor:
+@operand_of.register
+def _(format: KHot) -> Operand:
     positions = format.width - 1 + format.csd
     each = math.ceil(math.log2(positions + 1)) + format.csd  # one position more says "no term"
-    return Factor(1, format.k, positions - 1, stored_bits=1 - format.csd + format.k * each)
+    stored = 1 - format.csd + format.k * each
+    return Operand("khot", format.width, terms=format.k, csd=format.csd, stored_bits=stored)
 
 
-@factor_of.register
-def _(format: PowerOfTwo) -> Factor:
-    return Factor(1, places=format.mantissa_high.bit_length() - 1, stored_bits=format.width)
+@operand_of.register
+def _(format: PowerOfTwo) -> Operand:
+    # The numbers of a minifloat without mantissa bits.
+    width = format.mantissa_high.bit_length() + format.signed
+    return Operand(
+        "minifloat", width, format.signed, exponent_bits=format.field_bits, stored_bits=format.width
+    )
 
 
-@factor_of.register(Binary)
-@factor_of.register(Ternary)
-def _(format: Binary | Ternary) -> Factor:
-    return Factor(1, stored_bits=format.width)
+@operand_of.register
+def _(format: Ternary) -> Operand:
+    return Operand("integer", 2, stored_bits=format.width)
 
 
-def product(a: Factor, b: Factor, family: str) -> Usage:
-    """Two operands that both change: significands multiplied, moved by both shifts, terms added up.
-
-    A product with k terms is k shifters and k - 1 adders, with no multiplier.
-    """
-    significands = multiplier(a.bits, b.bits, family)
-    bits, places, terms = _significand_bits(a, b), a.places + b.places, a.terms * b.terms
-    moved = shifter(bits, places)
-    return significands + moved.times(terms) + adder(bits + places).times(terms - 1)
+@operand_of.register
+def _(format: Binary) -> Operand:
+    return Operand("binary", 2, stored_bits=format.width)
 
 
-def product_width(a: Factor, b: Factor) -> int:
-    """Bits of one product."""
-    return _significand_bits(a, b) + a.places + b.places
-
-
-def unrolled_products(values: IntArray, format: Format, other: Factor) -> Amount:
-    """LUT of constants times one changing operand each: EBOPs, and the shifters of a minifloat operand.
-
-    EBOPs count the bits of a constant from its highest to its lowest one; a k-hot constant counts its ones,
-    each of which is an addition.
-    """
-    digits = ones(abs(values), format.csd) if isinstance(format, KHot) else significant_bits(values)
-    nonzero = int((values != 0).sum())
-    return float(digits.sum()) * other.bits + nonzero * shifter(other.bits, other.places).lut
-
-
-def _significand_bits(a: Factor, b: Factor) -> int:
-    return a.bits + b.bits if min(a.bits, b.bits) > 1 else max(a.bits, b.bits)
+def product_width(a: Operand, b: Operand) -> int:
+    """Bits of one product, its sign among them."""
+    return a.width + b.width - (a.signed and b.signed and (a.kind != "integer" or b.kind != "integer"))

@@ -47,7 +47,7 @@ from qhw.resources import resource_dir
 if TYPE_CHECKING:
     from torch import nn
 
-    from qhw.cost import Estimate
+    from qhw.cost import Estimate, Multipliers
     from qhw.flows.base import Flow, Project
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
@@ -521,19 +521,41 @@ def _cost(plan: Plan, work: Workspace) -> Facts:
     }
 
 
-def estimate_for(graph: ExactGraph, board: Board, flow: Flow) -> Estimate:
-    """The estimate of a flow's design at the fastest folding that fits the board.
+def estimate_for(
+    graph: ExactGraph,
+    board: Board,
+    flow: Flow,
+    *,
+    fps: float | None = None,
+    budget: float | None = None,
+    multipliers: Multipliers = "auto",
+) -> Estimate:
+    """The estimate of a flow's design, at the fastest folding that fits the board or the smallest at a rate.
+
+    Args:
+        fps: images per second that are enough.
+        budget: share of each of the board's resources that may be used.
+        multipliers: what multiplies integers.
 
     Raises:
         UnsupportedError: the flow cannot carry the graph.
         CheckFailedError: nothing fits.
     """
-    from qhw.cost import choose_folding, estimate
+    from qhw.cost import BUDGET, choose_folding, estimate
 
     flow.check(graph, board)
     io_type = flow.io_type_for(graph)
-    folding = choose_folding(graph, board, flow.legal_folding(graph), io_type=io_type)
-    return estimate(graph, board, folding, io_type=io_type)
+    folding = choose_folding(
+        graph,
+        board,
+        flow.legal_folding(graph),
+        flow=flow.name,
+        io_type=io_type,
+        fps=fps,
+        budget=BUDGET if budget is None else budget,
+        multipliers=multipliers,
+    )
+    return estimate(graph, board, folding, flow=flow.name, io_type=io_type, multipliers=multipliers)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qhw.boards import Board, load_board
 from qhw.cost import choose_folding, estimate
-from qhw.cost.estimate import ESTIMATED, layer_costs
+from qhw.cost.estimate import ESTIMATED, Costing
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats import Integer
 from qhw.formats.modes import IntArray
@@ -76,8 +76,9 @@ class Combinations:
     @classmethod
     def of(cls, graph: ExactGraph, board: Board, legal: Legal) -> Combinations:
         usage, interval, cycles = np.zeros((1, len(ESTIMATED)), dtype=np.int64), np.ones(1), np.zeros(1)
+        costing = Costing.of(graph, board.family)
         for node in graph.nodes:
-            costs = layer_costs(graph, node, legal.get(node.name, (1,)), "io_stream", board.family)
+            costs = costing.layers(node, legal.get(node.name, (1,)))
             rows = np.array([[getattr(cost, name) for name in ESTIMATED] for cost in costs])
             usage = (usage[:, None] + rows).reshape(-1, len(ESTIMATED))
             interval = np.maximum(interval[:, None], [c.initiation_interval for c in costs]).reshape(-1)
@@ -172,5 +173,5 @@ def test_wrong_legal_factors_are_explained() -> None:
     graph, _ = chain(0, (2,))
     with pytest.raises(InputError, match="did you mean conv0"):
         choose_folding(graph, ULTRA96, {"conv": (1,)})
-    with pytest.raises(InputError, match="No reuse factor is legal for 'conv0'"):
+    with pytest.raises(InputError, match="No folding is legal for 'conv0'"):
         choose_folding(graph, ULTRA96, {"conv0": ()})
