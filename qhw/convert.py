@@ -2,11 +2,13 @@
 
 Every tensor that a layer reads is in a format. A convolution or linear layer that only feeds a
 batch norm or an activation keeps its exact sum; every other result is brought into a format of its own,
-together with the activation that follows. Branches that meet in a concatenation share one quantizer.
+together with the activation that follows. Branches that meet in a concatenation share one quantizer, and
+those that meet in an addition one scale, where it is free.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,7 @@ from qhw.layers import (
     QuantBatchNorm2d,
     QuantConcat,
 )
-from qhw.quant_config import LayerFormats, QuantConfig, unsigned_if_learned
+from qhw.quant_config import LayerFormats, QuantConfig, Scaling, unsigned_if_learned
 from qhw.quantizers import (
     IDENTITY,
     RELU,
@@ -37,6 +39,7 @@ from qhw.quantizers import (
     bias_quantizer,
     leaky_relu,
     make_quantizer,
+    name_quantizers,
     plain_tensors,
     weight_quantizer,
 )
@@ -68,10 +71,15 @@ MOVES = (nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, Reshape, Concat, *DROPOUTS)
 
 @dataclass(frozen=True)
 class Site:
-    """A result that is brought into a format: by which layer, behind which activation."""
+    """A result that is brought into a format: behind which activation, at which kind of scale."""
 
     spec: Format
     activation: Activation
+    scaling: Scaling
+
+    def quantizer(self, scaling: Scaling | None = None) -> Quantizer:
+        """A quantizer of its own."""
+        return make_quantizer(self.spec, activation=self.activation, axis=1, scaling=scaling or self.scaling)
 
 
 def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.GraphModule:
@@ -101,6 +109,7 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     module.graph.lint()
     module.recompile()
     plain_tensors(module)
+    name_quantizers(module)
     return module.train(model.training)
 
 
@@ -116,11 +125,15 @@ class _Conversion:
         for node in self.nodes:  # in order: whether a sum can be negative depends on what came before
             if self._is_site(node):
                 self.sites[node] = self._site(node)
-        self.shared: dict[fx.Node, Quantizer] = {}
+        self.quantizers: dict[fx.Node, Quantizer] = {}
         self.converted: set[str] = set()
 
     def run(self) -> None:
         self._join_branches()
+        for node, site in self.sites.items():
+            if site.scaling != "power_of_two":
+                self.quantizers.setdefault(node, site.quantizer())
+        self._join_scales()
         for node in self.nodes:
             if node not in self.fused:
                 self._put(node)
@@ -162,10 +175,13 @@ class _Conversion:
         activation = self._activation_of(node)
         function = IDENTITY if activation is None else _activation(self.layers[activation], activation)
         paths = [node.meta["path"]] if activation is None else [node.meta["path"], activation.meta["path"]]
+        scaling = self.config.layer(*paths).scaling
         if node.op == "placeholder" or isinstance(self.layers[node], Normalize):
-            return Site(self._input_format(self.layers[node]), function)
+            return Site(self._input_format(self.layers[node]), function, scaling)
         given = self.config.result(*paths, last=self._only_output(activation or node))
-        return Site(unsigned_if_learned(given) if self._never_negative(node, function) else given, function)
+        if self._never_negative(node, function):
+            given = unsigned_if_learned(given)
+        return Site(given, function, scaling)
 
     def _never_negative(self, node: fx.Node, function: Activation) -> bool:
         if function.slope == 0:
@@ -206,14 +222,41 @@ class _Conversion:
                 if self._alike(group):
                     groups = [other for other in groups if other not in touched] + [group]
                 else:
-                    self.sites[node] = Site(self._concat_format(node), IDENTITY)
+                    scaling = self.config.layer(node.meta["path"]).scaling
+                    self.sites[node] = Site(self._concat_format(node), IDENTITY, scaling)
         for group in groups:
-            site = self.sites[next(iter(group))]
-            self.shared |= dict.fromkeys(group, make_quantizer(site.spec, activation=site.activation, axis=1))
+            self.quantizers |= dict.fromkeys(group, self.sites[next(iter(group))].quantizer())
+
+    def _join_scales(self) -> None:
+        """Give results that meet in an addition one free scale, or powers of two where one of them has to."""
+        for group in self._groups_of_sums():
+            members = [self.quantizers.get(node) for node in group]
+            if all(quantizer is not None and quantizer.is_free for quantizer in members):
+                first, *rest = dict.fromkeys(quantizer for quantizer in members if quantizer is not None)
+                for quantizer in rest:
+                    quantizer.share_scale(first)
+            else:
+                self._back_to_powers(quantizer for quantizer in members if quantizer is not None)
+
+    def _groups_of_sums(self) -> list[list[fx.Node]]:
+        """Results that meet in additions, in order: those that share one with another, in one group."""
+        groups: list[set[fx.Node]] = []
+        for node, layer in self.layers.items():
+            if isinstance(layer, Add):
+                group = self._sources_of_inputs(node)
+                touched = [other for other in groups if other & group]
+                groups = [other for other in groups if other not in touched] + [group.union(*touched)]
+        return [[node for node in self.nodes if node in group] for group in groups]
+
+    def _back_to_powers(self, quantizers: Iterable[Quantizer]) -> None:
+        """Powers of two for these quantizers, wherever they are used."""
+        for quantizer in set(quantizers):
+            users = [node for node, used in self.quantizers.items() if used is quantizer]
+            self.quantizers |= dict.fromkeys(users, self.sites[users[0]].quantizer("power_of_two"))
 
     def _alike(self, nodes: set[fx.Node]) -> bool:
         sites = [self.sites[node] for node in nodes]
-        kinds = {(str(site.spec), site.activation) for site in sites}
+        kinds = {(str(site.spec), site.activation, site.scaling) for site in sites}
         return len(kinds) == 1 and not any(self._is_input(node) for node in nodes)
 
     def _sources(self, node: fx.Node) -> set[fx.Node]:
@@ -234,7 +277,7 @@ class _Conversion:
         layer = self.layers[node]
         site = self.sites.get(node)
         formats = self.config.layer(node.meta.get("path", ""))
-        result = None if site is None else self.shared.get(node, site.spec)
+        result = None if site is None else self.quantizers.get(node, site.spec)
         if isinstance(layer, SUMS) and node.target not in self.converted:
             set_layer(self.module, str(node.target), _sum_layer(layer, formats))
             self.converted.add(str(node.target))
@@ -285,7 +328,7 @@ def _activation(layer: nn.Module | None, node: fx.Node) -> Activation:
 def _sum_layer(layer: nn.Linear | nn.Conv1d | nn.Conv2d, formats: LayerFormats) -> nn.Module:
     settings = {
         "bias": layer.bias is not None,
-        "weight_quant": weight_quantizer(formats.weights, formats.per_channel),
+        "weight_quant": weight_quantizer(formats.weights, formats.per_channel, formats.scaling),
         "bias_quant": None if layer.bias is None else bias_quantizer(formats.biases),
         "return_quant_tensor": False,
     }

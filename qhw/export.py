@@ -1,4 +1,4 @@
-"""A converted model as a QONNX file: every quantised tensor is a Quant node, every scale a power of two.
+"""A converted model as a QONNX file: every quantised tensor is a quantizer node with its trained scale.
 
 The file is a function of the model alone: the same weights give the same bytes. Each layer's result is a
 tensor named like the layer's path (in lower case), so that messages about the file name layers.
@@ -302,7 +302,7 @@ class _Exporter:
         shape = _shape(node)
         window = layer.window(_shape(node.all_input_nodes[0])[2:])
         ones = self._quantised(
-            f"{name}.ones", np.ones((shape[1], 1, *window.kernel)), Fixed(1, 1, signed=False), np.array(0)
+            f"{name}.ones", np.ones((shape[1], 1, *window.kernel)), Fixed(1, 1, signed=False), np.array(1.0)
         )
         total = self._node(
             "Conv",
@@ -316,8 +316,8 @@ class _Exporter:
             group=shape[1],
         )
         constant = layer.reciprocal(window.area)
-        value, fraction = np.array(constant.value), np.array(constant.fraction)
-        multiplier = self._quantised(f"{name}.multiplier", value, constant.format, fraction)
+        value, unit = np.array(constant.value), np.ldexp(1.0, -np.array(constant.fraction))
+        multiplier = self._quantised(f"{name}.multiplier", value, constant.format, unit)
         mean = self._node("Mul", f"{name}.mul", (total, multiplier), shape)
         self._result(layer.result, name, mean, shape)
 
@@ -348,8 +348,8 @@ class _Exporter:
     def _result(self, quantizer: Quantizer, name: str, x: str, shape: tuple[int, ...]) -> str:
         """The activation, if any, and the Quant node that writes the layer's result."""
         x = self._activation(quantizer.activation, name, x, shape)
-        fraction = _fraction(quantizer, len(shape), channel_axis=1)
-        return self._quant(name, x, _spec(quantizer), fraction, shape)
+        unit = _unit(quantizer, len(shape), channel_axis=1)
+        return self._quant(name, x, _spec(quantizer), unit, shape)
 
     def _activation(self, activation: Activation, name: str, x: str, shape: tuple[int, ...]) -> str:
         if activation.is_identity:
@@ -368,56 +368,47 @@ class _Exporter:
         self, name: str, value: Tensor, quantizer: Quantizer, order: Iterable[int], channel_axis: int = 0
     ) -> str:
         """A weight or bias, its axes in another order."""
-        quantised = quantizer.quantize(value.detach().double()).permute(tuple(order))
-        return self._constant_quant(name, quantised, quantizer, channel_axis)
+        stored = _stored(value.detach(), quantizer).permute(tuple(order))
+        return self._constant_quant(name, stored, quantizer, channel_axis)
 
     def _constant_quant(self, name: str, value: Tensor, quantizer: Quantizer, channel_axis: int) -> str:
-        fraction = _fraction(quantizer, value.dim(), channel_axis)
-        return self._quantised(name, value.detach().numpy(), _spec(quantizer), fraction)
+        unit = _unit(quantizer, value.dim(), channel_axis)
+        return self._quantised(name, value.detach().numpy(), _spec(quantizer), unit)
 
-    def _quantised(self, name: str, value: NDArray[Any], spec: Format, fraction: NDArray[Any]) -> str:
+    def _quantised(self, name: str, value: NDArray[Any], spec: Format, unit: NDArray[Any]) -> str:
         stored = self._constant(name, value)
         name = f"{name}.quant"
         if isinstance(spec, Binary):
-            step = self._constant(f"{name}.step", np.ldexp(1.0, -fraction))
+            step = self._constant(f"{name}.step", unit)
             return self._node("BipolarQuant", name, (stored, step), value.shape, domain=QONNX_DOMAIN)
         if isinstance(spec, TableFormat) and (plain := plain_integer(spec)) is not None:
             # Any tool reads the numbers, which are on the finer grid already; the format is told beside them.
-            result = self._quant(name, stored, plain, fraction, value.shape)
+            result = self._quant(name, stored, plain, unit, value.shape)
             self.nodes[-1].metadata_props.add(key=FORMAT_KEY, value=str(spec))
             return result
-        return self._quant(name, stored, spec, fraction, value.shape)
+        return self._quant(name, stored, spec, unit, value.shape)
 
     def _quant(
-        self, name: str, x: str, spec: Format, fraction: NDArray[Any], shape: tuple[int, ...] | torch.Size
+        self, name: str, x: str, spec: Format, unit: NDArray[Any], shape: tuple[int, ...] | torch.Size
     ) -> str:
-        """Bring a tensor into a format: by QONNX's Quant or FloatQuant where they can say it."""
+        """Bring a tensor into a format: by QONNX's Quant or FloatQuant where they can say it.
+
+        ``unit`` is what a mantissa of 1 stands for.
+        """
         if isinstance(spec, TableFormat):
-            scale = self._constant(f"{name}.step", np.ldexp(1.0, -fraction - spec.exponent))
+            scale = self._constant(f"{name}.step", np.ldexp(unit, -spec.exponent))
             if not isinstance(spec, Minifloat) or not in_float_quant(spec):
                 return self._node("FormatQuant", name, (x, scale), shape, domain=DOMAIN, format=str(spec))
             return self._float_quant(name, x, spec, scale, shape)
         assert isinstance(spec, Fixed)
         if not in_qonnx(spec):
-            fractions = [self._initializer(f"{name}.fraction", fraction)] if fraction.ndim else []
-            return self._node(
-                "FixedQuant",
-                name,
-                (x, *fractions),
-                shape,
-                domain=DOMAIN,
-                width=spec.width,
-                integer=0 if fraction.ndim else spec.width - int(fraction),
-                signed=int(spec.signed),
-                rounding=spec.rounding.value,
-                overflow=spec.overflow.value,
-            )
+            return self._fixed_quant(name, x, spec, unit, shape)
         return self._node(
             "Quant",
             name,
             (
                 x,
-                self._constant(f"{name}.step", np.ldexp(1.0, -fraction)),
+                self._constant(f"{name}.step", unit),
                 self._constant(f"{name}.zero_point", np.array(0.0)),
                 self._constant(f"{name}.bits", np.array(float(spec.width))),
             ),
@@ -426,6 +417,32 @@ class _Exporter:
             signed=int(spec.signed),
             narrow=int(spec.signed and spec.overflow is Overflow.SAT_SYM),
             rounding_mode=ROUNDING_MODES[spec.rounding],
+        )
+
+    def _fixed_quant(
+        self, name: str, x: str, spec: Fixed, unit: NDArray[Any], shape: tuple[int, ...] | torch.Size
+    ) -> str:
+        """qhw's FixedQuant, of which fraction bits say a power of two; any other scale is an input."""
+        mantissa, exponent = np.frexp(unit)
+        fraction = (1 - exponent).astype(np.int64)
+        more: list[str] = []
+        if (mantissa != 0.5).any():
+            more, integer = ["", self._constant(f"{name}.step", unit)], spec.width
+        elif unit.ndim:
+            more, integer = [self._initializer(f"{name}.fraction", fraction)], 0
+        else:
+            integer = spec.width - int(fraction)
+        return self._node(
+            "FixedQuant",
+            name,
+            (x, *more),
+            shape,
+            domain=DOMAIN,
+            width=spec.width,
+            integer=integer,
+            signed=int(spec.signed),
+            rounding=spec.rounding.value,
+            overflow=spec.overflow.value,
         )
 
     def _float_quant(
@@ -519,19 +536,35 @@ def _quantizer(proxy: Any, where: str) -> Quantizer:
 def _check_started(quantizers: Mapping[str, Quantizer]) -> None:
     for where, quantizer in quantizers.items():
         try:
-            _ = quantizer.fraction
+            quantizer.check_started()
         except InputError as error:
             raise InputError(f"{where}: {error.message}", allowed=error.allowed, hint=error.hint) from error
 
 
-def _fraction(quantizer: Quantizer, rank: int, channel_axis: int) -> NDArray[np.int64]:
-    """A quantizer's fraction bits, as an array that broadcasts over a tensor of that rank."""
-    fraction = np.array(quantizer.fraction, dtype=np.int64)
+def _unit(quantizer: Quantizer, rank: int, channel_axis: int) -> NDArray[np.float64]:
+    """What a mantissa of 1 stands for, as an array that broadcasts over a tensor of that rank."""
     if not quantizer.per_channel:
-        return fraction.reshape(())
+        return quantizer.unit.reshape(())
     shape = [1] * rank
     shape[channel_axis] = -1
-    return fraction.reshape(shape)
+    return quantizer.unit.reshape(shape)
+
+
+def _stored(value: Tensor, quantizer: Quantizer) -> Tensor:
+    """The numbers of a weight or bias that its quantizer node reads.
+
+    On the grid already, so that any tool reads them; but at a free scale, where float32 rounds such numbers,
+    those that torch quantises itself. Only of k-hot and the like, whose node has the finer grid of integers,
+    they are quantised first.
+    """
+    if not quantizer.is_free:
+        return quantizer.quantize(value.double())
+    plain = isinstance(quantizer.spec, TableFormat) and plain_integer(quantizer.spec) is not None
+    return (
+        quantizer.quantize(value.float())
+        if plain and not isinstance(quantizer.spec, Binary)
+        else value.float()
+    )
 
 
 def _channels(values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from qhw.errors import InputError, closest
 from qhw.formats import (
@@ -23,6 +23,9 @@ from qhw.formats import (
 
 FormatLike = Format | str
 
+Scaling = Literal["power_of_two", "free", "exponent_bias"]
+"""What is trained: a power of two, any number, or (of minifloats, elsewhere a power of two) the bias."""
+
 
 @dataclass(frozen=True)
 class LayerFormats:
@@ -35,6 +38,8 @@ class LayerFormats:
         activations: the layer's result. Where that is never negative (behind a ReLU), ``fixed<8>`` becomes
             ``ufixed<8>``: the sign bit would be wasted. A format with its binary point stated stays as it is.
         per_channel: whether every output channel has its own binary point for its weights.
+        scaling: what is trained of weights and activations whose binary point or scale is open. Results that
+            meet in an addition get one free scale. Biases, scales and constants keep powers of two.
     """
 
     weights: Format
@@ -42,6 +47,7 @@ class LayerFormats:
     scales: Format
     activations: Format
     per_channel: bool
+    scaling: Scaling
 
 
 MULTIPLIER_FREE = (KHot, PowerOfTwo, Binary, Ternary)
@@ -55,10 +61,11 @@ OVERRIDE_NAMES = tuple(item.name for item in dataclasses.fields(LayerFormats))
 class QuantConfig:
     """Formats for a whole network, as :class:`qhw.formats.Format` or as text (``"fixed<8>"``, ``"e4m3"``).
 
-    The scale of a minifloat, of k-hot and the like is a power of two, found by statistics, then trained.
+    The scale of a minifloat, of k-hot and the like is found by statistics, then trained: a power of two,
+    unless ``scaling`` says otherwise.
 
     Args:
-        weights, biases, scales, activations, per_channel: see :class:`LayerFormats`.
+        weights, biases, scales, activations, per_channel, scaling: see :class:`LayerFormats`.
         inputs: of the network's input. None: 8 bits; where whole pixels of 0..255 come in (a ``Normalize``
             layer or the example input says so), unsigned and exact.
         outputs: of the network's result.
@@ -76,9 +83,11 @@ class QuantConfig:
     inputs: FormatLike | None = None
     outputs: FormatLike = "fixed<16>"
     per_channel: bool = False
+    scaling: Scaling = "power_of_two"
     overrides: Mapping[str, Mapping[str, FormatLike | bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_scaling("scaling", self.scaling)
         for name in FORMAT_NAMES:
             value = getattr(self, name)
             if value is not None:
@@ -108,7 +117,8 @@ class QuantConfig:
             pattern: {key: value if isinstance(value, bool) else str(value) for key, value in given.items()}
             for pattern, given in self.overrides.items()
         }
-        return {**formats, "per_channel": self.per_channel, "overrides": overrides}
+        rest = {"per_channel": self.per_channel, "scaling": self.scaling, "overrides": overrides}
+        return {**formats, **rest}
 
     def layer(self, *paths: str) -> LayerFormats:
         """The formats of the layer with that path, or of several layers that are fused into one."""
@@ -188,12 +198,18 @@ def _format(name: str, value: object) -> Format:
         raise InputError(f"{name}: {error.message}", allowed=error.allowed, hint=error.hint) from error
 
 
-def _override(pattern: str, settings: object) -> dict[str, Format | bool]:
+def _check_scaling(where: str, value: object) -> str:
+    if value not in get_args(Scaling):
+        raise InputError(f"{where} is {value!r}", allowed=", ".join(get_args(Scaling)))
+    return str(value)
+
+
+def _override(pattern: str, settings: object) -> dict[str, Format | bool | str]:
     if not isinstance(settings, Mapping):
         raise InputError(
             f"override {pattern!r} is {settings!r}", allowed='a table, as in {"weights": "fixed<4>"}'
         )
-    result: dict[str, Format | bool] = {}
+    result: dict[str, Format | bool | str] = {}
     for name, value in settings.items():
         if name not in OVERRIDE_NAMES:
             raise InputError(
@@ -201,6 +217,8 @@ def _override(pattern: str, settings: object) -> dict[str, Format | bool]:
             )
         if name == "per_channel":
             result[name] = bool(value)
+        elif name == "scaling":
+            result[name] = _check_scaling(f"override {pattern!r}, scaling", value)
         else:
             result[name] = _format(f"override {pattern!r}, {name}", value)
     return result

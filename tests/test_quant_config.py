@@ -45,11 +45,20 @@ def test_later_overrides_win_and_paths_of_a_fused_layer_count_together():
         ({"overrides": {"a": {"weight": "fixed<8>"}}}, "'a': unknown setting 'weight'[\\s\\S]*weights"),
         ({"overrides": {"a": "fixed<8>"}}, "override 'a' is 'fixed<8>'"),
         ({"overrides": {"a": {"weights": "int"}}}, "override 'a', weights"),
+        ({"scaling": "log"}, "scaling is 'log'[\\s\\S]*power_of_two, free, exponent_bias"),
+        ({"overrides": {"a": {"scaling": 1}}}, "override 'a', scaling is 1"),
     ],
 )
 def test_bad_settings(settings, says):
     with pytest.raises(InputError, match=says):
         QuantConfig.from_mapping(settings)
+
+
+def test_what_is_trained_of_a_scale_is_a_setting_of_layers():
+    config = QuantConfig(scaling="free", overrides={"a": {"scaling": "power_of_two"}})
+    assert [config.layer(path).scaling for path in ("a", "b")] == ["power_of_two", "free"]
+    again = QuantConfig.from_mapping(config.to_mapping())
+    assert repr(again) == repr(config) != repr(QuantConfig())
 
 
 def test_equal_text_means_equal_settings():

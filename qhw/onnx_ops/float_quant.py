@@ -92,6 +92,15 @@ def format_of_metadata(where: str, node: NodeProto) -> TableFormat | None:
     return format_of_attribute(where, {"format": named[-1]}) if named else None
 
 
+def check_no_nan(where: str, values: NDArray[Any], format: TableFormat) -> None:
+    """Raise InputError where a node is given NaN, which its format does not hold."""
+    if not format.has_nan and np.isnan(values).any():
+        raise InputError(
+            f"{where} was given NaN, which {format} does not hold",
+            hint="look for the node before it whose result overflows",
+        )
+
+
 def check_held(where: str, mantissas: IntArray, format: TableFormat | None) -> None:
     """Raise UnsupportedError where numbers are not all of the format that a node's metadata names, if any."""
     wrong = [] if format is None else [int(m) for m in np.unique(mantissas) if not format.holds([m])]
@@ -136,7 +145,7 @@ def _difference(node: NodeProto, stored: Mapping[str, NDArray[Any]]) -> str:
     plain = Minifloat(format.exponent_bits, format.mantissa_bits, format.bias)
     largest = np.asarray(parameters[3]).reshape(-1)[0]
     own = float(format.quantize(np.inf))
-    if min(float(largest), plain.quantize(np.inf)) > own:
+    if min(float(largest), float(plain.quantize(np.inf))) > own:
         return f"max_val {largest:g}, beyond the {own:g} of its special values"
     if _computed_otherwise(format, mode, float(largest)):
         return f"rounding mode {mode}, which qonnx computes otherwise just below some of the numbers"

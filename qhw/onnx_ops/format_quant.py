@@ -11,7 +11,7 @@ from qonnx.core.datatype import DataType
 from qonnx.custom_op.base import CustomOp
 
 from qhw.formats.requantise import saturating
-from qhw.onnx_ops.float_quant import format_of_attribute
+from qhw.onnx_ops.float_quant import check_no_nan, format_of_attribute
 
 
 class FormatQuant(CustomOp):  # type: ignore[misc, unused-ignore]
@@ -35,6 +35,7 @@ class FormatQuant(CustomOp):  # type: ignore[misc, unused-ignore]
         node = self.onnx_node
         format = format_of_attribute(f"FormatQuant '{node.name}'", {"format": self.get_nodeattr("format")})
         values, scale = context[node.input[0]], context[node.input[1]]
+        check_no_nan(f"FormatQuant '{node.name}'", values, format)
         numbers = saturating(format, format.rounding).quantize(values.astype(np.float32) / scale)
         context[node.output[0]] = np.asarray(numbers * scale, dtype=np.float32)
 

@@ -12,7 +12,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.custom_op.base import CustomOp
 
 from qhw.formats.requantise import saturating
-from qhw.onnx_ops.float_quant import differences_of_qonnx, float_format
+from qhw.onnx_ops.float_quant import check_no_nan, differences_of_qonnx, float_format
 
 DOMAIN = "qhw.onnx_ops"
 
@@ -48,6 +48,7 @@ class FloatQuant(CustomOp):  # type: ignore[misc, unused-ignore]
         found = float_format(f"FloatQuant '{node.name}'", options, *parameters)
         format = saturating(found.format, found.format.rounding)
         x, scale = context[names[0]].astype(np.float32), context[names[1]]
+        check_no_nan(f"FloatQuant '{node.name}'", x, format)
         numbers = format.quantize(x / scale)
         if found.high is not None:
             most = np.ldexp(float(found.high), format.exponent)

@@ -3,7 +3,7 @@
 import warnings
 
 from qhw.quantizers.activation import IDENTITY, RELU, RELU6, Activation, leaky_relu
-from qhw.quantizers.base import Quantizer, binary_points
+from qhw.quantizers.base import Quantizer, binary_points, first_not_finite, name_quantizers
 from qhw.quantizers.fixed import FixedQuantizer
 from qhw.quantizers.functional import add_quantize, affine_quantize, quantize
 from qhw.quantizers.injectors import (
@@ -13,7 +13,7 @@ from qhw.quantizers.injectors import (
     weight_quantizer,
 )
 from qhw.quantizers.kernels.problem import Rule
-from qhw.quantizers.table import Scaling, TableQuantizer, make_quantizer
+from qhw.quantizers.table import TableQuantizer, make_quantizer
 
 __all__ = [
     "IDENTITY",
@@ -23,15 +23,16 @@ __all__ = [
     "FixedQuantizer",
     "Quantizer",
     "Rule",
-    "Scaling",
     "TableQuantizer",
     "activation_quantizer",
     "add_quantize",
     "affine_quantize",
     "bias_quantizer",
     "binary_points",
+    "first_not_finite",
     "leaky_relu",
     "make_quantizer",
+    "name_quantizers",
     "plain_tensors",
     "quantize",
     "weight_quantizer",

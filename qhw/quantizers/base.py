@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +40,11 @@ class Quantizer(nn.Module):
     Attributes:
         theta: the trainable fraction bits, ``()`` or ``(channels,)``.
         started: whether they have been set, by the format, by data or by a checkpoint.
+        layer: what it belongs to, for messages; see :func:`name_quantizers`.
     """
 
     started: Tensor
+    layer = ""
     spec: Fixed | TableFormat
 
     def __init__(
@@ -148,8 +152,9 @@ class Quantizer(nn.Module):
         if not self.is_open:
             return
         if not bool(torch.isfinite(data).all()):
+            where = f"Layer {self.layer}: a" if self.layer else "A"
             raise InputError(
-                f"A quantizer of {self.spec} was given NaN or infinity, which it does not hold",
+                f"{where} quantizer of {self.spec} was given NaN or infinity, which it does not hold",
                 hint="look for the layer before it whose result overflows, or lower the learning rate",
             )
         with torch.no_grad():
@@ -193,6 +198,41 @@ class Quantizer(nn.Module):
 def _affine(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     shape = [1, -1, *[1] * (x.dim() - 2)]
     return x * gain.detach().to(x).reshape(shape) + offset.detach().to(x).reshape(shape)
+
+
+def name_quantizers(model: nn.Module) -> None:
+    """Tell every quantizer of a model the path of its layer, for messages."""
+    for path, module in model.named_modules():
+        if isinstance(module, Quantizer) and not module.layer:
+            module.layer = path.removesuffix(".tensor_quant").removesuffix(".result")
+
+
+def first_not_finite(model: nn.Module, x: Tensor) -> str:
+    """The path of the first quantised layer that ``x`` makes the model give NaN or infinity to, or ""."""
+    found: list[str] = []
+
+    def watch(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if any(isinstance(value, Tensor) and not bool(value.isfinite().all()) for value in inputs):
+                found.append(path)
+
+        return look
+
+    quantised = {
+        path.rpartition(".")[0] for path, module in model.named_modules() if isinstance(module, Quantizer)
+    }
+    hooks = [
+        module.register_forward_pre_hook(watch(path))
+        for path, module in model.named_modules()
+        if path and any(name == path or name.startswith(f"{path}.") for name in quantised)
+    ]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else ""
 
 
 def binary_points(model: nn.Module) -> list[nn.Parameter]:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from qhw.errors import InputError
 from qhw.formats import Fixed, Format, Overflow, Rounding
+from qhw.quant_config import Scaling
 from qhw.quantizers.activation import IDENTITY, RELU
 from qhw.quantizers.base import Quantizer
-from qhw.quantizers.table import Scaling, make_quantizer
+from qhw.quantizers.table import make_quantizer
 
 _BREVITAS_ROUNDING = {
     Rounding.RND_CONV: FloatToIntImplType.ROUND,

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from qhw.errors import InputError
 from qhw.formats import Fixed, Format, Integer, Minifloat, TableFormat
+from qhw.quant_config import Scaling
 from qhw.quantizers.base import Quantizer
 from qhw.quantizers.fixed import FixedQuantizer
 from qhw.quantizers.kernels.problem import units_of
 
 Learned = Literal["scale", "bias"]
-
-Scaling = Literal["power_of_two", "free", "exponent_bias"]
-"""What is trained: a power of two, any number, or (of minifloats, elsewhere a power of two) the bias."""
 
 
 class TableQuantizer(Quantizer):

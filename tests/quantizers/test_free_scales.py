@@ -23,6 +23,7 @@ from qhw.formats import Fixed, Overflow, TableFormat, parse_format
 from qhw.quantizers import (
     RELU,
     Quantizer,
+    TableQuantizer,
     activation_quantizer,
     binary_points,
     kernels,
@@ -240,8 +241,6 @@ def test_what_has_no_free_scale_says_so() -> None:
     free.start(torch.ones(3))
     with pytest.raises(InputError, match="free scale, and so no whole fraction bits"):
         _ = free.fraction
-    from qhw.quantizers import TableQuantizer
-
     with pytest.raises(InputError, match="free scale is no exponent bias"):
         TableQuantizer(parse_format("e4m3"), learns="bias", free=True)
     biased = make_quantizer(parse_format("e4m3"), scaling="exponent_bias")
