@@ -255,12 +255,16 @@ class Phase:
         for step in range(steps):
             _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step, self.epochs * steps))
             batch = np.sort(order[step * size : (step + 1) * size])
-            loss = _train_step(
-                model, optimizer, _batch(data.train_x, batch), torch.from_numpy(data.train_y[batch])
-            )
+            images = _batch(data.train_x, batch)
+            loss = _train_step(model, optimizer, images, torch.from_numpy(data.train_y[batch]))
             if not math.isfinite(loss):
+                from qhw.quantizers import first_not_finite
+
+                layer = first_not_finite(model, images)
+                place = f"the {self.name} phase, epoch {epoch + 1}, step {step + 1}"
+                first = f"; layer {layer} is the first to be given NaN or infinity" if layer else ""
                 raise CheckFailedError(
-                    f"the loss became {loss} in the {self.name} phase, epoch {epoch + 1}, step {step + 1}",
+                    f"the loss became {loss} in {place}{first}",
                     hint="lower the learning rate, or look for NaN and infinities in the model's weights",
                 )
             if progress is not None:

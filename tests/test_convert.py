@@ -15,7 +15,7 @@ from qhw.convert import QuantConfig, convert
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Fixed
 from qhw.layers import Normalize, QuantActivation, QuantAdd, QuantBatchNorm, QuantConcat
-from qhw.quantizers import RELU, FixedQuantizer
+from qhw.quantizers import RELU, FixedQuantizer, first_not_finite
 
 WIDE = QuantConfig(
     weights="fixed<22>",
@@ -241,3 +241,21 @@ def test_layers_called_twice_share_weights_and_not_results():
     assert sum(isinstance(module, qnn.QuantConv2d) for module in quantised.modules()) == 2
     found = sites(quantised)
     assert len({id(q) for q in found.values()}) == len(found)
+
+
+def test_nan_that_reaches_a_quantizer_is_told_with_its_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    quantised = convert(model, QuantConfig(weights="e4m3", activations="e4m3"), (1, 8, 8)).train()
+    images = torch.randn(2, 1, 8, 8)
+    broken = images.clone()
+    broken[1, 0, 3, 3] = float("nan")
+    with pytest.raises(
+        InputError, match="Layer input_1_result: a quantizer of fixed<8> was given NaN or infinity"
+    ):
+        copy.deepcopy(quantised)(broken)
+    quantised(images)
+    assert first_not_finite(quantised, images) == ""
+    assert first_not_finite(quantised, broken) == "input_1_result"
+    with torch.no_grad():
+        quantised.get_submodule("0").weight[0, 0, 0, 0] = float("inf")
+    assert first_not_finite(quantised, images) == "0.weight_quant"
