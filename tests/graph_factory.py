@@ -54,9 +54,9 @@ class Network:
         return self.builder.requant(name, x, Integer(8), -6)
 
 
-def resnet8_graph(seed: int = 0, side: int = 28, channels: int = 1) -> ExactGraph:
+def resnet8_graph(seed: int = 0, side: int = 28, channels: int = 1, weight_bits: int = 8) -> ExactGraph:
     """ResNet8 in the shape that a power-of-two network lowers to; weights are random."""
-    net = Network("resnet8", seed)
+    net = Network("resnet8", seed, weight_bits)
     x = net.builder.input("image", (channels, side, side), Integer(8, False), -8, UINT8)
     x = net.relu("relu", net.norm("norm", net.conv("conv", x, 16, 3)))
     for block, (filters, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):

@@ -137,12 +137,18 @@ def estimate(
 
 @dataclass(frozen=True)
 class Costing:
-    """A graph in a flow's architecture, on a family of devices: prices its nodes at any folding."""
+    """A graph in a flow's architecture, on a family of devices: prices its nodes at any folding.
+
+    Args:
+        proven: accumulators have the width that the weights prove; else what the formats alone bound, which
+            holds before anything is trained.
+    """
 
     graph: ExactGraph
     template: Template
     streamed: bool
     hardware: Hardware
+    proven: bool = True
 
     @classmethod
     def of(
@@ -152,6 +158,7 @@ class Costing:
         flow: str = "hls4ml",
         io_type: str = "io_stream",
         multipliers: Multipliers = "auto",
+        proven: bool = True,
     ) -> Costing:
         """By names.
 
@@ -164,11 +171,11 @@ class Costing:
             raise InputError(
                 f"There is no io_type {io_type!r}", allowed=", ".join(allowed), hint=closest(io_type, allowed)
             )
-        return cls(graph, template, io_type == "io_stream", Hardware.of(family, multipliers))
+        return cls(graph, template, io_type == "io_stream", Hardware.of(family, multipliers), proven)
 
     def layers(self, node: Node, folds: Sequence[Fold]) -> list[LayerCost]:
         """One node's cost at several foldings, evaluated at once."""
-        site = Site(self.graph, node, self.streamed, self.hardware)
+        site = Site(self.graph, node, self.streamed, self.hardware, self.proven)
         layer = self.template.layer(site, folds)
         count = len(folds)
         columns = [np.broadcast_to(getattr(layer.usage, name), count) for name in ESTIMATED]

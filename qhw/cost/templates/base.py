@@ -11,7 +11,7 @@ import numpy as np
 
 from qhw.cost.energy import layer_energy
 from qhw.cost.hardware import Hardware
-from qhw.cost.operands import operand_of
+from qhw.cost.operands import operand_of, product_width
 from qhw.cost.usage import Amount, Usage
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Minifloat, PowerOfTwo
@@ -48,12 +48,14 @@ class Site:
     Args:
         streamed: all channels of a pixel travel together, one pixel after the other; else a whole tensor is
             there at once.
+        proven: accumulators have the width that the weights prove; else what the formats alone bound.
     """
 
     graph: ExactGraph
     node: Node
     streamed: bool
     hardware: Hardware
+    proven: bool = True
 
     def type(self, index: int) -> TensorType:
         """The type of an input."""
@@ -62,6 +64,13 @@ class Site:
     @property
     def output(self) -> TensorType:
         return self.graph.tensors[self.node.output]
+
+    def accumulator_bits(self, terms: int) -> int:
+        """Of a sum of so many products of the first two inputs."""
+        if self.proven:
+            return self.output.format.width
+        a, b = (operand_of(self.type(i).format) for i in (0, 1))
+        return product_width(a, b) + (terms - 1).bit_length()
 
     def constant(self, index: int) -> bool:
         """Whether an input is a constant."""

@@ -70,7 +70,7 @@ def _matrix(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     pe, simd = _factors(site, folds)
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
-    usage = site.hardware.dots(x, w, simd, pe, site.output.format.width)
+    usage = site.hardware.dots(x, w, simd, pe, site.accumulator_bits(matrix.inputs))
     depth = -(-matrix.outputs // pe) * -(-matrix.inputs // simd)
     stored = operand_of(w).stored_bits
     memory = 0.0

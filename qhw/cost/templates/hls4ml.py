@@ -63,7 +63,7 @@ def _matmul(site: Site, folds: Sequence[Fold]) -> LayerUsage:
 
 def _matrix(site: Site, inputs: int, outputs: int, reuse: Any) -> LayerUsage:
     """Multipliers, adder trees and accumulators of a matrix product, and the memory of its weights."""
-    hardware, accumulator = site.hardware, site.output.format.width
+    hardware, accumulator = site.hardware, site.accumulator_bits(inputs)
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
     multipliers = np.ceil(inputs * outputs / reuse)
@@ -77,12 +77,12 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any) -> LayerUsage:
     unrolled = reuse == 1
     if unrolled.any() and operand_of(x).kind == "integer":
         # Weights that every multiplier has of its own are constants of the circuit.
-        fixed = _unrolled(site, constant, inputs, outputs, accumulator)
+        fixed = _unrolled(site, constant, outputs)
         usage = fixed.times(unrolled) + usage.times(~unrolled)
     return LayerUsage(usage, 0, memory_bits=inputs * outputs * stored * ~unrolled)
 
 
-def _unrolled(site: Site, constant: int, inputs: int, outputs: int, accumulator: int) -> Usage:
+def _unrolled(site: Site, constant: int, outputs: int) -> Usage:
     weights = site.graph.constants[site.node.inputs[constant]]
     matrix = weights.reshape(outputs, -1).T if isinstance(site.node, ir.Conv) else weights
     if constant == 0:

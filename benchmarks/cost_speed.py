@@ -1,0 +1,115 @@
+"""How fast designs are priced and folded: points a second on one core, seconds to fold a network.
+
+The network is resnet8 at 28 x 28 in three sets of formats, in both flows' architectures. A point picks
+formats and a folding for every layer at random. Pricing all options, which happens once, is told apart.
+
+    python benchmarks/cost_speed.py
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from rich.console import Console
+
+from qhw.boards import load_board
+from qhw.cost import choose_folding
+from qhw.cost.estimate import Costing
+from qhw.cost.table import CostTable
+from qhw.cost.templates import Fold
+from qhw.cost.templates.finn import legal_folding
+from qhw.flows.base import load_flow
+from qhw.formats import Integer
+from qhw.graph.builder import GraphBuilder
+from qhw.graph.ir import ExactGraph
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from graph_factory import resnet8_graph
+
+RESULT = Path(__file__).parent / "results" / "cost_speed.md"
+POINTS, ROUNDS = 50_000, 7
+BITS = (8, 6, 4)
+BOARD = load_board("zcu102")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Median over the rounds."""
+    found = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def evaluation(flow: str, legal: Callable[[ExactGraph], Mapping[str, Sequence[Fold]]]) -> list[str]:
+    """One row of the table of points."""
+    graphs = [resnet8_graph(weight_bits=bits) for bits in BITS]
+    start = time.perf_counter()
+    table = CostTable.of([Costing.of(graph, BOARD.family, flow) for graph in graphs], legal(graphs[0]))
+    filling = time.perf_counter() - start
+    choices = np.random.default_rng(0).integers(0, table.counts, (POINTS, len(table.nodes)))
+    each = seconds(lambda: table.evaluate(choices))
+    options = int(table.counts.sum())
+    return [flow, f"{len(table.nodes)}", f"{options:,}", f"{filling:.2f}", f"{POINTS / each:,.0f}"]
+
+
+def deep(layers: int) -> ExactGraph:
+    """A chain of convolutions and activations."""
+    random, builder = np.random.default_rng(1), GraphBuilder("deep")
+    x = builder.input("x", (16, 16, 16), Integer(8, False), -8)
+    for index in range(layers // 2):
+        weight = builder.constant(f"w{index}", random.integers(-8, 8, (16, 16, 3, 3)), Integer(4), -3)
+        y = builder.conv(f"conv{index}", x, weight, pads=(1, 1, 1, 1))
+        x = builder.requant(f"act{index}", y, Integer(8, False), -6)
+    return builder.finish([x])
+
+
+def folding(name: str, graph: ExactGraph, flow: str, legal: Mapping[str, Sequence[Fold]]) -> list[str]:
+    """One row of the table of foldings."""
+    took = seconds(lambda: choose_folding(graph, BOARD, legal, flow=flow))
+    options = sum(len(folds) for folds in legal.values())
+    return [name, flow, f"{len(graph.nodes)}", f"{options:,}", f"{took:.2f}"]
+
+
+def main() -> None:
+    """Measure and write the table."""
+    hls4ml = load_flow("hls4ml").legal_folding
+    points = [evaluation("hls4ml", hls4ml), evaluation("finn", legal_folding)]
+    folds = []
+    for name, graph in (("resnet8", resnet8_graph()), ("a chain", deep(50))):
+        folds += [
+            folding(name, graph, "hls4ml", hls4ml(graph)),
+            folding(name, graph, "finn", legal_folding(graph)),
+        ]
+    lines = [
+        "# Speed of the cost models",
+        "",
+        f"resnet8 at 28 x 28 in {len(BITS)} sets of formats; {POINTS:,} random points, one thread, median of "
+        f"{ROUNDS} rounds.",
+        "",
+        "| flow | layers | options of all layers | seconds to price them | points a second |",
+        "|---|---:|---:|---:|---:|",
+        *(f"| {' | '.join(row)} |" for row in points),
+        "",
+        f"Folding for {BOARD.title}, proven optimal:",
+        "",
+        "| network | flow | layers | options | seconds |",
+        "|---|---|---:|---:|---:|",
+        *(f"| {' | '.join(row)} |" for row in folds),
+        "",
+    ]
+    RESULT.write_text("\n".join(lines))
+    Console().print(RESULT.read_text(), markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
