@@ -19,6 +19,9 @@ Order = NDArray[np.int64]
 BRIDGE_BITS = 53
 """Tensors go in and out of the C-simulation as float64, which is exact up to this width."""
 
+WIDEST = 1024
+"""Bits of the widest ap_int without a compiler's flag (AP_INT_MAX_W)."""
+
 CAST_ROUNDING = {
     Rounding.RND,
     Rounding.RND_ZERO,
@@ -135,7 +138,18 @@ def fixed_type(kind: TensorType, where: str) -> FixedType:
             f"{where}: the hls4ml flow cannot carry the format {kind.format}",
             allowed="integers, minifloats, k-hot, powers of two, binary, ternary",
         )
+    check_width(where, kind.format.bits)
     return FixedType(kind.format.bits, kind.format.is_signed, nominal_exponent(kind.exponent))
+
+
+def check_width(where: str, bits: int) -> None:
+    """Refuse numbers that the flow has no type for."""
+    if bits > WIDEST:
+        raise UnsupportedError(
+            f"{where}: its exact result takes {bits} bits",
+            allowed=f"up to {WIDEST} bits in the hls4ml flow (AP_INT_MAX_W)",
+            hint="quantise in front of it, or give its weights or input a format with fewer exponent bits",
+        )
 
 
 def listed(kind: TensorType) -> TableFormat | None:
@@ -198,5 +212,8 @@ def to_float(mantissas: IntArray, exponent: int, where: str) -> NDArray[np.float
     """Constants as float64, as hls4ml keeps them; UnsupportedError beyond 53 significant bits."""
     values = np.asarray(mantissas.astype(np.float64))
     if not np.array_equal(values.astype(object), mantissas.astype(object)):
-        raise UnsupportedError(f"{where}: a constant needs more than {BRIDGE_BITS} significant bits")
+        raise UnsupportedError(
+            f"{where}: a constant needs more than {BRIDGE_BITS} significant bits",
+            hint="give its bias a narrower format: hls4ml keeps constants as float64",
+        )
     return np.ldexp(values, exponent)

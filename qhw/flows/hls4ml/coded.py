@@ -15,11 +15,12 @@ from qhw.flows.hls4ml.carry import (
     FixedType,
     Stored,
     channels_last,
+    check_width,
     listed,
     natural_order,
     scaled,
 )
-from qhw.flows.hls4ml.finish import Finish, check_width, exactly, requantised
+from qhw.flows.hls4ml.finish import Finish, exactly, requantised
 from qhw.flows.hls4ml.folding import divisors
 from qhw.flows.hls4ml.operands import has_encoder, operand_policy, stored_weights, weight_policy
 from qhw.flows.hls4ml.plan import Kernel, Planner

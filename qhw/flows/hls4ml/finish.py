@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from qhw.errors import UnsupportedError
-from qhw.flows.hls4ml.carry import FixedType, Stored, fixed_type, listed
+from qhw.flows.hls4ml.carry import FixedType, Stored, check_width, fixed_type, listed
 from qhw.flows.hls4ml.operands import has_encoder, operand_policy, ordinal
 from qhw.flows.hls4ml.plan import Planner
 from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.infer import requant_bounds
-
-WIDEST = 1024
-"""Bits of the widest ap_int without a compiler's flag (AP_INT_MAX_W)."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,6 @@ class Finish:
     constants: Mapping[str, int | str] = field(default_factory=dict)
     types: Mapping[str, FixedType | str] = field(default_factory=dict)
     arrays: Mapping[str, Stored] = field(default_factory=dict)
-
-    @property
-    def requant(self) -> bool:
-        """Whether it rounds."""
-        return self.operation != "keep"
 
 
 def requantised(
@@ -140,22 +132,3 @@ def _encoded(
         types={"y_format": operand_policy(format)},
         arrays={} if drops.size == 1 else {"shift": Stored.units(most - drops)},
     )
-
-
-def check_width(where: str, bits: int) -> None:
-    """Refuse numbers that the flow has no type for."""
-    if bits > WIDEST:
-        raise UnsupportedError(
-            f"{where}: its exact sum takes {bits} bits",
-            allowed=f"up to {WIDEST} bits in the hls4ml flow (AP_INT_MAX_W)",
-            hint="give its weights or its input a format with fewer exponent bits",
-        )
-
-
-def for_elements(finish: Finish, index: IntArray) -> Finish:
-    """Its arrays, spread over elements of those indices."""
-    arrays = {
-        name: stored if stored.mantissas.size == 1 else replace(stored, mantissas=stored.mantissas[index])
-        for name, stored in finish.arrays.items()
-    }
-    return replace(finish, arrays=arrays)
