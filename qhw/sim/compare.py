@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class LayerComparison:
     """One tensor in both executions.
 
     ``layer`` is the node that wrote it (the input's own name for a graph input), ``source`` the node of the
-    QONNX file behind it, ``distinct`` how many different codes the left execution holds.
+    QONNX file behind it, ``distinct`` how many different codes the left execution holds. ``covers``: where it
+    differs, the nodes in front of it whose own results were not compared.
     """
 
     tensor: str
@@ -38,6 +39,7 @@ class LayerComparison:
     mismatches: int
     distinct: int
     first: Mismatch | None
+    covers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Comparison:
 def describe(layer: LayerComparison, left: str = "left", right: str = "right") -> str:
     """A layer and its first differing element in words."""
     origin = f", from '{layer.source}'" if layer.source and layer.source != layer.layer else ""
-    text = f"layer '{layer.layer}' ({layer.op}{origin})"
+    front = f", with {', '.join(layer.covers)} in front of it" if layer.covers else ""
+    text = f"layer '{layer.layer}' ({layer.op}{origin}{front})"
     if layer.first is None:
         return f"{text}: {layer.codes} codes, none differs"
     at = layer.first
@@ -112,13 +115,28 @@ def compare(
         if tensor in left and tensor in right:
             pair = _aligned(graph, right_graph or graph, tensor, left[tensor], right[tensor])
             found = LayerComparison(tensor, layer, op, source, *_difference(tensor, *pair, names))
-            layers.append(found)
+            covers = _covered(graph, tensor, left.keys() & right.keys()) if found.mismatches else ()
+            layers.append(replace(found, covers=covers))
     if not layers:
         raise InputError(
             f"{names[0]} and {names[1]} have no tensor of '{graph.name}' in common",
             hint="keep the same layers in both (keep='all')",
         )
     return Comparison(*names, tuple(layers))
+
+
+def _covered(graph: ExactGraph, tensor: str, compared: Collection[str]) -> tuple[str, ...]:
+    """The nodes that lead to a tensor without a compared one in between: where its fault may lie, too."""
+    producers = {node.output: node for node in graph.nodes}
+    pending, found = [tensor], set[str]()
+    while pending:
+        node = producers.get(pending.pop())
+        hidden = (
+            {name for name in node.inputs if name in producers and name not in compared} if node else set()
+        )
+        pending += hidden - found
+        found |= hidden
+    return tuple(node.name for node in graph.nodes if node.output in found)
 
 
 def _tensors(graph: ExactGraph) -> Iterator[tuple[str, str, str, str]]:

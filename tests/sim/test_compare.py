@@ -57,6 +57,21 @@ def test_only_common_tensors_are_compared(run):
         compare(graph, execution, {})
 
 
+def test_what_is_not_compared_in_front_of_a_difference_is_named(run):
+    graph, execution = run
+    names = [node.name for node in graph.nodes]
+    last = graph.producer("fc")
+    before = graph.producer(last.inputs[0])
+    kept = {name: execution[name] for name in execution if name != before.output}
+    comparison = compare(graph, kept, changed(kept, "fc", (0, 0)))
+    assert comparison.first.covers == (before.name,)
+    with pytest.raises(CheckFailedError, match=rf"layer 'fc' \(MatMul, with {before.name} in front of it\)"):
+        comparison.require_equal()
+    only = compare(graph, {"fc": execution["fc"]}, changed(execution, "fc", (0, 0)))
+    assert list(only.first.covers) == names[:-1]
+    assert compare(graph, execution, changed(execution, "fc", (0, 0))).first.covers == ()
+
+
 def test_other_shapes_are_refused(run):
     graph, execution = run
     with pytest.raises(InputError, match=r"'fc' has shape \(3, 10\) in left and \(2, 10\) in right"):
