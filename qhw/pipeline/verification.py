@@ -181,7 +181,9 @@ def _integers(name: str, mantissas: NDArray[np.float64]) -> IntArray:
             f"{name} is off its grid: element {where} is {mantissas[where]} steps of its last place",
             hint="this is a fault of qhw: please report it with the model",
         )
-    return mantissas.astype(np.int64)
+    if np.abs(mantissas).max(initial=0.0) < 2.0**62:
+        return mantissas.astype(np.int64)
+    return np.array([int(mantissa) for mantissa in mantissas.flat], dtype=object).reshape(mantissas.shape)
 
 
 def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[Any]]) -> dict[str, IntArray]:

@@ -75,3 +75,12 @@ def test_a_comparison_of_wide_tensors_alone_is_none() -> None:
     found = within_float32(expected, {"wide": expected["wide"] + 1})
     assert found["mismatches"] is None
     assert "not_compared" in found
+
+
+def test_values_beyond_63_bits_become_exact_mantissas() -> None:
+    b = GraphBuilder("wider")
+    x = b.input("x", (1,), Integer(40))
+    wide = b.matmul("wide", x, b.constant("w", np.array([[1 << 35, 3]])))
+    graph = b.finish([b.requant("cut", wide, Integer(8), 70)])
+    values = np.array([[2.0**74, -(2.0**41)]])
+    assert verification.mantissas_of(graph, {"wide": values})["wide"].tolist() == [[1 << 74, -(1 << 41)]]
