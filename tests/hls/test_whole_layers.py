@@ -187,7 +187,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
     ):
         count += add_additions(vectors, a, b, result)
     path = vectors.write(folder)
-    return built("layers_test.cpp", folder), path, count
+    return built("whole_layers_test.cpp", folder), path, count
 
 
 @pytest.mark.slow
