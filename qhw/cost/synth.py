@@ -147,18 +147,22 @@ class Yosys:
         family: see ``FAMILIES``.
         mapper: of abc.
         limits: of one design.
+        scramble: a seed of new names inside every design, to see what a count owes to names alone.
 
     Raises:
-        InputError: an unknown family.
+        InputError: an unknown family, or a seed below 1.
         ToolMissingError: pyosys is not installed.
     """
 
     family: str
     mapper: Mapper = MAPPER
     limits: Limits = Limits()
+    scramble: int | None = None
 
     def __post_init__(self) -> None:
         check_family(self.family)
+        if self.scramble is not None and self.scramble < 1:
+            raise InputError(f"A seed of names must be 1 or more, not {self.scramble}")
 
     def key(self, design: Design) -> str:
         """Of a design and everything that its counts depend on."""
@@ -184,6 +188,7 @@ class Yosys:
                 memories=design.memories,
                 vendor_cells=design.vendor_cells,
                 srl=design.srl,
+                scramble=self.scramble,
             ),
             "blackbox =A:whitebox",
             *([f"write_json {nextpnr.NETLIST}"] if self.family == "ecp5" and nextpnr.version() else []),

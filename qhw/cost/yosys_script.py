@@ -26,7 +26,14 @@ _MULTIPLIED = ("wreduce", f"techmap -map {MULTIPLIERS}", "opt -full")
 
 
 def commands(
-    family: str, top: str, mapper: Mapper, *, memories: bool, vendor_cells: bool, srl: bool
+    family: str,
+    top: str,
+    mapper: Mapper,
+    *,
+    memories: bool,
+    vendor_cells: bool,
+    srl: bool,
+    scramble: int | None = None,
 ) -> list[str]:
     """From the elaboration of ``top`` to a netlist of the family's cells.
 
@@ -35,14 +42,18 @@ def commands(
         memories: whether arrays may become memories (else registers and logic).
         vendor_cells: whether the design instantiates cells of the device.
         srl: whether shift registers may become SRL cells (Xilinx).
+        scramble: a seed, from 1 on, of new names for every wire and cell; the circuit stays what it is.
     """
+    renamed = [] if scramble is None else [f"rename -scramble-name -seed {scramble}"]
     if family == "ecp5":
-        return _ecp5(top, mapper, memories)
+        return _ecp5(top, mapper, memories, renamed)
     rare = ["read_verilog -lib +/xilinx/cells_xtra.v"] if memories or vendor_cells else []
-    return [*rare, *_xilinx(XILINX[family], top, mapper, memories, srl)]
+    return [*rare, *_xilinx(XILINX[family], top, mapper, memories, srl, renamed)]
 
 
-def _xilinx(family: str, top: str, mapper: Mapper, memories: bool, srl: bool) -> list[str]:
+def _xilinx(
+    family: str, top: str, mapper: Mapper, memories: bool, srl: bool, renamed: list[str]
+) -> list[str]:
     options = f"-family {family} -flatten -noiopad -noclkbuf -nowidelut -nodsp -top {top}"
     options += ("" if srl else " -nosrl") + (" -uram" if family == "xcup" else "")
 
@@ -62,6 +73,7 @@ def _xilinx(family: str, top: str, mapper: Mapper, memories: bool, srl: bool) ->
         f"read_verilog -lib {'-specify ' if mapper == 'delay' else ''}+/xilinx/cells_sim.v",
         f"hierarchy -check -top {top}",
         *_ELABORATED,
+        *renamed,
         *(["pmux2shiftx", "clean"] if srl else []),
         "sort",
         *_MULTIPLIED,
@@ -73,7 +85,7 @@ def _xilinx(family: str, top: str, mapper: Mapper, memories: bool, srl: bool) ->
     ]
 
 
-def _ecp5(top: str, mapper: Mapper, memories: bool) -> list[str]:
+def _ecp5(top: str, mapper: Mapper, memories: bool, renamed: list[str]) -> list[str]:
     def stage(first: str, last: str) -> str:
         return f"synth_lattice -family ecp5 -nodsp -nowidelut -top {top} -run {first}:{last}"
 
@@ -82,6 +94,7 @@ def _ecp5(top: str, mapper: Mapper, memories: bool) -> list[str]:
         "+/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
         f"hierarchy -check -top {top}",
         *_ELABORATED,
+        *renamed,
         "share",
         *_MULTIPLIED,
         "techmap -map +/cmp2lut.v -D LUT_WIDTH=4",
