@@ -96,6 +96,6 @@ def _resources(manifest: dict[str, Any]) -> Table:
         for name in used
         if resources["board"][name]
     )
-    model = f"cost model: {resources['cost_model']} (published formulas; nothing here was synthesised)"
+    model = f"cost model: {resources['cost_model']}"
     note = "" if resources["synthesised"] else model
     return Table("Resources", ("", kind, "board", "used"), cells, note)

@@ -12,7 +12,6 @@ from qhw.cost.models.memories import (
     is_power,
     lut_memory_features,
     multiplexer,
-    shift_register_luts,
     ultra_ram,
 )
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
@@ -28,7 +27,7 @@ def _line_bits(values: Values) -> int:
 def _line_buffer(family: str, values: Values) -> Features:
     row, bits = values["N"], _line_bits(values)
     if values["STYLE"] == SHIFT_REGISTER:
-        return {"memory LUTs": shift_register_luts(_rest(values), bits)}
+        return {"memory LUTs": bits * _whole_shifts(_rest(values))}
     column = {
         "column counter": 1,
         "column bits": (row - 1).bit_length(),
@@ -54,7 +53,7 @@ def _line_registers(family: str, values: Values) -> int:
     side, width, row = values["K"], values["W"], values["N"]
     window = (side - 1) * side * width + width
     if values["STYLE"] == SHIFT_REGISTER:
-        return window + (_rest(values) * _line_bits(values) if _rest(values) < _LEAST_SHIFT else 0)
+        return window + _line_bits(values) * _single_places(_rest(values))
     column = 2 * (row - 1).bit_length()
     if values["STYLE"] == LUT_MEMORY:
         return window + column + _line_bits(values)
@@ -63,6 +62,17 @@ def _line_registers(family: str, values: Values) -> int:
 
 _LEAST_SHIFT = 3
 """Fewer places in a row stay flip-flops."""
+
+
+def _whole_shifts(places: int) -> int:
+    """LUTs of a shift register of one bit, of which only the end is read; a single place left over is none."""
+    whole, left = divmod(places, 32)
+    return whole + (left > 1) if places >= _LEAST_SHIFT else 0
+
+
+def _single_places(places: int) -> int:
+    """Flip-flops of that shift register."""
+    return int(places % 32 == 1) if places >= _LEAST_SHIFT else places
 
 
 def _line_bram18(values: Values, family: str) -> int:
