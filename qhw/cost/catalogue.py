@@ -115,6 +115,9 @@ _FORMATS = (Axis("EA", 1, 5), Axis("MA", 0, 4), Axis("EB", 1, 5), Axis("MB", 0, 
 _LANE_FORMATS = (Axis("EA", 1, 4), Axis("MA", 0, 4), Axis("EB", 1, 4), Axis("MB", 0, 4))
 _QUEUE_WORDS = (2, 3, 4, 8, 12, 16, 24, 32, 48, 64, 100, 128, 200, 256, 512, 600, 1024, 2048, 4096)
 _WEIGHT_WORDS = (16, 32, 48, 64, 100, 128, 200, 256, 300, 512, 784, 1024, 2048, 4096)
+_COUNTS = (1, 1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 25, 32, 36, 49, 64, 72, 96, 128, 144, 196, 256, 288, 400, 512)
+_PIXELS = (*_COUNTS[1:], 676, 784, 1024, 1600, 2048, 3136, 4096)
+_SIDES = (7, 8, 9, 12, 14, 16, 18, 28, 30, 32, 34, 56, 58, 64, 112, 114, 224)
 _HALF_UP, _HALF_EVEN, _DOWN = 0, 4, 5
 _ROUNDINGS = (_HALF_EVEN, _HALF_EVEN, _DOWN, _HALF_UP, 0, 1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -206,6 +209,22 @@ SPACES: Mapping[str, Space] = {
             Axis("D", choices=_WEIGHT_WORDS),
             Axis("W", 1, 72),
             Axis("STYLE", 1, 3),
+        ),
+    ),
+    "layer_control": Space(
+        45,
+        (
+            *(Axis("P", choices=_PIXELS), Axis("F", choices=_COUNTS), Axis("I", choices=_COUNTS)),
+            Axis("D", 4, 24),
+        ),
+    ),
+    "window_buffer": Space(
+        60,
+        (
+            *(Axis("K", choices=(1, 2, 3, 3, 3, 5)), Axis("N", choices=_SIDES), Axis("M", choices=_SIDES)),
+            *(Axis("C", choices=(1, 1, 2, 3, 4, 6, 8, 12, 16, 32)), Axis("DEPTHWISE", choices=(0, 0, 1))),
+            Axis("F", 1, lambda values: 1 if values["DEPTHWISE"] else 24),
+            *(Axis("W", 1, 72), Axis("STYLE", 1, 3)),
         ),
     ),
     "constant_matrix": Space(30, (Axis("N", 2, 8),)),

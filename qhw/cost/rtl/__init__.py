@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from qhw.cost.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
 from qhw.cost.rtl.constants import KHOT_CONSTANT_DOT
+from qhw.cost.rtl.control import LAYER_CONTROL, WINDOW_BUFFER
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
 from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
 from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
@@ -36,6 +37,7 @@ UNITS: Mapping[str, Unit] = {
         *(KHOT_MAC, KHOT_MINIFLOAT_MAC, KHOT_CONSTANT_DOT),
         *(ADDER_TREE, XNOR_POPCOUNT),
         *(FIFO, WEIGHT_MEMORY, LINE_BUFFER, MAX_POOL),
+        *(LAYER_CONTROL, WINDOW_BUFFER),
     )
 }
 """Every unit by its name; each has been simulated without a difference (``benchmarks/rtl_proofs.py``)."""

@@ -105,7 +105,7 @@ def check(proofs: Sequence[Proof]) -> None:
 
 def _trial(instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial:
     ports = instance.unit.ports(instance.values)
-    exhaustive = _input_bits(ports.inputs) <= EXHAUSTIVE_BITS
+    exhaustive = bool(ports.inputs) and _input_bits(ports.inputs) <= EXHAUSTIVE_BITS
     streams = (
         _all_codes(ports.inputs, vectors, rng) if exhaustive else _some_codes(ports.inputs, vectors, rng)
     )
