@@ -65,7 +65,7 @@ _LEAST_SHIFT = 3
 
 
 def _whole_shifts(places: int) -> int:
-    """LUTs of a shift register of one bit, of which only the end is read; a single place left over is none."""
+    """LUTs of a one-bit shift register, of which only the end is read; a single place left over is none."""
     whole, left = divmod(places, 32)
     return whole + (left > 1) if places >= _LEAST_SHIFT else 0
 
