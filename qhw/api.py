@@ -261,7 +261,7 @@ class CostResult(Shown):
         """A row per layer, and the totals against the board."""
         e = self.estimate
         fold = "reuse" if e.flow == "hls4ml" else "PE, SIMD"
-        columns = ("layer", "operation", fold, "LUT", "FF", "DSP", "BRAM18", "interval", "energy nJ")
+        columns = ("layer", "operation", fold, "LUT", "FF", "DSP", "BRAM18", "cycles", "interval", "nJ")
         rows = tuple(
             (
                 x.node,
@@ -271,6 +271,7 @@ class CostResult(Shown):
                 x.ff,
                 x.dsp,
                 x.bram18,
+                x.cycles,
                 x.initiation_interval,
                 f"{x.energy_nj:,.1f}",
             )
