@@ -69,6 +69,22 @@ def test_the_schema_itself_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(manifest.schema())
 
 
+def test_the_keys_that_readers_rely_on() -> None:
+    keys = {
+        "accuracy": "metric float quantised samples split",
+        "verification": "backend reference vectors codes_compared mismatches",
+        "resources": "estimated synthesised board utilisation",
+        "latency": "cycles initiation_interval clock_mhz throughput_fps",
+        "stages": "name status seconds",
+    }
+    document = manifest.schema()
+    assert set(document["required"]) == {*keys, "schema_version", "inputs", "tools", "board", "flow", "model"}
+    for name, words in keys.items():
+        kind = document["properties"][name]
+        kind = kind.get("items") or next((x for x in kind.get("anyOf", []) if "required" in x), kind)
+        assert set(words.split()) <= set(kind["required"]), name
+
+
 def test_written_and_read_back(tmp_path: Path) -> None:
     manifest.write(EXAMPLE, tmp_path)
     assert manifest.read(tmp_path) == EXAMPLE
