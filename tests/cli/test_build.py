@@ -178,6 +178,51 @@ def test_fewer_dsps_mean_more_reuse_and_the_same_codes(
     assert small["verification"][-1] == large["verification"][-1]
 
 
+VITIS = """#!/bin/sh
+[ "$*" = "--mode hls --tcl build_prj.tcl" ] && [ -f build_prj.tcl ] || exit 9
+name=$(sed -n 's/^set project_name *"*\\([a-z0-9_]*\\)"*.*/\\1/p' project.tcl)
+mkdir -p ${name}_prj/solution1/syn/report
+cat > ${name}_prj/solution1/syn/report/csynth.xml <<'XML'
+<profile><PerformanceEstimates>
+<SummaryOfTimingAnalysis><EstimatedClockPeriod>3.65</EstimatedClockPeriod></SummaryOfTimingAnalysis>
+<SummaryOfOverallLatency><Worst-caseLatency>900</Worst-caseLatency><Interval-max>700</Interval-max>
+</SummaryOfOverallLatency></PerformanceEstimates>
+<AreaEstimates><Resources><BRAM_18K>12</BRAM_18K><DSP>36</DSP><FF>8012</FF><LUT>7056</LUT><URAM>0</URAM>
+</Resources></AreaEstimates></profile>
+XML
+"""
+"""Stands in for vitis-run: writes the report of a C synthesis where the tool does."""
+
+
+def test_synthesis_is_asked_for_and_where_it_ran_its_figures_count(
+    from_file: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = from_file
+    model = before["inputs"]["model"]["given"]
+    command = ("build", model, "--board", "ultra96", "--data", "digits", "--out", folder, "--synth")
+    done = qhw(*command)
+    assert done.returncode == 2
+    assert "neither vitis-run nor vitis_hls is on the PATH" in done.stderr
+    document = manifest.read(folder)
+    assert statuses(document)["synth"] == "failed"
+    assert document["resources"]["synthesised"] is None
+    assert document["latency"]["source"] == "estimated"
+
+    (tmp_path / "vitis-run").write_text(VITIS)
+    (tmp_path / "vitis-run").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    done = qhw(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert statuses(document) == {**dict.fromkeys(statuses(before), "skipped"), "synth": "done"}
+    resources, latency = document["resources"], document["latency"]
+    assert resources["synthesised"] == {"lut": 7056, "ff": 8012, "dsp": 36, "bram18": 12, "uram": 0}
+    assert resources["estimated"] == before["resources"]["estimated"]
+    assert (resources["utilisation"]["lut"], resources["utilisation"]["dsp"]) == (0.1, 0.1)
+    assert (latency["cycles"], latency["initiation_interval"], latency["source"]) == (900, 700, "synthesised")
+    assert latency["throughput_fps"] == pytest.approx(200e6 / 700, rel=1e-4)
+
+
 def test_a_board_that_nothing_fits_says_which_resource(
     from_file: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
