@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 from random_graphs import ALL_OPERATIONS, operations_of, random_graph, random_inputs
 
 from qhw.errors import InputError
+from qhw.formats import Fixed, parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
 from qhw.sim import plan
-from qhw.sim.backends import CheckedConvolution, TorchBackend, exact_float, select_backend, split_weight
+from qhw.sim.backends import (
+    CheckedConvolution,
+    TorchBackend,
+    exact_float,
+    product_bound,
+    select_backend,
+    split_weight,
+)
 from qhw.sim.compare import compare
 from qhw.sim.fast import FastExecutor
 from qhw.sim.interpreter import interpret
@@ -152,6 +160,40 @@ def test_byte_sums_beyond_float32_are_split(int8, low, monkeypatch):
     executor = executor_without(graph, monkeypatch, int8=int8)
     assert len(split_weight(weight, (low, high))) > 1
     assert_same(graph, {"x": codes}, executor)
+
+
+@pytest.mark.parametrize(
+    ("activations", "weights", "kind"),
+    [
+        ("int8", "int8", np.float32),
+        ("e2m1", "e2m1", np.float32),
+        ("ufixed<8>", "khot<8,2>", np.float32),
+        ("int8", "e3m2", np.float32),
+        ("e3m2", "e3m2", np.float64),
+        ("e4m3", "khot<8,2>", np.float64),
+        ("e4m3", "e4m3", np.float64),
+        ("e5m2", "e5m2", None),
+    ],
+)
+def test_sums_of_any_formats_run_in_the_narrowest_float_that_holds_them(activations, weights, kind):
+    """A 3x3 convolution over 16 channels, of all the largest numbers: at matrix speed up to 53 bits."""
+    a, w = (parse_format(text) for text in (activations, weights))
+    a, w = (Integer(f.width, f.signed) if isinstance(f, Fixed) else f for f in (a, w))
+    builder = GraphBuilder("g")
+    x = builder.input("x", (16, 5, 5), a)
+    random = np.random.default_rng(0)
+    weight = random.choice(w.mantissa_of(w.codes()), (8, 16, 3, 3))
+    weight[0] = w.mantissa_high
+    y = builder.conv("conv", x, builder.constant("w", weight, w), pads=[1, 1, 1, 1])
+    graph = builder.finish([y])
+    mantissas = random.choice(a.mantissa_of(a.codes()), (3, 16, 5, 5))
+    mantissas[0] = a.mantissa_high
+    executor = FastExecutor(graph)
+    assert_same(graph, {"x": mantissas}, executor)
+    bound = product_bound(weight, (a.mantissa_low, a.mantissa_high))
+    assert exact_float(bound) == (None if kind is None else np.dtype(kind))
+    planner, _ = executor._planned(frozenset(graph.outputs))
+    assert bool(planner._products) == (kind is not None)
 
 
 def test_float_types_are_chosen_below_their_bounds():
