@@ -93,6 +93,25 @@ def test_weights_are_read_when_it_runs_and_sources_compiled_when_they_change(pro
     assert "changed" in str(failure.value)
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("exec sleep 20", "was stopped after 0.5 s"),
+        ("echo 'ld: final link failed: No space left on device' >&2; exit 1", "No space left on device"),
+    ],
+)
+def test_a_compiler_that_fails_is_told_in_its_words(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    shutil.rmtree(project.folder / "csim")
+    (tmp_path / "g++").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("qhw.flows.hls4ml.simulation._COMPILE_TIMEOUT", 0.5 if "sleep" in script else 60.0)
+    with pytest.raises(CheckFailedError, match=words):
+        FLOW.compile(project)
+
+
 def test_the_test_bench_compares_its_vectors(project: Project) -> None:
     program = [str(project.folder / "csim" / project.name)]
     assert subprocess.run(program, cwd=project.folder, capture_output=True, check=False).returncode == 0

@@ -179,6 +179,18 @@ def test_float_input_with_zero_point_is_encoded() -> None:
     assert (encoding.scale, encoding.zero_point, encoding.low, encoding.high) == (0.125, 11.0, 0, 63)
 
 
+@pytest.mark.parametrize("op", ["Quant", "IntQuant"])
+def test_scales_and_zero_points_per_channel(op: str) -> None:
+    scale, zero = 2.0 ** -np.array([1, 2, 3, 2]), np.array([0, 3, 7, 12])
+    net, x = image(channels=4)
+    across = (1, 4, 1, 1)
+    y = net.quant(x, 4, scale.reshape(across), zero=zero.reshape(across), signed=0, op=op)
+    filters = (4, 1, 1, 1)
+    values = RNG(1).normal(size=(4, 4, 3, 3))
+    w = net.quant(values, 4, scale.reshape(filters), zero=zero.reshape(filters) - 4, op=op)
+    check(net.model(y, net.quant(net.node("Conv", y, w), 9, 0.25)), (4, 6, 6))
+
+
 def test_one_bit_and_bipolar_quantizers() -> None:
     net = Net((30,))
     x = net.quant(net.x, 6, 2.0**-3)

@@ -35,6 +35,8 @@ COMPILE_FLAGS = (
 """-O1: the build is as fast as at -O0, the simulation nearly as fast as at -O3."""
 
 _COMPILE_TIMEOUT = 1800.0
+_MOST_WORDS = 2000
+"""Characters of a compiler's complaints that are passed on."""
 _BASE_TIMEOUT = 120.0
 _TIMEOUT_PER_SAMPLE = 10.0
 
@@ -90,14 +92,22 @@ def _source_hash(project: Project) -> str:
 
 def _run(command: Sequence[str], project: Project) -> None:
     """Run the compiler in the project's folder."""
-    done = subprocess.run(
-        command, cwd=project.folder, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=project.folder, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CheckFailedError(
+            f"g++ was stopped after {_COMPILE_TIMEOUT:g} s on the C-simulation of {project.folder}",
+            hint="a design that is less unrolled compiles faster: use io_stream",
+        ) from error
     if done.returncode:
-        words = "\n".join(line for line in done.stderr.splitlines() if "error" in line)[:2000]
+        words = done.stderr
+        if len(words) > _MOST_WORDS:
+            words = "\n".join(line for line in words.splitlines() if "error" in line) or words[-_MOST_WORDS:]
         raise CheckFailedError(
             f"the C-simulation of {project.folder} does not compile (g++ ended with {done.returncode}):\n"
-            f"{words or done.stderr[-2000:]}"
+            f"{words[:_MOST_WORDS]}"
         )
 
 
