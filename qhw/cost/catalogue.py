@@ -69,7 +69,11 @@ class Point:
     unit: str
     parameters: tuple[tuple[str, int], ...]
     split: Split
-    circuit: Design
+
+    @property
+    def circuit(self) -> Design:
+        """What is measured; raises ToolMissingError where what emits it is not installed."""
+        return _circuit(self.unit, self.parameters)
 
     @property
     def design(self) -> tuple[str, tuple[tuple[str, int], ...]]:
@@ -227,7 +231,13 @@ SPACES: Mapping[str, Space] = {
             *(Axis("W", 1, 72), Axis("STYLE", 1, 3)),
         ),
     ),
-    "constant_matrix": Space(30, (Axis("N", 2, 8),)),
+    "constant_matrix": Space(
+        30,
+        (
+            *(Axis("N", 2, 8), Axis("M", 2, 8), Axis("WA", 2, 8), Axis("SA", choices=_FLAG)),
+            *(Axis("WB", 2, 8), Axis("SEED", 0, 999)),
+        ),
+    ),
 }
 """Every unit's parameters; the order is that of the measured sets."""
 
@@ -265,7 +275,7 @@ def _points(unit: str, family: str) -> Iterator[Point]:
             continue
         if parameters in found or not _is_legal(unit, dict(parameters)):
             continue
-        found[parameters] = Point(unit, parameters, split_of(unit, parameters), _circuit(unit, parameters))
+        found[parameters] = Point(unit, parameters, split_of(unit, parameters))
         if len(found) == wanted:
             break
     yield from found.values()

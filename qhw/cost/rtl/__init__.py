@@ -10,6 +10,7 @@ from qhw.cost.rtl.control import LAYER_CONTROL, WINDOW_BUFFER
 from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
 from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
 from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
+from qhw.cost.rtl.matrices import CONSTANT_MATRIX
 from qhw.cost.rtl.memories import FIFO, WEIGHT_MEMORY
 from qhw.cost.rtl.minifloats import FIXED_TO_MINIFLOAT, MINIFLOAT_DOT, MINIFLOAT_MAC, MIXED_MAC
 from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
@@ -34,7 +35,7 @@ UNITS: Mapping[str, Unit] = {
     for unit in (
         *(INTEGER_MAC, INTEGER_DOT, PACKED_MAC, THRESHOLD, REQUANTIZE),
         *(MINIFLOAT_MAC, MINIFLOAT_DOT, MIXED_MAC, FIXED_TO_MINIFLOAT),
-        *(KHOT_MAC, KHOT_MINIFLOAT_MAC, KHOT_CONSTANT_DOT),
+        *(KHOT_MAC, KHOT_MINIFLOAT_MAC, KHOT_CONSTANT_DOT, CONSTANT_MATRIX),
         *(ADDER_TREE, XNOR_POPCOUNT),
         *(FIFO, WEIGHT_MEMORY, LINE_BUFFER, MAX_POOL),
         *(LAYER_CONTROL, WINDOW_BUFFER),

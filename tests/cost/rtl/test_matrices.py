@@ -1,0 +1,84 @@
+"""Products with constant matrices: da4ml's Verilog between our registers, simulated against NumPy."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from qhw.cost.rtl import UNITS
+from qhw.cost.rtl.matrices import matrix, plan
+from qhw.cost.rtl.proof import Case, check, prove
+from qhw.cost.rtl.verilator import Simulator
+from qhw.errors import InputError, ToolMissingError
+
+# Looked for, not imported: imported first by a test, it would compile itself for minutes.
+needs_da4ml = pytest.mark.skipif(
+    importlib.util.find_spec("da4ml") is None, reason="da4ml is not installed: pip install 'qhw[synth]'"
+)
+
+MATRICES = [
+    {"N": 2, "M": 3, "WA": 8, "SA": 1, "WB": 4, "SEED": 1},
+    {"N": 3, "M": 4, "WA": 6, "SA": 0, "WB": 8, "SEED": 2},
+    {"N": 8, "M": 8, "WA": 8, "SA": 1, "WB": 8, "SEED": 3},
+    {"N": 3, "M": 8, "WA": 4, "SA": 0, "WB": 2, "SEED": 4},
+    {"N": 2, "M": 2, "WA": 3, "SA": 1, "WB": 2, "SEED": 5},
+    {"N": 6, "M": 1, "WA": 6, "SA": 1, "WB": 5, "SEED": 6},
+    {"N": 1, "M": 8, "WA": 8, "SA": 0, "WB": 8, "SEED": 7},
+    {"N": 4, "M": 8, "WA": 6, "SA": 0, "WB": 2, "SEED": 818},
+    {"N": 3, "M": 3, "WA": 4, "SA": 1, "WB": 2, "SEED": 181},
+    {"N": 3, "M": 3, "WA": 4, "SA": 1, "WB": 2, "SEED": 347},
+    {"N": 1, "M": 1, "WA": 5, "SA": 0, "WB": 2, "SEED": 0},
+]
+"""Among them columns that are equal, opposite, or 0, rows of 0, and outputs without additions."""
+
+
+@needs_da4ml
+@pytest.mark.slow
+def test_units_compute_what_numpy_says(simulator: Simulator) -> None:
+    proofs = prove([Case(UNITS["constant_matrix"], case) for case in MATRICES], simulator)
+    check(proofs)
+    assert all(proof.exhaustive or proof.vectors >= 100_000 for proof in proofs)
+
+
+@needs_da4ml
+def test_the_proof_meets_empty_rows_and_columns_and_signs() -> None:
+    drawn = [matrix(case) for case in MATRICES]
+    assert any(not weights.any(axis=0).all() for weights in drawn)
+    assert any(not weights.any(axis=1).all() for weights in drawn)
+    assert any(any(plan(case).stages[-1].out_negs) for case in MATRICES)
+
+
+@needs_da4ml
+def test_the_same_matrix_gives_the_same_circuit() -> None:
+    program = f"from qhw.cost.rtl import UNITS\nprint(UNITS['constant_matrix'].source({MATRICES[1]}), end='')"
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert again == UNITS["constant_matrix"].source(MATRICES[1])
+    assert "module constant_matrix (" in again
+
+
+def test_nothing_is_solved_before_a_circuit_is_needed() -> None:
+    program = (
+        "import sys\n"
+        "from qhw.cost import catalogue\n"
+        "assert len(catalogue.points('ultrascale-plus', ['constant_matrix'])) == 30\n"
+        "assert not {'numba', 'da4ml'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_missing_da4ml_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("da4ml", "da4ml.cmvm"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ToolMissingError, match="needs da4ml") as caught:
+        UNITS["constant_matrix"].source({**MATRICES[0], "SEED": 999})
+    assert "qhw[synth]" in str(caught.value)
+
+
+def test_a_matrix_of_zeros_is_refused() -> None:
+    zeros = {"N": 1, "M": 1, "WA": 4, "SA": 0, "WB": 2}
+    seed = next(seed for seed in range(100) if not matrix({**zeros, "SEED": seed}).any())
+    with pytest.raises(InputError, match="every weight that it draws is 0"):
+        UNITS["constant_matrix"].checked({**zeros, "SEED": seed})
