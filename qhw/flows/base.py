@@ -82,8 +82,11 @@ class Flow(ABC):
 
     name: ClassVar[str]
 
-    def carries(self, format: Format) -> bool:
-        """Whether tensors of a format can be carried at all: fixed point, unless a flow says more."""
+    def carries(self, format: Format, *, computed: bool = False) -> bool:
+        """Whether tensors of a format can be carried at all: fixed point, unless a flow says more.
+
+        ``computed``: as results of layers, which are rounded to it; not only as constants.
+        """
         return isinstance(format, UniformFormat)
 
     @abstractmethod

@@ -151,18 +151,20 @@ def _check_carried(config: QuantConfig, flow: Flow) -> None:
         UnsupportedError: naming the setting, the format and the flow.
     """
     for setting, format in config.formats():
-        if not flow.carries(format):
+        computed = setting.rpartition(" ")[2] in ("activations", "outputs")
+        if not flow.carries(format, computed=computed):
+            role = " as the result of a layer" if flow.carries(format) else ""
             raise UnsupportedError(
-                f"{setting}: the {flow.name} flow cannot carry the format {format}",
-                hint=_carrying(format),
+                f"{setting}: the {flow.name} flow cannot carry the format {format}{role}",
+                hint=_carrying(format, computed),
             )
 
 
-def _carrying(format: Format) -> str:
+def _carrying(format: Format, computed: bool) -> str:
     """What to do about a format that a flow cannot carry."""
     from qhw.flows.base import list_flows, load_flow
 
-    able = [name for name in list_flows() if load_flow(name).carries(format)]
+    able = [name for name in list_flows() if load_flow(name).carries(format, computed=computed)]
     if able:
         return f"use --flow {' or '.join(able)}"
     return "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do"

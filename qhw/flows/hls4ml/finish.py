@@ -9,7 +9,7 @@ import numpy as np
 
 from qhw.errors import UnsupportedError
 from qhw.flows.hls4ml.carry import FixedType, Stored, check_width, fixed_type, listed
-from qhw.flows.hls4ml.operands import has_encoder, operand_policy, ordinal
+from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder, operand_policy, ordinal
 from qhw.flows.hls4ml.plan import Planner
 from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.formats.table import TableFormat
@@ -112,7 +112,7 @@ def _encoded(
     if not has_encoder(format):
         raise UnsupportedError(
             f"{where}: the hls4ml flow rounds to {format} by thresholds, and here there are too many",
-            allowed="formats of at most 8 bits",
+            allowed=f"minifloats, powers of two with zero, other formats of at most {MOST_COMPARED} bits",
         )
     low, high = (ordinal(format, bound) for bound in requant_bounds(node, kind))
     most, spread = int(drops.max()), int(drops.max() - drops.min())

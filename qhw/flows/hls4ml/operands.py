@@ -14,6 +14,9 @@ from qhw.formats.power_of_two import PowerOfTwo
 from qhw.formats.shifts import shift_codes, shift_width
 from qhw.formats.table import TableFormat
 
+MOST_COMPARED = 8
+"""Bits of a format that numbers reach by comparing with thresholds: what the pass makes them for."""
+
 
 def operand_policy(format: Format) -> str:
     """The policy for an element that travels: a mantissa of an integer, or a code."""
