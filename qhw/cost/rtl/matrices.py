@@ -9,6 +9,7 @@ tool restructures several in a row.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,11 +106,21 @@ def _interpreted() -> Iterator[None]:
     except ImportError:
         yield
         return
+    # Another user of da4ml in this process keeps the modules, compiled or not, that it has.
+    others = {name: module for name, module in sys.modules.items() if module and _is_python(name)}
     before, config.DISABLE_JIT = config.DISABLE_JIT, True
+    for name in others:
+        del sys.modules[name]
     try:
         yield
     finally:
         config.DISABLE_JIT = before
+        sys.modules.update(others)
+
+
+def _is_python(module: str) -> bool:
+    """Whether it is one of da4ml's own that can be imported a second time."""
+    return module.split(".")[0] == "da4ml" and not module.startswith("da4ml._binary")
 
 
 def field_bits(interval: Any) -> int:

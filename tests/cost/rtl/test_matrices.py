@@ -14,7 +14,6 @@ from qhw.cost.rtl.proof import Case, check, prove
 from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import InputError, ToolMissingError
 
-# Looked for, not imported: imported first by a test, it would compile itself for minutes.
 needs_da4ml = pytest.mark.skipif(
     importlib.util.find_spec("da4ml") is None, reason="da4ml is not installed: pip install 'qhw[synth]'"
 )
@@ -57,6 +56,21 @@ def test_the_same_matrix_gives_the_same_circuit() -> None:
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert again == UNITS["constant_matrix"].source(MATRICES[1])
     assert "module constant_matrix (" in again
+
+
+@needs_da4ml
+@pytest.mark.timeout(60)
+def test_another_user_of_da4ml_in_the_process_keeps_its_own() -> None:
+    program = (
+        "from da4ml import cmvm, trace\n"
+        "from qhw.cost.rtl import UNITS\n"
+        "mine = cmvm.solve\n"
+        f"print(UNITS['constant_matrix'].source({MATRICES[1]}), end='')\n"
+        "from da4ml.cmvm import solve\n"
+        "assert solve is cmvm.solve is mine"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == UNITS["constant_matrix"].source(MATRICES[1])
 
 
 def test_nothing_is_solved_before_a_circuit_is_needed() -> None:
