@@ -192,7 +192,8 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         shown = str(self.spec) if not bool(self.started) or self.per_channel else str(self.format)
-        return f"{shown}{', per channel' if self.per_channel else ''}"
+        more = [", per channel"] * self.per_channel + [", free scale"] * self.is_free
+        return "".join([shown, *more])
 
 
 def _affine(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

@@ -230,6 +230,7 @@ def test_integers_with_a_scale() -> None:
     unit = np.float32(quantizer.unit[0])
     assert np.array_equal(y, np.clip(np.rint(x.numpy() / unit), -128, 127).astype(np.float32) * unit)
     assert str(quantizer.format) == "fixed<8,8>"
+    assert repr(quantizer) == "FixedQuantizer(fixed<8,8>, free scale)"
 
 
 def test_what_has_no_free_scale_says_so() -> None:
