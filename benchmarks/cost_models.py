@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +178,40 @@ def _yes(met: bool) -> str:
     return "yes" if met else "**no**"
 
 
-def _verdict(family: Family) -> str:
-    missed = [f"`{unit}`" for unit in family.units if unit in TARGETS and not _is_met(family, unit)]
-    held = sum(unit in TARGETS for unit in family.units)
-    return f"Targets of LUT met: {held - len(missed)} of {held}" + (
-        f"; missed: {', '.join(missed)}." if missed else "."
+def summary_table(found: Sequence[Family]) -> list[str]:
+    heads = (
+        *("family", "designs never fitted", "LUT targets met", "missed by"),
+        *("FF exact", "DSP exact", "BRAM and URAM exact"),
     )
+    return table(heads, (_summary_of(family) for family in found))
+
+
+def _summary_of(family: Family) -> list[object]:
+    aimed = [unit for unit in family.units if unit in TARGETS]
+    missed = [f"`{unit}`" for unit in aimed if not _is_met(family, unit)]
+    each = [(len(family.unseen(unit)), _errors_of(family, unit)) for unit in family.units]
+    total = sum(count for count, _ in each)
+
+    def overall(part: Callable[[UnitErrors], float]) -> str:
+        return share(sum(count * part(errors) for count, errors in each if count) / max(total, 1))
+
+    shares = [overall(part) for part in (_FF_EXACT, _DSP_EXACT, _MEMORY_EXACT)]
+    return [
+        family.name,
+        total,
+        f"{len(aimed) - len(missed)} of {len(aimed)}",
+        ", ".join(missed) or "none",
+        *shares,
+    ]
+
+
+_FF_EXACT, _DSP_EXACT, _MEMORY_EXACT = map(attrgetter, ("ff_exact", "dsp_exact", "memory_exact"))
+
+
+def _errors_of(family: Family, unit: str) -> UnitErrors:
+    """On every design that was not fitted."""
+    weights = family.model.units[unit].weights
+    return UnitErrors.of(unit_model(unit, family.name), weights, family.unseen(unit), family.name)
 
 
 def _is_met(family: Family, unit: str) -> bool:
@@ -200,7 +229,7 @@ def exact_table(family: Family) -> list[str]:
 
 def _exact_of(family: Family, unit: str) -> list[object]:
     rows, model = family.unseen(unit), unit_model(unit, family.name)
-    errors = UnitErrors.of(model, family.model.units[unit].weights, rows, family.name)
+    errors = _errors_of(family, unit)
     worst = max((abs(model.flip_flops(row.values) - row.counts.ff) for row in rows), default=0)
     ff_met = errors.ff_exact >= FF_SHARE_EXACT and not errors.ff_beyond
     met = not rows or (ff_met and errors.dsp_exact == errors.memory_exact == 1)
@@ -574,7 +603,7 @@ dot products.
 
 def text(found: Sequence[Family], results: Measured) -> str:
     """cost_models/README.md."""
-    lines = [INTRODUCTION, *sets_table(found), COUNTS]
+    lines = [INTRODUCTION, *sets_table(found), *summary_table(found), COUNTS]
     for family in found:
         lines += family_section(family)
     lines += noise_section(results)
@@ -590,8 +619,6 @@ def family_section(family: Family) -> list[str]:
         "LUT: median / 95th percentile of the absolute error on designs that were never fitted.",
         "",
         *lut_table(family),
-        _verdict(family),
-        "",
         f"![Predicted against measured LUT on {family.name}](plots/{family.name}.png)",
         "",
         "Flip-flops, DSP slices and memories, on the same designs; their closed forms have no fitted weight.",
@@ -625,11 +652,11 @@ def clock_section(family: Family) -> list[str]:
 
 
 def ranges_table(found: Sequence[Family]) -> list[str]:
-    """Of the parameters, over every measured design."""
+    """Of the parameters, over every design that was to be measured."""
     units = dict.fromkeys(unit for family in found for unit in family.units)
 
     def told(unit: str) -> str:
-        rows = [row.values for family in found for row in family.measured(unit)]
+        rows = [row.values for family in found for row in family.rows if row.unit == unit]
         return ", ".join(
             f"{name} {_range([row[name] for row in rows])}" for name in rows[0] if name not in _NO_RANGE
         )
