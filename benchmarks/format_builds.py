@@ -155,7 +155,7 @@ def row(network: Network, formats: Formats, document: Mapping[str, Any], out: Pa
 
 def report(root: Path) -> str:
     """The table of every build that has been verified."""
-    rows = []
+    rows, models = [], set[str]()
     for network, formats in cases([]):
         out = folder_of(root, network, formats)
         try:
@@ -164,6 +164,7 @@ def report(root: Path) -> str:
             continue
         if simulation(document) is not None:
             rows.append(row(network, formats, document, out))
+            models.add(document["resources"]["cost_model"])
     return "\n".join(
         [
             "Each row is a build, its C-simulation compared with the exact graph in every traced tensor",
@@ -175,6 +176,8 @@ def report(root: Path) -> str:
             "| widest sum, bits | LUT | DSP | inferences/s |",
             "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
             *rows,
+            "",
+            f"Cost model: {', '.join(sorted(models))}.",
             "",
         ]
     )
