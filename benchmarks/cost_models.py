@@ -735,7 +735,7 @@ LIMITS = f"""\
   M. Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9, with
   integer operations as QKeras's qtools fitted them. It compares designs, and is not what an FPGA draws.
 - In the estimate of a network, matrices of constants count as trees over shifted copies of the inputs.
-  `constant_matrix` above is da4ml's solution, which shares sums among outputs and takes less.
+  `constant_matrix` above is da4ml's solution, which shares sums among outputs.
 - Beyond these ranges of parameters nothing was measured, and an estimate is an extrapolation:
 """
 
