@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qhw.cost import structure
+from qhw.cost import lut4, structure
+from qhw.cost.cells import cells_of
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
 
@@ -16,6 +17,10 @@ def _adder_tree(values: Values) -> Features:
         return {"tree bits": structure.adder_tree(numbers, bits), "sums of two bits": single}
     tree = structure.unsigned_tree(numbers, bits, bits)
     return {"tree bits": tree.bits, "sums of two bits": tree.single}
+
+
+def _adder_tree_of_lut4(values: Values) -> Features:
+    return {"tree LUTs": lut4.adder_tree(values["N"], values["W"])}
 
 
 def _adder_tree_registers(values: Values) -> int:
@@ -36,13 +41,27 @@ def _xnor_popcount(values: Values) -> Features:
     }
 
 
+def _xnor_popcount_of_lut4(values: Values) -> Features:
+    groups = -(-values["L"] // 3)
+    lanes = values["L"] - 3 * (groups - 1)
+    return {
+        "count LUTs": 4 * (groups - 1) + (4 if lanes == 3 else lanes),
+        "tree LUTs": lut4.adder_tree(groups, 2),
+        "accumulator LUTs": lut4.accumulator(values["A"]),
+    }
+
+
 def _xnor_popcount_registers(values: Values) -> int:
     groups, last = _counts(values)
     counts = 2 * groups - (last == 1) + structure.unsigned_tree(groups, 2, last).registers
     return 2 * values["L"] + counts + 2 + levels(groups) + values["A"]
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "adder_tree": UnitModel(_adder_tree, _adder_tree_registers),
-    "xnor_popcount": UnitModel(_xnor_popcount, _xnor_popcount_registers),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of the sums of many numbers, in one family's cells."""
+    wide = cells_of(family).inputs == 6
+    tree, popcount = (_adder_tree, _xnor_popcount) if wide else (_adder_tree_of_lut4, _xnor_popcount_of_lut4)
+    return {
+        "adder_tree": UnitModel(tree, _adder_tree_registers),
+        "xnor_popcount": UnitModel(popcount, _xnor_popcount_registers),
+    }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, TypeAlias
 
+from qhw.cost import lut4
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.rtl.constants import Number, Plan, plan
 from qhw.cost.unit_models import Features, UnitModel, Values
 
@@ -51,8 +53,24 @@ def _contents(
     return passed + tuple((name, place) for place in range(len(positions)))
 
 
+def _lut4s(number: Number, positions: list[tuple[_Bit, _Bit]]) -> int:
+    """On ECP5: an adder from the lowest position up where there is something to add."""
+    passed = 0
+    while passed < len(positions) and _passes(positions[passed], number.subtracts):
+        passed += 1
+    chain = positions[passed:]
+    adds = number.subtracts or any(None not in pair for pair in chain)
+    return lut4.adder(len(chain)) if adds else 0
+
+
+def _passes(position: tuple[_Bit, _Bit], subtracts: bool) -> bool:
+    left, right = position
+    return right is None or (left is None and not subtracts)
+
+
 class _Counted(NamedTuple):
     luts: int
+    lut4s: int
     registers: int
 
 
@@ -61,19 +79,22 @@ def _counted(made: Plan) -> _Counted:
     """Of the tree, its lanes included."""
     first, *later = made.levels
     rows: list[_Bits] = [tuple(((0, i), bit) for bit in range(lane.bits)) for i, lane in enumerate(first)]
-    luts, registers = 0, sum(len(bits) for bits in rows)
+    luts, lut4s, registers = 0, 0, sum(len(bits) for bits in rows)
     for level, row in enumerate(later, start=1):
         before = made.levels[level - 1]
-        added = [number for number in row if number.right is not None]
-        luts += sum(_luts(number, _positions(number, before, rows)) for number in added)
+        added = [(n, _positions(n, before, rows)) for n in row if n.right is not None]
+        luts += sum(_luts(*sum_) for sum_ in added)
+        lut4s += sum(_lut4s(*sum_) for sum_ in added)
         rows = [_contents((level, place), number, before, rows) for place, number in enumerate(row)]
         registers += len({bit for bits in rows for bit in bits} - {None})
-    return _Counted(luts, registers)
+    return _Counted(luts, lut4s, registers)
 
 
-def _khot_constant_dot(values: Values) -> Features:
+def _khot_constant_dot(cells: Cells, values: Values) -> Features:
     made = plan(values)
-    return {"tree bits": _counted(made).luts, "accumulator bits": values["A"] - made.total.shift}
+    counted = _counted(made)
+    tree: Features = {"tree bits": counted.luts} if cells.inputs == 6 else {"tree LUTs": counted.lut4s}
+    return {**tree, **cells.accumulator(values["A"] - made.total.shift)}
 
 
 def _khot_constant_dot_registers(values: Values) -> int:
@@ -81,6 +102,7 @@ def _khot_constant_dot_registers(values: Values) -> int:
     return _counted(made).registers + len(made.levels) + values["A"] - made.total.shift
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "khot_constant_dot": UnitModel(_khot_constant_dot, _khot_constant_dot_registers),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of products with constant k-hot weights, in one family's cells."""
+    features = partial(_khot_constant_dot, cells_of(family))
+    return {"khot_constant_dot": UnitModel(features, _khot_constant_dot_registers)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
-from qhw.cost import structure
+from qhw.cost import lut4, structure
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 
@@ -45,35 +47,52 @@ def _bits_above(values: Values) -> int:
     return max(_rounded_bits(values) - (values["WO"] - values["SO"]), 0)
 
 
-def _requantize(values: Values) -> Features:
+def _requantize(cells: Cells, values: Values) -> Features:
     rounding = _rounding(values)
     return {
-        "decision to round up": float(rounding.up),
-        "sticky": structure.reduction(values["S"] - 1) if rounding.sticky else 0,
-        "overflow": _overflow(values),
-        "saturated bits": _saturated_bits(values),
+        **_rounding_up(cells, values),
+        "sticky": cells.reduction(values["S"] - 1) if rounding.sticky else 0,
+        "overflow": _overflow(cells, values),
+        "saturated bits": _saturated_bits(cells, values),
     }
 
 
-def _overflow(values: Values) -> int:
+def _rounding_up(cells: Cells, values: Values) -> Features:
+    """The carry into the floor: a chain's lowest position makes it; on ECP5 the chain has LUTs of its own."""
+    rounding = _rounding(values)
+    if cells.inputs == 6:
+        return {"decision to round up": float(rounding.up)}
+    decides = rounding.up and (rounding.sticky or _looks_at_number(values))
+    increment = lut4.adder(_rounded_bits(values) + 1) if rounding.up else 0
+    return {"decision to round up": float(decides), "increment LUTs": increment}
+
+
+def _looks_at_number(values: Values) -> bool:
+    """Whether a mode rounds by the sign or the last digit."""
+    towards_zero, from_zero, to_even, to_zero, away = 1, 3, 4, 6, 8
+    mode = values["ROUNDING"]
+    return mode == to_even or bool(values["SI"] and mode in (towards_zero, from_zero, to_zero, away))
+
+
+def _overflow(cells: Cells, values: Values) -> int:
     """LUTs that compare the bits above with the sign, or find one that is set."""
     above = _bits_above(values)
     if not (values["SI"] and values["SO"]):
-        return max(structure.reduction(above), values["SI"])
-    groups = structure.reduction(above)
-    return groups + structure.reduction(groups)
+        return max(cells.reduction(above), values["SI"])
+    groups = cells.reduction(above)
+    return groups + cells.reduction(groups)
 
 
-def _saturated_bits(values: Values) -> int:
+def _saturated_bits(cells: Cells, values: Values) -> int:
     """Bits that are the number's or its bound's; a lone upper bound is set, all bits by one LUT."""
     bits = min(values["WO"] - values["SO"], _rounded_bits(values))
     if values["SI"]:
         return bits if _bits_above(values) > 1 or not values["SO"] else 0
-    return min(bits, _SET_AT_ONCE) if _bits_above(values) else 0
+    return min(bits, _SET_AT_ONCE[cells.inputs]) if _bits_above(values) else 0
 
 
-_SET_AT_ONCE = 3
-"""Bits from which on a flip-flop's set input is used."""
+_SET_AT_ONCE = {6: 3, 4: 1}
+"""Bits from which on a flip-flop's set input is used, by the inputs of a LUT."""
 
 
 def _requantize_registers(values: Values) -> int:
@@ -98,11 +117,25 @@ def _threshold(values: Values) -> Features:
     }
 
 
+def _threshold_of_lut4(values: Values) -> Features:
+    """Of a thermometer that is not full, constants reach up to its next power of two."""
+    count = values["T"]
+    return {
+        "comparison LUTs": count * lut4.comparison(values["A"]),
+        "multiplexers": count,
+        "full multiplexers": 1 << count.bit_length(),
+    }
+
+
 def _threshold_registers(values: Values) -> int:
     return values["A"] + values["T"] + values["T"].bit_length()
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "requantize": UnitModel(_requantize, _requantize_registers),
-    "threshold": UnitModel(_threshold, _threshold_registers),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of what follows an accumulator, in one family's cells."""
+    own = cells_of(family)
+    threshold = _threshold if own.inputs == 6 else _threshold_of_lut4
+    return {
+        "requantize": UnitModel(partial(_requantize, own), _requantize_registers),
+        "threshold": UnitModel(threshold, _threshold_registers),
+    }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from qhw.cost import structure
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
 
@@ -12,28 +14,22 @@ _DSP48 = (1, 2)
 """Values of MULTIPLIER whose slice accumulates, too."""
 
 
-def _products(values: Values) -> Features:
+def _products(cells: Cells, values: Values) -> Features:
     """Multipliers of LUTs; none where DSP slices multiply."""
     if values["MULTIPLIER"]:
         return {}
-    lanes = values.get("L", 1)
-    part = structure.multiplier(values["WA"], values["WB"], bool(values["SA"]), bool(values["SB"]))
-    return {"multiplier bits": lanes * (part.rows + part.tree), "gates": lanes * part.gates}
+    operands = values["WA"], values["WB"], bool(values["SA"]), bool(values["SB"])
+    return cells.multipliers(values.get("L", 1), *operands)
 
 
 def _is_signed(values: Values) -> bool:
     return bool(values["SA"] or values["SB"])
 
 
-def _sum_bits(values: Values) -> Features:
-    """Of the accumulator; bits of an unsigned sum that nothing is added to only carry."""
-    return {"accumulator bits": values["A"]}
-
-
-def _mac(values: Values) -> Features:
+def _mac(cells: Cells, values: Values) -> Features:
     if values["MULTIPLIER"] in _DSP48:
         return {"start of a sum": 1}
-    return {**_products(values), **_sum_bits(values)}
+    return {**_products(cells, values), **cells.accumulator(values["A"])}
 
 
 def _mac_registers(values: Values) -> int:
@@ -59,11 +55,11 @@ def _tree_width(values: Values) -> int:
     return values["WA"] + values["WB"] - (gated and not values["MULTIPLIER"])
 
 
-def _dot(values: Values) -> Features:
+def _dot(cells: Cells, values: Values) -> Features:
     return {
-        **_products(values),
-        "tree bits": structure.adder_tree(values["L"], _tree_width(values)),
-        **_sum_bits(values),
+        **_products(cells, values),
+        **cells.tree(values["L"], _tree_width(values)),
+        **cells.accumulator(values["A"]),
     }
 
 
@@ -86,10 +82,17 @@ def _packed_registers(values: Values) -> int:
     return values["P"] * values["A"] + 4 * (values["P"] - 1) + 8
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "integer_mac": UnitModel(_mac, _mac_registers, dsp=lambda values: int(values["MULTIPLIER"] > 0)),
-    "integer_dot": UnitModel(
-        _dot, _dot_registers, dsp=lambda values: values["L"] * int(values["MULTIPLIER"] > 0)
-    ),
-    "packed_mac": UnitModel(_packed, _packed_registers, dsp=lambda values: 1),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of the integer units, in one family's cells."""
+    own = cells_of(family)
+    return {
+        "integer_mac": UnitModel(
+            partial(_mac, own), _mac_registers, dsp=lambda values: int(values["MULTIPLIER"] > 0)
+        ),
+        "integer_dot": UnitModel(
+            partial(_dot, own),
+            _dot_registers,
+            dsp=lambda values: values["L"] * int(values["MULTIPLIER"] > 0),
+        ),
+        "packed_mac": UnitModel(_packed, _packed_registers, dsp=lambda values: 1),
+    }

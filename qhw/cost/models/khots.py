@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from qhw.cost import structure
+from qhw.cost import lut4, structure
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
 
@@ -22,23 +24,42 @@ def _product_bits(values: Values, bits: int) -> int:
 def _stored_bits(values: Values) -> int:
     """Of a weight: its shifts, one code of which says that there is none, and one sign or as many."""
     terms, csd = values["K"], values["CSD"]
-    return terms * (values["WB"] - 1 + csd).bit_length() + (terms if csd else 1)
+    return terms * _code_bits(values) + (terms if csd else 1)
 
 
-def _shifts(values: Values, bits: int, signed: bool) -> Features:
-    """Of the K shifters; one LUT clears a term that is absent."""
+def _code_bits(values: Values) -> int:
+    """Of one shift."""
+    return (values["WB"] - 1 + values["CSD"]).bit_length()
+
+
+def _shifts(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
+    """Of the K shifters; one LUT clears a term that is absent, on ECP5 as many as its code takes."""
     terms = values["K"]
-    return {"shifter LUTs": terms * structure.shift_luts(bits, _places(values), signed), "terms": terms}
+    if cells.inputs == 6:
+        luts = structure.shift_luts(bits, _places(values), signed)
+        return {"shifter LUTs": terms * luts, "terms": terms}
+    luts = lut4.shift_up_to(bits, _places(values), signed)
+    return {"shifter LUTs": terms * luts, "clear LUTs": terms * lut4.reduction(1 + _code_bits(values))}
 
 
-def _tree_bits(values: Values, bits: int, signed: bool) -> int:
-    """Carry bits of the K - 1 adders; the top one of an unsigned term is 0."""
+def _tree(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
+    """Of the K - 1 adders; the top bit of an unsigned term is 0."""
     terms, product = values["K"], _product_bits(values, bits)
+    if cells.inputs == 4:
+        return {"tree LUTs": (terms - 1) * _adder_of_lut4(values, bits)}
     if values["CSD"]:
         # One position more makes the carry of a subtraction, and one LUT compares the terms' signs.
-        return (terms - 1) * (product + 2)
+        return {"tree bits": (terms - 1) * (product + 2)}
     free = 0 if signed else terms // 2 + (terms > 1) * (terms % 2)
-    return (terms - 1) * product - free
+    return {"tree bits": (terms - 1) * product - free}
+
+
+def _adder_of_lut4(values: Values, bits: int) -> int:
+    """On ECP5, the bits of a term are inverted beside the chain."""
+    product = _product_bits(values, bits)
+    if not values["CSD"]:
+        return lut4.adder(product)
+    return lut4.adder(product + 1) + bits + _places(values) + 1
 
 
 def _tree_registers(values: Values, product: int, term: int) -> int:
@@ -61,12 +82,12 @@ def _product_registers(values: Values, bits: int) -> int:
     return _stored_bits(values) + shifted + _tree_registers(values, product, term) + levels(terms)
 
 
-def _khot_mac(values: Values) -> Features:
+def _khot_mac(cells: Cells, values: Values) -> Features:
     bits, signed = values["WA"], bool(values["SA"])
     return {
-        **_shifts(values, bits, signed),
-        "tree bits": _tree_bits(values, bits, signed),
-        "accumulator bits": values["A"] + 1,
+        **_shifts(cells, values, bits, signed),
+        **_tree(cells, values, bits, signed),
+        **cells.signed_accumulator(values["A"], _product_bits(values, bits)),
     }
 
 
@@ -75,17 +96,25 @@ def _khot_mac_registers(values: Values) -> int:
     return values["WA"] + product + 2 + levels(values["K"]) + values["A"]
 
 
-def _khot_minifloat_mac(values: Values) -> Features:
-    bits, exponent = values["MA"] + 1, values["EA"]
-    product = _product_bits(values, bits)
-    terms = _shifts(values, bits, signed=False)
-    terms["shifter LUTs"] += structure.shift_luts(product, _span(values))
+def _khot_minifloat_mac(cells: Cells, values: Values) -> Features:
+    bits = values["MA"] + 1
+    product, span = _product_bits(values, bits), _span(values)
+    terms = _shifts(cells, values, bits, signed=False)
+    shift = structure.shift_luts if cells.inputs == 6 else lut4.shift_up_to
+    terms["shifter LUTs"] += shift(product, span, False)
     return {
         **terms,
-        "exponent bits": exponent + 1 if exponent > 1 else 0,
-        "tree bits": _tree_bits(values, bits, signed=False),
-        "accumulator bits": values["A"] + 1,
+        **_exponent(cells, values["EA"]),
+        **_tree(cells, values, bits, signed=False),
+        **cells.signed_accumulator(values["A"], product + span),
     }
+
+
+def _exponent(cells: Cells, bits: int) -> Features:
+    """Its places and the leading bit; on ECP5 the sign's LUT, too."""
+    if cells.inputs == 4:
+        return {"exponent LUTs": lut4.places(bits) + lut4.leading_bit(bits) + 1}
+    return {"exponent bits": bits + 1 if bits > 1 else 0}
 
 
 def _khot_minifloat_mac_registers(values: Values) -> int:
@@ -102,7 +131,10 @@ def _span(values: Values) -> int:
     return (1 << values["EA"]) - 2
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "khot_mac": UnitModel(_khot_mac, _khot_mac_registers),
-    "khot_minifloat_mac": UnitModel(_khot_minifloat_mac, _khot_minifloat_mac_registers),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of multiply-accumulators with k-hot weights, in one family's cells."""
+    own = cells_of(family)
+    return {
+        "khot_mac": UnitModel(partial(_khot_mac, own), _khot_mac_registers),
+        "khot_minifloat_mac": UnitModel(partial(_khot_minifloat_mac, own), _khot_minifloat_mac_registers),
+    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from qhw.cost import structure
+from qhw.cost import lut4, structure
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.rtl.finish import ROUNDINGS
 from qhw.cost.rtl.minifloats import normalised_places, product_span
 from qhw.cost.structure import levels
@@ -22,6 +23,7 @@ class Shifter(NamedTuple):
     Args:
         bits: of its stages, that each take a LUT of up to six inputs.
         wide: those of them that have five or six.
+        lut4s: LUTs of four inputs.
         data_registers: one a bit of a stage that is read.
         amount_registers: bits of the amount that wait for later stages.
         read: the bits of the operand that are read.
@@ -29,6 +31,7 @@ class Shifter(NamedTuple):
 
     bits: int
     wide: int
+    lut4s: int
     data_registers: int
     amount_registers: int
     stages: int
@@ -50,19 +53,20 @@ def staged_shifter(bits: int, places: int, out_bits: int, signed: bool = False, 
     select = places.bit_length()
     read = frozenset(range(unseen, min(bits, out_bits) if select == 0 else out_bits))
     if select == 0:
-        return Shifter(0, 0, len(read), 0, 1, read)
+        return Shifter(0, 0, 0, len(read), 0, 1, read)
     inputs_of: Counter[int] = Counter()
-    data = amount = 0
+    data = amount = lut4s = 0
     stages = _stage_widths(bits, select, out_bits)
     widths = [bits, *(width for _, _, width in stages)]
     for (low, taken, _), before in reversed(list(zip(stages, widths, strict=False))):
         sources = [_sources(bit, before, 1 << low, 1 << taken, signed) for bit in read]
         # The sign bit of a whole stage is its operand's own, and takes no LUT.
         inputs_of.update(len(choice) + taken for choice, copied in sources if not copied)
+        lut4s += lut4.shift_stage(before, 1 << low, 1 << taken, read, signed)
         data, amount = data + len(read), amount + select - low - taken
         read = frozenset().union(*(choice for choice, _ in sources))
     wide = inputs_of[5] + inputs_of[6]
-    return Shifter(inputs_of.total(), wide, data, amount, len(stages), read)
+    return Shifter(inputs_of.total(), wide, lut4s, data, amount, len(stages), read)
 
 
 def _sources(bit: int, width: int, step: int, choices: int, signed: bool) -> tuple[frozenset[int], bool]:
@@ -72,7 +76,9 @@ def _sources(bit: int, width: int, step: int, choices: int, signed: bool) -> tup
     return chosen, signed and places[-1] >= width - 1
 
 
-def _shifts(shifter: Shifter, lanes: int = 1) -> Features:
+def _shifts(cells: Cells, shifter: Shifter, lanes: int = 1) -> Features:
+    if cells.inputs == 4:
+        return {"shifter LUTs": lanes * shifter.lut4s}
     return {
         "shifter bits": lanes * shifter.bits,
         "shifter bits of over 4 inputs": lanes * shifter.wide,
@@ -92,12 +98,14 @@ def _significand_bits(values: Values) -> int:
     return ma + mb + (2 if ma and mb else 1)
 
 
-def _exponent_luts(values: Values) -> int:
-    """Of the two leading bits and the sum of the places.
+def _exponent_luts(cells: Cells, values: Values) -> int:
+    """Of the two leading bits and the sum of the places; on ECP5 the sign's LUT, too.
 
     Two decoded bits of fields of two bits fit the LUT of their sum; of longer fields, each takes its own.
     """
     short, long = sorted((values["EA"], values["EB"]))
+    if cells.inputs == 4:
+        return lut4.leading_bit(short) + lut4.leading_bit(long) + lut4.sum_of_places(short, long) + 1
     leading = (short > 1) + (long > 1)
     if short == 1:
         return leading + (long if long > 1 else 0)
@@ -105,20 +113,18 @@ def _exponent_luts(values: Values) -> int:
     return leading + long + decoded
 
 
-def _multiplier(a_bits: int, b_bits: int, a_signed: bool = False) -> tuple[int, int]:
-    part = structure.multiplier(a_bits, b_bits, a_signed, False)
-    return part.rows + part.tree, part.gates
+def _significands(values: Values) -> tuple[int, int]:
+    """Bits of the two that are multiplied."""
+    return values["MA"] + 1, values["MB"] + 1
 
 
-def _minifloat_mac(values: Values) -> Features:
+def _minifloat_mac(cells: Cells, values: Values) -> Features:
     bits, span = _significand_bits(values), product_span(values)
-    multiplier, gates = _multiplier(values["MA"] + 1, values["MB"] + 1)
     return {
-        "multiplier bits": multiplier,
-        "gates": gates,
-        "exponent LUTs": _exponent_luts(values),
-        **_shifts(staged_shifter(bits, span, bits + span)),
-        "accumulator bits": values["A"] + 1,
+        **cells.multipliers(1, *_significands(values)),
+        "exponent LUTs": _exponent_luts(cells, values),
+        **_shifts(cells, staged_shifter(bits, span, bits + span)),
+        **cells.signed_accumulator(values["A"], bits + span),
     }
 
 
@@ -139,18 +145,23 @@ def _lane_shifter(values: Values) -> Shifter:
     return staged_shifter(bits, span, bits + span, signed=True)
 
 
-def _minifloat_dot(values: Values) -> Features:
+def _minifloat_dot(cells: Cells, values: Values) -> Features:
     lanes, bits = values["L"], _significand_bits(values)
-    multiplier, gates = _multiplier(values["MA"] + 1, values["MB"] + 1)
     return {
-        "multiplier bits": lanes * multiplier,
-        "gates": lanes * gates,
-        "exponent LUTs": lanes * _exponent_luts(values),
-        "sign bits": lanes * (bits + 1),
-        **_shifts(_lane_shifter(values), lanes),
-        "tree bits": structure.adder_tree(lanes, bits + product_span(values) + 1),
-        "accumulator bits": values["A"],
+        **cells.multipliers(lanes, *_significands(values)),
+        "exponent LUTs": lanes * _exponent_luts(cells, values),
+        **_negated(cells, lanes, bits),
+        **_shifts(cells, _lane_shifter(values), lanes),
+        **cells.tree(lanes, bits + product_span(values) + 1),
+        **cells.accumulator(values["A"]),
     }
+
+
+def _negated(cells: Cells, lanes: int, bits: int) -> Features:
+    """A sign taken into a number; on ECP5 its bits are inverted beside the chain."""
+    if cells.inputs == 4:
+        return {"sign LUTs": lanes * (bits + lut4.adder(bits + 2))}
+    return {"sign bits": lanes * (bits + 1)}
 
 
 def _minifloat_dot_registers(values: Values) -> int:
@@ -168,17 +179,21 @@ def _mixed_product(values: Values) -> tuple[int, int]:
     return bits, (1 << values["EB"]) - 2
 
 
-def _mixed_mac(values: Values) -> Features:
+def _mixed_mac(cells: Cells, values: Values) -> Features:
     bits, span = _mixed_product(values)
     signed = bool(values["SA"])
-    multiplier, gates = _multiplier(values["WA"], values["MB"] + 1, signed)
     return {
-        "multiplier bits": multiplier,
-        "gates": gates,
-        "exponent LUTs": values["EB"] + 1 if span else 0,
-        **_shifts(staged_shifter(bits, span, bits + span, signed)),
-        "accumulator bits": values["A"] + 1,
+        **cells.multipliers(1, values["WA"], values["MB"] + 1, signed),
+        "exponent LUTs": _mixed_exponent(cells, values["EB"]),
+        **_shifts(cells, staged_shifter(bits, span, bits + span, signed)),
+        **cells.signed_accumulator(values["A"], bits + span),
     }
+
+
+def _mixed_exponent(cells: Cells, bits: int) -> int:
+    if cells.inputs == 4:
+        return lut4.leading_bit(bits) + lut4.places(bits)
+    return bits + 1 if bits > 1 else 0
 
 
 def _mixed_mac_registers(values: Values) -> int:
@@ -226,17 +241,38 @@ def _unseen(values: Values, point: int) -> int:
     return max(0, point - 1) if rounding is Rounding.RND_INF else 0
 
 
-def _fixed_to_minifloat(values: Values) -> Features:
+def _fixed_to_minifloat(cells: Cells, values: Values) -> Features:
     parts = _conversion(values)
     saturates = values["A"] > parts.range_bits
-    sticky = structure.reduction(parts.point) if _unseen(values, parts.point) == 0 else 0
     return {
         "magnitude bits": values["A"],
         "leading zeros": parts.places,
-        **_shifts(parts.shifter),
-        "reduction LUTs": sticky + (structure.reduction(values["A"] - parts.range_bits) if saturates else 0),
+        **_shifts(cells, parts.shifter),
+        "reduction LUTs": _reductions(cells, values, parts),
         "rounded bits": parts.rounded,
         "saturated bits": values["E"] + values["M"] + 1 if saturates else 0,
+    }
+
+
+def _reductions(cells: Cells, values: Values, parts: _Conversion) -> int:
+    """Of the digits that go, and of those above the range."""
+    sticky = cells.reduction(parts.point) if _unseen(values, parts.point) == 0 else 0
+    return sticky + cells.reduction(values["A"] - parts.range_bits)
+
+
+def _fixed_to_minifloat_of_lut4(cells: Cells, values: Values) -> Features:
+    parts, bits = _conversion(values), values["A"]
+    code = values["E"] + values["M"]
+    rounds = ROUNDINGS[values["ROUNDING"]] is not Rounding.TRN_ZERO
+    # Where nothing is rounded, the mantissa passes below the exponent's addition.
+    added = parts.rounded + 1 if rounds else parts.rounded - values["M"]
+    return {
+        "magnitude LUTs": bits - 1 + lut4.adder(bits + 1),
+        "leading zeros": lut4.leading_zeros(parts.places),
+        **_shifts(cells, parts.shifter),
+        "reduction LUTs": _reductions(cells, values, parts),
+        "rounded LUTs": lut4.adder(added) + parts.places.bit_length(),
+        "code LUTs": (code if bits > parts.range_bits else 0) + lut4.reduction(code + 2),
     }
 
 
@@ -253,9 +289,13 @@ def _fixed_to_minifloat_registers(values: Values) -> int:
     return a + magnitudes + parts.shifter.data_registers + amount + flags + parts.rounded + code
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "minifloat_mac": UnitModel(_minifloat_mac, _minifloat_mac_registers),
-    "minifloat_dot": UnitModel(_minifloat_dot, _minifloat_dot_registers),
-    "mixed_mac": UnitModel(_mixed_mac, _mixed_mac_registers),
-    "fixed_to_minifloat": UnitModel(_fixed_to_minifloat, _fixed_to_minifloat_registers),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of the minifloat units, in one family's cells."""
+    own = cells_of(family)
+    conversion = _fixed_to_minifloat if own.inputs == 6 else _fixed_to_minifloat_of_lut4
+    return {
+        "minifloat_mac": UnitModel(partial(_minifloat_mac, own), _minifloat_mac_registers),
+        "minifloat_dot": UnitModel(partial(_minifloat_dot, own), _minifloat_dot_registers),
+        "mixed_mac": UnitModel(partial(_mixed_mac, own), _mixed_mac_registers),
+        "fixed_to_minifloat": UnitModel(partial(conversion, own), _fixed_to_minifloat_registers),
+    }

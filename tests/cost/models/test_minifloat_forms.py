@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.models.minifloats import MODELS, staged_shifter
+from qhw.cost.models import unit_model
+from qhw.cost.models.minifloats import staged_shifter
 from qhw.cost.rtl import UNITS
 from qhw.cost.synth import Design, Yosys
 from qhw.resources import resource_dir
@@ -29,7 +30,7 @@ def test_flip_flops_are_those_of_the_circuit(unit: str, values: dict[str, int]) 
     design = Design(UNITS[unit].top, UNITS[unit].files, tuple(values.items()))
     counts = Yosys("ultrascale-plus").synthesise(design).counts
     assert counts is not None
-    assert counts.ff == MODELS[unit].flip_flops(values)
+    assert counts.ff == unit_model(unit, "ultrascale-plus").flip_flops(values)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""Parts that many units share, counted in the cells of a family: what a unit's features are made of."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from qhw.cost import lut4, structure
+from qhw.cost.unit_models import Features
+from qhw.cost.yosys_script import XILINX
+
+
+class Cells(Protocol):
+    """The LUTs and carry cells of a family of devices; ``inputs`` of a LUT."""
+
+    inputs: int
+
+    def multipliers(
+        self, count: int, a_bits: int, b_bits: int, a_signed: bool = False, b_signed: bool = False
+    ) -> Features:
+        """Of so many products."""
+
+    def tree(self, inputs: int, bits: int) -> Features:
+        """Of ``cost_models/rtl/sum_tree.v``."""
+
+    def accumulator(self, bits: int) -> Features:
+        """Of ``accumulate.v``."""
+
+    def signed_accumulator(self, bits: int, term_bits: int) -> Features:
+        """Of ``accumulate_signed.v``."""
+
+    def reduction(self, inputs: int) -> int:
+        """LUTs that find whether any of some bits is set."""
+
+
+class Lut6:
+    """Xilinx: LUTs of six inputs, whose carry position takes in the gates in front of it."""
+
+    inputs = 6
+
+    def multipliers(
+        self, count: int, a_bits: int, b_bits: int, a_signed: bool = False, b_signed: bool = False
+    ) -> Features:
+        """Carry bits, and gates alone."""
+        part = structure.multiplier(a_bits, b_bits, a_signed, b_signed)
+        return {"multiplier bits": count * (part.rows + part.tree), "gates": count * part.gates}
+
+    def tree(self, inputs: int, bits: int) -> Features:
+        """Carry bits."""
+        return {"tree bits": structure.adder_tree(inputs, bits)}
+
+    def accumulator(self, bits: int) -> Features:
+        """Carry bits; those of an unsigned sum that nothing is added to only carry."""
+        return {"accumulator bits": bits}
+
+    def signed_accumulator(self, bits: int, term_bits: int) -> Features:
+        """Carry bits; the lowest position makes the carry."""
+        return {"accumulator bits": bits + 1}
+
+    def reduction(self, inputs: int) -> int:
+        """Five new bits a LUT."""
+        return structure.reduction(inputs)
+
+
+class Lut4:
+    """ECP5: LUTs of four inputs, and carry cells apart from them."""
+
+    inputs = 4
+
+    def multipliers(
+        self, count: int, a_bits: int, b_bits: int, a_signed: bool = False, b_signed: bool = False
+    ) -> Features:
+        """LUTs."""
+        return {"multiplier LUTs": count * lut4.multiplier(a_bits, b_bits, a_signed, b_signed)}
+
+    def tree(self, inputs: int, bits: int) -> Features:
+        """LUTs."""
+        return {"tree LUTs": lut4.adder_tree(inputs, bits)}
+
+    def accumulator(self, bits: int) -> Features:
+        """LUTs."""
+        return {"accumulator LUTs": lut4.accumulator(bits)}
+
+    def signed_accumulator(self, bits: int, term_bits: int) -> Features:
+        """LUTs."""
+        return {"accumulator LUTs": lut4.signed_accumulator(bits, term_bits)}
+
+    def reduction(self, inputs: int) -> int:
+        """Three new bits a LUT."""
+        return lut4.reduction(inputs)
+
+
+def cells_of(family: str) -> Cells:
+    """Of a family."""
+    return Lut6() if family in XILINX else Lut4()
