@@ -72,7 +72,8 @@ module saturate #(
         end else begin : kept
             reg  [WM-1:0] last_1;
             always @(posedge clk) if (enable) last_1 <= wide[WM-1:0];
-            wire [WM-1:0] bounded = fits_1 ? last_1 : {WM{!negative_1}};
+            // Gates, not a choice: of a choice between a number and ones Yosys makes a set input, now and then.
+            wire [WM-1:0] bounded = (last_1 & {WM{fits_1}}) | {WM{!fits_1 & !negative_1}};
             if (SO) begin : signed_
                 always @(posedge clk) if (enable) y <= {negative_1, bounded};
             end else begin : unsigned_

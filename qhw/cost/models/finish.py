@@ -53,7 +53,7 @@ def _requantize(cells: Cells, values: Values) -> Features:
         **_rounding_up(cells, values),
         "sticky": cells.reduction(values["S"] - 1) if rounding.sticky else 0,
         "overflow": _overflow(cells, values),
-        "saturated bits": _saturated_bits(cells, values),
+        "saturated bits": _saturated_bits(values),
     }
 
 
@@ -83,16 +83,12 @@ def _overflow(cells: Cells, values: Values) -> int:
     return groups + cells.reduction(groups)
 
 
-def _saturated_bits(cells: Cells, values: Values) -> int:
-    """Bits that are the number's or its bound's; a lone upper bound is set, all bits by one LUT."""
+def _saturated_bits(values: Values) -> int:
+    """Bits that are the number's or its bound's."""
     bits = min(values["WO"] - values["SO"], _rounded_bits(values))
     if values["SI"]:
         return bits if _bits_above(values) > 1 or not values["SO"] else 0
-    return min(bits, _SET_AT_ONCE[cells.inputs]) if _bits_above(values) else 0
-
-
-_SET_AT_ONCE = {6: 3, 4: 1}
-"""Bits from which on a flip-flop's set input is used, by the inputs of a LUT."""
+    return bits if _bits_above(values) else 0
 
 
 def _requantize_registers(values: Values) -> int:
