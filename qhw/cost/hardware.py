@@ -6,17 +6,20 @@ shifts by constants and renamed codes take nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from qhw.cost.calibrated import CostModel, cost_model
+from qhw.cost.models.memories import XILINX
 from qhw.cost.operands import Operand, operand_of, product_width
 from qhw.cost.published import signed_digits
 from qhw.cost.rtl.finish import ROUNDINGS
 from qhw.cost.rtl.macs import DSP_OPERANDS, packed_products
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
+from qhw.cost.rtl.minifloats import MINIFLOAT_DOT
 from qhw.cost.usage import Amount, Usage
 from qhw.errors import InputError, closest
 from qhw.formats import Minifloat, PowerOfTwo
@@ -35,6 +38,9 @@ FIFO_SRL_DEPTH, FIFO_SRL_BITS = 2, 1024
 
 _DSP = {"ultrascale-plus": 1, "7series": 2, "ecp5": 3}
 """The family's value of a unit's MULTIPLIER."""
+
+_READ_IN_PLACE = 2
+"""Bits of an exponent up to which no LUT of its own takes it apart; beyond, one a bit and one for zero."""
 
 _IN_LUT = 8
 """Bits of both operands up to which tools multiply in LUTs."""
@@ -71,14 +77,14 @@ class Hardware:
         """``elements`` multiply-accumulators of vectors of ``lanes`` numbers each.
 
         Args:
-            a, b: of the operands, ``a`` shared by all elements; b are the weights.
+            a, b: of the operands; b are the weights.
         """
         x, w = operand_of(a), operand_of(b)
         if x.kind == "khot":
             x = _as_integer(x)
         if x.kind == w.kind == "binary":
             one = self.model.usage("xnor_popcount", L=lanes, A=accumulator_bits)
-        elif "minifloat" not in (x.kind, w.kind) and w.kind != "khot":
+        elif _are_integers(x, w):
             return self._integer_dots(_as_integer(x), _as_integer(w), lanes, elements, accumulator_bits)
         elif x.kind == w.kind == "minifloat":
             one = self.model.usage(
@@ -87,6 +93,41 @@ class Hardware:
         else:
             one = self._chained(x, w, lanes, accumulator_bits)
         return one.times(elements)
+
+    def dot_edges(self, a: Format, b: Format, lanes: Amount) -> Amount:
+        """Clock edges from the operands of :meth:`dots` to their sum."""
+        x, w = operand_of(a), operand_of(b)
+        tree = np.ceil(np.log2(lanes))
+        if x.kind == w.kind == "minifloat":
+            return MINIFLOAT_DOT.latency({**_fields(x, "A"), **_fields(w, "B"), "L": 1}) + tree
+        return 3 + (_are_integers(x, w) and self._in_dsp(_as_integer(x), _as_integer(w))) + tree
+
+    def shared(self, a: Format, b: Format, lanes: Amount, same: bool) -> Usage:
+        """What all elements of :meth:`dots` have once: the delays of the signal that starts a sum.
+
+        Where they are given the ``same`` a, its registers too, unless those are in a DSP slice, and of a
+        minifloat what takes its exponent apart. Nothing is counted as shared where several products are in a
+        slice, or where no dot product was measured.
+        """
+        x, w = operand_of(a), operand_of(b)
+        delays = self.dot_edges(a, b, lanes) - 1
+        if x.kind == w.kind == "minifloat":
+            exponent = x.exponent_bits + 1 if x.exponent_bits > _READ_IN_PLACE else 0
+            each = Usage(lut=float(exponent), ff=float(a.width))
+        elif _are_integers(x, w) and self.multipliers != "packed":
+            in_slice = self._in_dsp(_as_integer(x), _as_integer(w))
+            each = Usage(ff=0.0 if in_slice else float(_as_integer(x).width))
+        else:
+            return Usage()
+        return each.times(np.asarray(lanes) * same) + Usage(ff=delays)
+
+    def control(self, pixels: Amount, output_folds: Amount, input_folds: Amount, edges: Amount) -> Usage:
+        """The counters and the handshake of a folded layer.
+
+        Args:
+            edges: clock edges from a word of inputs to the numbers that it ends.
+        """
+        return self.model.usage("layer_control", P=pixels, F=output_folds, I=input_folds, D=edges)
 
     def _integer_dots(
         self, a: Operand, b: Operand, lanes: Amount, elements: Amount, accumulator_bits: Amount
@@ -230,6 +271,41 @@ class Hardware:
         )
         return square + Usage(ff=float(rows * (columns - rows) * bits))
 
+    def buffer(
+        self,
+        side: int,
+        image: Sequence[int],
+        words: Amount,
+        folds: Amount,
+        bits: Amount,
+        depthwise: bool = False,
+    ) -> Usage:
+        """The rows of an image that a window of ``side`` pixels lies on, read in the order of a folded layer.
+
+        Args:
+            image: its rows and columns, padding included.
+            words: of ``bits`` bits, of a pixel.
+            folds: how often every window is read; depthwise, each word's window is read alone, and once.
+        """
+        rows, columns = image
+        span = ((side - 1) * columns + side) * np.asarray(words)
+        return self.model.usage(
+            "window_buffer",
+            K=side,
+            N=columns,
+            M=rows,
+            C=words,
+            DEPTHWISE=int(depthwise),
+            F=1 if depthwise else folds,
+            W=bits,
+            STYLE=np.where(span > ROM_DEPTH, BLOCK_RAM, LUT_MEMORY),
+        )
+
+    def selection(self, count: Amount, bits: Amount) -> Usage:
+        """One of ``count`` words, by multiplexers."""
+        steps = np.asarray(count) - 1
+        return Usage(lut=bits * (-(-steps // 3) if self.model.family in XILINX else steps))
+
     def requantise(
         self, x: Format, result: Format, dropped: int, rounding: Rounding, saturates: bool
     ) -> Usage:
@@ -267,6 +343,11 @@ class Hardware:
     def table(self, entries: int, bits: int) -> Usage:
         """A look-up table of one number."""
         return self.weights(max(entries, 2), bits)
+
+
+def _are_integers(x: Operand, w: Operand) -> bool:
+    """Whether a product is that of integers; binary numbers count agreements."""
+    return "minifloat" not in (x.kind, w.kind) and w.kind != "khot" and not x.kind == w.kind == "binary"
 
 
 def _as_integer(operand: Operand) -> Operand:

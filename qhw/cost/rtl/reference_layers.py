@@ -24,6 +24,16 @@ def reference_layers(family: str) -> Mapping[str, FoldedLayer]:
     }
 
 
+def other_foldings(family: str) -> list[FoldedLayer]:
+    """The same layers folded otherwise."""
+    dsp = _DSP48[family]
+    return [
+        *(convolution(pe, simd) for pe, simd in ((1, 2), (4, 4), (8, 1), (8, 4))),
+        *(depthwise(dsp, pe) for pe in (1, 4, 8)),
+        *(linear(pe, simd) for pe, simd in ((1, 4), (2, 16), (8, 2))),
+    ]
+
+
 def convolution(pe: int = 2, simd: int = 4) -> FoldedLayer:
     """A 3 x 3 window over 8 x 8 pixels of 4 channels, int4 x int4, to 8 channels of int4."""
     builder = GraphBuilder("convolution")

@@ -103,7 +103,7 @@ class Template:
     name: str
     io_types: tuple[str, ...]
     rules: Mapping[str, LayerRule]
-    streams: Callable[[Site], LayerUsage]
+    streams: LayerRule
     unfolded: Fold
     check_fold: Callable[[Node, Fold], None]
 
@@ -118,7 +118,7 @@ class Template:
                 f"{site.node.op} '{site.node.name}' has no cost model: it is not silently free",
                 allowed=", ".join(sorted(self.rules)),
             )
-        layer, fed = self.rules[site.node.op](site, folds), self.streams(site)
+        layer, fed = self.rules[site.node.op](site, folds), self.streams(site, folds)
         memory = layer.memory_bits + fed.memory_bits
         return LayerUsage(layer.usage + fed.usage, layer.cycles, layer.fill, memory)
 
@@ -197,25 +197,30 @@ def absorbed(site: Site) -> bool:
     return scalar and len(site.graph.consumers(source.output)) == 1
 
 
-def streams(site: Site) -> LayerUsage:
+def streams(site: Site, folds: Sequence[Fold], lanes: Amount | None = None) -> LayerUsage:
     """The streams that feed a node: two words in a chain, a whole image where branches meet.
 
     A tensor with several readers is copied, so its readers share one more stream; a convolution's padding is
     a layer before it.
+
+    Args:
+        lanes: numbers of a word, for each folding; all that :class:`Site` has side by side unless given.
     """
     nothing = LayerUsage(Usage(), 0)
     if not site.streamed or isinstance(site.node, ir.Reshape | ir.Transpose) or absorbed(site):
         return nothing
     sources = list(site.graph.activations(site.node))
-    total, bits = Usage(), 0
+    total, bits = Usage(), np.asarray(0)
     for name in sources:
         readers = len(site.graph.consumers(name))
         kind = site.graph.tensors[before_moves(site.graph, name)]
-        steps, width = site.steps(kind), site.lanes(kind) * kind.format.width
-        chained = site.hardware.fifo(min(CHAIN_DEPTH, steps), width)
+        wide = np.asarray(site.lanes(kind) if lanes is None else lanes)
+        steps, width = -(-site.lanes(kind) * site.steps(kind) // wide), wide * kind.format.width
+        chain = np.minimum(CHAIN_DEPTH, steps)
+        chained = site.hardware.fifo(chain, width)
         total += site.hardware.fifo(steps, width) if len(sources) > 1 else chained
         total += chained.times((1 / readers if readers > 1 else 0) + _is_padded(site.node))
-        bits += width * (steps if len(sources) > 1 else min(CHAIN_DEPTH, steps))
+        bits = bits + width * (steps if len(sources) > 1 else chain)
     return LayerUsage(total, 0, memory_bits=bits)
 
 

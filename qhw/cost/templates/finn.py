@@ -16,7 +16,7 @@ import numpy as np
 from qhw.cost.operands import operand_of
 from qhw.cost.templates import base
 from qhw.cost.templates.base import Fold, LayerUsage, Site, Template
-from qhw.cost.usage import Usage
+from qhw.cost.usage import Amount, Usage
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
@@ -64,35 +64,60 @@ def _factors(site: Site, folds: Sequence[Fold]) -> tuple[IntArray, IntArray]:
     return pairs[:, 0], pairs[:, 1]
 
 
+def _is_depthwise(site: Site) -> bool:
+    node = site.node
+    return isinstance(node, ir.Conv) and node.groups == site.type(0).shape[0] == site.type(1).shape[0]
+
+
 def _matrix(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    matrix = matrix_of(site.graph, site.node)
+    """Dot products, the memory of their weights, and what drives them; of a vector, also what repeats it."""
+    matrix, hardware = matrix_of(site.graph, site.node), site.hardware
     assert matrix is not None
     pe, simd = _factors(site, folds)
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
-    usage = site.hardware.dots(x, w, simd, pe, site.accumulator_bits(matrix.inputs))
-    depth = -(-matrix.outputs // pe) * -(-matrix.inputs // simd)
-    stored = operand_of(w).stored_bits
-    memory = 0.0
+    usage = hardware.dots(x, w, simd, pe, site.accumulator_bits(matrix.inputs))
+    usage += hardware.shared(x, w, simd, not _is_depthwise(site)).times(1 - pe)
+    outputs, inputs = -(-matrix.outputs // pe), -(-matrix.inputs // simd)
+    edges = 1 + hardware.dot_edges(x, w, simd) + _ROUNDING_EDGES
+    usage += hardware.control(matrix.vectors, outputs, inputs, edges)
+    if not _slides(site):
+        usage += hardware.buffer(1, (1, 1), inputs, outputs, simd * x.width).times(outputs > 1)
+    memory, stored = 0.0, operand_of(w).stored_bits
     if constant is not None:
-        usage += site.hardware.weights(depth, pe * simd * stored)
+        usage += hardware.weights(outputs * inputs, pe * simd * stored)
         memory = float(matrix.inputs * matrix.outputs * stored)
     fill = np.ceil(np.log2(np.maximum(simd, 2))) + 3
-    return LayerUsage(usage, matrix.vectors * depth, fill, memory)
+    return LayerUsage(usage, matrix.vectors * outputs * inputs, fill, memory)
+
+
+_ROUNDING_EDGES = 5
+"""Of the requantiser behind a sum; the layer's handshake reaches to its end."""
+
+
+def _slides(site: Site) -> bool:
+    """Whether there is a window of several pixels; else a vector is repeated for each fold of the outputs."""
+    return isinstance(site.node, ir.Conv) and math.prod(site.type(1).shape[2:]) > 1
 
 
 def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Conv)
     unit = _matrix(site, folds)
-    _, simd = _factors(site, folds)
-    kernel = site.type(1).shape[2:]
-    if math.prod(kernel) == 1:
+    if not _slides(site):
         return unit
+    pe, simd = _factors(site, folds)
+    kernel, depthwise = site.type(1).shape[2:], _is_depthwise(site)
     extent = [(size - 1) * dilation for size, dilation in zip(kernel, node.dilations, strict=True)]
     padded = base.padded_shape(x.shape[1:], node.pads)
-    lines, memory = _window(site, x, extent, padded, np.minimum(simd, x.shape[0]))
-    fed = math.prod(padded) * x.shape[0] / simd
+    lanes = pe if depthwise else np.minimum(simd, x.shape[0])
+    lines, memory = _window(site, x, extent, padded, lanes, site.output.shape[0] // pe, depthwise)
+    at_once = pe * simd if depthwise else simd
+    several = at_once > lanes
+    if several.any():
+        parallel = _parallel_window(site, x, extent, padded, at_once)
+        lines = lines.times(~several) + parallel.times(several)
+    fed = math.prod(padded) * x.shape[0] / (pe if depthwise else simd)
     fill = sum(reach * math.prod(padded[axis + 1 :]) for axis, reach in enumerate(extent)) * x.shape[0] / simd
     return LayerUsage(
         unit.usage + lines, np.maximum(unit.cycles, fed), unit.fill + fill, unit.memory_bits + memory
@@ -100,13 +125,49 @@ def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
 
 
 def _window(
-    site: Site, x: TensorType, extent: list[int], padded: list[int], lanes: IntArray
+    site: Site,
+    x: TensorType,
+    extent: list[int],
+    padded: list[int],
+    lanes: IntArray,
+    folds: Amount,
+    depthwise: bool,
 ) -> tuple[Usage, float]:
-    """The window generator's rows, in a memory as wide as what it emits at once."""
-    rows = extent[0] if len(extent) > 1 else 0
-    words = -(-(rows * padded[-1] + extent[-1] + 1) * x.shape[0] // lanes)
-    usage = site.hardware.weights(words, lanes * x.format.width)
-    return usage, base.line_memory(site, x, rows, padded[-1])
+    """The window generator: rows in a memory as wide as what it emits at once, and their addresses.
+
+    Strides and dilation are other constants of the same circuit, and so is a window that is not square; one
+    of a single row is priced as a pixel with all its words.
+    """
+    rows, words = _rows(extent), -(-x.shape[0] // lanes)
+    if rows == 1:
+        words = words * (extent[-1] + 1)
+    image = (padded[0], padded[-1]) if len(padded) > 1 else (1, padded[-1])
+    usage = site.hardware.buffer(rows, image, words, folds, lanes * x.format.width, depthwise)
+    return usage, base.line_memory(site, x, rows - 1, padded[-1])
+
+
+def _rows(extent: list[int]) -> int:
+    return extent[0] + 1 if len(extent) > 1 else 1
+
+
+def _parallel_window(
+    site: Site, x: TensorType, extent: list[int], padded: list[int], at_once: IntArray
+) -> Usage:
+    """The whole window in registers, where more of it is needed at once than lies in a word."""
+    pixel, hardware = x.shape[0] * x.format.width, site.hardware
+    lines = hardware.window(_rows(extent), extent[-1] + 1, padded[-1], pixel)
+    steps = -(-_rows(extent) * (extent[-1] + 1) * x.shape[0] // at_once)
+    return lines + hardware.selection(steps, at_once * x.format.width)
+
+
+def _streams(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+    """As wide as what a node takes at once: SIMD inputs of a matrix, of a convolution within one pixel."""
+    pe, simd = _factors(site, folds)
+    if isinstance(site.node, ir.MatMul):
+        return base.streams(site, folds, simd)
+    if isinstance(site.node, ir.Conv) and not _is_depthwise(site):
+        return base.streams(site, folds, np.minimum(simd, site.type(0).shape[0]))
+    return base.streams(site, folds, pe)
 
 
 def _pool(site: Site, folds: Sequence[Fold]) -> LayerUsage:
@@ -114,7 +175,8 @@ def _pool(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     assert isinstance(node, ir.SumPool | ir.MaxPool)
     pe, _ = _factors(site, folds)
     padded = base.padded_shape(x.shape[1:], node.pads)
-    lines, memory = _window(site, x, [size - 1 for size in node.kernel], padded, pe)
+    extent = [size - 1 for size in node.kernel]
+    lines, memory = _window(site, x, extent, padded, pe, 1, depthwise=True)
     usage = base.pooled(site, 2).times(pe) + lines
     window = math.prod(node.kernel)
     cycles = np.maximum(math.prod(padded), math.prod(site.output.shape[1:]) * window) * x.shape[0] / pe
@@ -212,7 +274,7 @@ TEMPLATE = Template(
         "Threshold": _threshold,
         "Transpose": _transpose,
     },
-    base.streams,
+    _streams,
     unfolded=(1, 1),
     check_fold=_check_fold,
 )

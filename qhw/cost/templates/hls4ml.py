@@ -32,7 +32,7 @@ def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     # Other grouped convolutions become ordinary ones with zeros.
     inputs, outputs = (1 if depthwise else x.shape[0]) * window, weight.shape[0]
     pixels = math.prod(site.output.shape[1:])
-    matrix = _matrix(site, inputs, outputs, reuse)
+    matrix = _matrix(site, inputs, outputs, reuse, pixels)
     if not site.streamed:
         # Each tap chooses among the pixels, four per LUT.
         taps = math.ceil(pixels / 4) * x.shape[0] * window * x.format.width
@@ -56,13 +56,13 @@ def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
 def _matmul(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     a, b, reuse = site.type(0), site.type(1), _reuse(folds)
     rows = site.output.size // b.shape[-1]
-    matrix = _matrix(site, a.shape[-1], b.shape[-1], reuse)
+    matrix = _matrix(site, a.shape[-1], b.shape[-1], reuse, rows)
     fill = reuse + 2 + math.ceil(math.log2(max(a.shape[-1], 2)))
     return LayerUsage(matrix.usage, rows * reuse, fill, matrix.memory_bits)
 
 
-def _matrix(site: Site, inputs: int, outputs: int, reuse: Any) -> LayerUsage:
-    """Multipliers, adder trees and accumulators of a matrix product, and the memory of its weights."""
+def _matrix(site: Site, inputs: int, outputs: int, reuse: Any, vectors: int) -> LayerUsage:
+    """Multipliers, adder trees and accumulators of a matrix product, its weights' memory, its control."""
     hardware, accumulator = site.hardware, site.accumulator_bits(inputs)
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
@@ -70,8 +70,9 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any) -> LayerUsage:
     lanes = np.maximum(1, np.ceil(inputs / reuse)).astype(np.int64)
     elements = np.ceil(multipliers / lanes)
     dots = hardware.dots(x, w, lanes, elements, accumulator)
+    control = hardware.control(vectors, 1, reuse, hardware.dot_edges(x, w, lanes))
     if constant is None:
-        return LayerUsage(dots, 0)
+        return LayerUsage(dots + control, 0)
     stored = operand_of(w).stored_bits
     usage = dots + hardware.weights(reuse, multipliers * stored)
     unrolled = reuse == 1
@@ -79,7 +80,7 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any) -> LayerUsage:
         # Weights that every multiplier has of its own are constants of the circuit.
         fixed = _unrolled(site, constant, outputs)
         usage = fixed.times(unrolled) + usage.times(~unrolled)
-    return LayerUsage(usage, 0, memory_bits=inputs * outputs * stored * ~unrolled)
+    return LayerUsage(usage + control, 0, memory_bits=inputs * outputs * stored * ~unrolled)
 
 
 def _unrolled(site: Site, constant: int, outputs: int) -> Usage:
