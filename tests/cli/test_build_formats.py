@@ -136,14 +136,10 @@ def test_the_generated_k_hot_design_multiplies_nothing(build: Build, folders: Pa
     assert REFUSAL in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "layer"), [("e4m3", "conv2"), ("khot<8,2>", "conv2"), ("mixed", "classify")]
-)
-def test_a_flipped_bit_of_a_weights_code_names_its_layer(
-    build: Build, folders: Path, name: str, layer: str
-) -> None:
+@pytest.mark.parametrize("name", ["e4m3", "khot<8,2>", "mixed"])
+def test_a_flipped_bit_of_a_weights_code_names_its_layer(build: Build, folders: Path, name: str) -> None:
     folder, _ = built(build, folders, name)
-    weights = weights_of(folder / "project", layer)
+    weights = weights_of(folder / "project", "conv2")
     before = weights.read_text()
     codes = before.split(", ")
     codes[7] = str(int(float(codes[7])) ^ 1)
@@ -152,9 +148,9 @@ def test_a_flipped_bit_of_a_weights_code_names_its_layer(
     try:
         code, _, errors = build(*arguments)
         assert code == 1
-        assert f"first in layer '{layer}" in errors
+        assert "first in layer 'conv2'" in errors
         found = json.loads((folder / "build.json").read_text())
-        assert f"layer '{layer}" in found["verification"][-1]["first_difference"]
+        assert found["verification"][-1]["first_difference"].startswith("layer 'conv2' (Conv")
         assert found["verification"][-1]["mismatches"] > 0
     finally:
         weights.write_text(before)
