@@ -31,6 +31,9 @@ class Cells(Protocol):
     def reduction(self, inputs: int) -> int:
         """LUTs that find whether any of some bits is set."""
 
+    def counter(self, count: int) -> int:
+        """LUTs of ``cycle.v`` and of a comparison with its last count."""
+
 
 class Lut6:
     """Xilinx: LUTs of six inputs, whose carry position takes in the gates in front of it."""
@@ -60,6 +63,10 @@ class Lut6:
         """Five new bits a LUT."""
         return structure.reduction(inputs)
 
+    def counter(self, count: int) -> int:
+        """The carry chain's own count for nothing but the lowest bit."""
+        return structure.counter(count)
+
 
 class Lut4:
     """ECP5: LUTs of four inputs, and carry cells apart from them."""
@@ -87,6 +94,10 @@ class Lut4:
     def reduction(self, inputs: int) -> int:
         """Three new bits a LUT."""
         return lut4.reduction(inputs)
+
+    def counter(self, count: int) -> int:
+        """The carry chain's, too."""
+        return lut4.counter(count)
 
 
 def cells_of(family: str) -> Cells:

@@ -11,6 +11,8 @@ from functools import cache
 from math import ceil
 from typing import TypeAlias
 
+from qhw.cost.structure import counter_bits, is_power
+
 _WITHOUT_CARRY = (0, 1, 2, 3, 5)
 """LUTs of an adder, by the bits of its sum: up to four make no carry chain."""
 
@@ -40,6 +42,11 @@ def accumulator(bits: int) -> int:
 def signed_accumulator(bits: int, term_bits: int) -> int:
     """Of ``accumulate_signed.v``: every bit of the term is inverted by its sign."""
     return bits + min(term_bits, bits) + adder(bits + 1)
+
+
+def negation(bits: int) -> int:
+    """Of an unsigned number where a sign says so: inverted beside a chain; up to two bits need no chain."""
+    return bits + adder(bits + 2) if bits > 2 else bits
 
 
 def reduction(inputs: int) -> int:
@@ -174,7 +181,7 @@ def places(exponent_bits: int) -> int:
     """Of an exponent field less its leading bit."""
     if exponent_bits == 1:
         return 0
-    return exponent_bits if exponent_bits <= _INPUTS else adder(exponent_bits)
+    return increment(exponent_bits)
 
 
 _SHORT_PLACES = {(2, 2): 3, (2, 3): 8, (3, 3): 12}
@@ -188,3 +195,16 @@ def sum_of_places(a_bits: int, b_bits: int) -> int:
         return _SHORT_PLACES[short, long]
     both = places(short) + places(long)
     return both if short == 1 else both + adder(((1 << short) + (1 << long) - 4).bit_length())
+
+
+def counter(count: int) -> int:
+    """Of ``cost_models/rtl/cycle.v``: the next number, a comparison with the last, maybe a reset."""
+    bits = counter_bits(count)
+    if bits < 2:
+        return bits
+    return increment(bits) + reduction(bits) + (not is_power(count))
+
+
+def increment(bits: int) -> int:
+    """Of a number by 1: each bit is a LUT where there is no carry chain."""
+    return bits if bits <= _INPUTS else adder(bits)

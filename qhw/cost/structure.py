@@ -108,6 +108,26 @@ def reduction(inputs: int) -> int:
     return ceil(max(inputs - 1, 0) / 5)
 
 
+def is_power(number: int) -> bool:
+    """Of two: a counter of so many steps wraps by itself."""
+    return number & (number - 1) == 0
+
+
+def counter_bits(count: int) -> int:
+    """Flip-flops of ``cost_models/rtl/cycle.v``."""
+    return (count - 1).bit_length()
+
+
+def counter(count: int) -> int:
+    """Its LUTs: the lowest bit's, a comparison with the last count, a reset to 0 where it does not wrap."""
+    bits = counter_bits(count)
+    if bits < 2:
+        return bits
+    if bits == 2:
+        return 3
+    return 1 + reduction(bits) + (not is_power(count))
+
+
 def comparison(bits: int) -> int:
     """Carry bits of a comparison, two bits of the operands each."""
     return ceil(bits / 2)

@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from qhw.cost import structure
-from qhw.cost.models.memories import block_ram, is_power, lut_memory_features, multiplexer, ultra_ram
+from qhw.cost import lut4
+from qhw.cost.cells import Cells, cells_of
+from qhw.cost.models.memories import block_ram, lut_memory_features, multiplexer, ultra_ram
 from qhw.cost.rtl.control import window_span, window_words
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, ULTRA_RAM
-from qhw.cost.structure import levels
+from qhw.cost.structure import counter_bits, levels
 from qhw.cost.unit_models import Features, UnitModel, Values
-
-
-def counter_bits(count: int) -> int:
-    """Flip-flops of ``cost_models/rtl/counted.v``."""
-    return (count - 1).bit_length()
-
-
-def counter_luts(count: int) -> int:
-    """Its LUTs: the lowest bit's, a comparison with the last count, a reset to 0 where it does not wrap."""
-    bits = counter_bits(count)
-    if bits < 2:
-        return bits
-    if bits == 2:
-        return 3
-    return 1 + structure.reduction(bits) + (not is_power(count))
 
 
 def _control_counters(values: Values) -> tuple[int, ...]:
@@ -34,11 +20,10 @@ def _control_counters(values: Values) -> tuple[int, ...]:
     return values["F"] * values["I"], words, values["P"]
 
 
-def _layer_control(values: Values) -> Features:
-    counters = _control_counters(values)
+def _layer_control(cells: Cells, values: Values) -> Features:
     return {
         "handshake": 1,
-        "counter LUTs": sum(map(counter_luts, counters)),
+        "counter LUTs": sum(map(cells.counter, _control_counters(values))),
         "sums of several words": values["I"] > 1,
     }
 
@@ -97,14 +82,24 @@ def _lowest_bit(numbers: list[int]) -> int:
 
 
 def _window_buffer(family: str, values: Values) -> Features:
-    counters = _window_counters(values)
-    level = counter_bits(window_words(values)) + 1
+    counters, cells = _window_counters(values), cells_of(family)
     return {
         **_window_memory(family, values),
         "buffer": 1,
-        "counter LUTs": sum(map(counter_luts, counters)),
+        "counter LUTs": sum(map(cells.counter, counters)),
         "chosen address bits": _chosen_bits(_moves(values)),
-        "level bits": level - _lowest_bit(_releases(values)),
+        **_window_sums(cells, counter_bits(window_words(values)), _lowest_bit(_releases(values))),
+    }
+
+
+def _window_sums(cells: Cells, address: int, passed: int) -> Features:
+    """Of the addresses and the level; on ECP5 each addition and comparison is a chain of its own."""
+    level = address + 1
+    if cells.inputs == 6:
+        return {"level bits": level - passed}
+    return {
+        "address LUTs": lut4.increment(address) + lut4.adder(address),
+        "level LUTs": lut4.adder(level - passed) + 2 * lut4.adder(level),
     }
 
 
@@ -138,7 +133,7 @@ def _window_uram(values: Values, family: str) -> int:
 def models(family: str) -> Mapping[str, UnitModel]:
     """Of the units that drive a layer, in one family's cells."""
     return {
-        "layer_control": UnitModel(_layer_control, _layer_control_registers),
+        "layer_control": UnitModel(partial(_layer_control, cells_of(family)), _layer_control_registers),
         "window_buffer": UnitModel(
             partial(_window_buffer, family),
             partial(_window_registers, family),

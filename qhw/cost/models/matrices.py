@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
+from qhw.cost import lut4
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.rtl.matrices import field_bits, plan
 from qhw.cost.unit_models import Features, UnitModel, Values
 
@@ -38,12 +40,14 @@ class _Count:
         sums: the number of each sum by what is added: the same is built once.
         positions: of carry chains that take a LUT, by whether they subtract.
         short: positions of sums of up to two bits.
+        lut4s: LUTs on ECP5, where chains share no position.
         read: bits that the current stage reads.
     """
 
     sums: dict[tuple[bool, tuple[_Position, ...]], int] = field(default_factory=dict)
     positions: set[tuple[bool, frozenset[_Bit]]] = field(default_factory=set)
     short: int = 0
+    lut4s: int = 0
     read: set[_Bit] = field(default_factory=set)
 
     def added(self, left: _Bits, right: _Bits, subtracts: bool) -> _Bits:
@@ -63,6 +67,7 @@ class _Count:
         known = len(self.sums) + 1
         number = self.sums.setdefault((subtracts, chain), known)
         if number == known:
+            self.lut4s += lut4.adder(len(chain))
             needed = any if subtracts else all
             different = {frozenset(pair) for pair in chain if needed(bit is not None for bit in pair)}
             # Sums of up to two bits are no carry chain.
@@ -83,6 +88,7 @@ def _passes(pair: _Position, subtracts: bool) -> bool:
 
 class _Counted(NamedTuple):
     luts: int
+    lut4s: int
     registers: int
 
 
@@ -101,7 +107,8 @@ def _counted_once(parameters: tuple[tuple[str, int], ...]) -> _Counted:
         before, count.read = _distinct(held), set()
         held = _stage(stage, held, count)
         registers += len(before & count.read)
-    return _Counted(len(count.positions) + count.short, registers + len(_distinct(held)))
+    luts = len(count.positions) + count.short
+    return _Counted(luts, count.lut4s, registers + len(_distinct(held)))
 
 
 def _distinct(numbers: Sequence[_Number]) -> set[_Bit]:
@@ -149,14 +156,16 @@ def _output(number: _Number, interval: Any, negated: bool, count: _Count) -> _Nu
     return number
 
 
-def _constant_matrix(values: Values) -> Features:
-    return {"carry bits": _counted(values).luts}
+def _constant_matrix(cells: Cells, values: Values) -> Features:
+    counted = _counted(values)
+    return {"carry bits": counted.luts} if cells.inputs == 6 else {"adder LUTs": counted.lut4s}
 
 
 def _constant_matrix_registers(values: Values) -> int:
     return _counted(values).registers
 
 
-MODELS: Mapping[str, UnitModel] = {
-    "constant_matrix": UnitModel(_constant_matrix, _constant_matrix_registers),
-}
+def models(family: str) -> Mapping[str, UnitModel]:
+    """Of products with a constant matrix, in one family's cells."""
+    features = partial(_constant_matrix, cells_of(family))
+    return {"constant_matrix": UnitModel(features, _constant_matrix_registers)}

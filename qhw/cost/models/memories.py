@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import NamedTuple
 
-from qhw.cost import structure
+from qhw.cost import lut4, structure
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
@@ -137,11 +138,6 @@ def lut_memory_features(words: int, width: int, family: str) -> Features:
     }
 
 
-def is_power(number: int) -> bool:
-    """Of two: a counter of so many steps wraps by itself."""
-    return number & (number - 1) == 0
-
-
 def _queue_memory(values: Values, family: str) -> Features:
     words, width, style = values["D"], values["W"], values["STYLE"]
     if style == LUT_MEMORY:
@@ -165,13 +161,21 @@ def shift_register_luts(words: int, width: int) -> int:
 
 
 def _fifo(family: str, values: Values) -> Features:
+    return {**_queue_memory(values, family), "queue": 1, **_queue_control(cells_of(family), values)}
+
+
+def _queue_control(cells: Cells, values: Values) -> Features:
+    """Its addresses, the count and the comparisons with it; on ECP5 each chain has LUTs of its own."""
     words = values["D"]
     count, address = words.bit_length(), (words - 1).bit_length()
-    wraps = 0 if is_power(words) else 1
     addressed = values["STYLE"] != SHIFT_REGISTER
+    if cells.inputs == 4:
+        return {
+            "count LUTs": lut4.adder(count) + 2 * lut4.reduction(count),
+            "address LUTs": 2 * lut4.counter(words) if addressed else lut4.adder(address),
+        }
+    wraps = not structure.is_power(words)
     return {
-        **_queue_memory(values, family),
-        "queue": 1,
         "addresses": addressed,
         "count bits": count,
         "full": wraps * structure.reduction(count),

@@ -160,7 +160,7 @@ def _minifloat_dot(cells: Cells, values: Values) -> Features:
 def _negated(cells: Cells, lanes: int, bits: int) -> Features:
     """A sign taken into a number; on ECP5 its bits are inverted beside the chain."""
     if cells.inputs == 4:
-        return {"sign LUTs": lanes * (bits + lut4.adder(bits + 2))}
+        return {"sign LUTs": lanes * lut4.negation(bits)}
     return {"sign bits": lanes * (bits + 1)}
 
 

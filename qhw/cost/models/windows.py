@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from qhw.cost import structure
+from qhw.cost import lut4, structure
+from qhw.cost.cells import Cells, cells_of
 from qhw.cost.models.memories import (
     XILINX,
     block_ram,
-    is_power,
     lut_memory_features,
     multiplexer,
     ultra_ram,
 )
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
-from qhw.cost.structure import levels
+from qhw.cost.structure import counter_bits, is_power, levels
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 
@@ -28,14 +28,20 @@ def _line_buffer(family: str, values: Values) -> Features:
     row, bits = values["N"], _line_bits(values)
     if values["STYLE"] == SHIFT_REGISTER:
         return {"memory LUTs": bits * _whole_shifts(_rest(values))}
-    column = {
-        "column counter": 1,
-        "column bits": (row - 1).bit_length(),
-        "wrapping column bits": 0 if is_power(row) else (row - 1).bit_length(),
-    }
+    column = _column(cells_of(family), row)
     if values["STYLE"] == LUT_MEMORY:
         return {**lut_memory_features(row, bits, family), **column}
     return {"selected bits": bits * multiplexer(_banks(values, family), family), **column}
+
+
+def _column(cells: Cells, row: int) -> Features:
+    """Its counter."""
+    bits = counter_bits(row)
+    wrapping = 0 if is_power(row) else bits
+    if cells.inputs == 4:
+        # `enable` is looked at with the last count.
+        return {"column LUTs": lut4.increment(bits) + (lut4.reduction(bits + 1) if wrapping else 0)}
+    return {"column counter": 1, "column bits": bits, "wrapping column bits": wrapping}
 
 
 def _rest(values: Values) -> int:

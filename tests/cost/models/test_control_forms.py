@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qhw.cost.models import unit_model
-from qhw.cost.models.control import counter_bits, counter_luts
 from qhw.cost.rtl import UNITS
+from qhw.cost.structure import counter, counter_bits
 from qhw.cost.synth import Design, Yosys
 from qhw.resources import resource_dir
 
@@ -42,4 +42,4 @@ def test_a_counter_takes_its_comparison_and_its_lowest_bit(count: int) -> None:
     files = tuple(resource_dir("cost_models") / "rtl" / f"{name}.v" for name in ("cycle", "counted"))
     counts = Yosys(FAMILY).synthesise(Design("counted", files, (("N", count),))).counts
     assert counts is not None
-    assert (counts.ff, counts.lut) == (counter_bits(count), counter_luts(count))
+    assert (counts.ff, counts.lut) == (counter_bits(count), counter(count))

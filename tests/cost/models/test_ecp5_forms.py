@@ -32,7 +32,9 @@ MEASURED = [
     ("minifloat_dot", "EA=2 MA=3 EB=1 MB=2 L=16 A=19", 1201),
     ("mixed_mac", "WA=8 SA=0 EB=5 MB=3 A=48", 301),
     ("mixed_mac", "WA=6 SA=1 EB=2 MB=4 A=20", 142),
-    ("requantize", "WI=37 WO=3 S=18 SI=0 SO=0 ROUNDING=8", 36),
+    ("line_buffer", "K=5 W=30 N=90 STYLE=2", 11),
+    ("minifloat_dot", "EA=3 MA=1 EB=1 MB=0 L=1 A=11", 45),
+    ("requantize", "WI=19 WO=4 S=2 SI=1 SO=0 ROUNDING=3", 30),
     ("requantize", "WI=23 WO=6 S=9 SI=1 SO=1 ROUNDING=4", 29),
     ("requantize", "WI=9 WO=8 S=0 SI=1 SO=0 ROUNDING=7", 9),
 ]

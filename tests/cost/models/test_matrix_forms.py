@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from qhw.cost.models.matrices import MODELS
+from qhw.cost.models import unit_model
 from qhw.cost.rtl import UNITS
 from qhw.cost.synth import Design, Yosys
 
@@ -25,7 +25,7 @@ DESIGNS = [
 
 @pytest.mark.parametrize("values", DESIGNS)
 def test_flip_flops_are_those_of_the_circuit_and_carry_bits_its_luts(values: dict[str, int]) -> None:
-    unit, model = UNITS["constant_matrix"], MODELS["constant_matrix"]
+    unit, model = UNITS["constant_matrix"], unit_model("constant_matrix", "ultrascale-plus")
     design = Design(unit.top, unit.files, tuple(values.items()), text=unit.source(values))
     counts = Yosys("ultrascale-plus").synthesise(design).counts
     assert counts is not None
