@@ -82,10 +82,11 @@ class _Budget:
         excess = (used - self.limits) / np.maximum(self.limits, 1)
         worst = int(np.argmax(excess))
         name, needed, limit = ESTIMATED[worst], int(used[worst]), int(self.limits[worst])
+        there = self.board.resources[name]
         return CheckFailedError(
-            f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed} {name.upper()}{where}"
-            f", {needed - limit} more than the {limit} ({self.share:.0%} of {self.board.resources[name]})"
-            f" that it may use, by an estimate ({LABEL})",
+            f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed:,} {name.upper()}"
+            f"{where}, {needed - limit:,} more than the {limit:,} ({self.share:.0%} of {there:,}) that it may"
+            f" use, by an estimate ({LABEL})",
             hint="use fewer bits, a smaller network, a larger board or a larger budget",
         )
 

@@ -147,8 +147,8 @@ def test_what_cannot_fit_names_the_resource_and_by_how_much() -> None:
         if name in legal
     ) + sum(layer.lut for layer in estimate(graph, ULTRA96, {}).layers if layer.node not in legal)
     text = str(caught.value)
-    assert f"chain does not fit tiny at any folding: it needs {least} LUT" in text
-    assert f"{least - 800} more than the 800 (80% of 1000)" in text
+    assert f"chain does not fit tiny at any folding: it needs {least:,} LUT" in text
+    assert f"{least - 800:,} more than the 800 (80% of 1,000)" in text
 
 
 def test_resources_that_only_together_do_not_fit() -> None:
