@@ -36,6 +36,9 @@ ROM_DEPTH = 64
 FIFO_SRL_DEPTH, FIFO_SRL_BITS = 2, 1024
 """Up to which Vitis HLS makes a stream of shift registers unless told otherwise (UG1399, config_storage)."""
 
+BISECTED = 16
+"""Thresholds from which on they are bisected."""
+
 _DSP = {"ultrascale-plus": 1, "7series": 2, "ecp5": 3}
 """The family's value of a unit's MULTIPLIER."""
 
@@ -337,8 +340,14 @@ class Hardware:
         )
 
     def threshold(self, bits: int, count: int, signed: bool) -> Usage:
-        """One number against ``count`` thresholds."""
-        return self.model.usage("threshold", A=bits, T=count, S=int(signed))
+        """One number against ``count`` thresholds: against all at once, or by bisection where they are many.
+
+        A step of the bisection is a comparison, and a memory holds the thresholds (``hls``'s elementwise.h).
+        """
+        if count < BISECTED:
+            return self.model.usage("threshold", A=bits, T=count, S=int(signed))
+        step = self.model.usage("threshold", A=bits, T=1, S=int(signed))
+        return step.times(count.bit_length()) + self.weights(count, bits)
 
     def table(self, entries: int, bits: int) -> Usage:
         """A look-up table of one number."""

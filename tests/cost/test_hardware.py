@@ -105,6 +105,15 @@ def test_memories_change_their_kind_with_depth() -> None:
     assert stream.bram18.tolist() == [0, 0, 4, 8]
 
 
+def test_thresholds_compare_at_once_while_few_and_bisect_when_many() -> None:
+    few, many, more = (HARDWARE.threshold(30, count, True) for count in (15, 255, 510))
+    step = HARDWARE.threshold(30, 1, True)
+    assert few.lut > 10 * step.lut
+    assert many.lut < few.lut
+    assert many.bram18 > 0 == few.bram18
+    assert more.lut - many.lut == pytest.approx(step.lut)
+
+
 def test_requantising_costs_what_the_modes_need() -> None:
     def lut(dropped: int, rounding: Rounding, bits: int = 20) -> float:
         return float(HARDWARE.requantise(Integer(bits), Integer(8), dropped, rounding, True).lut)
