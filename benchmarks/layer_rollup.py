@@ -136,11 +136,11 @@ OTHERS = """\
 Nothing was corrected after these were looked at.
 """
 
-BEFORE = """\
-Before these layers corrected it, the template said on ultrascale-plus: convolution LUT -13.0 %, FF -10.9 %;
-depthwise LUT +2.6 %, FF +25.3 %; linear LUT +6.6 %, FF +14.1 %. It lacked the counters and the handshake
-(`layer_control`), the window's addresses and the memory that repeats a vector (`window_buffer`). It had the
-registers that dot products share once for each of them, and streams as wide as a pixel, not as a fold of it.
+LEARNT = """\
+What these layers taught the template: the counters and the handshake (`layer_control`), the window's
+addresses and the memory that repeats a vector (`window_buffer`), what dot products with the same inputs
+share, and streams as wide as a fold of a pixel. Without them it was off by up to 13 % of LUT and 25 % of
+flip-flops.
 """
 
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     lines = [line for family in options.families.split(",") for line in report(family, options.jobs)]
-    text = "\n".join([INTRODUCTION, *lines, BEFORE])
+    text = "\n".join([INTRODUCTION, *lines, LEARNT])
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
