@@ -88,6 +88,10 @@ def build(
             help="Formats of some layers, e.g. 'classify:weights=fixed<4>'; may be given again.",
         ),
     ] = None,
+    scaling: Annotated[
+        str | None,
+        typer.Option("--scaling", help="What is trained: power_of_two (default), free, or exponent_bias."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Build folder.  [default: qhw-build/MODEL-BOARD-FLOW]")
     ] = None,
@@ -117,7 +121,8 @@ def build(
     """Train, export, lower, generate a project, simulate it and compare every output code."""
     given = {
         "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
-        "weights": weights, "activations": activations, "layers": layers or None, "out": out,
+        "weights": weights, "activations": activations, "layers": layers or None, "scaling": scaling,
+        "out": out,
         "io_type": io_type, "clock_mhz": clock_mhz, "float_epochs": float_epochs,
         "quantised_epochs": quantised_epochs, "seed": seed, "vectors": vectors, "synth": synth,
     }  # fmt: skip

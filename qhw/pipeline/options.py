@@ -102,17 +102,20 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
 
     ``format`` stands for ``weights`` and ``activations``, which win over it where both are given, be it in
     ``quant``; one that saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
-    ``layers`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each.
+    ``layers`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each;
+    ``scaling`` is that of ``quant``.
 
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
     """
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
-    layers = from_user.pop("layers", ())
+    layers, scaling = from_user.pop("layers", ()), from_user.pop("scaling", None)
     merged = _split_format(from_file) | _split_format(from_user)
     if scales := merged.pop("scales", None):
         merged["quant"] = {"scales": scales, **merged.get("quant", {})}
+    if scaling:
+        merged["quant"] = merged.get("quant", {}) | {"scaling": scaling}
     if layers:
         quant = merged.get("quant", {})
         merged["quant"] = quant | {"overrides": _with_layers(quant.get("overrides", {}), layers)}

@@ -111,6 +111,15 @@ def test_layers_of_the_command_line_win_over_the_files(tmp_path: Path) -> None:
     ]
 
 
+def test_the_scaling_of_the_command_line_wins(tmp_path: Path) -> None:
+    path = config(tmp_path, "[quant]\nscaling = 'exponent_bias'\nweights = 'e4m3'")
+    assert merge(path, {}).quant_config().scaling == "exponent_bias"
+    quant = merge(path, {"scaling": "free"}).quant_config()
+    assert (quant.scaling, str(quant.weights)) == ("free", "e4m3")
+    with pytest.raises(InputError, match="scaling"):
+        merge(None, {"scaling": "freely"}).quant_config()
+
+
 @pytest.mark.parametrize(
     "text", ["classify", ":e4m3", "classify:", "classify:weights=", "a:colour=e4m3", "a:e"]
 )
