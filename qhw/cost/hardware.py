@@ -33,6 +33,9 @@ map them; LUTs alone; a DSP slice each; DSP slices that several products share w
 ROM_DEPTH = 64
 """Words up to which weights lie in LUT memory: a LUT holds so many bits (UG574)."""
 
+TABLE_DEPTH = 256
+"""Entries up to which a table lies in LUT memory: four LUTs a bit."""
+
 FIFO_SRL_DEPTH, FIFO_SRL_BITS = 2, 1024
 """Up to which Vitis HLS makes a stream of shift registers unless told otherwise (UG1399, config_storage)."""
 
@@ -248,10 +251,14 @@ class Hardware:
             ff=float((sums * often).sum() + weights.shape[0] * x.width),
         )
 
-    def weights(self, depth: Amount, bits: Amount) -> Usage:
-        """The memory that weights lie in; none at depth 1, where they are constants."""
+    def weights(self, depth: Amount, bits: Amount, in_lut: int = ROM_DEPTH) -> Usage:
+        """The memory that weights lie in; none at depth 1, where they are constants.
+
+        Args:
+            in_lut: words up to which it is LUT memory, and block RAM beyond.
+        """
         words = np.asarray(depth)
-        style = np.where(words <= ROM_DEPTH, LUT_MEMORY, BLOCK_RAM)
+        style = np.where(words <= in_lut, LUT_MEMORY, BLOCK_RAM)
         memory = self.model.usage("weight_memory", D=np.maximum(words, 2), W=np.maximum(bits, 1), STYLE=style)
         return memory.times(words > 1)
 
@@ -347,11 +354,11 @@ class Hardware:
         if count < BISECTED:
             return self.model.usage("threshold", A=bits, T=count, S=int(signed))
         step = self.model.usage("threshold", A=bits, T=1, S=int(signed))
-        return step.times(count.bit_length()) + self.weights(count, bits)
+        return step.times(count.bit_length()) + self.table(count, bits)
 
     def table(self, entries: int, bits: int) -> Usage:
-        """A look-up table of one number."""
-        return self.weights(max(entries, 2), bits)
+        """A look-up table of one number; there is one for each lane, so that it stays in LUTs for longer."""
+        return self.weights(max(entries, 2), bits, in_lut=TABLE_DEPTH)
 
 
 def _are_integers(x: Operand, w: Operand) -> bool:
