@@ -56,11 +56,11 @@ def reduction(inputs: int) -> int:
 
 _INPUTS = 4
 
-_SHORT_COMPARISONS = (0, 1, 1, 2, 3, 4, 6)
-"""LUTs of a comparison of up to six bits, which has no carry chain, as one of many in a threshold unit."""
+_SHORT_COMPARISONS = (0, 1, 1, 2, 3, 4, 5.5)
+"""LUTs of a comparison without a carry chain, as one of many in a threshold unit: of six bits, five or six."""
 
 
-def comparison(bits: int) -> int:
+def comparison(bits: int) -> float:
     """Of ``cost_models/rtl/at_least.v``: two LUTs for two bits, and a chain whose first bit is constant."""
     if bits < len(_SHORT_COMPARISONS):
         return _SHORT_COMPARISONS[bits]
@@ -150,7 +150,7 @@ def shift_up_to(bits: int, places: int, signed: bool) -> int:
     """Of ``cost_models/rtl/shift_up_to.v``."""
     if bits == 1 and places < 1 << _SELECTS:
         return places + 1  # decoded, and a gate
-    total, step, luts = bits + places, 1, 0
+    total, step, luts = bits + places, 1, _for_depth(bits, places)
     while places:
         amounts = min(places, 3) + 1
         width, bits = bits, min(bits + (amounts - 1) * step, total)
@@ -158,6 +158,19 @@ def shift_up_to(bits: int, places: int, signed: bool) -> int:
         places, step = places // 4, 4 * step
     return luts
 
+
+def _for_depth(bits: int, places: int) -> int:
+    """More LUTs, where the choices of two whole stages behind each other would be too deep for abc.
+
+    Measured: it then chooses with amounts that are decoded beside the first stage, and shares less.
+    """
+    amounts, beyond = min(places // 4, 3) + 1, bits - _SHALLOW
+    most = 5 if places < 16 else 3
+    return (amounts - 2) * (3 * min(beyond, most) + 2) if amounts > 2 and beyond > 0 else 0
+
+
+_SHALLOW = 7
+"""Bits up to which it does not."""
 
 _SELECTS = 3
 """Bits of the amount that a LUT takes in beside what is shifted."""

@@ -69,6 +69,13 @@ SHIFTS = [
     (1, 5, 0, 6),
 ]
 
+DEEP_SHIFTS = [(6, 8, 29), (8, 8, 42), (9, 8, 49), (8, 14, 56), (9, 14, 70), (14, 14, 104), (9, 30, 109)]
+
+
+@pytest.mark.parametrize(("bits", "places", "luts"), DEEP_SHIFTS)
+def test_two_whole_stages_share_less_beyond_seven_bits(bits: int, places: int, luts: int) -> None:
+    assert lut4.shift_up_to(bits, places, False) == pytest.approx(luts, abs=3)
+
 
 @pytest.mark.parametrize(("bits", "places", "signed", "luts"), SHIFTS)
 def test_a_shifter_shares_its_first_choices(bits: int, places: int, signed: int, luts: int) -> None:
