@@ -57,7 +57,7 @@ def reduction(inputs: int) -> int:
 _INPUTS = 4
 
 _SHORT_COMPARISONS = (0, 1, 1, 2, 3, 4, 5.5)
-"""LUTs of a comparison without a carry chain, as one of many in a threshold unit: of six bits, five or six."""
+"""LUTs of a comparison without a carry chain, among many in a threshold unit: of six bits, five or six."""
 
 
 def comparison(bits: int) -> float:
