@@ -13,6 +13,9 @@ from typing import TypeAlias
 
 from qhw.cost.structure import counter_bits, is_power
 
+_INPUTS = 4
+"""Of a LUT."""
+
 _WITHOUT_CARRY = (0, 1, 2, 3, 5)
 """LUTs of an adder, by the bits of its sum: up to four make no carry chain."""
 
@@ -22,6 +25,11 @@ def adder(bits: int, built: int = 0) -> int:
     if max(bits, built) < len(_WITHOUT_CARRY):
         return _WITHOUT_CARRY[bits]
     return 2 * ceil(bits / 2)
+
+
+def sum_of(inputs: int, bits: int) -> int:
+    """LUT sites of a sum of so many bits that comes from a few different ones: each bit may fit one LUT."""
+    return bits if inputs <= _INPUTS and bits < len(_WITHOUT_CARRY) else adder(bits)
 
 
 @cache
@@ -53,8 +61,6 @@ def reduction(inputs: int) -> int:
     """LUTs that find whether any of some bits is set, three new ones a LUT."""
     return ceil(max(inputs - 1, 0) / 3)
 
-
-_INPUTS = 4
 
 _SHORT_COMPARISONS = (0, 1, 1, 2, 3, 4, 5.5)
 """LUTs of a comparison without a carry chain, among many in a threshold unit: of six bits, five or six."""

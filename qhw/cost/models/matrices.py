@@ -67,7 +67,8 @@ class _Count:
         known = len(self.sums) + 1
         number = self.sums.setdefault((subtracts, chain), known)
         if number == known:
-            self.lut4s += lut4.adder(len(chain))
+            bits = {bit for pair in chain for bit in pair} - {None}
+            self.lut4s += lut4.sum_of(len(bits), len(chain))
             needed = any if subtracts else all
             different = {frozenset(pair) for pair in chain if needed(bit is not None for bit in pair)}
             # Sums of up to two bits are no carry chain.
