@@ -2,8 +2,8 @@
 
 python benchmarks/format_builds.py [--folder qhw-build/formats] [--network NAME]... [--report]
 
-A build that is there already is read, not run again; ``--report`` only reads. Training is short: accuracies
-show that the networks are real ones, not how good a format can get.
+A build that the same code has made already is not run again; ``--report`` reads what is there. Training is
+short: accuracies show that the networks are real ones, not how good a format can get.
 """
 
 from __future__ import annotations
