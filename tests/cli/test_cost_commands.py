@@ -74,7 +74,7 @@ def test_finns_architecture_is_priced_too(model: Path, capfd: pytest.CaptureFixt
 
 def test_multipliers_are_a_choice(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dsp = {
-        choice: cost(capfd, model, "--flow", "finn", "--fps", 20000, "--multipliers", choice)["resources"][
+        choice: cost(capfd, model, "--flow", "finn", "--fps", 400000, "--multipliers", choice)["resources"][
             "dsp"
         ]
         for choice in ("lut", "dsp", "packed")
