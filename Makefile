@@ -38,7 +38,7 @@ data:
 	fi
 
 test: setup lint data
-	$(BIN)/python -m pytest --nbmake -n auto --dist loadfile tests notebooks
+	$(BIN)/python -m pytest --nbmake tests notebooks
 
 bench: setup data
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

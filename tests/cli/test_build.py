@@ -231,7 +231,7 @@ def test_a_board_that_nothing_fits_says_which_resource(
     arguments = ("build", from_file[0] / "model.onnx", "--board", board, "--out", tmp_path / "out")
     done = qhw(*arguments)
     assert done.returncode == 1
-    assert re.search(r"does not fit tiny .* needs \d+ LUT, \d+ more than", done.stderr)
+    assert re.search(r"does not fit tiny .* needs [\d,]+ LUT, [\d,]+ more than", done.stderr)
     assert "Traceback" not in done.stderr
     assert statuses(manifest.read(tmp_path / "out"))["cost"] == "failed"
 
@@ -240,7 +240,10 @@ def test_a_board_that_nothing_fits_says_which_resource(
 def test_ctrl_c_leaves_whole_stages_and_the_next_build_goes_on(
     from_file: tuple[Path, dict[str, Any]], tmp_path: Path, stage: str
 ) -> None:
-    """Interrupted as soon as the stage before has been reported: in this one, or on a busy machine later."""
+    """Interrupted as soon as the stage before has been reported: in this one, or on a busy machine later.
+
+    Between two stages none is marked as interrupted; the next one has not begun.
+    """
     order = ["import", *STAGES[2:]]
     before = order[order.index(stage) - 1]
     out = tmp_path / "out"
@@ -260,9 +263,10 @@ def test_ctrl_c_leaves_whole_stages_and_the_next_build_goes_on(
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
     found = statuses(manifest.read(out))
-    stopped = next(name for name in order if found[name] == "interrupted")
+    stopped = next(name for name in order if found.get(name, "pending") != "done")
     assert order.index(stopped) >= order.index(stage)
-    assert all(found[name] == "pending" for name in order[order.index(stopped) + 1 :])
+    assert found.get(stopped, "pending") in ("interrupted", "pending")
+    assert all(found.get(name, "pending") == "pending" for name in order[order.index(stopped) + 1 :])
     assert not (out / MARKER / "scratch").exists()
     done = qhw(*command, "--json")
     assert done.returncode == 0, done.stderr
