@@ -244,10 +244,10 @@ def run_stages(
     observer = observer or Silent()
     facts: dict[str, Mapping[str, Any]] = {}
     digests: dict[str, str] = {}
+    already, start = len(outcomes), time.perf_counter()
     with Interruption() as interruption:
-        for index, stage in enumerate(stages):
-            start = time.perf_counter()
-            try:
+        try:
+            for stage in stages:
                 observer.started(stage.name)
                 key = json_digest([stage.name, stage.inputs, {name: digests[name] for name in stage.needs}])
                 record, status = _finished(folder, stage, key) or (
@@ -255,16 +255,20 @@ def run_stages(
                     "done",
                 )
                 interruption.check()
-            except BaseException as error:
-                status = "failed" if isinstance(error, Exception) else "interrupted"
-                outcomes.append(Outcome(stage.name, status, time.perf_counter() - start))
+                facts[stage.name] = record.facts
+                digests[stage.name] = json_digest([_present(folder, record.outputs), record.facts])
+                outcomes.append(Outcome(stage.name, status, record.seconds, record.facts))
                 observer.finished(outcomes[-1])
-                outcomes.extend(Outcome(later.name, "pending", 0.0) for later in stages[index + 1 :])
-                raise
-            facts[stage.name] = record.facts
-            digests[stage.name] = json_digest([_present(folder, record.outputs), record.facts])
-            outcomes.append(Outcome(stage.name, status, record.seconds, record.facts))
-            observer.finished(outcomes[-1])
+                start = time.perf_counter()
+        except BaseException as error:
+            # Ctrl-C may come between two stages, too: it stops the first one that has no outcome yet.
+            left = stages[len(outcomes) - already :]
+            if left:
+                status = "failed" if isinstance(error, Exception) else "interrupted"
+                stopped = Outcome(left[0].name, status, time.perf_counter() - start)
+                outcomes += [stopped, *(Outcome(stage.name, "pending", 0.0) for stage in left[1:])]
+                observer.finished(stopped)
+            raise
     return facts
 
 

@@ -19,7 +19,17 @@ from typing import Any
 import pytest
 
 from qhw.errors import CheckFailedError, InputError
-from qhw.pipeline.stages import MARKER, Outcome, Stage, Workspace, check_ours, opened, read_record, run_stages
+from qhw.pipeline.stages import (
+    MARKER,
+    Outcome,
+    Silent,
+    Stage,
+    Workspace,
+    check_ours,
+    opened,
+    read_record,
+    run_stages,
+)
 
 
 class Factory:
@@ -144,6 +154,46 @@ def test_a_stopped_stage_leaves_nothing_and_the_next_run_goes_on(
 def copy_to_full(source: str) -> str:
     """A copy onto a device that has no space, ever."""
     return shutil.copyfile(source, "/dev/full")
+
+
+class StopsAt(Silent):
+    """Is interrupted while it reports a stage."""
+
+    def __init__(self, moment: str, stage: str) -> None:
+        self.moment, self.stage, self.asked = moment, stage, False
+
+    def _report(self, moment: str, stage: str) -> None:
+        if (moment, stage) == (self.moment, self.stage) and not self.asked:
+            self.asked = True
+            raise KeyboardInterrupt
+
+    def started(self, stage: str) -> None:
+        self._report("started", stage)
+
+    def finished(self, outcome: Outcome) -> None:
+        self._report("finished", outcome.name)
+
+
+@pytest.mark.parametrize(
+    ("moment", "stage", "expected"),
+    [
+        ("started", "first", ["interrupted", "pending", "pending"]),
+        ("finished", "first", ["done", "interrupted", "pending"]),
+        ("started", "second", ["done", "interrupted", "pending"]),
+        ("finished", "second", ["done", "done", "interrupted"]),
+        ("finished", "third", ["done", "done", "done"]),
+    ],
+)
+def test_ctrl_c_between_two_stages_leaves_an_outcome_for_each(
+    tmp_path: Path, moment: str, stage: str, expected: list[str]
+) -> None:
+    factory, outcomes = Factory(), list[Outcome]()
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "out"):
+        run_stages(tmp_path / "out", factory.chain(), outcomes, StopsAt(moment, stage))
+    assert [outcome.name for outcome in outcomes] == ["first", "second", "third"]
+    assert statuses(outcomes) == expected
+    again = build(tmp_path / "out", factory.chain())
+    assert statuses(again) == ["skipped" if status == "done" else "done" for status in expected]
 
 
 def test_a_full_disk_is_told_in_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
