@@ -14,14 +14,14 @@ import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from qhw.errors import InputError
 from qhw.formats.base import Format
 from qhw.formats.integer import as_mantissas
-from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.parse import parse_format
 from qhw.formats.table import TableFormat
 from qhw.graph.builder import value_ranges
@@ -188,11 +188,15 @@ def _node(stored: dict[str, Any]) -> Node:
     op = stored.pop("op")
     if op not in OPERATIONS:
         raise InputError(f"node '{stored.get('name')}' has operation {op}", allowed=", ".join(OPERATIONS))
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    if "rounding" in values:
-        values["rounding"] = Rounding(values["rounding"])
-        values["overflow"] = Overflow(values["overflow"])
-    return OPERATIONS[op](**values)
+    kinds = get_type_hints(OPERATIONS[op])
+    return OPERATIONS[op](**{name: _attribute(value, kinds.get(name)) for name, value in stored.items()})
+
+
+def _attribute(value: Any, kind: Any) -> Any:
+    """A node's field, from what :func:`_plain` made of it."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _type(name: str, fields: dict[str, Any]) -> TensorType:

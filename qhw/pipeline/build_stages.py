@@ -397,8 +397,8 @@ def _vectors(plan: Plan, work: Workspace) -> Facts:
 
 
 def _interpreter_row(work: Workspace, executor: FastExecutor, mantissas: Mapping[str, IntArray]) -> Row:
+    from qhw.graph.interpreter import interpret
     from qhw.sim.compare import compare
-    from qhw.sim.interpreter import interpret
 
     work.progress(None, "interpreter")
     few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in mantissas.items()}

@@ -33,10 +33,10 @@ from qhw.data import Dataset, load_dataset  # noqa: E402
 from qhw.graph.canonical import canonicalise  # noqa: E402
 from qhw.graph.canonical_check import canonical_integers, compare_with_original  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.load import load_qonnx  # noqa: E402
 from qhw.graph.lower import canonical_reason  # noqa: E402
 from qhw.graph.lower_canonical import lower_canonical  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
 
 CHANNELS = 8
 

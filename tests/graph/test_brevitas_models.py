@@ -9,9 +9,9 @@ import pytest
 from qonnx_factory import execute
 
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import canonical_reason, lower_power_of_two
-from qhw.sim.interpreter import interpret
 
 torch = pytest.importorskip("torch")
 qnn = pytest.importorskip("brevitas.nn")

@@ -15,12 +15,12 @@ from qhw.errors import UnsupportedError
 from qhw.graph.canonical import canonicalise, is_canonical
 from qhw.graph.canonical_check import canonical_integers, compare_with_original
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower_power_of_two
 from qhw.graph.lower_canonical import lower_canonical
 from qhw.graph.serialize import graph_hash
-from qhw.sim.interpreter import interpret
 
 rng = np.random.default_rng(7)
 

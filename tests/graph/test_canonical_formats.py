@@ -19,6 +19,7 @@ from qhw.formats import Binary, KHot, Minifloat, parse_format
 from qhw.graph.canonical import canonicalise
 from qhw.graph.canonical_check import canonical_integers
 from qhw.graph.encode import encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph, Threshold
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
@@ -26,7 +27,6 @@ from qhw.graph.lower_canonical import lower_canonical
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 from qhw.graph.tails import as_float32
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 
 SCALES = 0.0091 * (1 + np.arange(4)).reshape(-1, 1, 1, 1)
 

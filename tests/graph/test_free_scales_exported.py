@@ -20,13 +20,13 @@ from qhw.formats import KHot, Minifloat  # noqa: E402
 from qhw.graph.canonical import canonicalise  # noqa: E402
 from qhw.graph.canonical_check import canonical_integers, compare_with_original  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.ir import ExactGraph  # noqa: E402
 from qhw.graph.load import load_qonnx  # noqa: E402
 from qhw.graph.lower import canonical_reason, lower  # noqa: E402
 from qhw.graph.lower_canonical import lower_canonical  # noqa: E402
 from qhw.graph.onnx_tools import initializers  # noqa: E402
 from qhw.quant_config import QuantConfig  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
 
 FREE: list[dict[str, object]] = [
     {"per_channel": True},

@@ -13,11 +13,11 @@ from qonnx_factory import Net, execute
 
 from qhw.errors import UnsupportedError
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import canonical_reason, lower, lower_power_of_two
 from qhw.graph.lowering import NeedsCanonicalError
-from qhw.sim.interpreter import interpret
 
 BATCH = 3
 RNG = np.random.default_rng

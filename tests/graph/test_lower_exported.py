@@ -15,10 +15,10 @@ from torch import nn  # noqa: E402
 from qhw.convert import convert  # noqa: E402
 from qhw.export import export_qonnx, layer_values  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.load import load_qonnx  # noqa: E402
 from qhw.graph.lower import lower_power_of_two  # noqa: E402
 from qhw.quant_config import QuantConfig  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
 
 
 class Images(nn.Module):

@@ -15,6 +15,7 @@ from qhw.formats import Fixed, parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.sim import plan
 from qhw.sim.backends import (
     CheckedConvolution,
@@ -26,7 +27,6 @@ from qhw.sim.backends import (
 )
 from qhw.sim.compare import compare
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 from qhw.sim.native import elementwise_kernel
 
 torch = pytest.importorskip("torch")
