@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.table import TableFormat
@@ -45,6 +46,20 @@ TENSOR_SIZE_LIMIT = 1 << 28
 
 
 @dataclass(frozen=True)
+class HostStep:
+    """One float32 operation on an input, before its quantizer, named as in ONNX (or QONNX).
+
+    Args:
+        operands: in the operation's order: None for what is computed, else numbers that broadcast over the
+            input without its batch axis, nested tuples (thresholds: along one more axis).
+    """
+
+    op: str
+    operands: tuple[Any, ...]
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class InputEncoding:
     """How the user's array becomes the mantissas of a graph input.
 
@@ -52,7 +67,8 @@ class InputEncoding:
     operation, as QONNX's Quant does; an input that is annotated as an integer has ``exact``: its values
     must already be integers in ``[low, high]``. With ``format`` (no zero point then),
     ``mantissa = clip(mantissa of the nearest number of format to x / scale, low, high)``, the division in
-    float32, ``low`` and ``high`` being mantissas of the format.
+    float32, ``low`` and ``high`` being mantissas of the format. ``before`` is what the model does to a float
+    input in front of that, in float32, operation by operation.
     """
 
     scale: float
@@ -62,6 +78,7 @@ class InputEncoding:
     rounding: Rounding
     exact: bool = False
     format: TableFormat | None = None
+    before: tuple[HostStep, ...] = ()
 
     @property
     def unit(self) -> float:

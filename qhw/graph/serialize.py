@@ -30,6 +30,7 @@ from qhw.graph.ir import (
     TENSOR_SIZE_LIMIT,
     ExactGraph,
     Exponent,
+    HostStep,
     InputEncoding,
     Node,
     OutputScale,
@@ -68,7 +69,9 @@ def node_hashes(graph: ExactGraph) -> dict[str, str]:
     tensors: dict[str, str] = {}
     for name in graph.inputs:
         encoding = graph.input_encodings.get(name)
-        tensors[name] = _digest(_type_fields(graph.tensors[name]), _fields(encoding) if encoding else None)
+        tensors[name] = _digest(
+            _type_fields(graph.tensors[name]), _encoding_fields(encoding) if encoding else None
+        )
     for name, value in graph.constants.items():
         tensors[name] = _digest(_type_fields(graph.tensors[name]), _constant_bytes(value).hex())
     hashes = {}
@@ -122,7 +125,7 @@ def _structure(graph: ExactGraph) -> dict[str, Any]:
         "name": graph.name,
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
-        "input_encodings": {k: _fields(v) for k, v in sorted(graph.input_encodings.items())},
+        "input_encodings": {k: _encoding_fields(v) for k, v in sorted(graph.input_encodings.items())},
         "output_scales": {k: _fields(v) for k, v in sorted(graph.output_scales.items())},
         "constants": sorted(graph.constants),
         "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
@@ -140,6 +143,13 @@ def _plain(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _encoding_fields(encoding: InputEncoding) -> dict[str, Any]:
+    """What the host does before the quantizer is stored only where there is something."""
+    fields = _fields(encoding)
+    steps = [_fields(step) for step in fields.pop("before")]
+    return fields | ({"before": steps} if steps else {})
 
 
 def _node_fields(node: Node) -> dict[str, Any]:
@@ -216,8 +226,21 @@ def _type(name: str, fields: dict[str, Any]) -> TensorType:
 
 def _encoding(fields: dict[str, Any]) -> InputEncoding:
     format = fields.get("format")
-    changed = {"rounding": Rounding(fields["rounding"]), "format": format and _table_format(format)}
+    changed = {
+        "rounding": Rounding(fields["rounding"]),
+        "format": format and _table_format(format),
+        "before": tuple(_host_step(step) for step in fields.get("before", ())),
+    }
     return InputEncoding(**{**fields, **changed})
+
+
+def _host_step(fields: dict[str, Any]) -> HostStep:
+    options = {str(name): value for name, value in fields["attributes"]}
+    return HostStep(str(fields["op"]), _tuples(fields["operands"]), tuple(sorted(options.items())))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _table_format(text: str) -> TableFormat:

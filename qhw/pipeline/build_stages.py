@@ -313,39 +313,25 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
 
 def _lower(plan: Plan, work: Workspace) -> Facts:
     from qhw.graph.load import load_qonnx
-    from qhw.graph.lower import lower_power_of_two
-    from qhw.graph.lowering import NeedsCanonicalError
+    from qhw.graph.lower import lower_model
     from qhw.graph.serialize import graph_hash, save_graph
 
-    reason, model = None, load_qonnx(work.build / MODEL_FILE)
-    try:
-        graph = lower_power_of_two(model)
-    except NeedsCanonicalError as error:
-        reason = error.message
-        graph = _lower_canonical(work)
+    lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
+    graph, canonical = lowering.graph, lowering.canonical
+    if canonical is not None:
+        canonical.save(str(work.scratch / CANONICAL_FILE))
     (work.scratch / GRAPH_FOLDER).mkdir()
     save_graph(graph, work.scratch / GRAPH_FOLDER)
     macs, weights = work_of(graph)
     return {
-        "canonical": reason,
-        "qonnx_departs": departures_of_qonnx(model),
+        "canonical": lowering.reason,
+        "qonnx_departs": departures_of_qonnx(lowering.model),
         "nodes": len(graph.nodes),
         "macs": macs,
         "weights": weights,
         "graph_sha256": graph_hash(graph),
         "summary": f"{len(graph.nodes)} integer operations, {macs:,} multiply-accumulates",
     }
-
-
-def _lower_canonical(work: Workspace) -> ExactGraph:
-    from qhw.graph.canonical import canonicalise
-    from qhw.graph.load import load_qonnx
-    from qhw.graph.lower_canonical import lower_canonical
-
-    canonical = canonicalise(load_qonnx(work.build / MODEL_FILE))
-    graph = lower_canonical(canonical)
-    canonical.save(str(work.scratch / CANONICAL_FILE))
-    return graph
 
 
 def work_of(graph: ExactGraph) -> tuple[int, int]:
@@ -435,11 +421,12 @@ def _canonical_row(
     """canonical.onnx against the exact graph; and how far the original file's own execution is from it."""
     from qonnx.core.modelwrapper import ModelWrapper
 
-    from qhw.graph.canonical_check import compare_with_original
     from qhw.graph.load import load_qonnx
+    from qhw.graph.lower import lower_model
+    from qhw.sim.canonical import compare_with_original
 
     canonical = ModelWrapper(str(work.build / CANONICAL_FILE))
-    apart = compare_with_original(load_qonnx(work.build / MODEL_FILE), canonical, inputs)
+    apart = compare_with_original(lower_model(load_qonnx(work.build / MODEL_FILE)), inputs)
     original = {
         "reason": work.facts["lower"]["canonical"],
         "codes_compared": sum(part.codes for part in apart),

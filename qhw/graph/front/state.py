@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 
@@ -15,57 +16,18 @@ from qhw.errors import UnsupportedError
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.front.dyadic import Dyadic
+from qhw.graph.front.values import Activation, Clamped, Floating, Lowered, RawInput, Scale
 from qhw.graph.ir import InputEncoding
-from qhw.graph.lowering.dyadic import Dyadic
 from qhw.graph.onnx_tools import attributes, initializers
+from qhw.graph.tails.tail import Tail
 
 SHORT = 16
 """Bits of a constant that no quantizer chose, and that is still taken for an exact one."""
 
 
-class NeedsCanonicalError(UnsupportedError):
-    """Shifts alone cannot carry the model exactly; thresholds over ``canonical.onnx`` may."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A tensor of the exact graph."""
-
-    tensor: str
-
-
-@dataclass(frozen=True)
-class Clamped:
-    """A tensor between bounds (a ReLU, a Clip) that a quantizer may still take over; None is no bound."""
-
-    tensor: str
-    low: Fraction | None
-    high: Fraction | None
-    source: str
-
-
-@dataclass(frozen=True)
-class RawInput:
-    """A graph input that no quantizer has read yet, times ``2**exponent``.
-
-    ``integers`` are its bounds where it is annotated as an integer; None is a float input.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    integers: tuple[int, int] | None
-    exponent: int = 0
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Float32 operations on an integer input of up to 16 bits, until a quantizer makes a table of them."""
-
-    root: RawInput
-    steps: tuple[tuple[str, dict[str, Any], tuple[Dyadic | None, ...]], ...]
-
-
-Value: TypeAlias = Activation | Clamped | RawInput | Chain | Dyadic
+class InexactError(UnsupportedError):
+    """Integer operations alone do not give this node's numbers; the tail that it belongs to may."""
 
 
 @dataclass
@@ -91,29 +53,45 @@ class NodeView:
         """The error that names this node."""
         return UnsupportedError(f"{self}: {what}", allowed=allowed, hint=hint)
 
-    def inexact(self, what: str, *, allowed: str | None = None) -> NeedsCanonicalError:
-        """The error that names this node, where only its numbers keep it from plain shifts."""
-        return NeedsCanonicalError(f"{self}: {what}", allowed=allowed)
+    def inexact(self, what: str, *, allowed: str | None = None, hint: str | None = None) -> InexactError:
+        """The error that names this node, where only its numbers keep it from integer operations."""
+        return InexactError(f"{self}: {what}", allowed=allowed, hint=hint)
 
 
 @dataclass
 class State:
-    """The values of the model's tensors so far, and the graph that they make."""
+    """The values of the model's tensors so far, and the graph that they make.
+
+    Args:
+        derived: tensors that integer operations hold exactly, though they belong to a tail: what comes after
+            them may need that tail's own operations.
+        tails: what a Threshold or Table of the graph stands for, by the tensor that it writes.
+        reasons: why tensors became tails, first one first.
+    """
 
     model: ModelWrapper
     builder: GraphBuilder
-    values: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, Lowered] = field(default_factory=dict)
+    producers: dict[str, NodeProto] = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
+    tails: dict[str, Tail] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    floats: dict[str, Floating] = field(default_factory=dict)
     _constants: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _inputs: dict[str, int] = field(default_factory=dict)
     _clamped: dict[Clamped, str] = field(default_factory=dict)
+    _moved: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: ModelWrapper) -> State:
         """The state before the first node: constants and graph inputs."""
         state = cls(model, GraphBuilder(model.graph.name or "model"))
+        state.producers = {name: node for node in model.graph.node for name in node.output}
         for name, value in initializers(model.graph).items():
             if value.dtype.kind in "biuf" and np.isfinite(value).all():
-                state.values[name] = Dyadic.of(value)
+                # What is annotated as integers was quantised before the file was written.
+                is_integer = bool(model.get_tensor_datatype(name).is_integer())
+                state.values[name] = Dyadic.of(value, on_grid=is_integer and value.dtype.kind == "f")
         for value in model.graph.input:
             state.values[value.name] = raw_input(model, value.name)
         return state
@@ -122,14 +100,22 @@ class State:
         shapes = tuple(tuple(self.model.get_tensor_shape(name) or ()) for name in node.output if name)
         return NodeView(node, attributes(node), shapes)
 
-    def stored(self, name: str) -> np.ndarray[Any, np.dtype[Any]] | None:
+    def stored(self, name: str) -> NDArray[Any] | None:
         """A constant as the file holds it (also an infinite one)."""
         value = self.model.get_initializer(name) if name else None
         return None if value is None else np.asarray(value)
 
+    def known(self, name: str) -> NDArray[np.float32] | None:
+        """The float32 numbers of a constant, quantised or not; None for what is computed."""
+        value = self.values.get(name)
+        if isinstance(value, Dyadic):
+            return value.float32()
+        stored = self.stored(name)
+        return None if stored is None else np.asarray(stored, dtype=np.float32)
+
     # --- operands ---
 
-    def operand(self, node: NodeView, index: int = 0) -> Activation | Clamped | RawInput | Chain:
+    def operand(self, node: NodeView, index: int = 0) -> Activation | Clamped | RawInput | Floating:
         """An input that must be computed."""
         value = self.values[node.proto.input[index]]
         if isinstance(value, Dyadic):
@@ -137,26 +123,44 @@ class State:
         return value
 
     def tensor(self, node: NodeView, index: int = 0) -> str:
-        """An input as a tensor of the graph, with whatever is pending on it carried out."""
+        """An input as a tensor of the graph that holds it exactly, with whatever is pending carried out."""
         return self.settle(node, self.operand(node, index))
 
-    def settle(self, node: NodeView, value: Activation | Clamped | RawInput | Chain) -> str:
-        """Carry out what is pending on a value; its tensor."""
+    def settle(self, node: NodeView, value: Activation | Clamped | RawInput | Floating) -> str:
+        """Carry out what is pending on a value; its tensor.
+
+        Raises:
+            InexactError: it is in the middle of a tail, or at a free scale.
+        """
+        tensor, scale = self.scaled_tensor(node, value)
+        if scale is not None:
+            raise node.inexact(f"its input has a scale of {scale.values[0]:g}, which is no power of two")
+        return tensor
+
+    def scaled_tensor(
+        self, node: NodeView, value: Activation | Clamped | RawInput | Floating
+    ) -> tuple[str, Scale | None]:
+        """Carry out what is pending on a value; the tensor of its integers, and their free scale if any."""
         match value:
-            case Activation(tensor):
-                return tensor
+            case Activation():
+                return value.tensor, value.scale
             case Clamped():
                 if value not in self._clamped:
                     self._clamped[value] = self._clamp(node, value)
-                return self._clamped[value]
+                return self._clamped[value], value.scale
             case RawInput():
-                return self._read_input(node, value)
-            case Chain():
-                raise node.inexact(
-                    f"it reads the input '{value.root.name}' after {' → '.join(s[0] for s in value.steps)}, "
-                    "and no quantizer stands between",
-                    allowed="a quantizer behind the normalisation of an input",
-                )
+                return self.read_input(node, value), None
+            case Floating():
+                raise node.inexact(f"it reads numbers that are not quantised ({value.spelled})")
+
+    def moved(self, tensor: str, value: RawInput | Floating) -> str:
+        """The tensor behind the movements that wait on a value; the same one is made once."""
+        for move in value.moves:
+            key = (tensor, move.name)
+            if key not in self._moved:
+                self._moved[key] = move.tensor(tensor, move.name)
+            tensor = self._moved[key]
+        return tensor
 
     def rank(self, tensor: str) -> int:
         return len(self.builder.type(tensor).shape)
@@ -200,20 +204,22 @@ class State:
 
     # --- what is pending ---
 
-    def _read_input(self, node: NodeView, value: RawInput) -> str:
+    def read_input(self, node: NodeView, value: RawInput) -> str:
         """Declare an integer input at the first exponent that is asked for, shift for any other."""
         if value.integers is None:
-            raise node.refuse(
+            raise node.inexact(
                 f"it reads the float input '{value.name}' without a quantizer",
                 allowed="a quantizer as the first node, or an input annotated as an integer",
-                hint="quantise the model's input (return_quant_tensor / QuantIdentity in Brevitas)",
+                hint="quantise the model's input (QuantIdentity in Brevitas), or say of what type it is "
+                "(--input uint8; set_tensor_datatype in qonnx)",
             )
         if value.name not in self._inputs:
             low, high = value.integers
             encoding = InputEncoding(1.0, 0.0, low, high, Rounding.RND_CONV, exact=True)
             self.builder.input(value.name, value.shape, Integer.holding(low, high), value.exponent, encoding)
             self._inputs[value.name] = value.exponent
-        return self.scaled(node, value.name, value.exponent - self._inputs[value.name])
+        x = self.scaled(node, value.name, value.exponent - self._inputs[value.name])
+        return self.moved(x, value)
 
     def declare_float_input(
         self, node: NodeView, value: RawInput, encoding: InputEncoding, exponent: int
@@ -228,8 +234,9 @@ class State:
             raise node.refuse(
                 f"it quantises the input '{value.name}' in another way than a quantizer before it",
                 allowed="one quantizer for every float input",
+                hint="quantise it once, and let both branches read that",
             )
-        return value.name
+        return self.moved(value.name, value)
 
     def scaled(self, node: NodeView, tensor: str, power: int, suffix: str = "_scale") -> str:
         """The tensor times a power of two."""
@@ -286,7 +293,7 @@ class State:
         )
 
 
-Rule: TypeAlias = Callable[[State, NodeView], "Value | Sequence[Value]"]
+Rule: TypeAlias = Callable[[State, NodeView], "Lowered | Sequence[Lowered]"]
 RULES: dict[str, Rule] = {}
 """How each ONNX operator is lowered; the modules of this package fill it."""
 

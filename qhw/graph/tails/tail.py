@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qhw.errors import UnsupportedError
 from qhw.formats.modes import IntArray
-from qhw.graph.tail_operations import (
+from qhw.graph.tails.operations import (
     CONSTANT,
     FALLING,
     OPERATIONS,
@@ -33,6 +33,9 @@ from qhw.graph.tail_operations import (
 TABLE_ENTRIES = 1 << 16
 """A Table looks up codes of up to 16 bits."""
 
+
+SHORT_TABLE = 1 << 8
+"""Entries of a table that is always preferred, where a table is."""
 
 EXHAUSTIVE = 1 << 24
 """Up to so many (channel, integer) pairs, a tail that no rule decides is proven by trying them all."""
@@ -106,11 +109,15 @@ def evaluate(tail: Tail, integers: Mapping[str, IntArray]) -> IntArray:
     return _codes(tail, _run(tail, integers)[tail.output])
 
 
-def lower_tail(tail: Tail, low: IntArray, high: IntArray) -> Thresholds | Lookup:
+def lower_tail(
+    tail: Tail, low: IntArray, high: IntArray, *, prefer_table: bool = False
+) -> Thresholds | Lookup:
     """The tail of one integer as thresholds if its codes are proven to rise or fall, else as a table.
 
     Args:
         low, high: the integer's range, int64 of shape (channels or 1,).
+        prefer_table: also a monotone one becomes a table, where that is short: looking a code of 8 bits up
+            takes less than comparing it.
 
     Raises:
         UnsupportedError: for a tail that is not monotone over a range of more than 2^16 integers.
@@ -129,9 +136,11 @@ def lower_tail(tail: Tail, low: IntArray, high: IntArray) -> Thresholds | Lookup
         for v in (low, high)
     )
     known = directions(tail, low, high)
-    if (known != UNKNOWN).all():
-        return bisect(tail, known, low, high)
     entries = int(high.max()) - int(low.min()) + 1
+    if (known != UNKNOWN).all():
+        found = bisect(tail, known, low, high)
+        if not prefer_table or entries > max(SHORT_TABLE, 2 * found.thresholds.shape[1]):
+            return found
     if entries > TABLE_ENTRIES:
         raise UnsupportedError(
             f"'{tail.name}' ({tail.spelled}) does not only rise or only fall, "
@@ -202,29 +211,6 @@ def _check_count(tail: Tail, count: int) -> None:
         )
 
 
-def joint_lookup(tail: Tail, low: Sequence[int], high: Sequence[int], stride: int) -> Lookup:
-    """A tail of two integers as a table of ``a * stride + b``.
-
-    Args:
-        low, high: ranges of ``a`` and ``b``; ``stride`` is at least the number of values of ``b``.
-
-    Raises:
-        UnsupportedError: where the table would have more than 2^16 entries.
-    """
-    entries = (high[0] - low[0]) * stride + high[1] - low[1] + 1
-    if entries > TABLE_ENTRIES:
-        raise UnsupportedError(
-            f"'{tail.name}' joins two tensors of different scales ({tail.spelled}), "
-            f"which would take a table of {entries} entries",
-            allowed=f"operands of one and the same scale, or a table of at most {TABLE_ENTRIES} entries",
-            hint="quantise both operands with one shared quantizer",
-        )
-    index = np.arange(entries, dtype=np.int64)[None, :]
-    a, b = low[0] + index // stride, low[1] + np.minimum(index % stride, high[1] - low[1])
-    codes = _at_both(tail, a, b)
-    return Lookup(codes, low[0] * stride + low[1])
-
-
 def affine_form(tail: Tail) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """``(scale, offset)`` per channel, in float64, of a tail that only scales and shifts; else None."""
     values: dict[str, tuple[Any, Any]] = {root: (np.float64(1), np.float64(0)) for root in tail.roots}
@@ -290,10 +276,6 @@ def _codes(tail: Tail, result: Value) -> IntArray:
 def _at(tail: Tail, integers: IntArray) -> IntArray:
     """The codes of integers (channels, n), with every channel in the result."""
     return np.asarray(np.broadcast_to(evaluate(tail, {tail.roots[0]: integers}), integers.shape))
-
-
-def _at_both(tail: Tail, a: IntArray, b: IntArray) -> IntArray:
-    return evaluate(tail, dict(zip(tail.roots, (a, b), strict=True)))
 
 
 def _all_finite(tail: Tail, ends: IntArray) -> bool:

@@ -13,8 +13,11 @@ from qhw.errors import UnsupportedError
 from qhw.formats import Overflow, TableFormat
 from qhw.formats.requantise import bounds, saturating
 from qhw.graph.onnx_tools import Constants, attributes, describe
-from qhw.graph.tail_operations import OPERATIONS, ROUNDINGS, Step, Value, code_bounds
+from qhw.graph.tails.operations import OPERATIONS, ROUNDINGS, Step, Value, code_bounds
 from qhw.onnx_ops.float_quant import float_format, format_of_attribute
+
+QUANTIZER_STEPS = frozenset({"Quant", "BipolarQuant", "MultiThreshold", "FixedQuant", "FormatQuant"})
+"""Steps of a tail that are quantizers at scale 1."""
 
 LARGEST_WIDTH = 24
 """Codes of more bits are not all float32 numbers."""

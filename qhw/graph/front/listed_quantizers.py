@@ -17,11 +17,11 @@ from qhw.formats import Overflow, Rounding, TableFormat
 from qhw.formats.base import as_mantissas
 from qhw.formats.modes import IntArray
 from qhw.formats.requantise import bounds, requantise, saturating
+from qhw.graph.front.dyadic import Dyadic
+from qhw.graph.front.quantizers import exponents_of, parameter, scalar_of, tensor_exponent
+from qhw.graph.front.state import NodeView, State, rule
+from qhw.graph.front.values import Activation, Clamped, Lowered, RawInput
 from qhw.graph.ir import Exponent, InputEncoding
-from qhw.graph.lowering.dyadic import Dyadic
-from qhw.graph.lowering.inputs import table_of_chain
-from qhw.graph.lowering.quantizers import exponents_of, parameter, scalar_of, tensor_exponent
-from qhw.graph.lowering.state import Activation, Chain, Clamped, NodeView, RawInput, State, Value, rule
 from qhw.onnx_ops.float_quant import FloatFormat, float_format, format_of_attribute
 
 
@@ -52,7 +52,7 @@ class TableGrid:
 
 
 @rule("FloatQuant")
-def float_quant(state: State, node: NodeView) -> Value:
+def float_quant(state: State, node: NodeView) -> Lowered:
     """QONNX's FloatQuant."""
     parameters = [None if i >= len(node.proto.input) else _stored(state, node, i) for i in range(2, 6)]
     found = float_format(str(node), node.options, *parameters)
@@ -60,7 +60,7 @@ def float_quant(state: State, node: NodeView) -> Value:
 
 
 @rule("FormatQuant")
-def format_quant(state: State, node: NodeView) -> Value:
+def format_quant(state: State, node: NodeView) -> Lowered:
     """qhw's FormatQuant: any format that lists its codes."""
     format = format_of_attribute(str(node), node.options)
     return quantise(state, node, _grid(state, node, FloatFormat(format)))
@@ -85,7 +85,7 @@ def _grid(state: State, node: NodeView, found: FloatFormat) -> TableGrid:
     return TableGrid(format, exponents + format.exponent, format.rounding, low, high)
 
 
-def quantise(state: State, node: NodeView, grid: TableGrid) -> Value:
+def quantise(state: State, node: NodeView, grid: TableGrid) -> Lowered:
     """Put a constant, an input or an activation onto a grid."""
     value = state.values[node.proto.input[0]]
     match value:
@@ -93,10 +93,7 @@ def quantise(state: State, node: NodeView, grid: TableGrid) -> Value:
             return constant(node, value, grid)
         case RawInput(integers=None):
             return _float_input(state, node, value, grid)
-        case Chain():
-            exponent = scalar_of(node, "scale", grid.exponent)
-            return Activation(table_of_chain(state, node, value, exponent, grid.format))
-        case Clamped():
+        case Clamped(scale=None):
             return _clamped(state, node, value, grid)
         case _:
             return _requantised(state, node, state.settle(node, value), grid)
@@ -116,7 +113,7 @@ def constant(node: NodeView, value: Dyadic, grid: TableGrid) -> Dyadic:
     return Dyadic(as_mantissas(mantissas), exponents, format=grid.format).packed()
 
 
-def _float_input(state: State, node: NodeView, value: RawInput, grid: TableGrid) -> Value:
+def _float_input(state: State, node: NodeView, value: RawInput, grid: TableGrid) -> Lowered:
     """A float input is encoded straight into its first quantizer's format."""
     exponent = scalar_of(node, "scale", grid.exponent)
     scale = 2.0 ** (exponent - grid.format.exponent - value.exponent)
@@ -124,7 +121,7 @@ def _float_input(state: State, node: NodeView, value: RawInput, grid: TableGrid)
     return Activation(state.declare_float_input(node, value, encoding, exponent))
 
 
-def _clamped(state: State, node: NodeView, value: Clamped, grid: TableGrid) -> Value:
+def _clamped(state: State, node: NodeView, value: Clamped, grid: TableGrid) -> Lowered:
     """Rounding is monotone, so bounds before it are rounded bounds after it."""
     given = (value.low, value.high)
     exponents = np.unique(grid.exponent)
@@ -136,7 +133,7 @@ def _clamped(state: State, node: NodeView, value: Clamped, grid: TableGrid) -> V
     return _requantised(state, node, value.tensor, replace(grid, low=min(least, most), high=most))
 
 
-def _requantised(state: State, node: NodeView, x: str, grid: TableGrid) -> Value:
+def _requantised(state: State, node: NodeView, x: str, grid: TableGrid) -> Lowered:
     natural = bounds(grid.format, Overflow.SAT)
     exponent: Exponent = tensor_exponent(state, node, x, grid.exponent)
     return Activation(

@@ -8,22 +8,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 from onnx.reference import ReferenceEvaluator
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_node, execute_onnx
 from qonnx.transformation.infer_shapes import InferShapes
 
 from qhw.errors import InputError
-from qhw.formats.modes import IntArray
+from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.rounding import requantize_values
 from qhw.formats.table import TableFormat
-from qhw.graph.canonical_writer import INTEGER_SUFFIX
-from qhw.graph.normal_form import QUANTIZERS
-from qhw.graph.onnx_tools import Constants, initializers
-from qhw.graph.quantizer_nodes import quantizer_of
-from qhw.graph.tail_nodes import collect_tail
-from qhw.graph.tails import affine_form
+from qhw.graph.encode import encode_inputs
+from qhw.graph.ir import ExactGraph
+from qhw.graph.lower import Lowering
+from qhw.graph.onnx_tools import attributes
+from qhw.graph.tails.operations import format_named
 from qhw.onnx_ops.specified import as_specified
+from qhw.sim.fast import FastExecutor
 
 Context = dict[str, NDArray[Any]]
 
@@ -50,26 +51,25 @@ class Difference:
     largest: int
 
 
-def compare_with_original(
-    model: ModelWrapper, canonical: ModelWrapper, inputs: Mapping[str, ArrayLike]
-) -> tuple[Difference, ...]:
-    """Count how far a model's float32 execution differs from its canonical form, quantizer by quantizer.
+def compare_with_original(lowering: Lowering, inputs: Mapping[str, ArrayLike]) -> tuple[Difference, ...]:
+    """Count how far a model's float32 execution differs from its exact graph, quantizer by quantizer.
 
-    Both are executed from the inputs on (see ``canonical_integers``), so a difference carries on to what
-    follows. An output without a quantizer is compared on the grid of its accumulator; numbers of a format
-    that lists its codes as their places among its numbers.
+    Both are executed from the inputs on, so a difference carries on to what follows. An output without a
+    quantizer is compared on the grid of its accumulator; numbers of a format that lists its codes as their
+    places among its numbers.
 
     Args:
-        model: as ``load_qonnx`` gives it; ``canonical`` is what ``canonicalise`` made of it.
         inputs: float arrays (N, …) by input name.
     """
-    scales = dict(_grids(model, canonical))
-    counts = {name: np.zeros(3, dtype=np.int64) for name in scales}
-    model = as_specified(model)
+    graph = lowering.graph
+    grids = dict(grids_of(lowering))
+    counts = {name: np.zeros(3, dtype=np.int64) for name in grids}
+    model, executor = as_specified(lowering.model), FastExecutor(graph)
     for chunk in _chunks(inputs):
-        original, reference = _execute(model, chunk), _execute_exactly(canonical, chunk)
-        for name, grid in scales.items():
-            apart = np.abs(grid.codes(original[name]) - grid.places(reference[grid.integers]))
+        original = _execute(model, chunk)
+        reference = executor(encode_inputs(graph, chunk), keep="all")
+        for name, grid in grids.items():
+            apart = np.abs(grid.codes(original[name]) - grid.places(reference[grid.tensor]))
             seen = np.array([apart.size, np.count_nonzero(apart), apart.max(initial=0)], dtype=np.int64)
             counts[name] = np.append(counts[name][:2] + seen[:2], max(counts[name][2], seen[2]))
     return tuple(Difference(name, *(int(n) for n in count)) for name, count in counts.items())
@@ -81,13 +81,19 @@ def canonical_integers(canonical: ModelWrapper, inputs: Mapping[str, ArrayLike])
     The exact graph's tensors have the same names, but for those that it has no use for. Sums that float32
     does not hold are taken in float64, by ONNX's reference implementation: exact where they stay below 2^53.
     """
-    nodes = [n for n in canonical.graph.node if canonical.get_tensor_datatype(n.output[0]).is_integer()]
+    nodes = [n for n in canonical.graph.node if _is_integer(canonical, n.output[0])]
     found: dict[str, list[IntArray]] = {node.name: [] for node in nodes}
     for chunk in _chunks(inputs):
         context = _execute_exactly(canonical, chunk)
         for node in nodes:
             found[node.name].append(context[node.output[0]].astype(np.int64))
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _is_integer(model: ModelWrapper, tensor: str) -> bool:
+    """Whether a tensor holds integers of the exact graph, not such times a power of two."""
+    kind = model.get_tensor_datatype(tensor)
+    return bool(kind.is_integer()) and not str(kind.name).startswith("SCALEDINT")
 
 
 def _chunks(inputs: Mapping[str, ArrayLike]) -> Iterator[Context]:
@@ -116,19 +122,41 @@ def _execute_exactly(model: ModelWrapper, inputs: Context) -> Context:
     whole = _with_batch(model, len(next(iter(inputs.values()))))
     opsets = whole.get_opset_imports()
     context: Context = whole.make_empty_exec_context() | inputs
+    found: Any
     for node in whole.graph.node:
         names = [name for name in node.input if name]
         kind = whole.get_tensor_datatype(node.output[0])
         is_wide = any(context[name].dtype == np.float64 for name in names)
-        if not node.domain and kind.is_integer() and (is_wide or kind.bitwidth() > FLOAT32_BITS):
+        if kind.is_integer() and (is_wide or kind.bitwidth() > FLOAT32_BITS) and node.op_type in _EXACT:
+            found = _EXACT[node.op_type](node, context, opsets)
+        elif not node.domain and kind.is_integer() and (is_wide or kind.bitwidth() > FLOAT32_BITS):
             wide = {name: _as_float64(context[name]) for name in names}
-            found = ReferenceEvaluator(node, opsets=opsets).run(None, wide)
-            context |= dict(zip(node.output, found, strict=True))
-            continue
-        narrow = context | {name: context[name].astype(np.float32) for name in names if is_wide}
-        execute_node(node, narrow, whole.graph, opsets[node.domain])
-        context |= {name: narrow[name] for name in node.output}
+            (found,) = ReferenceEvaluator(node, opsets=opsets).run(None, wide)
+        else:
+            narrow = context | {name: context[name].astype(np.float32) for name in names if is_wide}
+            execute_node(node, narrow, whole.graph, opsets[node.domain])
+            found = narrow[node.output[0]]
+        is_narrow = kind.is_integer() and kind.bitwidth() <= FLOAT32_BITS
+        context[node.output[0]] = found.astype(np.float32) if is_narrow else found
     return context
+
+
+def _fixed(node: NodeProto, context: Context, opsets: Mapping[str, int]) -> NDArray[np.float64]:
+    """A FixedQuant of integers, in float64."""
+    options = attributes(node)
+    modes = Rounding(options["rounding"]), Overflow(options["overflow"])
+    values = context[node.input[0]].astype(np.float64)
+    found = requantize_values(values, 0, int(options["width"]), bool(options["signed"]), *modes)
+    return np.asarray(found, dtype=np.float64)
+
+
+def _listed(node: NodeProto, context: Context, opsets: Mapping[str, int]) -> NDArray[np.float64]:
+    """A FormatQuant at scale 1, in float64."""
+    format = format_named(attributes(node)["format"])
+    return np.asarray(format.quantize(context[node.input[0]].astype(np.float64)), dtype=np.float64)
+
+
+_EXACT = {"FixedQuant": _fixed, "FormatQuant": _listed}
 
 
 def _as_float64(value: NDArray[Any]) -> NDArray[Any]:
@@ -152,13 +180,14 @@ class Grid:
     """Where a tensor's values stand: ``value = scale * integer + offset``.
 
     Args:
-        integers: the canonical model's tensor of them.
+        scale, offset: float64, broadcasting over the tensor with its batch axis.
+        tensor: the exact graph's, of the integers.
         format: what they are mantissas of, where that is a format that lists its codes.
     """
 
-    scale: Any
-    offset: Any
-    integers: str
+    scale: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    tensor: str
     format: TableFormat | None = None
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -169,6 +198,11 @@ class Grid:
         numbers = self.format.numbers.astype(np.float64)
         return np.asarray(np.searchsorted((numbers[1:] + numbers[:-1]) / 2, units), dtype=np.float64)
 
+    def integers(self, values: NDArray[Any]) -> IntArray:
+        """The integers that are closest to real values."""
+        codes = self.codes(values).astype(np.int64)
+        return codes if self.format is None else np.asarray(self.format.numbers[codes])
+
     def places(self, integers: NDArray[Any]) -> NDArray[np.float64]:
         """The codes of integers."""
         if self.format is None:
@@ -177,33 +211,33 @@ class Grid:
         return np.asarray(np.searchsorted(numbers, integers), dtype=np.float64)
 
 
-def _grids(model: ModelWrapper, canonical: ModelWrapper) -> Iterator[tuple[str, Grid]]:
-    """The grid of every quantised tensor, and of outputs without a quantizer."""
-    constants = initializers(model.graph)
-    written = {name for node in canonical.graph.node for name in node.output}
-    known: Constants = dict(constants)
-    for node in model.graph.node:
-        name = node.output[0]
-        if node.op_type not in QUANTIZERS:
-            continue
-        if f"{name}{INTEGER_SUFFIX}" in written:
-            quantizer = quantizer_of(node, known)
-            yield name, Grid(quantizer.scale, 0.0, f"{name}{INTEGER_SUFFIX}", quantizer.format)
-        elif node.input[0] in constants:
-            quantizer = quantizer_of(node, known)
-            known[name] = quantizer.mantissas(np.asarray(constants[node.input[0]])) * quantizer.scale
-    quantised = {node.output[0] for node in model.graph.node if node.op_type in QUANTIZERS}
-    for output in canonical.graph.output:
-        if output.name not in quantised:
-            yield output.name, _output_grid(canonical, output.name)
+def grids_of(lowering: Lowering) -> Iterator[tuple[str, Grid]]:
+    """The grid of every quantised tensor of the file, and of its outputs."""
+    graph = lowering.graph
+    for name, (tensor, free) in lowering.units.items():
+        kind = graph.tensors[tensor]
+        unit = _unit(graph, tensor) * (1.0 if free is None else _batched(free.array(len(kind.shape))))
+        format = kind.format if isinstance(kind.format, TableFormat) else None
+        yield name, Grid(np.asarray(unit, dtype=np.float64), np.zeros(()), tensor, format)
+    for tensor, output in zip(graph.outputs, lowering.model.graph.output, strict=True):
+        scale = graph.output_scales.get(tensor)
+        if output.name not in lowering.units:
+            rank = len(graph.tensors[tensor].shape)
+            shape = (1, -1, *[1] * (rank - 1)) if rank else (-1,)
+            unit = _unit(graph, tensor)
+            if scale is None:
+                yield output.name, Grid(unit, np.zeros(()), tensor)
+            else:
+                parts = (np.reshape(part, shape) for part in (scale.scale, scale.offset))
+                factor, offset = parts
+                yield output.name, Grid(unit * factor, offset, tensor)
 
 
-def _output_grid(canonical: ModelWrapper, name: str) -> Grid:
-    producers = {output: node for node in canonical.graph.node for output in node.output}
-    integers = {tensor for tensor in producers if canonical.get_tensor_datatype(tensor).is_integer()}
-    rank = len(canonical.get_tensor_shape(name))
-    tail, _ = collect_tail(name, producers, initializers(canonical.graph), integers, rank)
-    form = affine_form(tail)
-    assert form is not None  # or the model would not have been lowered
-    scale, offset = (part.reshape((-1, *[1] * (rank - 2))) if rank > 1 else part for part in form)
-    return Grid(scale, offset, tail.roots[0])
+def _unit(graph: ExactGraph, tensor: str) -> NDArray[np.float64]:
+    kind = graph.tensors[tensor]
+    return _batched(np.ldexp(1.0, kind.exponent.broadcast(len(kind.shape)).astype(np.int32)))
+
+
+def _batched(array: Any) -> NDArray[Any]:
+    whole = np.asarray(array)
+    return whole if whole.ndim == 0 else np.expand_dims(whole, 0)

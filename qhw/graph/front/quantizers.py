@@ -20,20 +20,10 @@ from qhw.formats.modes import (
     mantissa_bounds,
     requantize_mantissa,
 )
+from qhw.graph.front.dyadic import Dyadic, power_of_two
+from qhw.graph.front.state import NodeView, State, is_per_channel, rule
+from qhw.graph.front.values import Activation, Clamped, Lowered, RawInput
 from qhw.graph.ir import Exponent, InputEncoding
-from qhw.graph.lowering.dyadic import Dyadic, power_of_two
-from qhw.graph.lowering.inputs import table_of_chain
-from qhw.graph.lowering.state import (
-    Activation,
-    Chain,
-    Clamped,
-    NodeView,
-    RawInput,
-    State,
-    Value,
-    is_per_channel,
-    rule,
-)
 from qhw.onnx_ops.float_quant import check_held, format_of_metadata
 
 LARGEST_WIDTH = 64
@@ -65,7 +55,7 @@ class Grid:
 
 
 @rule("Quant")
-def quant(state: State, node: NodeView) -> Value:
+def quant(state: State, node: NodeView) -> Lowered:
     """QONNX's Quant (and IntQuant)."""
     width = _bit_width(node, parameter(state, node, 3))
     signed, narrow = bool(node.options.get("signed", 1)), bool(node.options.get("narrow", 0))
@@ -89,7 +79,7 @@ def quant(state: State, node: NodeView) -> Value:
 
 
 @rule("FixedQuant")
-def fixed_quant(state: State, node: NodeView) -> Value:
+def fixed_quant(state: State, node: NodeView) -> Lowered:
     """qhw's FixedQuant: any mode of ap_fixed, fraction bits per tensor or per channel."""
     width, signed = int(node.options.get("width", 0)), bool(node.options.get("signed", 1))
     if not 1 <= width <= LARGEST_WIDTH:
@@ -113,7 +103,7 @@ def fixed_quant(state: State, node: NodeView) -> Value:
 
 
 @rule("BipolarQuant")
-def bipolar_quant(state: State, node: NodeView) -> Value:
+def bipolar_quant(state: State, node: NodeView) -> Lowered:
     """-scale or scale, by the sign; 0 counts as positive."""
     exponent = exponents_of(node, parameter(state, node, 1))
     grid = Grid(exponent, np.array(0), 2, True, -1, 1, Rounding.RND_CONV, Overflow.SAT, bipolar=True)
@@ -121,7 +111,7 @@ def bipolar_quant(state: State, node: NodeView) -> Value:
 
 
 @rule("Trunc")
-def trunc(state: State, node: NodeView) -> Value:
+def trunc(state: State, node: NodeView) -> Lowered:
     """QONNX's Trunc: round to ``scale``, then drop low bits (version 1: and keep the scale)."""
     scale = scalar_of(node, "scale", exponents_of(node, parameter(state, node, 1)))
     if _integers(node, "zero point", parameter(state, node, 2)).any():
@@ -172,7 +162,7 @@ def requantise_number(mantissa: int, bits: int, rounding: Rounding) -> int:
 
 
 @rule("MultiThreshold")
-def multi_threshold(state: State, node: NodeView) -> Value:
+def multi_threshold(state: State, node: NodeView) -> Lowered:
     """Thresholds as integers: ``x >= t`` is ``mantissa >= ceil(t * 2**-exponent)``."""
     thresholds = state.stored(node.proto.input[1])
     if thresholds is None or thresholds.ndim != 2:
@@ -256,7 +246,7 @@ def _merged(reached: list[int], levels: IntArray, high: int) -> tuple[list[int],
 # --- any grid onto any value ---
 
 
-def quantise(state: State, node: NodeView, grid: Grid) -> Value:
+def quantise(state: State, node: NodeView, grid: Grid) -> Lowered:
     """Put a constant, an input or an activation onto a grid."""
     value = state.values[node.proto.input[0]]
     match value:
@@ -264,9 +254,7 @@ def quantise(state: State, node: NodeView, grid: Grid) -> Value:
             return _constant(node, value, grid)
         case RawInput(integers=None):
             return _float_input(state, node, value, grid)
-        case Chain():
-            return Activation(table_of_chain(state, node, value, scalar_of(node, "scale", grid.exponent)))
-        case Clamped() if not grid.bipolar and grid.overflow in (Overflow.SAT, Overflow.SAT_SYM):
+        case Clamped(scale=None) if not grid.bipolar and grid.overflow in (Overflow.SAT, Overflow.SAT_SYM):
             return _requantised(state, node, value.tensor, grid, value.low, value.high, value)
         case _:
             x = state.settle(node, value)
@@ -303,22 +291,18 @@ def _codes(scaled: Dyadic, grid: Grid) -> IntArray:
     return as_mantissas(codes)
 
 
-def _float_input(state: State, node: NodeView, value: RawInput, grid: Grid) -> Value:
+def _float_input(state: State, node: NodeView, value: RawInput, grid: Grid) -> Lowered:
     """A float input is encoded straight onto its first quantizer's grid."""
     exponent = scalar_of(node, "scale", grid.exponent)
     zero = scalar_of(node, "zero point", grid.zero)
     if grid.bipolar or grid.overflow not in (Overflow.SAT, Overflow.SAT_SYM):
-        raise node.refuse(
-            "a float input can only be encoded by a quantizer that saturates",
-            allowed="Quant, or FixedQuant with SAT or SAT_SYM, of 2 or more bits",
-            hint="annotate the input as an integer, or quantise it with SAT first",
-        )
+        raise node.inexact("a quantizer that does not saturate encodes an input by its own operations")
     scale = 2.0 ** (exponent - value.exponent)
     encoding = InputEncoding(scale, float(zero), grid.low, grid.high, grid.rounding)
     return Activation(state.declare_float_input(node, value, encoding, exponent))
 
 
-def _bipolar(state: State, node: NodeView, x: str, grid: Grid) -> Value:
+def _bipolar(state: State, node: NodeView, x: str, grid: Grid) -> Lowered:
     """-1 or 1 by the sign of ``x * 2**-exponent + zero``."""
     exponent, zero = scalar_of(node, "scale", grid.exponent), scalar_of(node, "zero point", grid.zero)
     x = state.builder.uniform(f"{node.name}_aligned", x, source=node.name)
@@ -335,7 +319,7 @@ def _requantised(
     low: Fraction | None,
     high: Fraction | None,
     clamped: Clamped | None = None,
-) -> Value:
+) -> Lowered:
     """A Requant; rounding is monotone, so bounds before it are rounded bounds after it."""
     exponent = tensor_exponent(state, node, x, grid.exponent)
     bounds = [b for b in (low, high) if b]
@@ -384,7 +368,7 @@ def _can_drop_zero(grid: Grid) -> bool:
     return even or grid.rounding in _TRANSLATION_INVARIANT
 
 
-def _with_zero(state: State, node: NodeView, x: str, grid: Grid, exponent: Exponent) -> Value:
+def _with_zero(state: State, node: NodeView, x: str, grid: Grid, exponent: Exponent) -> Lowered:
     """Add the zero point, round and saturate, take it off again: as QONNX states it."""
     rank = state.rank(x)
     zero, exponents = (_ranked(node, p, rank) for p in (grid.zero, grid.exponent))
