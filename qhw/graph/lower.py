@@ -9,7 +9,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
 from qhw.graph.ir import ExactGraph
-from qhw.graph.load import FUNCTION_OPS, Source, load_qonnx, telling_damage
+from qhw.graph.load import FUNCTION_OPS, Source, load_qonnx, postprocessing_of, telling_damage
 from qhw.graph.lowering import RULES, NeedsCanonicalError, State
 from qhw.graph.lowering.dyadic import Dyadic
 from qhw.graph.lowering.state import NodeView, RawInput
@@ -29,6 +29,12 @@ def lower(source: Source) -> ExactGraph:
             cannot be carried exactly, by name.
     """
     model = load_qonnx(source)
+    graph = _lower_either(model)
+    graph.postprocessing = postprocessing_of(model)
+    return graph
+
+
+def _lower_either(model: ModelWrapper) -> ExactGraph:
     try:
         return lower_power_of_two(model)
     except NeedsCanonicalError as error:

@@ -33,6 +33,7 @@ from qhw.graph.ir import (
     InputEncoding,
     Node,
     OutputScale,
+    Postprocessing,
     TensorType,
 )
 
@@ -117,6 +118,7 @@ def load_graph(folder: Path) -> ExactGraph:
 
 
 def _structure(graph: ExactGraph) -> dict[str, Any]:
+    after = graph.postprocessing
     return {
         "schema_version": SCHEMA_VERSION,
         "name": graph.name,
@@ -127,7 +129,7 @@ def _structure(graph: ExactGraph) -> dict[str, Any]:
         "constants": sorted(graph.constants),
         "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
         "nodes": [_node_fields(node) for node in graph.nodes],
-    }
+    } | ({} if after is None else {"postprocessing": dataclasses.asdict(after)})
 
 
 def _plain(value: Any) -> Any:
@@ -239,4 +241,5 @@ def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph
         [_node(node) for node in stored["nodes"]],
         encodings,
         scales,
+        Postprocessing.from_mapping(stored["postprocessing"]) if "postprocessing" in stored else None,
     )

@@ -312,7 +312,7 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
 
 
 def _lower(plan: Plan, work: Workspace) -> Facts:
-    from qhw.graph.load import load_qonnx
+    from qhw.graph.load import load_qonnx, postprocessing_of
     from qhw.graph.lower import lower_power_of_two
     from qhw.graph.lowering import NeedsCanonicalError
     from qhw.graph.serialize import graph_hash, save_graph
@@ -323,6 +323,7 @@ def _lower(plan: Plan, work: Workspace) -> Facts:
     except NeedsCanonicalError as error:
         reason = error.message
         graph = _lower_canonical(work)
+    graph.postprocessing = postprocessing_of(model)
     (work.scratch / GRAPH_FOLDER).mkdir()
     save_graph(graph, work.scratch / GRAPH_FOLDER)
     macs, weights = work_of(graph)
