@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from onnx import NodeProto, TensorProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 
@@ -21,6 +22,12 @@ METADATA_KEY = "qhw.postprocessing"
 
 _FOLLOWING = words("Cast Flatten Identity Reshape Squeeze Unsqueeze Transpose")
 """What may stand around a head: it moves numbers, or changes their type."""
+
+_BEHIND_SOFTMAX = words("Clip Quant")
+"""What may follow a head that hardware has not: exporters of the QDQ format quantise every result."""
+
+_IN_HARDWARE = words("Sigmoid Tanh")
+"""Heads that a quantizer behind them makes a table of."""
 
 
 def take_off_heads(draft: Draft, flattening: frozenset[str]) -> Postprocessing | None:
@@ -53,6 +60,13 @@ def take_off_heads(draft: Draft, flattening: frozenset[str]) -> Postprocessing |
     return found
 
 
+def code_bounds(bits: int, signed: bool, narrow: bool) -> tuple[int, int]:
+    """The smallest and largest code of a QONNX Quant."""
+    if signed:
+        return -(1 << (bits - 1)) + int(narrow), (1 << (bits - 1)) - 1
+    return 0, (1 << bits) - 1 - int(narrow)
+
+
 def _value(draft: Draft, name: str) -> Any:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(draft.shape(name)))
 
@@ -60,21 +74,32 @@ def _value(draft: Draft, name: str) -> Any:
 def _head_nodes(draft: Draft) -> set[str]:
     """Names of the nodes from the first head on: whatever reads their results is one of them, too."""
     readers, producers = draft.readers(), draft.producers()
-    ending: dict[str, NodeProto] = {}
+    quantised: dict[str, bool] = {}
     for node in reversed(draft.graph.node):
-        behind = [reader for name in node.output for reader in readers.get(name, ())]
-        fits = node.domain == STANDARD and node.op_type in HEAD_OPS | _FOLLOWING
-        computed = [name for name in node.input if name and name not in draft.constants]
-        if fits and len(computed) == 1 and all(reader.name in ending for reader in behind):
-            ending[node.name] = node
+        behind = [reader.name for name in node.output for reader in readers.get(name, ())]
+        if _may_end(draft, node) and all(name in quantised for name in behind):
+            quantised[node.name] = node.op_type in _BEHIND_SOFTMAX or any(quantised[name] for name in behind)
     heads: set[str] = set()
     for node in draft.graph.node:
-        if node.name not in ending:
+        if node.name not in quantised:
             continue
         before = producers.get(node.input[0])
-        if node.op_type in HEAD_OPS or (before is not None and before.name in heads):
+        is_first = node.op_type in HEAD_OPS and not (node.op_type in _IN_HARDWARE and quantised[node.name])
+        if is_first or (before is not None and before.name in heads):
             heads.add(node.name)
     return heads
+
+
+def _may_end(draft: Draft, node: NodeProto) -> bool:
+    """Whether a node is a head, or may follow one: it computes with one tensor and constant numbers."""
+    known = HEAD_OPS | _FOLLOWING | _BEHIND_SOFTMAX
+    if node.op_type not in known or (node.domain and node.op_type != "Quant"):
+        return False
+    constants = [draft.constants[name] for name in node.input if name in draft.constants]
+    computed = [name for name in node.input if name and name not in draft.constants]
+    if node.op_type in _BEHIND_SOFTMAX and any(value.size != 1 for value in constants):
+        return False
+    return computed == [node.input[0]]
 
 
 def _step(draft: Draft, node: NodeProto, flattening: frozenset[str]) -> HostStep:
@@ -114,6 +139,16 @@ def _options(draft: Draft, node: NodeProto, rank: int, flattens: bool) -> Iterat
             yield "sorted", int(options.get("sorted", 1))
         case "Transpose":
             yield "perm", tuple(int(p) for p in options["perm"])
+        case "Clip":
+            limit = float(np.finfo(np.float32).max)
+            bounds = [*node.input[1:], "", ""]
+            for end, name, default in zip(("min", "max"), bounds, (-limit, limit), strict=False):
+                yield end, float(draft.constants[name].reshape(-1)[0]) if name else default
+        case "Quant":
+            scale, zero, bits = (float(draft.constants[n].reshape(-1)[0]) for n in node.input[1:])
+            low, high = code_bounds(int(bits), bool(options["signed"]), bool(options["narrow"]))
+            yield from {"scale": scale, "zero_point": zero, "low": low, "high": high}.items()
+            yield "rounding_mode", str(options["rounding_mode"])
         case "Cast":
             yield "to", str(helper.tensor_dtype_to_np_dtype(int(options["to"])))
 

@@ -283,7 +283,7 @@ class HostStep:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-    attributes: Mapping[str, int | str | tuple[int, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, int | float | str | tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ __all__ = ["EXACT_OPS", "FUNCTION_OPS", "Source", "load_qonnx", "postprocessing_
 
 _QONNX_ALIASES = (QONNX_DOMAIN, "onnx.brevitas", "finn", "finn.custom_op.general", *STANDARD_DOMAINS)
 
+_MICROSOFT = "com.microsoft"
+"""Where ONNX Runtime keeps QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
+
 
 def load_qonnx(source: Source) -> ModelWrapper:
     """Read a QONNX model, check it and bring it into the normal form.
@@ -138,7 +141,7 @@ def _settle_domains(proto: ModelProto) -> None:
         if node.op_type in QONNX_OPS and node.domain in _QONNX_ALIASES:
             node.domain = QONNX_DOMAIN
             node.op_type = "Quant" if node.op_type == "IntQuant" else node.op_type
-        elif node.domain in STANDARD_DOMAINS:
+        elif node.domain in STANDARD_DOMAINS or (node.domain == _MICROSOFT and node.op_type in QDQ_OPS):
             node.domain = STANDARD
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
     brevitas = versions.pop("onnx.brevitas", 1)

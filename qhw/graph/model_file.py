@@ -201,7 +201,12 @@ def _check_names(graph: GraphProto) -> None:
 
 
 def _check_wiring(graph: GraphProto) -> None:
-    """Every tensor is written once, and whatever is read is written."""
+    """Every tensor is written once, and whatever is read is written; no output is an input."""
+    inputs = {value.name for value in graph.input}
+    for name, count in Counter(value.name for value in graph.output).items():
+        if name in inputs or count > 1:
+            what = "is an input of the model" if name in inputs else "is listed twice"
+            raise InputError(f"The output '{name}' {what}", hint="leave it out of the exported model's outputs")
     written = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
     for node in graph.node:
         for name in filter(None, node.output):

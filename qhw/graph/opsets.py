@@ -134,8 +134,8 @@ def _normalization(draft: Draft, node: NodeProto, options: dict[str, Any]) -> li
 
 
 _CHANGES: tuple[tuple[int, str, Raise], ...] = (
-    (10, "Upsample", _resize),
     (11, "Resize", _resize),
+    (10, "Upsample", _resize),
     (10, "Slice", _to_inputs("starts", "ends", "axes")),
     (10, "TopK", _top_k),
     (11, "Clip", _clip),

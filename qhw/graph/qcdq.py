@@ -94,6 +94,8 @@ class _Fusion:
         self.draft = draft
         self.codes: dict[str, Codes] = {}
         """Tensors that held codes and now hold the numbers that they stand for."""
+        self.numbers: dict[str, str] = {}
+        """The name of the first DequantizeLinear's result, for the codes that it reads."""
         self.clips = self._clips()
 
     def _clips(self) -> dict[str, NodeProto]:
@@ -106,6 +108,21 @@ class _Fusion:
 
     def run(self) -> None:
         self.draft.rewrite(self._changed)
+        for name in self.draft.outputs:
+            if name in self.codes:
+                raise UnsupportedError(
+                    f"The output '{name}' holds the codes of a QuantizeLinear",
+                    allowed="outputs that are numbers",
+                    hint="end the model with a DequantizeLinear",
+                )
+        self._rename()
+
+    def _rename(self) -> None:
+        """Numbers get the name that a DequantizeLinear gave them: the codes are no tensor any more."""
+        for node in self.draft.graph.node:
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    names[index] = self.numbers.get(name, name)
 
     def _changed(self, node: NodeProto) -> list[NodeProto] | None:
         if node.domain != STANDARD:
@@ -139,6 +156,8 @@ class _Fusion:
                     f"{describe(node)} has another scale or zero point than the QuantizeLinear before it",
                     hint="export both with the same parameters; a change of scale is a Mul",
                 )
+            if self.numbers.setdefault(source, node.output[0]) == node.output[0]:
+                return []
             return [self.draft.node(node, "Identity", [source], node.output[0])]
         if source not in self.draft.constants:
             raise UnsupportedError(
