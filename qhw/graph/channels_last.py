@@ -205,6 +205,10 @@ def _over(draft: Draft, node: NodeProto, turned: dict[str, NodeProto]) -> list[N
         return _swapped(draft, node, inputs, perm, axis=axis)
     if node.domain == STANDARD and node.op_type == "Pad" and node.input[0] in turned:
         return _padded(draft, node, turned, perm)
+    if node.domain == STANDARD and node.op_type == "Resize" and node.input[0] in turned:
+        scales = draft.constants[node.input[2]][inverse(perm)]
+        stored = draft.constant(f"{node.name}_scales_turned", np.asarray(scales))
+        return _swapped(draft, node, [turned[node.input[0]].input[0], "", stored], perm)
     if node.domain == STANDARD and node.op_type in _REDUCTIONS and node.input[0] in turned:
         return _reduced(draft, node, turned, perm)
     if node.domain == STANDARD and node.op_type in ("Reshape", "Flatten"):

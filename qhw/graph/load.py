@@ -23,7 +23,7 @@ from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.explicit_forms import write_out
 from qhw.graph.heads import keep_postprocessing, postprocessing_of, take_off_heads
 from qhw.graph.ir import TENSOR_SIZE_LIMIT
-from qhw.graph.model_file import STANDARD_DOMAINS, Source, name_nodes, parse
+from qhw.graph.model_file import STANDARD_DOMAINS, Source, check_opset, check_structure, name_nodes, parse
 from qhw.graph.normal_form import (
     drop_constant_nodes,
     drop_passive,
@@ -94,18 +94,22 @@ def telling_damage() -> Iterator[None]:
 
 
 def _in_normal_form(proto: ModelProto) -> ModelWrapper:
-    check_quantised(proto.graph)
+    if proto.graph.node:
+        check_quantised(proto.graph)
+    check_opset(proto)
+    check_structure(proto)
     name_nodes(proto.graph)
     _settle_domains(proto)
     standard = EXACT_OPS | FUNCTION_OPS
-    check_operators(proto.graph, standard | QDQ_OPS | HEAD_OPS | SHAPE_OPS)
-    _check_schemas(proto)
-    _check_inputs(proto.graph)
     draft = Draft(proto)
+    _sort(draft)
+    draft.drop_unread()
+    check_operators(draft.graph, standard | QDQ_OPS | HEAD_OPS | SHAPE_OPS)
+    _check_schemas(proto)
     drop_constant_nodes(draft)
+    _check_inputs(draft.graph)
     _check_numbers(draft)
     batch = _fix_batch(draft.graph)
-    _sort(draft)
     flattening = raise_opset(draft)
     channels_last.turn_windows(draft)
     _infer_and_fold(draft, batch)
@@ -181,10 +185,9 @@ _INPUT_TYPES = {
 
 def _check_inputs(graph: GraphProto) -> None:
     """Inputs are floats, or integers of a width that hardware has."""
-    constants = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         kind = value.type.tensor_type.elem_type
-        if value.name not in constants and kind not in _INPUT_TYPES:
+        if kind not in _INPUT_TYPES:
             known = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else str(kind)
             raise UnsupportedError(
                 f"The input '{value.name}' has type {known}",
