@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ TENSOR_SIZE_LIMIT = 1 << 28
 
 
 @dataclass(frozen=True)
-class HostStep:
+class InputStep:
     """One float32 operation on an input, before its quantizer, named as in ONNX (or QONNX).
 
     Args:
@@ -78,7 +78,7 @@ class InputEncoding:
     rounding: Rounding
     exact: bool = False
     format: TableFormat | None = None
-    before: tuple[HostStep, ...] = ()
+    before: tuple[InputStep, ...] = ()
 
     @property
     def unit(self) -> float:
@@ -94,6 +94,56 @@ class OutputScale:
     offset: tuple[float, ...] = (0.0,)
 
 
+@dataclass(frozen=True)
+class HostStep:
+    """One operation on real values, done on the host behind the graph's outputs.
+
+    Args:
+        op: the ONNX operator: Softmax, ArgMax, TopK, Sigmoid, Cast, Reshape …
+        source: the ONNX node.
+        inputs, outputs: tensors of the file; an output that the file leaves out has an empty name.
+        shapes: of the outputs, batch axis left out.
+        attributes: what decides the result; axes count from 0, the batch axis included.
+    """
+
+    op: str
+    source: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    attributes: Mapping[str, int | float | str | tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """What a file does behind the last operation of the graph: Softmax, ArgMax and their like, in order.
+
+    Args:
+        reads: the file's name for each of the graph's outputs, in their order.
+        steps: what is computed from those.
+        outputs: the file's own outputs, in order: some of ``reads``, and results of the steps.
+    """
+
+    reads: tuple[str, ...]
+    steps: tuple[HostStep, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def from_mapping(cls, stored: Mapping[str, Any]) -> Postprocessing:
+        """From JSON values, as ``dataclasses.asdict`` and :mod:`json` write them."""
+        steps = tuple(
+            HostStep(**{name: _tuples(value) for name, value in s.items()}) for s in stored["steps"]
+        )
+        return cls(tuple(stored["reads"]), steps, tuple(stored["outputs"]))
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, all the way down."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(part) for name, part in value.items()}
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
 @dataclass
 class ExactGraph:
     """Typed integer operations in topological order, with named constants."""
@@ -106,6 +156,7 @@ class ExactGraph:
     nodes: list[Node] = field(default_factory=list)
     input_encodings: dict[str, InputEncoding] = field(default_factory=dict)
     output_scales: dict[str, OutputScale] = field(default_factory=dict)
+    postprocessing: Postprocessing | None = None
 
     def producer(self, tensor: str) -> Node | None:
         """The node that writes a tensor; None for inputs and constants."""

@@ -19,7 +19,7 @@ from qhw.graph.front.settling import quantised, tail_by_rows
 from qhw.graph.front.state import NodeView
 from qhw.graph.front.values import Activation, Floating, RawInput, Scale
 from qhw.graph.ir import ExactGraph, OutputScale
-from qhw.graph.load import Source, load_qonnx, telling_damage
+from qhw.graph.load import Source, load_qonnx, postprocessing_of, telling_damage
 from qhw.graph.normal_form import QUANTIZERS
 from qhw.graph.passes import simplify
 from qhw.graph.tails.tail import Tail, affine_form
@@ -94,6 +94,7 @@ def _lowered(state: State) -> Lowering:
     if missing:
         raise InputError(f"The model's input '{missing[0]}' is not read")
     graph = simplify(state.builder.finish())
+    graph.postprocessing = postprocessing_of(model)
     tails = {name: tail for name, tail in state.tails.items() if name in graph.tensors}
     if state.reasons:
         log.info("not by shifts alone: %s", state.reasons[0])

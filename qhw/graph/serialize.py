@@ -30,10 +30,11 @@ from qhw.graph.ir import (
     TENSOR_SIZE_LIMIT,
     ExactGraph,
     Exponent,
-    HostStep,
     InputEncoding,
+    InputStep,
     Node,
     OutputScale,
+    Postprocessing,
     TensorType,
 )
 
@@ -120,6 +121,7 @@ def load_graph(folder: Path) -> ExactGraph:
 
 
 def _structure(graph: ExactGraph) -> dict[str, Any]:
+    after = graph.postprocessing
     return {
         "schema_version": SCHEMA_VERSION,
         "name": graph.name,
@@ -130,7 +132,7 @@ def _structure(graph: ExactGraph) -> dict[str, Any]:
         "constants": sorted(graph.constants),
         "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
         "nodes": [_node_fields(node) for node in graph.nodes],
-    }
+    } | ({} if after is None else {"postprocessing": dataclasses.asdict(after)})
 
 
 def _plain(value: Any) -> Any:
@@ -229,14 +231,14 @@ def _encoding(fields: dict[str, Any]) -> InputEncoding:
     changed = {
         "rounding": Rounding(fields["rounding"]),
         "format": format and _table_format(format),
-        "before": tuple(_host_step(step) for step in fields.get("before", ())),
+        "before": tuple(_input_step(step) for step in fields.get("before", ())),
     }
     return InputEncoding(**{**fields, **changed})
 
 
-def _host_step(fields: dict[str, Any]) -> HostStep:
+def _input_step(fields: dict[str, Any]) -> InputStep:
     options = {str(name): value for name, value in fields["attributes"]}
-    return HostStep(str(fields["op"]), _tuples(fields["operands"]), tuple(sorted(options.items())))
+    return InputStep(str(fields["op"]), _tuples(fields["operands"]), tuple(sorted(options.items())))
 
 
 def _tuples(value: Any) -> Any:
@@ -266,4 +268,5 @@ def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph
         [_node(node) for node in stored["nodes"]],
         encodings,
         scales,
+        Postprocessing.from_mapping(stored["postprocessing"]) if "postprocessing" in stored else None,
     )

@@ -330,8 +330,27 @@ def _lower(plan: Plan, work: Workspace) -> Facts:
         "macs": macs,
         "weights": weights,
         "graph_sha256": graph_hash(graph),
+        "postprocessing": host_steps(graph),
         "summary": f"{len(graph.nodes)} integer operations, {macs:,} multiply-accumulates",
     }
+
+
+def host_steps(graph: ExactGraph) -> list[dict[str, Any]]:
+    """What is left to the host behind the graph's outputs, as build.json lists it."""
+    after = graph.postprocessing
+    if after is None:
+        return []
+    return [
+        {
+            "op": step.op,
+            "source": step.source,
+            "inputs": list(step.inputs),
+            "outputs": list(step.outputs),
+            "shapes": [list(shape) for shape in step.shapes],
+            "attributes": {k: list(v) if isinstance(v, tuple) else v for k, v in step.attributes.items()},
+        }
+        for step in after.steps
+    ]
 
 
 def work_of(graph: ExactGraph) -> tuple[int, int]:
@@ -473,12 +492,12 @@ def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDA
 
 
 def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.int64]) -> float:
-    """The share of samples whose largest output is their label."""
+    """The share of samples whose class is their label."""
     from qhw.graph.encode import decode_output
+    from qhw.sim.postprocess import predicted_classes
 
-    name = graph.outputs[0]
-    values = decode_output(graph, name, outputs[name]).reshape(len(labels), -1)
-    return float(np.mean(values.argmax(axis=1) == labels))
+    values = {name: decode_output(graph, name, outputs[name]) for name in graph.outputs}
+    return float(np.mean(predicted_classes(graph, values) == labels))
 
 
 # --- codes become a project -------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def test_pixels_normalised_in_the_graph_before_a_minifloat() -> None:
     y = net.node("Conv", y, net.float_quant(weights(4, 3, 3, 3), 4, 3, 0.0071), kernel_shape=[3, 3])
     pixels = np.random.default_rng(5).integers(0, 256, (8, 3, 6, 6)).astype(np.float32)
     graph = check(net.model(net.float_quant(y, 4, 3, 0.2, name="act")), pixels, apart=0.005)
-    assert ops(graph) == ["Threshold", "Conv", "Threshold"]
+    assert ops(graph) == ["Table", "Conv", "Threshold"]
 
 
 def test_pixels_normalised_in_the_graph_where_only_that_is_no_shift() -> None:

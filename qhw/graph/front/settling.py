@@ -15,7 +15,7 @@ from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.floating import axes_of, floating, moved_scale, read_quantizer, staged
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Floating, FreeConstant, Lowered, Scale
-from qhw.graph.ir import Exponent, HostStep, InputEncoding
+from qhw.graph.ir import Exponent, InputEncoding, InputStep
 from qhw.graph.tails.operations import Step, Value, code_bounds, format_named
 from qhw.graph.tails.quantizer import LARGEST_WIDTH, Quantizer
 from qhw.graph.tails.tail import TABLE_ENTRIES, Tail, Thresholds, evaluate, lower_tail
@@ -194,13 +194,14 @@ def _looked_up(
     rank = len(builder.type(x).shape)
     order = [axis, *(i for i in range(rank) if i != axis)]
     inner = f"{name}_channel_first" if axis else name
-    is_input = x in builder.graph.inputs
+    encoding = builder.graph.input_encodings.get(x)
+    is_raw = encoding is not None and encoding.exact
     if axis:
         x = builder.transpose(f"{inner}_input", x, order, source=node.name)
         exponent = exponent if exponent.axis is None else replace(exponent, axis=order.index(exponent.axis))
     span = builder.ranges[x]
     low, high = (as_mantissas(v).reshape(-1) for v in (span.low, span.high))
-    found = lower_tail(tail, low, high, prefer_table=is_input)
+    found = lower_tail(tail, low, high, prefer_table=is_raw)
     if isinstance(found, Thresholds):
         format = known or Integer.holding(int(found.levels.min()), int(found.levels.max()))
         thresholds = builder.constant(f"{name}_thresholds", found.thresholds)
@@ -289,7 +290,7 @@ def _taken(value: Floating, steps: list[Step], op: str) -> float | None:
     return None if constant is None or constant.size != 1 else float(constant.reshape(-1)[0])
 
 
-def _host_steps(node: NodeView, value: Floating, steps: list[Step]) -> tuple[HostStep, ...]:
+def _host_steps(node: NodeView, value: Floating, steps: list[Step]) -> tuple[InputStep, ...]:
     """Steps on an input as the graph keeps them: a chain, each with its constants."""
     assert value.raw is not None
     host, current = [], value.raw.name
@@ -303,7 +304,7 @@ def _host_steps(node: NodeView, value: Floating, steps: list[Step]) -> tuple[Hos
                     hint="put a quantizer in front of everything else",
                 )
             operands.append(None if constant is None else _nested(constant))
-        host.append(HostStep(step.op, tuple(operands), tuple(sorted(_plain(step.attributes).items()))))
+        host.append(InputStep(step.op, tuple(operands), tuple(sorted(_plain(step.attributes).items()))))
         current = step.output
     return tuple(host)
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from qhw.errors import InputError
-from qhw.graph.ir import HostStep
+from qhw.graph.ir import InputStep
 from qhw.graph.tails.operations import OPERATIONS, Step, Value
 
 
-def carry_out(steps: Sequence[HostStep], x: Value) -> Value:
+def carry_out(steps: Sequence[InputStep], x: Value) -> Value:
     """A batch (N, *shape) after the steps, float32, the same as ONNX Runtime's where IEEE 754 decides.
 
     Raises:
