@@ -271,7 +271,7 @@ def _rerooted(state: State, node: NodeView, value: Floating) -> Floating:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
     if value.raw is not None or axes_of(value):
         raise _unplaced(node, value)
-    if any(move.is_maximum for move in value.moves) and not _only_rises(value):
+    if any(move.is_maximum for move in value.moves) and not only_rises(value):
         raise _unplaced(node, value)
     roots = {root: state.moved(root, value) for root in value.roots}
     steps = tuple(
@@ -297,7 +297,7 @@ def axes_of(value: Floating) -> set[int]:
     return {axis - 1 for shape in shapes for axis, size in enumerate(shape) if size > 1}
 
 
-def _only_rises(value: Floating) -> bool:
+def only_rises(value: Floating) -> bool:
     """Whether a tail of one root never falls as its integer rises, operation by operation."""
     constants = [[value.constants[i] for i in s.inputs if i in value.constants] for s in value.steps]
     return len(value.roots) == 1 and all(
