@@ -8,7 +8,6 @@ import pytest
 from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.cost.hardware import Hardware
-from qhw.cost.operands import operand_of
 from qhw.cost.usage import Usage
 from qhw.errors import InputError
 from qhw.formats import Format, Integer, parse_format
@@ -87,7 +86,7 @@ def test_dsp_slices_by_port_width(a: int, b: int, family: str, slices: int) -> N
 
 
 def test_unrolled_constants_cost_their_digits() -> None:
-    x = operand_of(Integer(8))
+    x = Integer(8).operand()
     lut = [
         float(HARDWARE.constant_dots(np.full((16, 2), value), x).lut)
         for value in (0, 64, 5, 0b10101, 0b1010101)

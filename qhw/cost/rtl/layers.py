@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qhw.cost.operands import operand_of
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.control import window_words
 from qhw.cost.rtl.finish import ROUNDINGS
@@ -271,7 +270,7 @@ def _sum_bits(layer: FoldedLayer) -> int:
 
 def _dot(layer: FoldedLayer) -> Part:
     x, weight, _ = layer.formats
-    a, b = operand_of(x), operand_of(weight)
+    a, b = x.operand(), weight.operand()
     lanes = layer.simd
     if a.kind == b.kind == "minifloat":
         one_sum = a.width + b.width - 1 + levels(lanes)

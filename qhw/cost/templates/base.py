@@ -11,11 +11,12 @@ import numpy as np
 
 from qhw.cost.energy import layer_energy
 from qhw.cost.hardware import Hardware
-from qhw.cost.operands import operand_of, product_width
 from qhw.cost.usage import Amount, Usage
 from qhw.errors import InputError, UnsupportedError
-from qhw.formats import Minifloat, PowerOfTwo
+from qhw.formats.operand import product_width
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
+from qhw.graph.infer import requant_bounds
 from qhw.graph.ir import ExactGraph, Node, TensorType
 
 Fold: TypeAlias = "int | tuple[int, int]"
@@ -69,7 +70,7 @@ class Site:
         """Of a sum of so many products of the first two inputs."""
         if self.proven:
             return self.output.format.width
-        a, b = (operand_of(self.type(i).format) for i in (0, 1))
+        a, b = (self.type(i).format.operand() for i in (0, 1))
         return product_width(a, b) + (terms - 1).bit_length()
 
     def constant(self, index: int) -> bool:
@@ -111,16 +112,22 @@ class Template:
         """What a node uses at each folding, the streams that it reads included.
 
         Raises:
-            UnsupportedError: an operation without a rule.
+            UnsupportedError: an operation without a rule, or a format that no unit takes.
         """
         if site.node.op not in self.rules:
             raise UnsupportedError(
                 f"{site.node.op} '{site.node.name}' has no cost model: it is not silently free",
                 allowed=", ".join(sorted(self.rules)),
             )
-        layer, fed = self.rules[site.node.op](site, folds), self.streams(site, folds)
-        memory = layer.memory_bits + fed.memory_bits
-        return LayerUsage(layer.usage + fed.usage, layer.cycles, layer.fill, memory)
+        try:
+            layer, fed = self.rules[site.node.op](site, folds), self.streams(site, folds)
+            usage = layer.usage + fed.usage + looked_up(site)
+        except UnsupportedError as error:
+            where = f"{site.node.op} '{site.node.name}'"
+            raise UnsupportedError(
+                f"{where}: {error.message}", allowed=error.allowed, hint=error.hint
+            ) from error
+        return LayerUsage(usage, layer.cycles, layer.fill, layer.memory_bits + fed.memory_bits)
 
     def energy_pj(self, site: Site) -> float:
         """Of one image, whatever the folding; see :mod:`qhw.cost.energy`."""
@@ -137,10 +144,14 @@ def requantised(site: Site) -> Usage:
     """What a Requant does to one number."""
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Requant)
-    result, hardware = site.output.format, site.hardware
+    result, hardware, bits = site.output.format, site.hardware, x.format.operand().width
     finest, coarsest = min(x.exponent.values), max(site.output.exponent.values)
-    if isinstance(result, Minifloat | PowerOfTwo):
-        return hardware.to_minifloat(operand_of(x.format).width, result, coarsest - finest)
+    if isinstance(result, TableFormat) and result.encoded_by_shifting:
+        return hardware.to_minifloat(bits, result, coarsest - finest)
+    if isinstance(result, TableFormat):
+        low, high = requant_bounds(node, site.output)
+        numbers = int(((result.numbers >= low) & (result.numbers <= high)).sum())
+        return hardware.threshold(bits, max(numbers - 1, 1), x.format.mantissa_low < 0)
     return hardware.requantise(x.format, result, coarsest - finest, node.rounding, node.overflow.saturates)
 
 
@@ -150,11 +161,29 @@ def compared(site: Site) -> Usage:
     return site.hardware.threshold(x.width, site.type(1).shape[-1], x.mantissa_low < 0)
 
 
+def looked_up(site: Site) -> Usage:
+    """The tables that turn the codes of a node's inputs into integers, where their formats need any."""
+    total = Usage()
+    if isinstance(site.node, _CODES_ALONE):
+        return total
+    for name in site.graph.activations(site.node):
+        kind = site.graph.tensors[name]
+        operand = kind.format.operand()
+        if operand.lookup_bits:
+            one = site.hardware.table(1 << operand.lookup_bits, operand.width)
+            total += one.times(site.lanes(kind))
+    return total
+
+
+_CODES_ALONE = (ir.Reshape, ir.Transpose, ir.Concat, ir.Slice, ir.Pad, ir.Table)
+"""What moves codes, or reads them as they are."""
+
+
 def multiplied(site: Site) -> Usage:
     """One product of a Mul or Affine: by a constant at the mean over the constants, or of two numbers."""
     node = site.node
     constant = next((i for i in (1, 0) if site.constant(i)), None)
-    bits = [operand_of(site.type(i).format).width for i in (0, 1)]
+    bits = [site.type(i).format.operand().width for i in (0, 1)]
     if constant is not None:
         values = site.graph.constants[node.inputs[constant]]
         return site.hardware.constant_products(values, bits[1 - constant])
@@ -171,7 +200,7 @@ def pooled(site: Site, count: Amount) -> Usage:
     """The sum or the largest of some numbers."""
     format = site.output.format
     if site.node.op in ("SumPool", "ReduceSum"):
-        return site.hardware.sums(count, operand_of(site.type(0).format).width)
+        return site.hardware.sums(count, site.type(0).format.operand().width)
     return site.hardware.maximum(count, format.width, format.mantissa_low < 0)
 
 

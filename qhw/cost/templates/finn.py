@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qhw.cost.operands import operand_of
 from qhw.cost.templates import base
 from qhw.cost.templates.base import Fold, LayerUsage, Site, Template
 from qhw.cost.usage import Amount, Usage
@@ -83,7 +82,7 @@ def _matrix(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     usage += hardware.control(matrix.vectors, outputs, inputs, edges)
     if not _slides(site):
         usage += hardware.buffer(1, (1, 1), inputs, outputs, simd * x.width).times(outputs > 1)
-    memory, stored = 0.0, operand_of(w).stored_bits
+    memory, stored = 0.0, w.operand().stored_bits
     if constant is not None:
         usage += hardware.weights(outputs * inputs, pe * simd * stored)
         memory = float(matrix.inputs * matrix.outputs * stored)
@@ -208,14 +207,14 @@ def _mul(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (b, a) if constant == 0 else (a, b)
     one = site.hardware.dots(x, w, 1, 1, site.output.format.width)
-    stored = 0 if constant is None else operand_of(w).stored_bits
+    stored = 0 if constant is None else w.operand().stored_bits
     return _elementwise(site, folds, one, stored)
 
 
 def _affine(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     a, b = (site.type(i).format for i in (0, 1))
     one = site.hardware.dots(a, b, 1, 1, site.output.format.width)
-    stored = operand_of(b).stored_bits
+    stored = b.operand().stored_bits
     if len(site.node.inputs) < 3:
         return _elementwise(site, folds, one, stored)
     return _elementwise(site, folds, one + base.added(site), stored + site.type(2).format.width)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from qhw.cost.operands import operand_of
 from qhw.cost.templates import base
 from qhw.cost.templates.base import Fold, LayerUsage, Site, Template
 from qhw.cost.usage import Usage
@@ -73,10 +72,10 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any, vectors: int) -> 
     control = hardware.control(vectors, 1, reuse, hardware.dot_edges(x, w, lanes))
     if constant is None:
         return LayerUsage(dots + control, 0)
-    stored = operand_of(w).stored_bits
+    stored = w.operand().stored_bits
     usage = dots + hardware.weights(reuse, multipliers * stored)
     unrolled = reuse == 1
-    if unrolled.any() and operand_of(x).kind == "integer":
+    if unrolled.any() and x.operand().kind == "integer":
         # Weights that every multiplier has of its own are constants of the circuit.
         fixed = _unrolled(site, constant, outputs)
         usage = fixed.times(unrolled) + usage.times(~unrolled)
@@ -88,7 +87,7 @@ def _unrolled(site: Site, constant: int, outputs: int) -> Usage:
     matrix = weights.reshape(outputs, -1).T if isinstance(site.node, ir.Conv) else weights
     if constant == 0:
         matrix = matrix.T
-    x = operand_of(site.type(1 - constant).format)
+    x = site.type(1 - constant).format.operand()
     return site.hardware.constant_dots(matrix.reshape(-1, matrix.shape[-1]), x)
 
 

@@ -13,7 +13,7 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import BoardLike, Execution, Flow, Project, Synthesis, Trace
 from qhw.flows.hls4ml.coded import is_coded
 from qhw.flows.hls4ml.folding import divisors
-from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder
+from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder, is_read
 from qhw.flows.hls4ml.operations import conv_factors, product_factors
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
 from qhw.flows.hls4ml.prepare import prepared
@@ -49,7 +49,8 @@ class Hls4mlFlow(Flow):
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
         if isinstance(format, TableFormat):
-            return not computed or has_encoder(format) or format.width <= MOST_COMPARED
+            reached = not computed or has_encoder(format) or format.width <= MOST_COMPARED
+            return is_read(format) and reached
         return isinstance(format, UniformFormat)
 
     def io_type_for(self, graph: ExactGraph) -> IoType:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qhw.errors import InputError, ToolMissingError
 from qhw.flows.base import BoardLike
 from qhw.flows.hls4ml.carry import Carried, FixedType, Order, natural_order, physical
+from qhw.flows.hls4ml.operands import TABLES_HEADER, is_looked_up, tables_header
 from qhw.flows.hls4ml.plan import LayerPlan, Plan
 from qhw.flows.hls4ml.streams import set_stream_depths
 from qhw.formats.modes import IntArray
@@ -87,7 +88,11 @@ def write_project(
     beside.mkdir(parents=True)
     try:
         model = _hls4ml_project(plan, board, beside)
-        shutil.copytree(resource_dir("hls") / "include" / "qhw", beside / "firmware" / "qhw")
+        library = beside / "firmware" / "qhw"
+        shutil.copytree(resource_dir("hls") / "include" / "qhw", library)
+        looked_up = [t.format for t in plan.graph.tensors.values() if is_looked_up(t.format)]
+        if looked_up:
+            (library / TABLES_HEADER).write_text(tables_header(looked_up))
         description = describe(plan)
         _write_description(description, beside)
         _write_test_bench(model, description, beside)
