@@ -43,7 +43,7 @@ class Binary(TableFormat):
 
     @classmethod
     def notation(cls) -> Notation:
-        return Notation("binary", r"binary(?!\w)", '"binary"', "binary", ("binary",))
+        return Notation("binary", r"binary(?!\w)", '"binary"', ("binary",), ("binary",))
 
     @classmethod
     def read(cls, start: re.Match[str], text: Reader) -> Binary:
@@ -79,7 +79,7 @@ class Ternary(TableFormat):
 
     @classmethod
     def notation(cls) -> Notation:
-        return Notation("ternary", r"ternary(?!\w)", '"ternary"', "ternary", ("ternary",))
+        return Notation("ternary", r"ternary(?!\w)", '"ternary"', ("ternary",), ("ternary",))
 
     @classmethod
     def read(cls, start: re.Match[str], text: Reader) -> Ternary:

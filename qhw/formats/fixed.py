@@ -115,8 +115,9 @@ class Fixed(UniformFormat):
         return Notation(
             "fixed",
             r"(u?)fixed(?!\w)",
-            '["u"] "fixed<" width ["," integer bits] ["," rounding ["," overflow]] ">"',
-            "fixed<8,3>, ufixed<4,4>, fixed<8,3,RND_CONV,SAT>, fixed<8> (binary point learned)",
+            '["u"] "fixed<" width ["," integer bits] ["," rounding ["," overflow]] ">"\n'
+            "without integer bits, the binary point is learned",
+            ("fixed<8,3>", "ufixed<4,4>", "fixed<8,3,RND_CONV,SAT>", "fixed<8>"),
             ("fixed", "ufixed"),
             {"ap_": prefixed, "ac_": prefixed},
         )

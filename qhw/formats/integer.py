@@ -70,7 +70,7 @@ class Integer(UniformFormat):
     @classmethod
     def notation(cls) -> Notation:
         words = ("int", "uint")
-        return Notation("integer", r"(u?)int(\d{1,4})(?!\d)", '["u"] "int" width', "int8, uint4", words)
+        return Notation("integer", r"(u?)int(\d{1,4})(?!\d)", '["u"] "int" width', ("int8", "uint4"), words)
 
     @classmethod
     def read(cls, start: re.Match[str], text: Reader) -> Integer:

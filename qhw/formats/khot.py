@@ -77,7 +77,7 @@ class KHot(TableFormat):
     @classmethod
     def notation(cls) -> Notation:
         rule = '"khot<" width "," ones ["," "csd"] ["," rounding] ">"'
-        return Notation("khot", r"khot(?!\w)", rule, "khot<8,2>, khot<8,2,csd>", ("khot",))
+        return Notation("khot", r"khot(?!\w)", rule, ("khot<8,2>", "khot<8,2,csd>"), ("khot",))
 
     @classmethod
     def read(cls, start: re.Match[str], text: Reader) -> KHot:

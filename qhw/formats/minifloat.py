@@ -186,7 +186,7 @@ class Minifloat(TableFormat):
             r"e(\d{1,3})m(\d{1,3})",
             '"e" exponent bits "m" mantissa bits ["ieee" | "fn" | "fnuz"] ["@" bias]\n'
             '["<" ("nosubnormal" | rounding | "SAT" | "SPECIAL") {"," …} ">"]',
-            "e4m3, e4m3fn, e4m3fnuz, e5m2ieee, e4m3@7",
+            ("e4m3", "e4m3fn", "e4m3fnuz", "e5m2ieee", "e4m3@7"),
             foreign={"float": bits, "bfloat": bits},
         )
 

@@ -32,7 +32,7 @@ class Notation:
     name: str
     start: str
     rule: str
-    examples: str
+    examples: tuple[str, ...]
     words: tuple[str, ...] = ()
     foreign: Mapping[str, str] = field(default_factory=dict)
 

@@ -88,7 +88,7 @@ def _hint(text: str) -> str | None:
 
 def examples() -> str:
     """One example of each form of each class, for messages."""
-    return ", ".join(kind.notation().examples for kind in format_classes())
+    return ", ".join(example for kind in format_classes() for example in kind.notation().examples)
 
 
 def grammar() -> str:

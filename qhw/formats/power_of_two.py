@@ -144,7 +144,7 @@ class PowerOfTwo(TableFormat):
             r"(u?)pow2(?!\w)|e8m0fnu(?!\w)",
             '["u"] "pow2<" width {"," ("nozero" | "nan" | rounding | "SAT" | "SPECIAL")} ">" ["@" bias]\n'
             'or "e8m0fnu", which is upow2<8,nozero,nan>',
-            "pow2<4>",
+            ("pow2<4>", "upow2<8,nozero,nan>", "e8m0fnu"),
             ("pow2", "upow2"),
         )
 
