@@ -19,13 +19,13 @@ from qhw.graph.ir import ExactGraph, Node, TensorType
 ADD_PJ_PER_BIT = 0.003125
 MULTIPLY_PJ_PER_BIT2, MULTIPLY_PJ_PER_BIT = 0.002995, 0.00104
 MEMORY_PJ_PER_BIT = 10 / 64
-"""Of an 8 KB memory, the size nearest to a block RAM's."""
+"""Energy of one bit of an 8 KB memory, the size nearest to a block RAM's."""
 
 LABEL = "modelled, 45 nm (Horowitz 2014), relative"
 
 
 def addition_pj(bits: float) -> float:
-    """Of two integers."""
+    """Energy of adding two integers."""
     return ADD_PJ_PER_BIT * bits
 
 
@@ -43,14 +43,14 @@ def product_pj(a: MultiplierOperand, b: MultiplierOperand) -> float:
 
 
 def multiply_pj(a_bits: float, b_bits: float) -> float:
-    """Of two integers; a single bit only gates the other."""
+    """Energy of multiplying two integers; a single bit only gates the other."""
     if min(a_bits, b_bits) <= 1:
         return addition_pj(max(a_bits, b_bits))
     return MULTIPLY_PJ_PER_BIT2 * a_bits * b_bits + MULTIPLY_PJ_PER_BIT * (a_bits + b_bits) / 2
 
 
 def unit_pj(unit: str, values: Values) -> float:
-    """Of what a unit does in one cycle; comparisons and shifts count as additions of as many bits.
+    """Energy of one cycle of a unit; comparisons and shifts count as additions of as many bits.
 
     Raises UnsupportedError for a unit that has no figure.
     """

@@ -66,7 +66,7 @@ class Hardware:
     """The units of a family, put together.
 
     Args:
-        model: of the family.
+        model: the family's calibrated models.
         multipliers: what multiplies integers.
     """
 
@@ -83,7 +83,7 @@ class Hardware:
         """``elements`` multiply-accumulators of vectors of ``lanes`` numbers each.
 
         Args:
-            a, b: of the operands; b are the weights.
+            a, b: formats of the operands; b are the weights.
         """
         x, w = a.operand(), b.operand()
         if x.kind == "khot":
@@ -171,7 +171,7 @@ class Hardware:
         return DSP_OPERANDS[_DSP[self.model.family]]
 
     def _slices(self, a: MultiplierOperand, b: MultiplierOperand) -> int:
-        """Of one product: operands beyond a port are cut, each further part taking a bit less."""
+        """DSP slices of one product: operands beyond a port are cut, each further part taking a bit less."""
         bits = sorted((a.width + (not a.signed), b.width + (not b.signed)))
         parts = [
             max(1, -(-(width - 1) // (port - 1)))
@@ -252,7 +252,7 @@ class Hardware:
         """A whole matrix of constants, unrolled: for each output, a tree over shifted copies of the inputs.
 
         Args:
-            weights: of shape (inputs, outputs).
+            weights: the matrix, shape (inputs, outputs).
         """
         digits, often = np.unique(np.maximum(signed_digits(weights).sum(axis=0), 1), return_counts=True)
         trees = self.sums(digits, x.width)
@@ -306,7 +306,7 @@ class Hardware:
 
         Args:
             image: its rows and columns, padding included.
-            words: of ``bits`` bits, of a pixel.
+            words: words of a pixel, ``bits`` bits each.
             folds: how often every window is read; depthwise, each word's window is read alone, and once.
         """
         rows, columns = image

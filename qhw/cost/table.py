@@ -24,10 +24,10 @@ class PointCosts:
     """Costs of some design points.
 
     Args:
-        usage: of shape (points, resources), in the order of ``ESTIMATED``.
+        usage: resources of every point, shape (points, resources), in the order of ``ESTIMATED``.
         initiation_interval: cycles between two images, of the slowest layer.
-        energy_nj: of an image, relative.
-        memory_bits: of weights, streams and line buffers.
+        energy_nj: energy of one image, relative.
+        memory_bits: bits of weights, streams and line buffers.
         binding: the place of the slowest layer.
     """
 
@@ -50,7 +50,7 @@ class CostTable:
     Args:
         nodes: names of the layers, in the order of the graph.
         variants: how many sets of formats there are.
-        options: of each layer, in the order of their places in a choice.
+        options: what each layer may be, in the order of the places in a choice.
     """
 
     nodes: tuple[str, ...]
@@ -81,14 +81,14 @@ class CostTable:
         return np.array([len(layer) for layer in self.options])
 
     def place(self, layer: int, variant: int, fold: int) -> int:
-        """Of an option in its layer, by the places of its variant and folding."""
+        """The place of an option in its layer, by the places of its variant and folding."""
         return variant * (len(self.options[layer]) // self.variants) + fold
 
     def evaluate(self, choices: IntArray) -> PointCosts:
         """Price design points.
 
         Args:
-            choices: of shape (points, layers): the place of each layer's option.
+            choices: the place of each layer's option, shape (points, layers).
 
         Raises:
             InputError: a wrong shape, or a place that is none.

@@ -76,7 +76,7 @@ class Vivado:
         return match[1]
 
     def key(self, design: Design) -> str:
-        """Of a design and everything that its counts depend on."""
+        """A hash of a design and of everything else that its counts depend on."""
         return short_hash([design.digests, self.script(design), self.version])
 
     def script(self, design: Design) -> str:

@@ -49,7 +49,7 @@ _ULTRA_SHAPES = (Shape(4096, 72, 1, 1024),)
 """URAM288 (UG573)."""
 
 _MULTIPLEXER_COST = 0.5
-"""Of a bit that selects between two banks, for the mapper."""
+"""What the mapper thinks a bit costs that selects between two banks."""
 
 
 @cache
@@ -74,14 +74,14 @@ def block_ram(words: int, width: int, family: str) -> Tiles:
 
 
 def ultra_ram(words: int, width: int) -> Tiles:
-    """Of 288 Kb."""
+    """UltraRAMs of 288 Kb that hold so many words."""
     return tiles(_ULTRA_SHAPES, words, width)
 
 
 def multiplexer(inputs: int, family: str) -> int:
     """LUTs that select one of some bits: one of four where a LUT has six inputs, else of two.
 
-    Of four inputs, a LUT in seven was seen to be saved by what is decoded anyway.
+    With four inputs, a LUT in seven was seen to be saved by what is decoded anyway.
     """
     return -(-(inputs - 1) // 3) if family in XILINX else inputs - 1 - (inputs + 3) // 7
 
@@ -230,7 +230,7 @@ def _weight_registers(family: str, values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the units that keep words, in one family's cells."""
+    """The models of the units that keep words, in one family's cells."""
     return {
         "fifo": UnitModel(
             partial(_fifo, family), partial(_fifo_registers, family), bram18=_bram18, uram=_uram
