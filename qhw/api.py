@@ -350,9 +350,11 @@ def cost(
     wanted = Wanted(fps, budget, multipliers)
     target = find_target(model, input=input)
     built = read(target.path) if target.path.is_dir() else None
-    if board is None and built is None:
-        raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
-    chosen = load_board(board if board is not None or built is None else built["inputs"]["board"]["given"])
+    if board is None:
+        if built is None:
+            raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
+        board = str(built["inputs"]["board"]["given"])
+    chosen = load_board(board)
     if clock_mhz is not None:
         chosen = replace(chosen, clock_mhz=clock_mhz)
     named = flow or _usual_flow(chosen, built["flow"]["name"] if built else BuildOptions().flow)

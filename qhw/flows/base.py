@@ -6,6 +6,7 @@ architecture, and, for a project flow, what writes and simulates a project. Noth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import shutil
@@ -60,18 +61,18 @@ class FlowOption:
     def checked(self, given: Any) -> OptionValue:
         """The value, also from its text; raises InputError where it is none of this option's."""
         allowed = ", ".join(map(str, self.allowed)) or self.kind.__name__
-        try:
-            # Only texts are converted: a TOML file says what it means.
-            value = self.kind(given) if isinstance(given, str) else given
-        except ValueError:
-            value = None
+        value: Any = given
+        if isinstance(given, str):  # only texts are converted: a TOML file says what it means
+            with contextlib.suppress(ValueError):
+                value = self.kind(given)
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         right = isinstance(value, self.kind) and not isinstance(value, bool)
         if not right or (self.allowed and value not in self.allowed):
             hint = closest(str(given), [str(one) for one in self.allowed]) if self.allowed else None
             raise InputError(f"{self.name} is {given!r}", allowed=allowed, hint=hint)
-        return value  # type: ignore[no-any-return]
+        found: OptionValue = value
+        return found
 
 
 @dataclass(frozen=True)

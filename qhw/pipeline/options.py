@@ -123,6 +123,8 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
     """
+    from qhw.flows.base import load_flow
+
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
     layers, scaling = from_user.pop("layers", ()), from_user.pop("scaling", None)
@@ -139,7 +141,9 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     if isinstance(merged.get("budget"), str):
         merged["budget"] = share_of(merged["budget"])
     own = {name: merged.pop(name) for name in flow_option_names() if name in merged}
-    return replace(BuildOptions(), **merged, flow_options=own)
+    options = replace(BuildOptions(), **merged, flow_options=own)
+    load_flow(options.flow, **own)  # refuses what is none of its options
+    return options
 
 
 def flow_option_names() -> list[str]:

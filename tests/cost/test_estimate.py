@@ -89,7 +89,9 @@ def test_totals_and_utilisation_of_the_board() -> None:
 def test_more_reuse_takes_longer_and_fewer_multipliers() -> None:
     graph = two_layers()
     factors = [1, 3, 9, 27, 54, 108]
-    costs = Costing.of(graph, "ultrascale-plus", STREAMED).layers(graph.nodes[0], list(map(ReuseFactor, factors)))
+    costs = Costing.of(graph, "ultrascale-plus", STREAMED).layers(
+        graph.nodes[0], list(map(ReuseFactor, factors))
+    )
     intervals, slices = [c.initiation_interval for c in costs], [c.dsp for c in costs]
     assert intervals == sorted(intervals)
     assert slices == [0, 36, 12, 4, 2, 1]
@@ -124,9 +126,7 @@ def test_a_requant_that_is_the_result_type_of_its_layer_has_no_stream() -> None:
 
 
 def test_a_parallel_interface_unrolls_the_pixels() -> None:
-    stream, parallel = (
-        priced(two_layers(), {"conv": 27}, built=built) for built in (STREAMED, PARALLEL)
-    )
+    stream, parallel = (priced(two_layers(), {"conv": 27}, built=built) for built in (STREAMED, PARALLEL))
     assert parallel.layers[1].ff == 64 * stream.layers[1].ff
     assert parallel.layers[1].initiation_interval == 1
 

@@ -150,7 +150,8 @@ def test_the_smallest_of_all_combinations_at_a_rate(seed: int, slower: float) ->
 
 def test_a_rate_out_of_reach_names_the_layer() -> None:
     graph, legal = chain(0, (4, 4))
-    with pytest.raises(CheckFailedError, match=r"does not reach 1e\+07 images/s at any folding of the hls4ml flow \(reuse factor\): 'conv0' takes 100"):
+    said = r"does not reach 1e\+07 images/s at any folding of the hls4ml flow \(reuse factor\): 'conv0'"
+    with pytest.raises(CheckFailedError, match=said):
         chosen_for(graph, ULTRA96, legal, fps=1e7)
 
 
@@ -171,7 +172,10 @@ def test_what_cannot_fit_names_the_resource_and_by_how_much() -> None:
         if name in legal
     ) + sum(layer.lut for layer in priced(graph, {}).layers if layer.node not in legal)
     text = str(caught.value)
-    assert f"chain does not fit tiny at any folding of the hls4ml flow (reuse factor): it needs {least:,} LUT" in text
+    assert (
+        f"chain does not fit tiny at any folding of the hls4ml flow (reuse factor): it needs {least:,} LUT"
+        in text
+    )
     assert f"{least - 800:,} more than the 800 (80% of 1,000)" in text
 
 
@@ -180,9 +184,8 @@ def test_resources_that_only_together_do_not_fit() -> None:
     graph, legal = chain(0, (16,))
     folded = priced(graph, {name: factors[-1] for name, factors in legal.items()})
     board = replace(ULTRA96.having(lut=folded.totals["lut"] + 400, dsp=1), name="odd")
-    with pytest.raises(
-        CheckFailedError, match=r"at any folding of the hls4ml flow \(reuse factor\): it needs 2 DSP where it exceeds the budget least, 1 more"
-    ):
+    said = r"at any folding .*: it needs 2 DSP where it exceeds the budget least, 1 more"
+    with pytest.raises(CheckFailedError, match=said):
         chosen_for(graph, board, legal, budget=1.0)
 
 
