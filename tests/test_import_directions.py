@@ -19,8 +19,9 @@ KNOWN = {
     "onnx_ops": FOUNDATIONS,
     "graph": WAIST,
     "sim": WAIST,
-    "cost": WAIST | {"boards"},
-    "flows": WAIST | {"boards", "cost"},
+    "devices": FOUNDATIONS,
+    "cost": WAIST | {"boards", "devices"},
+    "flows": WAIST | {"boards", "devices", "cost"},
 }
 """What the packages behind the waist know of the others, imports inside functions included."""
 

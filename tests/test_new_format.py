@@ -14,8 +14,8 @@ import pytest
 from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.cost.hardware import Hardware
-from qhw.cost.templates import TEMPLATES
 from qhw.errors import InputError, UnsupportedError
+from qhw.flows.base import list_flows, load_flow
 from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.flows.hls4ml.operands import operand_policy
 from qhw.formats import Format, Integer, Rounding, TableFormat, parse_format
@@ -246,24 +246,25 @@ def test_odd_numbers_cost_what_integers_of_one_bit_more_do() -> None:
     )
 
 
-@pytest.mark.parametrize("template", sorted(TEMPLATES))
-def test_a_number_that_is_looked_up_costs_its_table(template: str) -> None:
+@pytest.mark.parametrize("flow", list_flows())
+def test_a_number_that_is_looked_up_costs_its_table(flow: str) -> None:
     assert table("posit<8,0>").operand() == MultiplierOperand.looked_up(8, -4096, 4096)
     assert table("posit<8,0>").operand().width == 14
     graph, hardware = network("posit<8,0>"), Hardware.of("ultrascale-plus")
     one = float(hardware.table(256, 14).lut)
     assert one > 14 * 4  # 256 words in LUTs of six inputs
-    costs = {layer.node: layer.lut for layer in estimate(graph, BOARD, {}, flow=template).layers}
+    design = load_flow(flow).prepare(graph, BOARD)
+    costs = {layer.node: layer.lut for layer in estimate(design).layers}
     assert costs["pool"] >= 3 * one
     assert costs["flat"] < one
 
 
-@pytest.mark.parametrize("template", sorted(TEMPLATES))
-def test_a_format_that_no_unit_takes_is_refused_with_its_layer(template: str) -> None:
+@pytest.mark.parametrize("flow", list_flows())
+def test_a_format_that_no_unit_takes_is_refused_with_its_layer(flow: str) -> None:
     with pytest.raises(
-        UnsupportedError, match=r"Conv 'conv': No unit multiplies by unpriced4\nAllowed: odd4"
+        UnsupportedError, match=r"Conv 'conv'.*: No unit multiplies by unpriced4\nAllowed: odd4"
     ):
-        estimate(network("unpriced4"), BOARD, {}, flow=template)
+        load_flow(flow).prepare(network("unpriced4"), BOARD)
 
 
 def test_a_class_that_says_too_little_cannot_be_made() -> None:
@@ -281,6 +282,7 @@ def test_the_hls4ml_flow_looks_its_numbers_up() -> None:
     flow = Hls4mlFlow()
     assert flow.carries(posit, computed=True)
     assert not flow.carries(wide)
+    assert not flow.carries(table("unpriced4"))
     with pytest.raises(UnsupportedError, match=r"no codes of posit<13,0>\n.* at most 12 bits"):
         operand_policy(wide)
 
@@ -291,7 +293,7 @@ def test_its_c_simulation_has_the_graphs_codes(text: str, io_type: str, tmp_path
     """Numbers without zero, too, whose padding is 0 all the same."""
     pytest.importorskip("hls4ml")
     graph, flow = network(text), Hls4mlFlow(io_type)
-    project = flow.write(graph, BOARD, {}, tmp_path / "project")
+    project = flow.write(flow.prepare(graph, BOARD), tmp_path / "project")
     inputs = inputs_of(graph)
     got, expected = flow.simulate(project, inputs, trace="all"), interpret(graph, inputs, keep="all")
     assert set(got) >= {"first", "inner", "pool", "result"}

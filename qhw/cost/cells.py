@@ -6,7 +6,7 @@ from typing import Protocol
 
 from qhw.cost import lut4, structure
 from qhw.cost.unit_models import Features
-from qhw.cost.yosys_script import XILINX
+from qhw.devices import fabric_of
 
 
 class Cells(Protocol):
@@ -102,4 +102,4 @@ class Lut4:
 
 def cells_of(family: str) -> Cells:
     """The cells of a device family."""
-    return Lut6() if family in XILINX else Lut4()
+    return Lut6() if fabric_of(family).lut_inputs == 6 else Lut4()

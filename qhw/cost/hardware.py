@@ -13,13 +13,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from qhw.cost.calibrated import CostModel, cost_model
-from qhw.cost.models.memories import XILINX
 from qhw.cost.published import signed_digits
 from qhw.cost.rtl.finish import ROUNDINGS
 from qhw.cost.rtl.macs import DSP_OPERANDS, packed_products
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
 from qhw.cost.rtl.minifloats import MINIFLOAT_DOT
 from qhw.cost.usage import Amount, Usage
+from qhw.devices import Fabric, fabric_of
 from qhw.errors import InputError, closest
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Rounding
@@ -41,9 +41,6 @@ FIFO_SRL_DEPTH, FIFO_SRL_BITS = 2, 1024
 
 BISECTED = 16
 """Thresholds from which on they are bisected."""
-
-_DSP = {"ultrascale-plus": 1, "7series": 2, "ecp5": 3}
-"""The family's value of a unit's MULTIPLIER."""
 
 _READ_IN_PLACE = 2
 """Bits of an exponent up to which no LUT of its own takes it apart; beyond, one a bit and one for zero."""
@@ -78,6 +75,11 @@ class Hardware:
         """With the committed model; raises InputError for a family without one."""
         check_multipliers(multipliers)
         return cls(cost_model(family), multipliers)
+
+    @property
+    def fabric(self) -> Fabric:
+        """The family's cells."""
+        return fabric_of(self.model.family)
 
     def dots(self, a: Format, b: Format, lanes: Amount, elements: Amount, accumulator_bits: Amount) -> Usage:
         """``elements`` multiply-accumulators of vectors of ``lanes`` numbers each.
@@ -155,7 +157,7 @@ class Hardware:
             return self.model.usage("integer_dot", **parameters, MULTIPLIER=0).times(elements)
         if self.multipliers == "packed" and b.signed and self._packs(a, b) > 1:
             return self._packed_dots(a, b, lanes, elements, accumulator_bits)
-        one = self.model.usage("integer_dot", **parameters, MULTIPLIER=_DSP[self.model.family])
+        one = self.model.usage("integer_dot", **parameters, MULTIPLIER=self.fabric.multiplier)
         slices = self._slices(a, b)
         # Parts of a product that is too wide for one slice are added up in LUTs.
         parts = Usage(lut=float((slices - 1) * (a.width + b.width)), dsp=float(slices - 1))
@@ -168,7 +170,7 @@ class Hardware:
         return self.multipliers != "lut"
 
     def _port(self) -> tuple[int, int]:
-        return DSP_OPERANDS[_DSP[self.model.family]]
+        return DSP_OPERANDS[self.fabric.multiplier]
 
     def _slices(self, a: MultiplierOperand, b: MultiplierOperand) -> int:
         """DSP slices of one product: operands beyond a port are cut, each further part taking a bit less."""
@@ -180,7 +182,7 @@ class Hardware:
         return parts[0] * parts[1]
 
     def _packs(self, a: MultiplierOperand, b: MultiplierOperand) -> int:
-        if self.model.family == "ecp5" or a.width + (not a.signed) > self._port()[1]:
+        if not self.fabric.packs or a.width + (not a.signed) > self._port()[1]:
             return 1
         return packed_products(a.width, b.width, self._port()[0])
 
@@ -203,7 +205,7 @@ class Hardware:
             SA=int(a.signed),
             P=most,
             A=np.where(np.asarray(lanes) > 1, product, accumulator_bits),
-            MULTIPLIER=_DSP[self.model.family],
+            MULTIPLIER=self.fabric.multiplier,
         )
         tree = self.sums(lanes, product)
         total = self.sums(2, accumulator_bits).times(np.asarray(lanes) > 1)
@@ -326,7 +328,7 @@ class Hardware:
     def selection(self, count: Amount, bits: Amount) -> Usage:
         """One of ``count`` words, by multiplexers."""
         steps = np.asarray(count) - 1
-        return Usage(lut=bits * (-(-steps // 3) if self.model.family in XILINX else steps))
+        return Usage(lut=bits * (-(-steps // 3) if self.fabric.lut_inputs == 6 else steps))
 
     def requantise(
         self, x: Format, result: Format, dropped: int, rounding: Rounding, saturates: bool

@@ -25,7 +25,8 @@ from qhw.cost import nextpnr, yosys_script
 from qhw.cost.limited import run_limited
 from qhw.cost.netlist import Counts, count
 from qhw.cost.yosys_script import MULTIPLIERS, Mapper
-from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError, closest
+from qhw.devices import fabric_of, fabrics
+from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError
 from qhw.resources import resource_dir
 
 MAPPER: Mapper = "area"
@@ -36,7 +37,7 @@ mfs2 and lutpack. ``delay`` is abc9 with the device's own delays, Yosys's defaul
 converters, requantisers and minifloat MACs, which a vendor tool does not spend where the timing is met.
 """
 
-FAMILIES = (*yosys_script.XILINX, "ecp5")
+FAMILIES = tuple(fabrics())
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,7 @@ class Yosys:
 
 def check_family(family: str) -> None:
     """Raise InputError for a family that cannot be measured."""
-    if family not in FAMILIES:
-        raise InputError(f"{family!r} is not a device family", hint=closest(family, FAMILIES))
+    fabric_of(family)
 
 
 def yosys_version() -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.boards import Board
-from qhw.cost.estimate import ESTIMATED, Costing, LayerCost
-from qhw.cost.templates import Fold
+from qhw.cost.architecture import Fold, LayerCost
+from qhw.cost.costing import ESTIMATED, Costing
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 
@@ -39,7 +39,7 @@ class PointCosts:
 
     def fits(self, board: Board, budget: float = 1.0) -> NDArray[np.bool_]:
         """Which points take no more than a share of each of the board's resources."""
-        there = np.array([board.resources[name] for name in ESTIMATED]) * budget
+        there = np.array(list(board.amounts(ESTIMATED).values())) * budget
         return np.asarray((self.usage <= there).all(axis=1))
 
 
@@ -124,7 +124,7 @@ def _options(
     found: list[LayerCost] = []
     for variant in variants:
         node = variant.graph.nodes[place]
-        found += variant.layers(node, legal.get(node.name, (variant.template.unfolded,)))
+        found += variant.layers(node, legal.get(node.name, (variant.architecture.fold(),)))
     return tuple(found)
 
 

@@ -11,8 +11,10 @@ from qhw.cost.cells import Cells, cells_of
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
+from qhw.devices import fabric_of, fabrics
 
-XILINX = ("ultrascale-plus", "7series")
+XILINX = tuple(name for name, fabric in fabrics().items() if fabric.lut_inputs == 6)
+"""Families whose memories are made of the same cells."""
 
 
 class Shape(NamedTuple):
@@ -97,17 +99,13 @@ def memory_banks(words: int) -> tuple[int, bool]:
     return (of_32 if shallow else of_64), shallow
 
 
-_DATA_BITS = {"ultrascale-plus": 7, "7series": 3}
-"""Bits beside the write address in a slice of 64 words."""
-
-
 def lut_memory(words: int, width: int, family: str) -> int:
     """LUTs of a memory with a port to read and one to write."""
     if family not in XILINX:
         return 6 * -(-words // 16) * -(-width // 4)
     banks, shallow = memory_banks(words)
     bits = -(-width // 2) if shallow else width
-    return banks * (bits + -(-bits // _DATA_BITS[family]))
+    return banks * (bits + -(-bits // fabric_of(family).slice_data_bits))
 
 
 def one_port_memory(words: int, width: int, family: str) -> int:
