@@ -55,8 +55,8 @@ class Hls4mlFlow(ProjectFlow):
     multipliers = ("auto", "lut", "dsp")
     tools = (Tool("g++", "The C-simulation", "apt-get install g++ (or gcc-c++, or gcc)"),)
 
-    def __init__(self, io_type: str | None = None) -> None:
-        super().__init__(io_type=io_type)
+    def __init__(self, io_type: str | None = None, **others: Any) -> None:
+        super().__init__(io_type=io_type, **others)
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
