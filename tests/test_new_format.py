@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qhw.sim.interpreter import interpret
 
 from qhw.boards import load_board
 from qhw.cost import estimate
@@ -26,7 +27,6 @@ from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 
 BOARD = load_board("ultra96")
 
