@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -149,7 +148,11 @@ def _conv_transpose(draft: Draft, node: NodeProto, options: dict[str, Any]) -> l
     more = [int(v) for v in options.get("output_padding") or [0] * rank]
     if sizes is not None or auto in ("SAME_UPPER", "SAME_LOWER"):
         shape = draft.shape(node.input[0])[2:]
-        wanted = list(sizes)[-rank:] if sizes is not None else [n * s for n, s in zip(shape, frame["strides"], strict=True)]
+        wanted = (
+            list(sizes)[-rank:]
+            if sizes is not None
+            else [n * s for n, s in zip(shape, frame["strides"], strict=True)]
+        )
         totals = [
             s * (n - 1) + p + d * (k - 1) + 1 - out
             for s, n, p, d, k, out in zip(
@@ -193,9 +196,7 @@ def _max_pool(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[No
     if len([name for name in node.output if name]) > 1:
         read = draft.readers().keys() | set(draft.outputs)
         if node.output[1] in read:
-            raise UnsupportedError(
-                f"{describe(node)}: its indices are used", allowed="the first output only"
-            )
+            raise UnsupportedError(f"{describe(node)}: its indices are used", allowed="the first output only")
         del node.output[1:]
     frame = _window(draft, node, options, options["kernel_shape"])
     rank = len(frame["kernel_shape"])
@@ -213,7 +214,12 @@ def _average_pool(draft: Draft, node: NodeProto, options: dict[str, Any]) -> lis
     frame = _window(draft, node, options, options["kernel_shape"])
     include = int(options.get("count_include_pad", 0)) if any(frame["pads"]) else 1
     ceil = int(bool(options.get("ceil_mode")) and any(_reach(draft, node, frame)))
-    _set(node, **frame, count_include_pad=include if not ceil else int(options.get("count_include_pad", 0)), ceil_mode=ceil)
+    _set(
+        node,
+        **frame,
+        count_include_pad=include if not ceil else int(options.get("count_include_pad", 0)),
+        ceil_mode=ceil,
+    )
     return [node]
 
 
@@ -414,7 +420,7 @@ def _resize(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Node
 def _repeats(
     before: Sequence[int], after: Sequence[int], scales: Sequence[float], coordinates: str, nearest: str
 ) -> bool:
-    """Whether every number is repeated in place: index ``i`` of the result is ``i // factor`` of the input."""
+    """Whether every number is repeated in place: element ``i`` is element ``i // factor`` of the input."""
     for size, out, scale in zip(before, after, scales, strict=True):
         if scale != int(scale) or out != size * int(scale):
             return False
@@ -501,7 +507,12 @@ def _extreme(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Nod
         output, suffix = (node.output[0], "") if last else ("", f"_{index}")
         constant = draft.constants.get(operand)
         rank = len(draft.shape(node.output[0]))
-        if constant is not None and constant.size == 1 and constant.ndim <= rank and found not in draft.constants:
+        if (
+            constant is not None
+            and constant.size == 1
+            and constant.ndim <= rank
+            and found not in draft.constants
+        ):
             bound = draft.constant(f"{node.name}_bound", np.asarray(constant, dtype=np.float32).reshape(()))
             inputs = [found, bound] if node.op_type == "Max" else [found, "", bound]
             nodes.append(draft.node(node, "Clip", inputs, output, suffix=suffix))

@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import UnsupportedError
-from qhw.graph.draft import STANDARD, Draft
+from qhw.graph.draft import Draft
 from qhw.graph.ir import HostStep, Postprocessing
 from qhw.graph.onnx_tools import attributes, describe, words
 from qhw.graph.operators import HEAD_OPS
@@ -114,7 +114,9 @@ def _step(draft: Draft, node: NodeProto, flattening: frozenset[str]) -> HostStep
     options = dict(_options(draft, node, rank, node.name in flattening))
     across = options.get("axes", ())
     if 0 in across:
-        raise UnsupportedError(f"{describe(node)} works across the samples of a batch", allowed="axes 1 and up")
+        raise UnsupportedError(
+            f"{describe(node)} works across the samples of a batch", allowed="axes 1 and up"
+        )
     shapes = tuple(tuple(draft.shape(name)[1:]) if name else () for name in outputs)
     return HostStep(node.op_type, node.name, (node.input[0],), outputs, shapes, options)
 

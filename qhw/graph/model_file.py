@@ -90,9 +90,7 @@ def decode_text(message: Message) -> None:
                 if isinstance(value, bytes):
                     setattr(message, field.name, value.decode("utf-8", "backslashreplace"))
             elif any(isinstance(text, bytes) for text in value):
-                texts = [
-                    t.decode("utf-8", "backslashreplace") if isinstance(t, bytes) else t for t in value
-                ]
+                texts = [t.decode("utf-8", "backslashreplace") if isinstance(t, bytes) else t for t in value]
                 message.ClearField(field.name)
                 getattr(message, field.name).extend(texts)
 
@@ -203,7 +201,9 @@ def _check_wiring(graph: GraphProto) -> None:
     for name, count in Counter(value.name for value in graph.output).items():
         if name in inputs or count > 1:
             what = "is an input of the model" if name in inputs else "is listed twice"
-            raise InputError(f"The output '{name}' {what}", hint="leave it out of the exported model's outputs")
+            raise InputError(
+                f"The output '{name}' {what}", hint="leave it out of the exported model's outputs"
+            )
     written = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
     for node in graph.node:
         for name in filter(None, node.output):

@@ -55,7 +55,14 @@ from qhw.graph.onnx_tools import attributes, describe, drop_attribute, words
 from qhw.graph.operators import QUANTIZERS, SHAPE_OPS
 from qhw.graph.opsets import OPSET
 
-__all__ = ["QUANTIZERS", "drop_passive", "fold_constants", "fold_transposed_quantizers", "free_batch", "split_gemm"]
+__all__ = [
+    "QUANTIZERS",
+    "drop_passive",
+    "fold_constants",
+    "fold_transposed_quantizers",
+    "free_batch",
+    "split_gemm",
+]
 
 _FOLDABLE = SHAPE_OPS | words(
     """
@@ -150,11 +157,12 @@ def _stays_bounded(draft: Draft, node: NodeProto, feeds: dict[str, NDArray[Any]]
         return math.prod(sizes) * (values[0].size if len(values) > 1 else 1) <= FOLDED_LIMIT
     if node.op_type == "Range":
         start, limit, delta = (float(value.reshape(-1)[0]) for value in values)
-        return delta != 0 and abs(limit - start) / abs(delta) <= FOLDED_LIMIT
+        return bool(delta) and abs(limit - start) <= abs(delta) * FOLDED_LIMIT
     shapes = [value.shape for value in values]
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    return math.prod(max(sizes) for sizes in zip(*padded, strict=True)) <= TENSOR_SIZE_LIMIT
+    size: int = math.prod(max(sizes) for sizes in zip(*padded, strict=True))
+    return size <= TENSOR_SIZE_LIMIT
 
 
 def drop_passive(draft: Draft) -> None:
@@ -193,12 +201,16 @@ def _final(renamed: dict[str, str], name: str) -> str:
 
 def _is_passive(draft: Draft, node: NodeProto) -> bool:
     if node.domain != STANDARD or node.op_type != "Dropout":
-        return node.op_type == "Identity" and node.domain == STANDARD
+        return bool(node.op_type == "Identity" and node.domain == STANDARD)
     if len(node.input) > 2 and node.input[2]:
         training = draft.constants.get(node.input[2], np.array(True))
         if bool(training.any()):
             raise UnsupportedError(f"{describe(node)} is in training mode", hint="export after model.eval()")
-    if len(node.output) > 1 and node.output[1] and node.output[1] in draft.readers().keys() | set(draft.outputs):
+    if (
+        len(node.output) > 1
+        and node.output[1]
+        and node.output[1] in draft.readers().keys() | set(draft.outputs)
+    ):
         raise UnsupportedError(f"{describe(node)}: its mask is used", hint="export after model.eval()")
     return True
 

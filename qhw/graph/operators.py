@@ -99,9 +99,7 @@ _because(
     "it contains a Softmax, which is no exact operation on integers",
     "use layers of convolutions or products with quantizers between them",
 )
-_because(
-    "Einsum", "its equation can say any sum of products", "write it as MatMul, Transpose and Reshape"
-)
+_because("Einsum", "its equation can say any sum of products", "write it as MatMul, Transpose and Reshape")
 _because(
     "Sin Cos Tan Asin Acos Atan Sinh Cosh Asinh Acosh Atanh",
     "the function is not carried",

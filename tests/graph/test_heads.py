@@ -198,10 +198,12 @@ def test_a_quantised_sigmoid_stays_in_the_graph() -> None:
 def test_what_is_no_end_is_refused_with_its_cause() -> None:
     net, y = logits()
     y = net.node("MatMul", net.node("Softmax", y, axis=1, name="attention"), qdq(net, np.eye(7), 0.5))
-    with pytest.raises(UnsupportedError, match="'attention' is a Softmax, which is not supported: it divides"):
+    with pytest.raises(
+        UnsupportedError, match="'attention' is a Softmax, which is not supported: it divides"
+    ):
         load_qonnx(net.model(y))
     net, y = logits()
-    with pytest.raises(QhwError, match="batch axis|across the samples"):
+    with pytest.raises(QhwError, match=r"batch axis|across the samples"):
         load_qonnx(net.model(net.node("ArgMax", y, axis=0)))
 
 
@@ -217,7 +219,9 @@ def test_heads_are_kept_in_files_and_by_passes(tmp_path: Path) -> None:
         assert loaded.postprocessing == graph.postprocessing
         assert graph_hash(loaded) == graph_hash(graph)
         assert simplify(loaded).postprocessing == graph.postprocessing
-    assert "postprocessing" not in (tmp_path / "graph.json").read_text()  # as graphs were before there were heads
+    assert (
+        "postprocessing" not in (tmp_path / "graph.json").read_text()
+    )  # as graphs were before there were heads
     assert graph_hash(with_head) != graph_hash(without)
 
 

@@ -163,8 +163,12 @@ def test_no_quantisation() -> None:
 
 def test_unsupported_operators_are_named_with_what_is_supported() -> None:
     net, x = small()
-    model = net.model(net.node("Softplus", net.node("LRN", net.node("LpNormalization", x), size=3), name="last"))
-    with pytest.raises(UnsupportedError, match="is a LpNormalization, which is not supported; 1 more") as caught:
+    model = net.model(
+        net.node("Softplus", net.node("LRN", net.node("LpNormalization", x), size=3), name="last")
+    )
+    with pytest.raises(
+        UnsupportedError, match="is a LpNormalization, which is not supported; 1 more"
+    ) as caught:
         load_qonnx(model)
     assert "MaxPool" in str(caught.value)
     assert "MultiThreshold" in str(caught.value)

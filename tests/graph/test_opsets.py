@@ -170,7 +170,12 @@ def transposed(net: Net, x: str) -> str:
 
 def transposed_to_shape(net: Net, x: str) -> str:
     w = np.random.default_rng(0).integers(-3, 4, size=(4, 1, 3, 3)) / 4
-    options: dict[str, Any] = {"group": 2, "strides": [3, 2], "output_shape": [17, 12], "output_padding": [1, 0]}
+    options: dict[str, Any] = {
+        "group": 2,
+        "strides": [3, 2],
+        "output_shape": [17, 12],
+        "output_padding": [1, 0],
+    }
     return net.node("ConvTranspose", x, net.quant(w, 4, 0.25), **options)
 
 
@@ -241,11 +246,15 @@ def test_one_form_at_every_opset(name: str) -> None:
         assert_valid(loaded.model)
         nodes = [node for node in loaded.graph.node if node.name != "quant0"]
         assert [node.op_type for node in nodes] == ops
-        assert [value.name for value in loaded.graph.output] == [value.name for value in original.graph.output]
+        assert [value.name for value in loaded.graph.output] == [
+            value.name for value in original.graph.output
+        ]
         if ops:
             stored = initializers(loaded.graph)
             last = nodes[-1]
-            parameters = tuple(stored[n].tolist() if stored[n].size < 9 else "…" for n in last.input if n in stored)
+            parameters = tuple(
+                stored[n].tolist() if stored[n].size < 9 else "…" for n in last.input if n in stored
+            )
             forms.add((str(parameters), tuple(last.input).count(""), str(sorted(attributes(last).items()))))
         if opset in (9, 11, 13, 18, 21):  # what this onnxruntime runs, and where a form changes
             for ours, theirs in zip(execute(loaded, x), execute(original, x), strict=True):
@@ -269,7 +278,9 @@ def test_repeating_is_said_in_one_way_and_only_where_it_is_so(coordinates: str, 
     for factor in (2, 3, 4):
         net = Net((2, 3, 3))
         scales = np.array([1, 1, factor, factor], dtype=np.float32)
-        model = net.model(net.node("Resize", net.quant(net.x, 6, 0.125), "", scales, mode="nearest", **options))
+        model = net.model(
+            net.node("Resize", net.quant(net.x, 6, 0.125), "", scales, mode="nearest", **options)
+        )
         x = np.arange(18, dtype=np.float32).reshape(1, 2, 3, 3) / 8
         expected = execute(model, x)[0]
         loaded = load_qonnx(model)
@@ -292,13 +303,20 @@ def test_sizes_become_scales() -> None:
 def test_functions_of_the_model_are_written_out() -> None:
     """Two levels of functions, one with an attribute of its own: as torch's exporter writes layers."""
     leaky = helper.make_function(
-        "mine", "Act", ["a"], ["b"], [helper.make_node("LeakyRelu", ["a"], ["b"], name="leaky")],
+        "mine",
+        "Act",
+        ["a"],
+        ["b"],
+        [helper.make_node("LeakyRelu", ["a"], ["b"], name="leaky")],
         [helper.make_opsetid("", 18)],
     )
     leaky.attribute.append("alpha")
     leaky.node[0].attribute.add(name="alpha", ref_attr_name="alpha", type=onnx.AttributeProto.FLOAT)
     twice = helper.make_function(
-        "mine", "Twice", ["a"], ["c"],
+        "mine",
+        "Twice",
+        ["a"],
+        ["c"],
         [
             helper.make_node("Act", ["a"], ["b"], domain="mine", alpha=0.25),
             helper.make_node("Act", ["b"], ["c"], domain="mine", alpha=0.5),
