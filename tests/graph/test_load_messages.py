@@ -49,7 +49,9 @@ CAUSES = {
 @pytest.mark.parametrize("op", CAUSES)
 def test_operators_are_refused_with_layer_cause_and_remedy(op: str) -> None:
     message = refusal(unsupported(op))
-    assert message.startswith(f"Node '/encoder/rnn/{op}' is a {op}, of layer 'encoder.rnn', which is not supported")
+    assert message.startswith(
+        f"Node '/encoder/rnn/{op}' is a {op}, of layer 'encoder.rnn', which is not supported"
+    )
     for part in CAUSES[op]:
         assert part in message
 
@@ -73,9 +75,17 @@ def test_control_flow_is_named() -> None:
     net = Net((4, 6), opset=17)
     x = net.quant(net.x, 6, 0.125)
     branch = helper.make_graph(
-        [helper.make_node("Identity", [x], ["inner"])], "branch", [], [helper.make_empty_tensor_value_info("inner")]
+        [helper.make_node("Identity", [x], ["inner"])],
+        "branch",
+        [],
+        [helper.make_empty_tensor_value_info("inner")],
     )
-    y = net.node("If", net.node("Cast", net.node("ReduceMax", x, keepdims=0), to=TensorProto.BOOL), then_branch=branch, else_branch=branch)
+    y = net.node(
+        "If",
+        net.node("Cast", net.node("ReduceMax", x, keepdims=0), to=TensorProto.BOOL),
+        then_branch=branch,
+        else_branch=branch,
+    )
     message = refusal(net.model(y))
     assert "is a If, which is not supported: control flow that the data decides" in message
 
@@ -163,7 +173,9 @@ def test_three_spatial_axes_are_read() -> None:
 def test_ends_of_a_file_that_are_no_tensors() -> None:
     net = Net((4,))
     model = net.model(net.node("Relu", net.quant(net.x, 6, 0.125)))
-    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("relu1_out", TensorProto.FLOAT, None))
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_sequence_value_info("relu1_out", TensorProto.FLOAT, None)
+    )
     with pytest.raises(QhwError, match="'relu1_out' is no tensor"):
         load_qonnx(model)
     assert onnx.defs.onnx_opset_version() >= 23
