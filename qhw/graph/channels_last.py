@@ -295,7 +295,7 @@ def _flattened(
 
 
 def absorb_into_products(draft: Draft) -> None:
-    """A Transpose in front of a Reshape to vectors, and of a product with constant rows: the rows are stored so.
+    """Where a Transpose stands before a Reshape to vectors and a product with constants, turn their rows.
 
     Between the Reshape and the MatMul may stand what works element by element, alike for all elements.
     """
@@ -339,7 +339,7 @@ def _rows_stored(
     readers: dict[str, list[NodeProto]],
     order: NDArray[np.int64],
 ) -> bool:
-    """Store the rows of a product's constant operand in another order, quantizer included; whether it has one."""
+    """Store the rows of a constant operand in another order, quantizer included; whether it is one."""
     name = node.input[1]
     quantizer = producers.get(name)
     if name in draft.constants:
