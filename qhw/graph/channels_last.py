@@ -73,6 +73,10 @@ def turn_channels(draft: Draft) -> bool:
     return draft.rewrite(lambda node: _per_channel(draft, node))
 
 
+_LAYOUTS_OF_QONNX = {2: "NC", 3: "NWC", 4: "NCHW"}
+"""What MultiThreshold means by no layout, by the rank with the batch axis."""
+
+
 def _per_channel(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
     rank = len(draft.shape(node.input[0])) if node.domain else 0
     if node.domain == CHANNELS_LAST_DOMAIN:
@@ -85,9 +89,13 @@ def _per_channel(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
         raise UnsupportedError(
             f"{describe(node)} has the layout {layout}", allowed="NCHW, NHWC, NCW, NWC, NC"
         )
-    if not layout:
+    rank = len(draft.shape(node.input[0]))
+    layout = layout or _LAYOUTS_OF_QONNX.get(rank, "")
+    first = {2: "NC", 3: "NCW", 4: "NCHW"}.get(rank, "")
+    if layout == first:
         return None
     drop_attribute(node, "data_layout")
+    node.attribute.append(helper.make_attribute("data_layout", first))
     return _between(draft, node, rank) if layout in ("NHWC", "NWC") and rank > 2 else [node]
 
 

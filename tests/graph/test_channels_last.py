@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto
+from qhw.sim.interpreter import interpret
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
@@ -20,7 +21,6 @@ from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes
-from qhw.sim.interpreter import interpret
 
 RNG = np.random.default_rng(7)
 
