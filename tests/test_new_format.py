@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qhw.sim.interpreter import interpret
 
 from qhw.boards import load_board
 from qhw.cost import estimate
@@ -24,6 +23,7 @@ from qhw.formats.notation import Notation, Reader
 from qhw.formats.operand import MultiplierOperand
 from qhw.formats.table import Listing
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 from qhw.sim.fast import FastExecutor

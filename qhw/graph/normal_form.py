@@ -8,7 +8,7 @@ are named are always there.
 
 Quantizers
     Quant: x, scale, zero, bits; signed, narrow, rounding_mode (IntQuant is Quant). BipolarQuant, Trunc,
-    MultiThreshold (data_layout NC, NCW or NCHW: channels on axis 1), FloatQuant; qhw's FixedQuant, FormatQuant.
+    MultiThreshold (data_layout NC, NCW or NCHW: channels on axis 1), FloatQuant; FixedQuant, FormatQuant.
     QuantizeLinear and DequantizeLinear are gone: a Quant with zero point 0 where the codes less the zero
     point are a plain range, else Clip to the ends of that range, then a wider Quant with zero point 0
     (Max and Min in place of Clip where the zero points differ by channel); float8 codes are FormatQuant.

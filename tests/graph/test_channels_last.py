@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import ModelProto
-from qhw.sim.interpreter import interpret
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
@@ -18,6 +17,7 @@ from qonnx_factory import QONNX, Net, execute
 from qhw.errors import InputError, UnsupportedError
 from qhw.graph.draft import Draft
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes

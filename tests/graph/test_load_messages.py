@@ -1,4 +1,4 @@
-"""What is said of files that are not carried: the node, the layer of the user's model, the cause, a remedy."""
+"""What is said of files that are not carried: node, layer of the user's model, cause, remedy."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
-from qhw.sim.interpreter import interpret
 from qonnx_factory import Net, execute
 from test_heads import in_onnxruntime
 
 from qhw.errors import QhwError, UnsupportedError
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes, initializers
