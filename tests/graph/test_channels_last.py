@@ -156,7 +156,7 @@ def test_thresholds_of_both_layouts() -> None:
     (found,) = execute(load_qonnx(last), x.transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(found.transpose(0, 3, 1, 2), expected)
     node = next(n for n in load_qonnx(last).graph.node if n.op_type == "MultiThreshold")
-    assert "data_layout" not in attributes(node)
+    assert attributes(node)["data_layout"] == "NCHW"
     with pytest.raises(UnsupportedError, match="has the layout CHWN"):
         load_qonnx(network("CHWN"))
 
