@@ -230,8 +230,8 @@ def checked(file: File, kind: str, old: Server | None, backend: str = "numpy") -
     """What a file gives here, by the contract, and in the older checkout.
 
     ``verdict`` is ``ok``, ``refused``, or a kind of failure: ``crash``, ``damaged`` (a valid file called
-    damaged), ``fast``, ``contract``, ``old`` (other outputs than the older checkout's), ``changed`` (the same,
-    where the contract is on this side), ``lost`` (the older checkout lowered it).
+    damaged), ``fast``, ``contract``, ``old`` (other outputs than the older checkout's), ``changed`` (the
+    same, where the contract is on this side), ``lost`` (the older checkout lowered it).
     """
     record = lowered(file, backend)
     before = old.lowered(file) if old is not None else None

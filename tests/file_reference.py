@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -978,10 +979,9 @@ class _Walk:
             assert isinstance(bias, Constant)
             factor = Constant(np.float32(beta))
             self.values["factor:"] = factor
-            if bias.integers is None:
-                self.values["beta:"] = Constant(np.asarray(bias.value * factor.value, np.float32))
-            else:
-                raise OutsideError(f"{node.name}: a quantised bias times beta")
+            value = np.asarray(bias.value * factor.value, np.float32)
+            scale = None if bias.scale is None else np.asarray(bias.scale * factor.value, np.float32)
+            self.values["beta:"] = Constant(value, bias.integers, scale)
         return self.on_add(helper.make_node("Add", ["product:", "beta:"], ["_"], name=node.name), {})
 
     # --- pools and reductions ---
@@ -1139,7 +1139,7 @@ class _Walk:
         starts = np.cumsum([0, *sizes])
         return [
             self._moved(node, lambda x, a=a, b=b: np.take(x, np.arange(a, b), axis=axis))
-            for a, b in zip(starts[:-1], starts[1:], strict=True)
+            for a, b in pairwise(starts)
         ]
 
     def on_gather(self, node: NodeProto, options: Mapping[str, Any]) -> Value:

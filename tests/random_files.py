@@ -214,11 +214,8 @@ class _Generator:
         outputs = []
         for x in [x for x in self.live if x.name not in read]:
             self.turn()
-            if (
-                (x.state in ("raw", "float") and (x.state == "raw" or self.chance(0.93)))
-                or x.name in self.values
-                or (x.state == "sum" and self.chance(0.6))
-            ):
+            chance = {"raw": 1.0, "float": 0.93, "sum": 0.6, "codes": 0.0}[x.state]
+            if x.name in self.values or self.chance(chance):
                 x = self.quantised(x)
             outputs.append(x.name)
         return File(self.net.model(outputs), self.values)
