@@ -40,7 +40,7 @@ from onnx import ModelProto, helper, numpy_helper
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from file_reference import Meaning, Output, OutsideError, meaning
-from random_files import KINDS, File, random_file
+from random_files import KINDS, NEW_KINDS, File, random_file
 
 SECONDS = 60
 """After which a file is given up."""
@@ -231,7 +231,8 @@ def checked(file: File, kind: str, old: Server | None, backend: str = "numpy") -
 
     ``verdict`` is ``ok``, ``refused``, or a kind of failure: ``crash``, ``damaged`` (a valid file called
     damaged), ``fast``, ``contract``, ``old`` (other outputs than the older checkout's), ``changed`` (the
-    same, where the contract is on this side), ``lost`` (the older checkout lowered it).
+    same, where the contract is on this side), ``lost`` (the older checkout lowered it,
+    and by the contract).
     """
     record = lowered(file, backend)
     before = old.lowered(file) if old is not None else None
@@ -249,7 +250,9 @@ def checked(file: File, kind: str, old: Server | None, backend: str = "numpy") -
                 verdict, reason = "changed", found
             record["old_rounds"] = found
     elif before is not None and before["status"] == "ok":
-        verdict = "lost"
+        wrong = by_contract(before, file, kind)[1]
+        record["before_wrong"] = wrong
+        verdict = verdict if wrong and verdict == "refused" else "lost"
     record |= {"verdict": verdict, "reason": reason}
     record.pop("outputs", None)
     if before is not None:
@@ -434,7 +437,7 @@ def sample_of(message: str) -> str:
 def summary(records: list[Record]) -> Record:
     """Counts by kind, refusals by message, failures by seed, and what the older checkout made of it."""
     found: Record = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *NEW_KINDS):
         mine = [r for r in records if r["kind"] == kind]
         if not mine:
             continue
@@ -483,6 +486,7 @@ def _before(records: list[Record]) -> Record:
     return {
         "lowered before": sum(a["status"] == "ok" for a, _ in pairs),
         "lowered now": sum(b.get("status") == "ok" for _, b in pairs),
+        "refused now, wrong before": [r["seed"] for r in records if r.get("before_wrong")][:20],
         "both": len(both),
         "both, other codes where float32 rounds": sum(bool(b.get("old_rounds")) for _, b in both),
         "gained, by the former refusal": _counts(a["message"] for a, _ in gained),
@@ -493,7 +497,9 @@ def _before(records: list[Record]) -> Record:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kind", action="append", choices=KINDS, help="may be given more than once; all")
+    parser.add_argument(
+        "--kind", action="append", choices=(*KINDS, *NEW_KINDS), help="may be given more than once"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=200, help="seeds of each kind")
     parser.add_argument("--seed", type=int, help="this one alone, in words")

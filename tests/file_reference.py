@@ -568,6 +568,41 @@ class _Walk:
 
     on_intquant = on_quant
 
+    def on_quantizelinear(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        """``saturate(round(x / scale) + zero)``: the zero point is added behind the rounding."""
+        value, scale = self.value(node), np.asarray(self.constant(node, 1), np.float32)
+        zero = np.asarray(self.constant(node, 2, np.zeros((), np.uint8)))
+        limits = np.iinfo(zero.dtype)
+        scale, shift = (self._along(v, value, options) for v in (scale, zero.astype(np.int64)))
+        codes = np.clip(np.rint(self.floats(value) / scale) + shift, limits.min, limits.max)
+        if isinstance(value, Constant):
+            return Constant(codes.astype(zero.dtype))
+        exact = self.exact(value)
+        found = None
+        if exact is not None and all_powers(scale):
+            whole = round_exact(exact, _exponents(scale), "ROUND") + shift.astype(object)
+            found = np.clip(whole, limits.min, limits.max)
+        return self.quantised(node, value, codes, np.ones((), np.float32), found)
+
+    def on_dequantizelinear(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        value, scale = self.value(node), np.asarray(self.constant(node, 1), np.float32)
+        zero = np.asarray(self.constant(node, 2, 0)).astype(np.int64)
+        scale, shift = (self._along(v, value, options) for v in (scale, zero))
+        if isinstance(value, Constant):
+            integers = (value.value.astype(np.int64) - shift).astype(np.float64)
+            return Constant(np.asarray(integers.astype(np.float32) * scale), integers, scale)
+        ints = self.ints(node, value)
+        codes = ints.integers * int(ints.scale)
+        return Ints(codes - shift, scale)
+
+    def _along(self, parameter: Array, value: Value, options: Mapping[str, Any]) -> Array:
+        """A parameter of one number, or one for each index of an axis, as it broadcasts."""
+        if parameter.size == 1:
+            return parameter.reshape(())
+        shape = [1] * self.floats(value).ndim
+        shape[options.get("axis", 1)] = parameter.size
+        return parameter.reshape(shape)
+
     def on_bipolarquant(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
         value, scale = self.value(node), np.asarray(self.constant(node, 1), np.float32)
         exact = self.exact(value)
@@ -639,12 +674,14 @@ class _Walk:
         def counted(x: Array, rows: Array) -> Array:
             shape = [1] * rank + [rows.shape[1]]
             shape[axis] = rows.shape[0]
-            return np.asarray((x[..., None] >= rows.reshape(shape)).sum(axis=-1))
+            finite, always = (v.reshape(shape) for v in (np.isfinite(thresholds), thresholds == -np.inf))
+            return np.asarray(((x[..., None] >= rows.reshape(shape)) & finite | always).sum(axis=-1))
 
-        counts = counted(self.floats(value), thresholds)
+        numbers = np.where(np.isfinite(thresholds), thresholds, np.float32(0))
+        counts = counted(self.floats(value), numbers)
         found = None
         if exact is not None:
-            rows = Exact.of(thresholds)
+            rows = Exact.of(numbers)
             finest = min(exact.exponent, rows.exponent)
             found = counted(exact.at(finest), rows.at(finest))
         # Levels are count * scale + bias: on the grid of the scale, or of half of it.
@@ -792,7 +829,10 @@ class _Walk:
         return Floats(-self.floats(value), None if exact is None else -exact)
 
     def _bounded(self, value: Value, low: float | None, high: float | None) -> Value:
+        if isinstance(value, Constant):
+            return Constant(np.clip(value.value, low, high).astype(value.value.dtype))
         exact, floats = self.exact(value), self.floats(value)
+        low, high = (None if b is None or abs(b) > 3e38 else b for b in (low, high))
         if low is not None:
             floats = np.maximum(floats, np.float32(low))
         if high is not None:
@@ -807,8 +847,7 @@ class _Walk:
         bounds = [options.get(k, self.constant(node, i)) for i, k in ((1, "min"), (2, "max"))]
         low, high = (None if b is None else float(np.asarray(b).reshape(-1)[0]) for b in bounds)
         found = self._bounded(self.value(node), low, high)
-        assert isinstance(found, Floats)
-        return Floats(found.floats, found.exact)
+        return Floats(found.floats, found.exact) if isinstance(found, Floats) else found
 
     def on_leakyrelu(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
         return self._leaky(self.value(node), Constant(np.float32(options.get("alpha", 0.01))))
@@ -902,6 +941,33 @@ class _Walk:
         x_scale = np.repeat(x.scale, filters // channels, axis=1) if x.scale.size > 1 else x.scale
         scale = np.asarray(x_scale * _per_output(node, weight, 0).reshape(per_channel), np.float32)
         result = Ints(total, scale.reshape(()) if scale.size == 1 else scale)
+        return self._biased(node, result, 2, per_channel)
+
+    def on_convtranspose(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        weight, x = self._weight(node, self.value(node, 1)), self.ints(node, self.value(node))
+        rank = weight.integers.ndim - 2
+        if options.get("group", 1) != 1 or options.get("auto_pad", b"NOTSET") != b"NOTSET":
+            raise OutsideError(f"{node.name}: groups or auto_pad")
+        strides, dilations = (list(options.get(k, [1] * rank)) for k in ("strides", "dilations"))
+        pads, more = options.get("pads", [0] * (2 * rank)), options.get("output_padding", [0] * rank)
+        kernel, spatial = weight.integers.shape[2:], x.integers.shape[2:]
+        integers, weights = roomy(x.integers, weight.integers, terms=weight.integers.size)
+        spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+        full = [(n - 1) * s + span + m for n, s, span, m in zip(spatial, strides, spans, more, strict=True)]
+        total = np.zeros((len(integers), weights.shape[1], *full), dtype=integers.dtype)
+        for where in np.ndindex(*kernel):
+            part = np.moveaxis(np.tensordot(integers, weights[(..., *where)], axes=([1], [0])), -1, 1)
+            cut = [
+                slice(k * d, k * d + (n - 1) * s + 1, s)
+                for k, d, n, s in zip(where, dilations, spatial, strides, strict=True)
+            ]
+            total[(slice(None), slice(None), *cut)] += part
+        inside = [slice(pads[i], full[i] - pads[i + rank]) for i in range(rank)]
+        per_channel = (1, -1, *[1] * rank)
+        scale = np.asarray(x.scale * _per_output(node, weight, 1).reshape(per_channel), np.float32)
+        result = Ints(
+            total[(slice(None), slice(None), *inside)], scale.reshape(()) if scale.size == 1 else scale
+        )
         return self._biased(node, result, 2, per_channel)
 
     def _biased(self, node: NodeProto, result: Ints, index: int, shape: tuple[int, ...]) -> Value:
@@ -1000,7 +1066,9 @@ class _Walk:
             for i in range(rank):
                 span = dilations[i] * (kernel[i] - 1) + 1
                 whole = shape[i] + pads[i] + pads[i + rank] - span
-                pads[i + rank] += -(-whole // strides[i]) * strides[i] - whole
+                # No window begins beyond the tensor.
+                last = min(-(-whole // strides[i]), (shape[i] + pads[i] - 1) // strides[i])
+                pads[i + rank] = max(0, last * strides[i] + span - shape[i] - pads[i])
         return kernel, strides, pads, dilations
 
     def on_maxpool(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
@@ -1098,7 +1166,65 @@ class _Walk:
     def on_identity(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
         return self.value(node)
 
-    on_dropout = on_cast = on_identity
+    on_dropout = on_identity
+
+    def on_cast(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        value = self.value(node)
+        if options["to"] == TensorProto.FLOAT or isinstance(value, Constant):
+            return value
+        if (self.floats(value) != np.rint(self.floats(value))).any():
+            raise OutsideError(f"{node.name}: a cast that rounds")
+        return value
+
+    def on_constant(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        (kind, value) = next(iter(options.items()))
+        if kind == "value":
+            return Constant(numpy_helper.to_array(value))
+        return Constant(np.asarray(value, np.float32 if kind.startswith("value_float") else np.int64))
+
+    def on_shape(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        return Constant(np.array(self.floats(self.value(node)).shape, dtype=np.int64))
+
+    def on_depthtospace(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        b, mode = options["blocksize"], options.get("mode", b"DCR").decode()
+
+        def moved(x: Array) -> Array:
+            n, c, h, w = x.shape
+            if mode == "DCR":
+                parts = x.reshape(n, b, b, c // b**2, h, w).transpose(0, 3, 4, 1, 5, 2)
+            else:
+                parts = x.reshape(n, c // b**2, b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
+            return parts.reshape(n, c // b**2, h * b, w * b)
+
+        return self._moved(node, moved)
+
+    def on_spacetodepth(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        b = options["blocksize"]
+
+        def moved(x: Array) -> Array:
+            n, c, h, w = x.shape
+            parts = x.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+            return parts.reshape(n, c * b * b, h // b, w // b)
+
+        return self._moved(node, moved)
+
+    def on_resize(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
+        """Nearest neighbours, whole factors."""
+        shape = self.floats(self.value(node)).shape
+        scales, sizes = self.constant(node, 2), self.constant(node, 3)
+        if sizes is not None:
+            scales = np.asarray(sizes)[1:] / shape[1:]
+            scales = np.concatenate([[1.0], scales])
+        factors = [int(f) for f in np.asarray(scales)]
+        if options.get("mode", b"nearest") != b"nearest" or (factors != np.asarray(scales)).any():
+            raise OutsideError(f"{node.name}: interpolation")
+
+        def moved(x: Array) -> Array:
+            for axis, factor in enumerate(factors):
+                x = np.repeat(x, factor, axis=axis)
+            return x
+
+        return self._moved(node, moved, keeps_channels=factors[1] == 1)
 
     def on_pad(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
         value = self.value(node)
@@ -1149,6 +1275,8 @@ class _Walk:
     def on_concat(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
         values = [self.values[name] for name in node.input]
         axis = options["axis"]
+        if all(isinstance(v, Constant) for v in values):
+            return _joined(values, axis)
         if all(isinstance(v, Ints) and v.scale.size == 1 and v.scale == values[0].scale for v in values):
             parts = _widened(*(v.integers for v in values))
             return Ints(np.concatenate(parts, axis=axis), values[0].scale)
@@ -1169,6 +1297,21 @@ class _Walk:
 
 
 # --- helpers of the walk ---
+
+
+def _joined(values: Sequence[Value], axis: int) -> Constant:
+    """Constants side by side; integers of one scale stay such, others get the coarsest binary one."""
+    parts = [v for v in values if isinstance(v, Constant)]
+    value = np.concatenate([part.value for part in parts], axis=axis)
+    if any(part.scale is None for part in parts):
+        return Constant(value)
+    scales = [np.broadcast_to(part.scale, part.value.shape) for part in parts if part.scale is not None]
+    integers = [part.integers for part in parts if part.integers is not None]
+    scale = np.concatenate(scales, axis=axis)
+    for i in range(scale.ndim):  # stored once along every axis that it does not vary along
+        first = np.take(scale, [0], axis=i)
+        scale = first if (scale == first).all() else scale
+    return Constant(value, np.concatenate(integers, axis=axis), scale)
 
 
 def on_grid(bias: Constant, scale: Array) -> bool:

@@ -6,7 +6,9 @@ A file is made from a seed and a kind, and is the same wherever it is made: noth
   stand between quantizers of few bits);
 - ``free``: scales are any float32 numbers, and so are biases and batch norms;
 - ``mixed``: each layer and each quantizer is of one or the other sort;
-- ``wide_power``, ``wide_mixed``: the same with sums beyond 24 bits.
+- ``wide_power``, ``wide_mixed``: the same with sums beyond 24 bits;
+- ``new_power``, ``new_mixed``: the same with QuantizeLinear and DequantizeLinear, transposed convolutions,
+  nearest neighbours, and depth moved to space.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from onnx import ModelProto, NodeProto, StringStringEntryProto, TensorAnnotation
 from onnx import numpy_helper as arrays
 
 KINDS = ("power", "free", "mixed", "wide_power", "wide_mixed")
+NEW_KINDS = ("new_power", "new_mixed")
 
 QONNX = "qonnx.custom_op.general"
 QHW = "qhw.onnx_ops"
@@ -50,6 +53,7 @@ INTEGERS = (
     ("BINARY", 0, 1),
     ("INT2", -2, 1),
     ("UINT2", 0, 3),
+    ("INT12", -2048, 2047),
 )
 """Annotations of integer inputs, with their ranges."""
 
@@ -108,6 +112,14 @@ class Net:
         self.nodes.append(helper.make_node(op, names, written, name=name, domain=domain, **options))
         return written[0] if outputs == 1 else written
 
+    def as_nodes(self) -> None:
+        """Constants as Constant nodes, as exporters write them."""
+        found = [
+            helper.make_node("Constant", [], [tensor.name], name=f"constant_{tensor.name}", value=tensor)
+            for tensor in self.constants
+        ]
+        self.nodes[:0], self.constants = found, []
+
     def ints(self, *values: int) -> str:
         return self.constant(values, np.int64)
 
@@ -132,10 +144,12 @@ class _Generator:
     """Appends random operations to live tensors."""
 
     def __init__(self, seed: int, kind: str):
-        self.random = np.random.default_rng([seed, KINDS.index(kind)])
-        self.is_wide, self.kind = kind.startswith("wide"), kind.removeprefix("wide_")
-        self.limit = 1 << (40 if self.is_wide else 23)
-        self.net = Net(int(self.random.choice([9, 10, 11, 12, 13, 14, 16, 17, 18, 20, 21, 22])))
+        self.random = np.random.default_rng([seed, (*KINDS, *NEW_KINDS).index(kind)])
+        self.kind = kind.removeprefix("wide_").removeprefix("new_")
+        self.is_new = kind.startswith("new_")
+        self.limit = 1 << (int(self.random.choice([40, 40, 80])) if kind.startswith("wide_") else 23)
+        versions = [13, 17, 21, 22] if self.is_new else [9, 10, 11, 12, 13, 14, 16, 17, 18, 20, 21, 22, 23]
+        self.net = Net(int(self.random.choice(versions)))
         self.live: list[Live] = []
         self.values: dict[str, NDArray[Any]] = {}
         self.is_free = self.kind == "free"
@@ -202,8 +216,9 @@ class _Generator:
         return self.finish()
 
     def step(self, x: Live) -> None:
-        weights = np.array([weight for weight, _ in STEPS], dtype=float)
-        STEPS[int(self.random.choice(len(STEPS), p=weights / weights.sum()))][1](self, x)
+        steps = (*STEPS, *NEW_STEPS) if self.is_new else STEPS
+        weights = np.array([weight for weight, _ in steps], dtype=float)
+        steps[int(self.random.choice(len(steps), p=weights / weights.sum()))][1](self, x)
 
     def add(self, live: Live) -> Live:
         self.live.append(live)
@@ -218,6 +233,14 @@ class _Generator:
             if x.name in self.values or self.chance(chance):
                 x = self.quantised(x)
             outputs.append(x.name)
+        kept = [x for x in self.live if x.state == "codes" and x.name not in (*outputs, *self.values)]
+        if kept and self.chance(0.1):
+            outputs.append(self.pick(kept).name)
+        if self.chance(0.05):
+            for node in self.net.nodes[:: self.below(1, 4)]:
+                node.name = self.pick(["", "node"])
+        if self.chance(0.06):
+            self.net.as_nodes()
         return File(self.net.model(outputs), self.values)
 
     # --- inputs ---
@@ -313,6 +336,8 @@ class _Generator:
         )
         if x.state in ("codes", "sum") and x.scale is not None and x.scale.size == 1:
             sorts.append((2, self.trunc))
+        if self.is_new:
+            sorts.append((12, self.quantize_linear))
         weights = np.array([weight for weight, _ in sorts], dtype=float)
         method = sorts[int(self.random.choice(len(sorts), p=weights / weights.sum()))][1]
         return self.add(method(x, most_bits))
@@ -323,9 +348,12 @@ class _Generator:
     def quant(self, x: Live, most_bits: int) -> Live:
         bits, signed = max(1, self.bits(most_bits)), int(self.chance(0.6))
         per_channel = x.state != "raw" and self.chance(0.2)
-        count = x.shape[0] if per_channel else 1
+        axis = len(x.shape) - 1 if self.chance(0.1) else 0
+        count = x.shape[axis] if per_channel else 1
         scale = self.scale(x.size * self.random.uniform(0.2, 1.2) / 2 ** (bits - signed), count)
-        shape = (1, count, *[1] * (len(x.shape) - 1)) if per_channel else self.pick([(), (1,)])
+        shape: tuple[int, ...] = self.pick([(), (1,)])
+        if per_channel:
+            shape = (1, *(count if i == axis else 1 for i in range(len(x.shape))))
         zero = self.below(-(1 << (bits - 1)), 1 << (bits - 1)) if bits > 1 and self.chance(0.12) else 0
         zeros = np.full((), zero)
         if zero and per_channel and self.chance(0.5):
@@ -351,7 +379,40 @@ class _Generator:
             rounding_mode=rounding if self.chance(0.8) else rounding.lower(),
         )
         bound = (1 << bits) + abs(int(np.abs(zeros).max()))
-        return Live(name, x.shape, "codes", float(scale.max()) * (1 << (bits - signed)), bound, scale)
+        known = None if per_channel and axis else scale
+        return Live(name, x.shape, "codes", float(scale.max()) * (1 << (bits - signed)), bound, known)
+
+    def quantize_linear(self, x: Live, most_bits: int) -> Live:
+        """QuantizeLinear, (Clip,) DequantizeLinear, as Brevitas, torch and ONNX Runtime export."""
+        signed = self.chance(0.5)
+        element = np.int8 if signed else np.uint8
+        low, high = (-128, 127) if signed else (0, 255)
+        bits = self.pick([8, 8, 4]) if most_bits >= 8 else 4
+        scale = self.scale(x.size * self.random.uniform(0.2, 1.2) / 2 ** (bits - signed)).reshape(())
+        zero = self.net.constant(self.below(low, high + 1) if self.chance(0.3) and bits == 8 else 0, element)
+        name = self.net.node("QuantizeLinear", x.name, scale, zero)
+        if bits < 8:
+            low, high = (-8, 7) if signed else (0, 15)
+            bounds = (self.net.constant(bound, element) for bound in (low, high))
+            name = self.net.node("Clip", name, *bounds)
+        name = self.net.node("DequantizeLinear", name, scale, zero)
+        return Live(name, x.shape, "codes", float(scale) * 2**bits, 2 << bits, scale.reshape(1))
+
+    def integer_weight(
+        self, shape: tuple[int, ...], axis: int
+    ) -> tuple[str, float, int, NDArray[np.float32]]:
+        """Stored bytes and a DequantizeLinear, per tensor or per channel."""
+        integers = self.random.integers(-127, 127, shape, endpoint=True)
+        count = shape[axis] if self.chance(0.5) else 1
+        scale = self.scale(1.0 / 128, count)
+        zeros = np.zeros(() if count == 1 else count)
+        stored = (self.net.constant(value, np.int8) for value in (integers, zeros))
+        tensor, zero = stored
+        options = {"axis": axis} if count > 1 else {}
+        name = self.net.node(
+            "DequantizeLinear", tensor, scale if count > 1 else scale.reshape(()), zero, **options
+        )
+        return name, 1.0, 128, scale
 
     def fixed_quant(self, x: Live, most_bits: int) -> Live:
         width, signed = max(1, self.bits(most_bits)), int(self.chance(0.7))
@@ -431,8 +492,11 @@ class _Generator:
         thresholds = self.numbers(x.size, (channels, count))
         if self.chance(0.85):
             thresholds = np.sort(thresholds, axis=1)
+        if self.chance(0.1):
+            thresholds[:, :: thresholds.shape[1]] = self.pick([-np.inf, np.inf])
+            thresholds = np.sort(thresholds, axis=1)
         out_scale = float(self.scale(1.0)[0])
-        bias = self.pick([0.0, -(count // 2), -0.5, 1.0, -count / 2]) * out_scale
+        bias = self.pick([0.0, -(count // 2), -0.5, 1.0, -count / 2, 0.25]) * out_scale
         layouts = {1: "NC", 2: "NWC", 3: "NCHW"}  # qonnx's default by rank
         name = self.net.node(
             "MultiThreshold",
@@ -492,8 +556,14 @@ class _Generator:
 
     def weight(self, shape: tuple[int, ...], axis: int) -> tuple[str, float, int, NDArray[np.float32] | None]:
         """A quantised constant: its tensor, its size, the bound of its integers, its scale or scales."""
+        if self.is_new and self.chance(0.4):
+            return self.integer_weight(shape, axis)
         values = self.random.normal(0, 0.4, shape).astype(np.float32)
         sort = self.below(0, 100)
+        if self.chance(0.06):
+            return self.moved_weight(shape, axis)
+        if self.chance(0.04):
+            return self.khot_weight(shape)
         if sort < 62:
             bits = self.pick([1, 2, 2, 3, 4, 4, 6, 8])
             count = shape[axis] if self.chance(0.4) else 1
@@ -540,6 +610,41 @@ class _Generator:
             return self.net.constant(integers / 4), 1.0, 4, np.full(1, 0.25, np.float32)
         return self.net.constant(integers), 4.0, 4, np.ones(1, np.float32)
 
+    def moved_weight(
+        self, shape: tuple[int, ...], axis: int
+    ) -> tuple[str, float, int, NDArray[np.float32] | None]:
+        """A quantised constant that is reshaped, or joined of two."""
+        if shape[axis] > 1 and self.chance(0.5):
+            parts = [
+                self.weight(tuple(n if i == axis else size for i, size in enumerate(shape)), axis)
+                for n in (1, shape[axis] - 1)
+            ]
+            name = self.net.node("Concat", *(part[0] for part in parts), axis=axis)
+            return name, 1.0, max(part[2] for part in parts), None
+        name, size, bound, scale = self.weight((int(np.prod(shape)),), 0)
+        moved = self.net.node("Reshape", name, self.net.ints(*shape))
+        return moved, size, bound, scale if scale is not None and scale.size == 1 else None
+
+    def khot_weight(self, shape: tuple[int, ...]) -> tuple[str, float, int, NDArray[np.float32] | None]:
+        """A Quant whose metadata says that its integers have at most two ones."""
+        ones = np.exp2(self.random.integers(0, 7, (2, *shape)))
+        signs = self.random.choice([-1, 1], shape)
+        integers = np.where(ones[0] == ones[1], ones[0], ones.sum(axis=0)) * signs
+        scale = self.scale(1.0 / 64).reshape(())
+        name = self.net.node(
+            "Quant",
+            (integers * scale).astype(np.float32),
+            scale,
+            np.float32(0),
+            np.float32(8),
+            domain=QONNX,
+            signed=1,
+            narrow=1,
+            rounding_mode="ROUND",
+        )
+        self.net.nodes[-1].metadata_props.append(StringStringEntryProto(key="qhw.format", value="khot<8,2>"))
+        return name, 1.0, 128, scale.reshape(1)
+
     def bias(self, x: Live, weight_scale: NDArray[np.float32] | None, size: float, count: int) -> Any:
         """On the accumulator's grid, on one of its own, or in float."""
         values = self.numbers(size, (count,))
@@ -564,6 +669,54 @@ class _Generator:
         )
 
     # --- sums of products ---
+
+    def conv_transpose(self, x: Live) -> Live:
+        rank = len(x.shape) - 1
+        if rank not in (1, 2) or max(x.shape[1:]) > 6:
+            raise SkipError
+        channels, filters = x.shape[0], self.below(1, 4)
+        kernel = tuple(self.below(1, 4) for _ in range(rank))
+        name, size, bound, _ = self.weight((channels, filters, *kernel), 1)
+        x = self.integers(x, channels * int(np.prod(kernel)), bound)
+        strides = [self.below(1, 3) for _ in kernel]
+        pads = [self.below(0, k) for k in (*kernel, *kernel)] if self.chance(0.4) else [0] * (2 * rank)
+        more = [self.below(0, s) if self.chance(0.3) else 0 for s in strides]
+        rows = zip(x.shape[1:], strides, kernel, pads[:rank], pads[rank:], more, strict=True)
+        out = [(n - 1) * s + k - a - b + extra for n, s, k, a, b, extra in rows]
+        if min(out) < 1:
+            raise SkipError
+        total = x.size * size * np.sqrt(channels)
+        bias = [self.numbers(total, (filters,))] if self.chance(0.4) else []
+        options = {"strides": strides, "pads": pads, "output_padding": more}
+        tensor = self.net.node("ConvTranspose", x.name, name, *bias, **options)
+        state = "float" if bias else "sum"
+        return self.add(Live(tensor, (filters, *out), state, total, self.limit // 64, None))
+
+    def resize(self, x: Live) -> Live:
+        """Each pixel repeated."""
+        if len(x.shape) != 3 or max(x.shape) > 6:
+            raise SkipError
+        factors = [self.below(1, 4), self.below(1, 4)]
+        options = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+        shape = (x.shape[0], *(n * f for n, f in zip(x.shape[1:], factors, strict=True)))
+        if self.chance(0.7):
+            name = self.net.node("Resize", x.name, "", np.array([1, 1, *factors], np.float32), **options)
+        else:
+            name = self.net.node("Resize", x.name, "", "", self.net.ints(1, *shape), **options)
+        return self.moved(x, name, shape)
+
+    def depth_to_space(self, x: Live) -> Live:
+        if len(x.shape) != 3:
+            raise SkipError
+        channels, height, width = x.shape
+        if channels % 4 == 0 and self.chance(0.6):
+            mode = self.pick(["DCR", "CRD"])
+            name = self.net.node("DepthToSpace", x.name, blocksize=2, mode=mode)
+            return self.moved(x, name, (channels // 4, height * 2, width * 2))
+        if height % 2 or width % 2:
+            raise SkipError
+        name = self.net.node("SpaceToDepth", x.name, blocksize=2)
+        return self.moved(x, name, (channels * 4, height // 2, width // 2))
 
     def conv(self, x: Live) -> Live:
         rank = len(x.shape) - 1
@@ -738,7 +891,8 @@ class _Generator:
         return self.after(x, self.net.node("Sub", *order), x.size * 1.5)
 
     def constant_mul(self, x: Live) -> Live:
-        value = self.numbers(1.0, self.per_channel(x), 4)
+        shape = x.shape if len(x.shape) > 1 and self.chance(0.06) else self.per_channel(x)
+        value = self.numbers(1.0, shape, 4)
         order = (x.name, value) if self.chance(0.7) else (value, x.name)
         return self.after(x, self.net.node("Mul", *order), x.size * float(np.abs(value).max()))
 
@@ -759,6 +913,8 @@ class _Generator:
         low, high = np.sort(self.numbers(x.size, (2,)))
         low = np.float32(0.0) if self.chance(0.4) else low
         high = max(high, low + np.float32(x.size / 4))
+        if self.chance(0.06):
+            high = np.float32(np.inf) if self.net.opset >= 11 else np.finfo(np.float32).max
         if self.net.opset < 11:
             return self.after(x, self.net.node("Clip", x.name, min=float(low), max=float(high)), x.size)
         bounds: list[Any] = [low.reshape(()), np.float32(high).reshape(())]
@@ -778,6 +934,8 @@ class _Generator:
         slope = self.numbers(0.5, shape, 4)
         if self.chance(0.8):
             slope = np.abs(slope)
+        if self.chance(0.05):
+            slope = np.zeros_like(slope)
         return self.after(x, self.net.node("PRelu", x.name, slope), x.size)
 
     def function(self, x: Live) -> Live:
@@ -898,7 +1056,8 @@ class _Generator:
             raise SkipError
         if self.chance(0.06) and self.net.opset >= 10 and not any(pads):
             options["ceil_mode"] = 1
-            out = [-(-(n - span) // s) + 1 for n, _, _, span, s in rows]
+            # No window begins beyond the tensor.
+            out = [min(-(-(n - span) // s), (n - 1) // s) + 1 for n, _, _, span, s in rows]
         else:
             out = [(n + a + b - span) // s + 1 for n, a, b, span, s in rows]
         return self.moved(x, self.net.node(op, x.name, **options), (x.shape[0], *out), is_sum=op[0] == "A")
@@ -936,7 +1095,7 @@ class _Generator:
 
     def movement(self, x: Live) -> Live:
         methods = [self.reshape, self.flatten, self.transpose, self.squeeze, self.unsqueeze, self.pad]
-        return self.pick([*methods, self.slice, self.split, self.gather, self.passive])(x)
+        return self.pick([*methods, self.slice, self.split, self.gather, self.passive, self.view])(x)
 
     def reshape(self, x: Live) -> Live:
         count = int(np.prod(x.shape))
@@ -1054,8 +1213,23 @@ class _Generator:
 
     def passive(self, x: Live) -> Live:
         op = self.pick(["Identity", "Dropout", "Cast"])
+        if op == "Cast" and x.state == "codes" and x.scale is not None and (x.scale == 1).all():
+            integers = self.net.node("Cast", x.name, to=self.pick([TensorProto.INT32, TensorProto.INT64]))
+            return self.moved(x, self.net.node("Cast", integers, to=TensorProto.FLOAT), x.shape)
         options = {"to": TensorProto.FLOAT} if op == "Cast" else {}
-        return self.moved(x, self.net.node(op, x.name, **options), x.shape)
+        more = []
+        if op == "Dropout" and self.net.opset >= 12 and self.chance(0.5):
+            more = [np.float32(0.5), self.net.constant(False, np.bool_)]
+        return self.moved(x, self.net.node(op, x.name, *more, **options), x.shape)
+
+    def view(self, x: Live) -> Live:
+        """``x.view(x.size(0), -1)``, as torch exports it."""
+        if len(x.shape) < 2 or self.net.opset < 11:
+            raise SkipError
+        size = self.net.node("Gather", self.net.node("Shape", x.name), self.net.constant(0, np.int64), axis=0)
+        sizes = self.with_axes("Unsqueeze", size, 0), self.net.ints(-1)
+        shape = self.net.node("Concat", *sizes, axis=0)
+        return self.moved(x, self.net.node("Reshape", x.name, shape), (int(np.prod(x.shape)),))
 
 
 Function = Callable[[_Generator, Live], tuple[str, float]]
@@ -1143,3 +1317,10 @@ STEPS: tuple[tuple[float, Callable[[_Generator, Live], Any]], ...] = (
     (4, lambda generator, x: generator.quantised(x)),
 )
 """What may be appended, and how often."""
+
+NEW_STEPS: tuple[tuple[float, Callable[[_Generator, Live], Any]], ...] = (
+    (4, _Generator.conv_transpose),
+    (4, _Generator.resize),
+    (4, _Generator.depth_to_space),
+)
+"""What may be appended besides in the new kinds."""
