@@ -495,7 +495,9 @@ class _Generator:
         if self.chance(0.1):
             thresholds[:, :: thresholds.shape[1]] = self.pick([-np.inf, np.inf])
             thresholds = np.sort(thresholds, axis=1)
-        out_scale = float(self.scale(1.0)[0])
+        # Few bits, so that levels are whole multiples of the scale in any arithmetic.
+        fraction, power = np.frexp(self.scale(1.0)[0])
+        out_scale = float(np.ldexp(np.round(fraction * 4096) / 4096, power))
         bias = self.pick([0.0, -(count // 2), -0.5, 1.0, -count / 2, 0.25]) * out_scale
         layouts = {1: "NC", 2: "NWC", 3: "NCHW"}  # qonnx's default by rank
         name = self.net.node(
