@@ -112,11 +112,15 @@ class Exact:
 
 @dataclass(frozen=True)
 class Constant:
-    """A stored array; a quantised one has integers and a scale, the value being their float32 product."""
+    """A stored array; a quantised one has integers and a scale, the value being their float32 product.
+
+    ``is_computed``: from quantised constants whose scales are powers of two, so as short as it gets.
+    """
 
     value: Array
     integers: Array | None = None
     scale: Array | None = None
+    is_computed: bool = False
 
     @property
     def exact(self) -> Exact:
@@ -131,7 +135,12 @@ class Constant:
         if self.integers is not None:
             assert self.scale is not None
             return all_powers(self.scale)
-        return Exact.of(self.value).width <= SHORT
+        return self.is_computed or Exact.of(self.value).width <= SHORT
+
+    @property
+    def is_on_grid(self) -> bool:
+        """Whether quantizers with powers of two for scales chose it."""
+        return self.is_computed or (self.integers is not None and self.is_binary)
 
 
 @dataclass(frozen=True)
@@ -760,7 +769,7 @@ class _Walk:
         a, b = self.value(node, 0), self.value(node, 1)
         if isinstance(a, Constant) and isinstance(b, Constant):
             result = np.asarray(function(a.value, b.value), dtype=np.result_type(a.value, b.value))
-            return Constant(result)
+            return Constant(result, is_computed=a.is_on_grid and b.is_on_grid)
         floats = np.asarray(function(self.floats(a), self.floats(b)), dtype=np.float32)
         left, right = self.exact(a), self.exact(b)
         whole = None if left is None or right is None else exact(left, right)
@@ -824,7 +833,7 @@ class _Walk:
     def on_neg(self, node: NodeProto, options: Mapping[str, Any]) -> Value:
         value = self.value(node)
         if isinstance(value, Constant):
-            return Constant(-value.value)
+            return Constant(-value.value, is_computed=value.is_on_grid)
         exact = self.exact(value)
         return Floats(-self.floats(value), None if exact is None else -exact)
 
@@ -1329,7 +1338,7 @@ def move(value: Value, function: Callable[[Array], Array], *, keeps_channels: bo
     """What moves elements about."""
     if isinstance(value, Constant):
         if value.integers is None:
-            return Constant(function(value.value))
+            return Constant(function(value.value), is_computed=value.is_computed)
         assert value.scale is not None
         scale = (
             value.scale

@@ -322,6 +322,11 @@ class _Generator:
                 divisor = np.exp2(np.round(np.log2(divisor)))
             tensor = self.net.node(op, tensor, divisor)
             size = size * float(divisor.max()) if op == "Mul" else size / float(divisor.min())
+        if self.chance(0.15):
+            op = self.pick(["Relu", "Neg", "Clip"])
+            bounds = {"min": -size / 2, "max": size / 4} if op == "Clip" and self.net.opset < 11 else {}
+            more = [np.float32(-size / 2)] if op == "Clip" and not bounds else []
+            tensor = self.net.node(op, tensor, *more, **bounds)
         return self.add(replace(x, name=tensor, size=size, state="float", scale=None))
 
     # --- quantizers ---
@@ -446,7 +451,7 @@ class _Generator:
         return Live(name, x.shape, "codes", unit * 2 ** (width - signed), 1 << (width + 1), known)
 
     def float_quant(self, x: Live, most_bits: int) -> Live:
-        exponent, mantissa = self.below(2, 5), self.below(1, 4)
+        exponent, mantissa = self.below(2, 6 if self.limit > 1 << 70 else 5), self.below(1, 4)
         bias = 2 ** (exponent - 1) - 1 + (self.below(-1, 2) if self.chance(0.3) else 0)
         top = 2.0 ** (2.0**exponent - 1 - bias) * (2 - 2.0**-mantissa)
         scale = self.scale(x.size * self.random.uniform(0.3, 1.5) / top)
@@ -658,7 +663,7 @@ class _Generator:
         else:
             return values
         bits = self.pick([8, 16, 32, 32])
-        return self.net.node(
+        stored = self.net.node(
             "Quant",
             values,
             scale,
@@ -669,6 +674,18 @@ class _Generator:
             narrow=0,
             rounding_mode="ROUND",
         )
+        return self.computed(stored, scale, count) if self.chance(0.08) else stored
+
+    def computed(self, stored: str, scale: NDArray[np.float32], count: int) -> str:
+        """A constant that the file computes from a quantised one."""
+        op = self.pick(["Add", "Sub", "Sum", "Neg", "Div", "Slice"])
+        if op == "Neg":
+            return self.net.node(op, stored)
+        if op == "Div":
+            return self.net.node(op, stored, np.float32(2))
+        if op == "Slice" and self.net.opset >= 10:
+            return self.net.node(op, stored, *(self.net.ints(n) for n in (0, count, 0)))
+        return self.net.node("Add" if op == "Slice" else op, stored, stored)
 
     # --- sums of products ---
 
@@ -729,7 +746,7 @@ class _Generator:
         filters = groups * self.below(1, 1 + max(1, 4 // groups))
         kernel = tuple(self.below(1, min(3, n) + 1) for n in x.shape[1:])
         terms = channels // groups * int(np.prod(kernel))
-        if groups == channels == filters and self.chance(0.1):
+        if groups == channels == filters and self.chance(0.3):
             name, size, bound = self.net.constant(np.ones((filters, 1, *kernel))), 1.0, 1
             scale: NDArray[np.float32] | None = np.ones(1, np.float32)
         else:
@@ -759,7 +776,7 @@ class _Generator:
         tensor = self.net.node("Conv", x.name, name, *more, **options)
         known = None if more or scale is None or x.scale is None or x.scale.size > 1 else x.scale * scale
         state = "sum" if not more or isinstance(more[0], str) else "float"
-        return self.add(Live(tensor, (filters, *out), state, total, self.limit // 64, known))
+        return self.add(Live(tensor, (filters, *out), state, total, x.bound * terms * bound, known))
 
     def gemm(self, x: Live) -> Live:
         if len(x.shape) != 1:
@@ -798,7 +815,7 @@ class _Generator:
             if scale is None or scale.size > 1 or x.scale is None or x.scale.size > 1
             else x.scale * scale
         )
-        live = Live(tensor, (*x.shape[:-1], columns), "sum", total, self.limit // 64, known)
+        live = Live(tensor, (*x.shape[:-1], columns), "sum", total, x.bound * terms * bound, known)
         if self.chance(0.4):
             added = self.bias(x, scale, total, columns)
             order = (live.name, added) if self.chance(0.8) else (added, live.name)
@@ -1017,6 +1034,8 @@ class _Generator:
         same = [y for y in self.live if y.shape[1:] == x.shape[1:] and y.state != "raw" and y.shape[0] < 8]
         if x.state == "raw" or not same or x.shape[0] > 8:
             raise SkipError
+        if self.chance(0.04):
+            return self.moved(x, self.net.node("Concat", x.name, axis=1), x.shape)
         y = self.pick(same) if self.chance(0.8) else self.quantised(x, 6)
         parts = [self.integers(z) if self.chance(0.8) else z for z in (x, y)]
         axis = 1 if parts[0].shape != parts[1].shape or self.chance(0.7) else self.below(1, len(x.shape) + 1)
@@ -1155,7 +1174,7 @@ class _Generator:
         pads = [0, *begins, 0, *ends]
         shape = tuple(n + a + b for n, a, b in zip(x.shape, begins, ends, strict=True))
         value = 0.0
-        if self.chance(0.15) and not self.is_free and x.scale is not None and x.scale.size == 1:
+        if self.chance(0.4) and not self.is_free and x.scale is not None and x.scale.size == 1:
             value = float(x.scale.reshape(-1)[0]) * self.below(-3, 4)
         if self.net.opset < 11:
             name = self.net.node("Pad", x.name, pads=pads, mode="constant", value=value)
@@ -1215,11 +1234,16 @@ class _Generator:
 
     def passive(self, x: Live) -> Live:
         op = self.pick(["Identity", "Dropout", "Cast"])
+        if op == "Cast" and x.state == "sum" and self.chance(0.5):
+            parameters = [np.float32(v) for v in (1, 0, 8)]
+            options: dict[str, Any] = {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
+            name = self.net.node("Quant", x.name, *parameters, domain=QONNX, **options)
+            x = replace(x, name=name, state="codes", size=128, bound=128, scale=np.ones(1, np.float32))
         if op == "Cast" and x.state == "codes" and x.scale is not None and (x.scale == 1).all():
             integers = self.net.node("Cast", x.name, to=self.pick([TensorProto.INT32, TensorProto.INT64]))
             return self.moved(x, self.net.node("Cast", integers, to=TensorProto.FLOAT), x.shape)
         options = {"to": TensorProto.FLOAT} if op == "Cast" else {}
-        more = []
+        more: list[Any] = []
         if op == "Dropout" and self.net.opset >= 12 and self.chance(0.5):
             more = [np.float32(0.5), self.net.constant(False, np.bool_)]
         return self.moved(x, self.net.node(op, x.name, *more, **options), x.shape)
