@@ -1,4 +1,4 @@
-"""What compares random files finds a wrong graph, reduces the file, and tells another checkout's answers apart."""
+"""The comparison of random files finds a wrong graph, reduces the file, and tells lost from refused files."""
 
 from __future__ import annotations
 
