@@ -239,6 +239,17 @@ def all_powers(scale: Array) -> bool:
     return bool((fraction == 0.5).all())
 
 
+def is_by_channel(scale: Array) -> bool:
+    """Whether numbers differ along the channels (axis 1) alone."""
+    return scale.shape[1:2] == (scale.size,)
+
+
+def is_by_channel_of(value: Value) -> bool:
+    """Whether a value is integers of one scale, or of one per channel."""
+    root = value.rectified if isinstance(value, Floats) else value
+    return isinstance(root, Ints) and (root.scale.size == 1 or is_by_channel(root.scale))
+
+
 def rounded_once(integers: Array) -> Array:
     """As float32, each with one rounding to nearest even."""
     if integers.dtype != object:
@@ -501,7 +512,7 @@ class _Walk:
         found = value if isinstance(value, Ints) else None
         if isinstance(value, Floats) and value.rectified is not None:
             found = Ints(np.maximum(value.rectified.integers, 0), value.rectified.scale)
-        if found is not None and (found.scale.size == 1 or not uniform):
+        if found is not None and (found.scale.size == 1 or (not uniform and is_by_channel(found.scale))):
             return found
         exact = self.exact(value) if not isinstance(value, Constant) else None
         if exact is not None:
@@ -795,7 +806,8 @@ class _Walk:
     def _added(self, a: Value, b: Value) -> Value | None:
         """Integers whose scales are whole multiples of each other; a bias on the sum's own grid."""
         a, b = (b, a) if isinstance(a, Constant) else (a, b)
-        if isinstance(a, Ints) and isinstance(b, Constant) and b.integers is not None and on_grid(b, a.scale):
+        is_stored = isinstance(a, Ints) and isinstance(b, Constant) and b.scale is not None
+        if is_stored and on_grid(b.scale, a.scale):
             left, right = _widened(a.integers, b.integers.astype(np.int64))
             return Ints(left + right, a.scale)
         if not isinstance(a, Ints) or not isinstance(b, Ints):
@@ -985,11 +997,11 @@ class _Walk:
         bias = self.value(node, index)
         if not isinstance(bias, Constant):
             raise OutsideError(f"{node.name}: computed bias")
-        if bias.integers is not None and on_grid(bias, result.scale):
-            left, right = _widened(result.integers, bias.integers.astype(np.int64).reshape(shape))
-            return Ints(left + right, result.scale)
         scale = None if bias.scale is None else np.broadcast_to(bias.scale, bias.value.shape).reshape(shape)
         integers = None if bias.integers is None else bias.integers.reshape(shape)
+        if integers is not None and scale is not None and on_grid(scale, result.scale):
+            left, right = _widened(result.integers, integers.astype(np.int64))
+            return Ints(left + right, result.scale)
         moved = Constant(bias.value.reshape(shape), integers, scale)
         self.values["bias:"], self.values["sum:"] = moved, result
         step = helper.make_node("Add", ["sum:", "bias:"], ["biased:"], name=node.name)
@@ -1295,7 +1307,7 @@ class _Walk:
         if all(e is not None for e in exacts):
             finest = min(e.exponent for e in exacts)
             return Floats(floats, Exact(np.concatenate([e.at(finest) for e in exacts], axis=axis), finest))
-        if axis % rank == 1:
+        if axis % rank == 1 and all(is_by_channel_of(v) for v in values):
             # Different scales side by side: one for each channel.
             found = [self.ints(node, v, uniform=False) for v in values]
             scales = [np.broadcast_to(v.scale.reshape(-1), v.integers.shape[1:2]) for v in found]
@@ -1323,19 +1335,14 @@ def _joined(values: Sequence[Value], axis: int) -> Constant:
     return Constant(value, np.concatenate(integers, axis=axis), scale)
 
 
-def on_grid(bias: Constant, scale: Array) -> bool:
+def on_grid(stated: Array, scale: Array) -> bool:
     """Whether a quantised bias states the scale of the sum, as precisely as float32 products do."""
-    assert bias.scale is not None
-    stated, wanted = bias.scale.astype(np.float64), scale.astype(np.float64)
-    if stated.size > 1 and wanted.size > 1:
-        stated, wanted = stated.reshape(-1), wanted.reshape(-1)
-        if stated.size != wanted.size:
-            return False
-    return bool((np.abs(stated - wanted) <= 2.0**-20 * wanted).all())
+    wanted = scale.astype(np.float64)
+    return bool((np.abs(stated.astype(np.float64) - wanted) <= 2.0**-20 * wanted).all())
 
 
 def move(value: Value, function: Callable[[Array], Array], *, keeps_channels: bool = False) -> Value:
-    """What moves elements about."""
+    """What moves elements about; ``keeps_channels`` where each stays in its channel, or is left out."""
     if isinstance(value, Constant):
         if value.integers is None:
             return Constant(function(value.value), is_computed=value.is_computed)
@@ -1347,7 +1354,7 @@ def move(value: Value, function: Callable[[Array], Array], *, keeps_channels: bo
         )
         return Constant(function(value.value), function(value.integers), scale)
     if isinstance(value, Ints):
-        if value.scale.size == 1 or keeps_channels:
+        if value.scale.size == 1 or (keeps_channels and is_by_channel(value.scale)):
             return Ints(function(value.integers), value.scale)
         exact = value.exact
         return Floats(function(value.floats), None if exact is None else exact.moved(function))

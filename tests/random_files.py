@@ -190,7 +190,9 @@ class _Generator:
         return (self.random.integers(-high, high, shape, endpoint=True) * unit).astype(np.float32)
 
     def per_channel(self, x: Live, probability: float = 0.4) -> tuple[int, ...]:
-        """A shape of one number, or of one per channel: ``(1, C, 1, 1)``."""
+        """A shape of one number, of one per channel, ``(1, C, 1, 1)``, or now and then per column."""
+        if len(x.shape) > 1 and self.chance(0.05):
+            return (x.shape[-1],)
         if self.chance(probability):
             lead = () if self.chance(0.3) and len(x.shape) > 1 else (1,)
             return (*lead, x.shape[0], *[1] * (len(x.shape) - 1))
