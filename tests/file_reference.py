@@ -641,7 +641,9 @@ class _Walk:
         x = self.floats(value)
         x = x / scale if (scale != 1).any() else x
         unit = np.ldexp(scale, -fraction).astype(np.float32)
-        codes = _fixed(Exact.of(x), -fraction, width, signed, mode, overflow)
+        if overflow.startswith("WRAP") and np.isinf(x).any():
+            raise OutsideError(f"{node.name}: infinity wrapped")
+        codes = _fixed(Exact.of(_bounded(node, x)), -fraction, width, signed, mode, overflow)
         exact = self.exact(value)
         found = None
         if exact is not None and all_powers(scale):
@@ -762,9 +764,7 @@ class _Walk:
         """Onto listed numbers, whole multiples of ``2**unit``, times a scale."""
         x = self.floats(value)
         x = x / scale if (scale != 1).any() else x
-        if not np.isfinite(x).all():
-            raise OutsideError(f"{node.name}: NaN or infinity")
-        codes = nearest(Exact.of(x), np.zeros((), np.int64)).astype(np.float64)
+        codes = nearest(Exact.of(_bounded(node, x)), np.zeros((), np.int64)).astype(np.float64)
         exact = self.exact(value)
         found = nearest(exact, _exponents(scale)) if exact is not None and all_powers(scale) else None
         return self.quantised(node, value, codes, np.ldexp(scale, unit).astype(np.float32), found)
@@ -1383,6 +1383,14 @@ def _widened(*operands: Array) -> list[Array]:
     if any(operand.dtype == object for operand in operands):
         return [operand.astype(object) for operand in operands]
     return list(operands)
+
+
+def _bounded(node: NodeProto, x: Array) -> Array:
+    """Infinity as float32's largest number, which saturates as well."""
+    if np.isnan(x).any():
+        raise OutsideError(f"{node.name}: NaN")
+    limit = np.finfo(np.float32).max
+    return np.clip(x, -limit, limit)
 
 
 def _exponents(scale: Array) -> Array:
