@@ -22,12 +22,12 @@ from random_files import KINDS, File, random_file
 from qhw.errors import QhwError, UnsupportedError
 from qhw.formats import Fixed, Overflow, Rounding, parse_format
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.onnx_ops.fixed_quant import quantize
 from qhw.onnx_ops.float_quant import differences_of_qonnx
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 
 Array = NDArray[Any]
 
@@ -252,7 +252,6 @@ def a_quantised_constant_reshaped(net: Net) -> str:
     return net.node("MatMul", x, weight)
 
 
-@pytest.mark.xfail(strict=True, reason="each came out with wrong codes, or was called damaged")
 @pytest.mark.parametrize(
     "build",
     [
