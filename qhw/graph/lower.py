@@ -17,7 +17,7 @@ from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.floating import ELEMENTWISE, FLOATABLE, axes_of, floating, step
 from qhw.graph.front.settling import quantised, tail_by_rows
 from qhw.graph.front.state import NodeView
-from qhw.graph.front.values import Activation, Floating, RawInput, Scale
+from qhw.graph.front.values import Activation, Clamped, Floating, RawInput, Scale
 from qhw.graph.ir import ExactGraph, OutputScale
 from qhw.graph.load import Source, load_qonnx, postprocessing_of, telling_damage
 from qhw.graph.normal_form import QUANTIZERS
@@ -140,15 +140,22 @@ def _rule(state: State, node: NodeView):  # type: ignore[no-untyped-def]
             raise
         state.reasons.append(error.message)
         return result
-    computed = {name for name in node.proto.input if name and not isinstance(state.values.get(name), Dyadic)}
-    is_elementwise = node.op in ELEMENTWISE or node.op == "BatchNormalization"
-    if (
-        is_elementwise
-        and len(computed & state.values.keys()) == 1
-        and not isinstance(result, Dyadic | Floating)
-    ):
+    if _is_derived(state, node, result):
         state.derived.add(node.proto.output[0])
     return result
+
+
+def _is_derived(state: State, node: NodeView, result: object) -> bool:
+    """Whether what an integer operation gave may stand for a step of a tail as well.
+
+    An addition on the grid of a free scale may not: integers are added there, by definition.
+    """
+    computed = {name for name in node.proto.input if name and not isinstance(state.values.get(name), Dyadic)}
+    is_elementwise = node.op in ELEMENTWISE or node.op == "BatchNormalization"
+    if not is_elementwise or len(computed & state.values.keys()) != 1:
+        return False
+    adds = node.op in ("Add", "Sub") and isinstance(result, Activation) and result.scale is not None
+    return isinstance(result, Activation | Clamped | RawInput) and not adds
 
 
 def _naming(node: NodeView, error: InputError) -> str:
