@@ -43,7 +43,17 @@ class Draft:
         self._taken = self._names()
 
     def _note(self, tensor: TensorProto) -> None:
-        self.constants[tensor.name] = plain_array(tensor)
+        try:
+            self.constants[tensor.name] = plain_array(tensor)
+        except Exception as error:  # whatever NumPy and protobuf say about bytes that do not fit
+            known = TensorProto.DataType.values()
+            kind = (
+                TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in known else "no known type"
+            )
+            raise InputError(
+                f"The constant '{tensor.name}' is damaged: {kind}, shape {tuple(tensor.dims)} ({error})",
+                hint="export the model again",
+            ) from error
         self.types[tensor.name] = tensor.data_type
 
     def _names(self) -> set[str]:
@@ -249,7 +259,7 @@ class Draft:
             InputError: shapes or types do not fit together, by the node where they do not.
         """
         try:
-            inferred = onnx.shape_inference.infer_shapes(self._skeleton(), strict_mode=True, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(self._skeleton(), strict_mode=True)
         except Exception as error:  # the binding raises types of its own
             raise InputError(
                 f"The model's shapes do not fit together: {_reason(error)}",

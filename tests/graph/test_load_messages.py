@@ -1,4 +1,4 @@
-"""What is said about files that are not carried: the node, the layer of the user's model, the cause, a remedy."""
+"""What is said about files that are not carried: the node, the user's layer, the cause, a remedy."""
 
 from __future__ import annotations
 
@@ -136,6 +136,25 @@ def test_text_that_is_no_utf8_is_escaped(tmp_path: Path) -> None:
     save_graph(graph, tmp_path)
     assert load_graph(tmp_path).nodes == graph.nodes
     json.dumps([node.source for node in graph.nodes])
+
+
+def test_constants_whose_bytes_do_not_fit() -> None:
+    net = Net((3, 4))
+    model = net.model(net.node("Add", net.quant(net.x, 6, 0.125), net.constant(np.ones(4), "offset")))
+    for name, change in (("FLOAT", {"dims": [5]}), ("no known type", {"data_type": 99})):
+        damaged = ModelProto.FromString(model.SerializeToString())
+        (tensor,) = (t for t in damaged.graph.initializer if t.name == "offset")
+        tensor.MergeFrom(TensorProto(**change))
+        with pytest.raises(InputError, match=f"The constant 'offset' is damaged: {name}"):
+            load_qonnx(damaged)
+
+
+def test_sizes_are_checked_before_they_are_counted_through() -> None:
+    net = Net((3, 4, 4))
+    scales = np.array([1, 1, 2**20, 2**20], dtype=np.float32)
+    y = net.node("Resize", net.quant(net.x, 6, 0.125), "", scales, mode="nearest", name="huge")
+    with pytest.raises(InputError, match="which Resize 'huge' writes, has shape"):
+        load_qonnx(net.model(y))
 
 
 def test_names_that_are_too_long() -> None:

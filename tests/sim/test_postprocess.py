@@ -21,7 +21,7 @@ from qhw.pipeline import manifest
 from qhw.pipeline.build_stages import host_steps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-from test_manifest import EXAMPLE  # noqa: E402
+from test_manifest import EXAMPLE
 
 RNG = np.random.default_rng(11)
 IMAGES = RNG.integers(0, 256, size=(60, 1, 4, 4), dtype=np.uint8)
