@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -262,6 +263,7 @@ def _infer_and_fold(draft: Draft, batch: int) -> None:
         free_batch(draft, batch)
         fold_constants(draft)
         draft.infer()
+        _check_sizes(draft)
         if not fold_constants(draft):
             return
 
@@ -270,9 +272,18 @@ def _check_shapes(draft: Draft) -> None:
     """Every activation has a known shape of a sane size."""
     for node in draft.graph.node:
         for name in filter(None, node.output):
-            if int(np.prod(draft.shape(name), dtype=object)) > TENSOR_SIZE_LIMIT:
+            draft.shape(name)
+    _check_sizes(draft)
+
+
+def _check_sizes(draft: Draft) -> None:
+    """No shape that is known is too large: what follows counts through some."""
+    for node in draft.graph.node:
+        for name in filter(None, node.output):
+            shape = draft.shapes.get(name, ())
+            if math.prod(shape) > TENSOR_SIZE_LIMIT:
                 raise InputError(
-                    f"'{name}', which {describe(node)} writes, has shape {draft.shape(name)}",
+                    f"'{name}', which {describe(node)} writes, has shape {shape}",
                     allowed=f"at most {TENSOR_SIZE_LIMIT} elements",
                 )
 
