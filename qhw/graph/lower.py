@@ -19,9 +19,9 @@ from qhw.graph.front.settling import quantised, tail_by_rows
 from qhw.graph.front.state import NodeView
 from qhw.graph.front.values import Activation, Clamped, Floating, RawInput, Scale
 from qhw.graph.ir import ExactGraph, OutputScale
-from qhw.graph.load import Source, load_qonnx, postprocessing_of, telling_damage
-from qhw.graph.normal_form import QUANTIZERS
 from qhw.graph.passes import simplify
+from qhw.graph.reading.load import Source, load_qonnx, postprocessing_of, telling_damage
+from qhw.graph.reading.normal_form import QUANTIZERS
 from qhw.graph.tails.tail import Tail, affine_form
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def lower(source: Source) -> ExactGraph:
         source: a path to an ``.onnx`` file, or a model in memory.
 
     Raises:
-        InputError, UnsupportedError: as :func:`qhw.graph.load.load_qonnx`, and for every node that
+        InputError, UnsupportedError: as :func:`qhw.graph.reading.load.load_qonnx`, and for every node that
             cannot be carried exactly, by name.
     """
     return lower_model(load_qonnx(source)).graph

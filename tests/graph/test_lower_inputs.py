@@ -15,8 +15,8 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower, lower_model
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 
 RNG = np.random.default_rng

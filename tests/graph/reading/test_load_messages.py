@@ -14,9 +14,9 @@ from onnx import ModelProto, TensorProto, helper
 from qonnx_factory import Net, execute
 
 from qhw.errors import InputError, QhwError, UnsupportedError
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import describe, layer_of
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import load_graph, save_graph
 
 
