@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,10 +10,8 @@ import numpy as np
 
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import BoardLike, Execution, Flow, Project, Synthesis, Trace
-from qhw.flows.hls4ml.coded import is_coded
-from qhw.flows.hls4ml.folding import divisors
 from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder
-from qhw.flows.hls4ml.operations import conv_factors, product_factors
+from qhw.flows.hls4ml.operations import legal_factors
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
 from qhw.flows.hls4ml.prepare import prepared
 from qhw.flows.hls4ml.project import read_description, write_project
@@ -69,18 +66,9 @@ class Hls4mlFlow(Flow):
 
     def legal_folding(self, graph: ExactGraph) -> dict[str, tuple[int, ...]]:
         graph = prepared(graph)
-        legal = {node.name: self._legal(graph, node) for node in graph.nodes}
+        io_type = self.io_type_for(graph)
+        legal = {node.name: legal_factors(graph, node, io_type) for node in graph.nodes}
         return {name: factors for name, factors in legal.items() if factors}
-
-    def _legal(self, graph: ExactGraph, node: ir.Node) -> tuple[int, ...]:
-        if isinstance(node, ir.Conv | ir.MatMul) and is_coded(graph, node):
-            weight = graph.tensors[node.inputs[1]]
-            return divisors(math.prod(weight.shape)) if node.inputs[1] in graph.constants else ()
-        if isinstance(node, ir.MatMul) and node.inputs[1] in graph.constants:
-            return product_factors(graph, node, self.io_type_for(graph))
-        if not isinstance(node, ir.Conv):
-            return ()
-        return conv_factors(graph, node, self.io_type_for(graph))
 
     def write(
         self,
