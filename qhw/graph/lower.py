@@ -95,6 +95,7 @@ def _lowered(state: State) -> Lowering:
         raise InputError(f"The model's input '{missing[0]}' is not read")
     graph = simplify(state.builder.finish())
     graph.postprocessing = postprocessing_of(model)
+    graph.output_names = tuple(value.name for value in model.graph.output)
     tails = {name: tail for name, tail in state.tails.items() if name in graph.tensors}
     if state.reasons:
         log.info("not by shifts alone: %s", state.reasons[0])
