@@ -112,7 +112,7 @@ def run(graph: ExactGraph, seed: int, io_type: str, samples: int, tally: Tally) 
 def table(tally: Tally, seconds: float) -> Iterator[str]:
     yield "# Random designs through the hls4ml flow\n"
     yield "Every code of the C-simulation against the interpreter (`benchmarks/hls4ml_random.py`).\n"
-    yield f"{tally.projects} projects, {tally.branches} branches, {tally.codes:,} codes compared, "
+    yield f"{tally.projects} projects, {tally.branches} branches, {tally.codes:,} codes compared,"
     yield f"{len(tally.failed)} branches that differ or fail, {seconds:.0f} s.\n"
     yield "| operation | nodes |"
     yield "|---|---|"
