@@ -13,9 +13,9 @@ from onnx import helper
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.floating import from_integers, moved_scale
+from qhw.graph.front.floating import floating, from_integers, moved_scale
 from qhw.graph.front.integers import integers
-from qhw.graph.front.state import NodeView, State, rule
+from qhw.graph.front.state import InexactError, NodeView, State, rule
 from qhw.graph.front.values import Activation, Floating, Lowered, Movement, RawInput, Scale, reshaped_axis
 
 
@@ -30,10 +30,13 @@ def apply(state: State, node: NodeView, movement: Movement) -> Lowered:
         case RawInput(integers=None) | Floating():
             return replace(value, moves=(*value.moves, movement))
         case _:
-            tensor, scale = state.scaled_tensor(node, value)
+            name = node.proto.input[0]
+            try:
+                tensor, scale = state.scaled_tensor(node, value)
+            except InexactError:
+                return replace(floating(state, node, name), moves=(movement,))
             if scale is not None and scale.axis is not None and movement.axis(scale.axis) is None:
-                floating = from_integers(state, node, value, node.proto.input[0])
-                return replace(floating, moves=(movement,))
+                return replace(from_integers(state, node, value, name), moves=(movement,))
             scale = moved_scale(node, scale, [movement])
             return Activation(movement.tensor(tensor, movement.name), scale)
 
