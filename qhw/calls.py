@@ -1115,8 +1115,9 @@ HINTS = {
 """What to do about some of the kinds that cannot be converted."""
 
 SUPPORTED = (
-    f"{', '.join(dict.fromkeys(kind.__name__ for kind in MODULES))}; sums, products, concatenation, slices, "
-    "permutations, reshapes, reductions over axes, and the functions and methods that say the same"
+    f"{', '.join(dict.fromkeys(kind.__name__.removesuffix('1d').removesuffix('2d') for kind in LAYERS))} and "
+    "element-wise functions, 1D and 2D; sums, products, concatenation, slices, permutations, reshapes, padding, "
+    "upsampling, reductions over axes; and the functions and methods that say the same"
 )
 """What a model may be made of, for messages."""
 

@@ -46,6 +46,7 @@ __all__ = [
     "plain_module",
     "set_layer",
     "trace",
+    "trainable",
 ]
 
 Example = Tensor | Sequence[int]
@@ -109,11 +110,36 @@ def graph_of(
 
 
 def plain_module(model: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy of a model that can be traced: lazy layers made, parametrised weights computed.
+    """As :func:`trainable`, with the weights of parametrised layers computed: it can be traced."""
+    copied = trainable(model, inputs)
+    for module in list(copied.modules()):
+        if parametrize.is_parametrized(module):
+            _compute_parametrized(module)
+    return copied
 
-    Numbers of 16 bits become float32, which quantizers work with.
+
+def _compute_parametrized(module: Any) -> None:
+    """Plain parameters in place of parametrised ones. (torch's own way changes the class, which copies share.)"""
+    computed = {
+        name: nn.Parameter(
+            getattr(module, name).detach().clone(), any(p.requires_grad for p in parametrization.parameters())
+        )
+        for name, parametrization in module.parametrizations.items()
+    }
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, parameter in computed.items():
+        module.register_parameter(name, parameter)
+
+
+def trainable(model: nn.Module, inputs: Tensor) -> nn.Module:
+    """A copy of a model whose lazy layers are made; numbers of 16 bits become float32, as quantizers need.
+
+    Args:
+        inputs: an example with its batch axis.
 
     Raises:
+        InputError: the model does not run on the example.
         UnsupportedError: TorchScript, torch.ao's prepared modules, or weights that hooks compute.
     """
     _check_kind_of_model(model)
@@ -125,17 +151,9 @@ def plain_module(model: nn.Module, inputs: Tensor) -> nn.Module:
         raise UnsupportedError(f"{type(model).__name__} cannot be copied: {_first_line(error)}") from error
     if any(is_lazy(parameter) for parameter in (*copied.parameters(), *copied.buffers())):
         _run(copied.eval(), inputs.float())
-    for module in list(copied.modules()):
-        _without_parametrizations(module)
     if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in copied.parameters()):
         copied = copied.float()
     return copied.train(model.training)
-
-
-def _without_parametrizations(module: nn.Module) -> None:
-    if parametrize.is_parametrized(module):
-        for name in list(module.parametrizations):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
 
 
 def _check_kind_of_model(model: nn.Module) -> None:
@@ -226,10 +244,11 @@ def _symbolic(model: nn.Module, leaves: tuple[str, ...]) -> fx.Graph:
         defaults = _defaults(model)
         graph = _Tracer(leaves).trace(model, concrete_args=defaults)
     except Exception as error:  # whatever the user's forward() raises on symbolic values
-        flow = isinstance(error, fx.proxy.TraceError)
+        flow = isinstance(error, fx.proxy.TraceError) or "Proxy" in str(error)
         raise UnsupportedError(
             f"the forward() of {name} cannot be traced: {_first_line(error)}{_users_line(error)}",
-            hint="its control flow must not depend on the values of tensors (torch.fx's rule)"
+            hint="it must not depend on the values of tensors: no if, loop, int() or NumPy over them (torch.fx's "
+            "rule)"
             if flow
             else "it has to be made of calls on tensors that torch.fx can follow",
         ) from error

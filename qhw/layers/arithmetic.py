@@ -188,7 +188,7 @@ class QuantPad(Pad):
     @property
     def quantised_value(self) -> float:
         """The number that is padded with."""
-        return float(self.result.quantize(torch.tensor([self.value], dtype=torch.float64)))
+        return float(self.result.quantize(torch.tensor([self.value], dtype=torch.float64)).detach())
 
     def forward(self, x: Tensor) -> Tensor:
         if not bool(self.result.started):
