@@ -240,8 +240,7 @@ class _Conversion:
 
     def _only_output(self, node: fx.Node) -> bool:
         return all(
-            user.op == "output" or (self._moves(user) and self._only_output(user))
-            for user in node.users
+            user.op == "output" or (self._moves(user) and self._only_output(user)) for user in node.users
         )
 
     # --- branches that meet

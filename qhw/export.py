@@ -275,9 +275,7 @@ class _Exporter:
             case Slice():
                 self._slice(layer, name, inputs[0], shape)
             case nn.PixelShuffle():
-                self._node(
-                    "DepthToSpace", name, inputs, shape, blocksize=layer.upscale_factor, mode="CRD"
-                )
+                self._node("DepthToSpace", name, inputs, shape, blocksize=layer.upscale_factor, mode="CRD")
             case nn.PixelUnshuffle():
                 self._pixel_unshuffle(layer, name, inputs[0], node)
             case QuantAvgPool():
@@ -285,8 +283,7 @@ class _Exporter:
             case QuantActivation():
                 self._result(layer.result, name, inputs[0], shape)
             case QuantConcat():
-                joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)
-                self._result(layer.result, name, joined, shape)
+                self._concat(layer, name, inputs, node)
             case Concat():
                 self._node("Concat", name, inputs, shape, axis=layer.axis)
             case nn.MaxPool1d() | nn.MaxPool2d():
@@ -439,12 +436,27 @@ class _Exporter:
         return names if names[1] else names[:1]
 
     def _prelu(self, layer: QuantPReLU, name: str, x: str, shape: tuple[int, ...]) -> None:
-        slopes = layer.weight.reshape(-1, *[1] * (len(shape) - 2)) if layer.weight.numel() > 1 else layer.weight
+        slopes = (
+            layer.weight.reshape(-1, *[1] * (len(shape) - 2)) if layer.weight.numel() > 1 else layer.weight
+        )
         stored = self._parameter(f"{name}.slope", slopes, layer.scale_quantizer, range(slopes.dim()))
         y = self._node("PRelu", f"{name}.prelu", (x, stored), shape)
         self._result(layer.result, name, y, shape)
 
     # --- moves
+
+    def _concat(self, layer: QuantConcat, name: str, inputs: Sequence[str], node: fx.Node) -> None:
+        """Joined, then quantised; along other axes than the channels', where scales may not differ, before."""
+        shape = _shape(node)
+        if layer.axis == 1:
+            joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)
+            self._result(layer.result, name, joined, shape)
+            return
+        parts = [
+            self._result(layer.result, f"{name}.part{i}", x, _shape(source))
+            for i, (x, source) in enumerate(zip(inputs, node.args, strict=True))
+        ]
+        self._node("Concat", name, parts, shape, axis=layer.axis)
 
     def _largest(self, name: str, x: str, shape: tuple[int, ...], axes: Sequence[int]) -> None:
         if self.opset < AXES_ARE_INPUTS:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import keyword
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from qhw.calls import (
     LAYERS,
     MODULES,
     OWN_LAYERS,
-    SIZES,
     free_path,
     label,
     numbered,
@@ -28,7 +27,7 @@ from qhw.calls import (
     to_layers,
     unsupported,
 )
-from qhw.errors import InputError, UnsupportedError
+from qhw.errors import InputError, QhwError, UnsupportedError
 from qhw.layers import Normalize
 
 __all__ = [
@@ -88,15 +87,10 @@ def graph_of(
     """
     inputs = example_input(example)
     plain = plain_module(model, inputs).eval()
-    graph = _symbolic(plain, leaves)
-    if checked:
-        _check_kinds(plain, graph)
-    _check_inputs(graph)
     tried = _tried_inputs(inputs, _dtype(plain))
-    wanted = _run(plain, tried) if checked else None
+    graph, wanted = _symbolic(plain, tried, leaves, checked)
     module = _graph_module(plain, graph)
     constants = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    _run(_Shapes(module), inputs.to(_dtype(module)))
     to_layers(module, len(inputs), is_pixels(example))
     module.graph.eliminate_dead_code()
     _drop_constants(module, constants)
@@ -104,8 +98,10 @@ def graph_of(
     module.delete_all_unused_submodules()
     module.recompile()
     module.eval()
-    if isinstance(wanted, Tensor):
+    if checked and isinstance(wanted, Tensor):
         _check_same(wanted, module, tried)
+        more = torch.cat((tried, tried[:1]))
+        _check_same(_tried(more, lambda: plain(more)), module, more, "for batches of another size")
     return module
 
 
@@ -119,7 +115,7 @@ def plain_module(model: nn.Module, inputs: Tensor) -> nn.Module:
 
 
 def _compute_parametrized(module: Any) -> None:
-    """Plain parameters in place of parametrised ones. (torch's own way changes the class, which copies share.)"""
+    """Plain parameters in place of parametrised ones; torch's own way changes a class that copies share."""
     computed = {
         name: nn.Parameter(
             getattr(module, name).detach().clone(), any(p.requires_grad for p in parametrization.parameters())
@@ -150,7 +146,7 @@ def trainable(model: nn.Module, inputs: Tensor) -> nn.Module:
     except Exception as error:  # whatever a user's own attributes raise
         raise UnsupportedError(f"{type(model).__name__} cannot be copied: {_first_line(error)}") from error
     if any(is_lazy(parameter) for parameter in (*copied.parameters(), *copied.buffers())):
-        _run(copied.eval(), inputs.float())
+        _tried(inputs, lambda: copied.eval()(inputs.float()))
     if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in copied.parameters()):
         copied = copied.float()
     return copied.train(model.training)
@@ -204,7 +200,9 @@ def check_finite(model: nn.Module) -> None:
     """
     _check_kind_of_model(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        bad = int((~torch.isfinite(tensor)).sum()) if not is_lazy(tensor) and tensor.is_floating_point() else 0
+        bad = (
+            int((~torch.isfinite(tensor)).sum()) if not is_lazy(tensor) and tensor.is_floating_point() else 0
+        )
         if bad:
             raise InputError(
                 f"{bad} of {tensor.numel()} numbers in {name} are NaN or infinite",
@@ -227,33 +225,169 @@ def layer_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, leaves: tuple[str, ...]) -> None:
+    """Records calls, and runs each at once on an example: shapes are numbers that forward() may depend on.
+
+    Notes on each node the shape of its result, batch axis included (None for what is no tensor); those of
+    several results (``parts``); and what does not depend on the input (``constant``).
+
+    Args:
+        example: the input.
+        defaults: of the arguments behind it.
+        leaves: packages whose modules are layers, beside torch's own.
+        checked: refuse layers that cannot be converted, before they run.
+    """
+
+    def __init__(
+        self, example: Tensor, defaults: Mapping[str, Any], leaves: tuple[str, ...], checked: bool
+    ) -> None:
         super().__init__()
+        self.example, self.defaults, self.checked = example, defaults, checked
         self.leaves = tuple(f"{package}." for package in leaves)
+        self.values: dict[fx.Node, Any] = {}
+        self.is_running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m) in MODULES or (type(m).__module__ + ".").startswith(self.leaves)
         return own or super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.is_running:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
-def _symbolic(model: nn.Module, leaves: tuple[str, ...]) -> fx.Graph:
-    name = type(model).__name__
-    if getattr(type(model), "forward", nn.Module.forward) is nn.Module.forward and not hasattr(model, "graph"):
-        raise InputError(f"{name} has no forward()", hint="define forward(self, x) in the model's class")
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self.is_running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Valued(node, self)
+
+    def create_node(self, kind: str, target: Any, *rest: Any, **options: Any) -> fx.Node:
+        node = super().create_node(kind, target, *rest, **options)
+        module = self.root.get_submodule(target) if kind == "call_module" else None
+        if self.checked and module is not None and type(module) not in MODULES:
+            raise unsupported(node, type(module).__name__)
+        self.is_running = True
+        try:
+            self.values[node] = self._value(node, module)
+        finally:
+            self.is_running = False
+        self._note(node)
+        return node
+
+    def _value(self, node: fx.Node, module: nn.Module | None) -> Any:
+        """What a node gives for the example."""
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        target: Any = node.target
+        match node.op:
+            case "placeholder":
+                return self.defaults.get(str(target).removesuffix("_1"), self.example)
+            case "get_attr":
+                owner, _, name = target.rpartition(".")
+                return getattr(self.root.get_submodule(owner), name)
+            case "output":
+                return args[0]
+            case "call_method":
+                return _tried(self.example, lambda: getattr(args[0], target)(*args[1:], **kwargs))
+        return _tried(self.example, lambda: (module or target)(*args, **kwargs))
+
+    def _note(self, node: fx.Node) -> None:
+        value, sources = self.values[node], node.all_input_nodes
+        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        if isinstance(value, Tensor):
+            node.meta["floating"] = value.is_floating_point()
+        elif isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+            node.meta["parts"] = [tuple(part.shape) for part in value if isinstance(part, Tensor)]
+        if node.op == "get_attr":
+            node.meta["constant"] = value
+        elif node.op in ("call_function", "call_method") and all("constant" in s.meta for s in sources):
+            trained = any(source.meta["constant"].requires_grad for source in sources)
+            node.meta["constant"] = nn.Parameter(value.detach().clone()) if trained else value
+
+
+def _tried(example: Tensor, call: Callable[[], Any]) -> Any:
+    """What a call gives.
+
+    Raises:
+        InputError: whatever it raises.
+    """
     try:
-        defaults = _defaults(model)
-        graph = _Tracer(leaves).trace(model, concrete_args=defaults)
+        with torch.no_grad():
+            return call()
+    except Exception as error:  # whatever the model raises on a wrong shape
+        raise InputError(
+            f"the model does not run on an input of shape {tuple(example.shape)}: {_first_line(error)}"
+            f"{_users_line(error)}",
+            hint="give an example input (with a batch axis) that the model accepts",
+        ) from error
+
+
+class _Valued(fx.Proxy):
+    """A value that is recorded, and whose shape and number of parts are known."""
+
+    tracer: _Tracer
+
+    @property
+    def known(self) -> Any:
+        return self.tracer.values.get(self.node)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FACTS and isinstance(self.known, Tensor):
+            return getattr(self.known, name)
+        return super().__getattr__(name)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[index] for index in range(len(self.known))])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.known, tuple | list) and isinstance(index, slice):
+            return tuple(self[place] for place in range(len(self.known))[index])
+        return super().__getitem__(index)
+
+
+FACTS = frozenset({"shape", "ndim", "dtype", "device", "size", "dim", "ndimension", "numel", "nelement"}) | {
+    "is_floating_point",
+    "is_contiguous",
+    "stride",
+    "requires_grad",
+    "is_cuda",
+}
+"""What forward() may ask a tensor, and get an answer that is the same for every input."""
+
+
+def _symbolic(
+    model: nn.Module, example: Tensor, leaves: tuple[str, ...], checked: bool
+) -> tuple[fx.Graph, Any]:
+    """The calls of a model, and what it gives for the example."""
+    name = type(model).__name__
+    if getattr(type(model), "forward", nn.Module.forward) is nn.Module.forward and not hasattr(
+        model, "graph"
+    ):
+        raise InputError(f"{name} has no forward()", hint="define forward(self, x) in the model's class")
+    _check_inputs(model)
+    defaults = _defaults(model)
+    tracer = _Tracer(example, defaults, leaves, checked)
+    try:
+        graph = tracer.trace(model, concrete_args=defaults)
+    except QhwError:
+        raise
     except Exception as error:  # whatever the user's forward() raises on symbolic values
-        flow = isinstance(error, fx.proxy.TraceError) or "Proxy" in str(error)
         raise UnsupportedError(
             f"the forward() of {name} cannot be traced: {_first_line(error)}{_users_line(error)}",
-            hint="it must not depend on the values of tensors: no if, loop, int() or NumPy over them (torch.fx's "
-            "rule)"
-            if flow
-            else "it has to be made of calls on tensors that torch.fx can follow",
+            hint=_remedy(error),
         ) from error
     _drop_defaults(graph, defaults)
-    return graph
+    return graph, tracer.values[next(node for node in graph.nodes if node.op == "output")]
+
+
+def _remedy(error: Exception) -> str:
+    if "item assignment" in str(error):
+        return "put tensors together by torch.cat, or multiply by a mask, in place of assigning to a part"
+    if isinstance(error, fx.proxy.TraceError) or "Proxy" in str(error):
+        return "it must not depend on the values of tensors (torch.fx's rule): no if, loop, int() or NumPy"
+    return "it has to be made of calls on tensors that torch.fx can follow"
 
 
 def _graph_module(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
@@ -263,7 +397,9 @@ def _graph_module(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
         if node.op in ("call_module", "get_attr"):
             owner, _, name = str(node.target).rpartition(".")
             part = getattr(model.get_submodule(owner), name)
-            node.target = ".".join(f"{name}_" * keyword.iskeyword(name) or name for name in node.target.split("."))
+            node.target = ".".join(
+                f"{name}_" * keyword.iskeyword(name) or name for name in node.target.split(".")
+            )
             parts[node.target] = part
             if getattr(part, "inplace", False):
                 part.inplace = False
@@ -312,55 +448,14 @@ def _drop_constants(module: fx.GraphModule, constants: set[str]) -> None:
             delattr(module.get_submodule(owner), name)
 
 
-def _check_inputs(graph: fx.Graph) -> None:
-    names = [node.name for node in graph.nodes if node.op == "placeholder"]
+def _check_inputs(model: nn.Module) -> None:
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if len(names) != 1:
         raise UnsupportedError(
-            f"the model takes {len(names)} inputs ({', '.join(names)})", allowed="one tensor"
+            f"the forward() of {type(model).__name__} takes {len(names)} inputs ({', '.join(names)})",
+            allowed="one tensor",
         )
-
-
-def _run(model: Any, inputs: Tensor) -> Any:
-    """What a model makes of an example.
-
-    Raises:
-        InputError: whatever it raises.
-    """
-    try:
-        with torch.no_grad():
-            return model.run(inputs) if isinstance(model, fx.Interpreter) else model(inputs)
-    except Exception as error:  # whatever the model raises on a wrong shape
-        raise InputError(
-            f"the model does not run on an input of shape {tuple(inputs.shape)}: {_first_line(error)}",
-            hint="give an example input (with a batch axis) that the model accepts",
-        ) from error
-
-
-class _Shapes(fx.Interpreter):
-    """Notes the shape of every tensor, the batch axis included; None for what is no tensor.
-
-    What does not depend on the input is noted as a constant, what is computed from shapes as a value.
-    """
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else None
-        if isinstance(result, Tensor):
-            n.meta["floating"] = result.is_floating_point()
-            self._note_constant(n, result)
-        elif isinstance(result, tuple | list) and any(isinstance(part, Tensor) for part in result):
-            n.meta["parts"] = [tuple(part.shape) for part in result if isinstance(part, Tensor)]
-        elif n.target in SIZES and n.op != "output":
-            n.meta["value"] = result
-        return result
-
-    def _note_constant(self, n: fx.Node, result: Tensor) -> None:
-        sources = n.all_input_nodes
-        if n.op == "get_attr":
-            n.meta["constant"] = result
-        elif n.op in ("call_function", "call_method") and all("constant" in s.meta for s in sources):
-            trained = any(source.meta["constant"].requires_grad for source in sources)
-            n.meta["constant"] = nn.Parameter(result.detach().clone()) if trained else result
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -385,32 +480,26 @@ def _name_calls(module: fx.GraphModule) -> None:
             node.meta["shape"] = node.meta["shape"][1:]
 
 
-def _check_kinds(model: nn.Module, graph: fx.Graph) -> None:
-    """Refuse modules of other kinds first of all: what their results do then is beside the point."""
-    for node in graph.nodes:
-        kind = type(model.get_submodule(str(node.target))) if node.op == "call_module" else None
-        if kind is not None and kind not in MODULES:
-            raise unsupported(node, kind.__name__)
-
-
 def _tried_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """An example that a model and its layers are compared on: numbers of 0..1 where only a shape was given."""
+    """An example that a model is compared with its layers on: numbers of 0..1 where only a shape is known."""
     if bool(inputs.any()):
         return inputs.to(dtype)
     return torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _check_same(wanted: Tensor, module: fx.GraphModule, inputs: Tensor) -> None:
+def _check_same(wanted: Tensor, module: fx.GraphModule, inputs: Tensor, when: str = "") -> None:
     """Refuse a model whose layers, none of which works in place, compute something else than it does."""
-    found = _run(module, inputs)
+    found = _tried(inputs, lambda: module(inputs))
     if not isinstance(found, Tensor) or wanted.shape != found.shape:
         return  # told by what is checked next
     largest = float(wanted.abs().max()) if wanted.numel() else 0.0
     if float((wanted - found).abs().max()) > SAME * max(largest, SAME):
         raise UnsupportedError(
             f"the layers of {type(module).__name__}, one after the other, compute something else than its "
-            "forward()",
-            hint="look for tensors that are changed in place (ReLU(inplace=True), x += …) and used again, "
+            f"forward(){' ' * bool(when)}{when}",
+            hint="keep the batch's size, x.shape[0], out of everything but reshapes"
+            if when
+            else "look for tensors that are changed in place (ReLU(inplace=True), x += …) and used again, "
             "and for forward hooks",
         )
 
@@ -418,7 +507,10 @@ def _check_same(wanted: Tensor, module: fx.GraphModule, inputs: Tensor) -> None:
 def _check(module: fx.GraphModule, node: fx.Node) -> None:
     if node.op == "output":
         if not isinstance(node.args[0], fx.Node):
-            raise UnsupportedError("the model returns more than one tensor", allowed="one tensor")
+            raise UnsupportedError(
+                f"the model returns a {type(node.args[0]).__name__}, more than one tensor",
+                allowed="one tensor",
+            )
         return
     if node.op == "placeholder":
         return
@@ -427,9 +519,7 @@ def _check(module: fx.GraphModule, node: fx.Node) -> None:
         raise unsupported(node, type(layer).__name__ if layer is not None else label(node.target))
     problem = _problem(layer, node)
     if problem:
-        raise UnsupportedError(
-            f"{place(node)} ({type(layer).__name__}): {problem[0]}", allowed=problem[1]
-        )
+        raise UnsupportedError(f"{place(node)} ({type(layer).__name__}): {problem[0]}", allowed=problem[1])
 
 
 def _problem(layer: nn.Module, node: fx.Node) -> tuple[str, str] | None:

@@ -1,8 +1,9 @@
-"""Common networks, each with its typical blocks, small enough to be converted and lowered in a second or two."""
+"""Common networks with their typical blocks, small enough to be lowered in a second or two."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,15 @@ from torch.nn import functional as F  # noqa: N812
 Shape = tuple[int, ...]
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, act: type[nn.Module] = nn.ReLU, **options: int) -> nn.Module:
+def conv(
+    inputs: int, outputs: int, kernel: int = 3, act: type[nn.Module] = nn.ReLU, **options: int
+) -> nn.Module:
     """Convolution, batch norm and activation, padded to keep the size."""
     padding = options.get("dilation", 1) * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False, **options), nn.BatchNorm2d(outputs), act()
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False, **options),
+        nn.BatchNorm2d(outputs),
+        act(),
     )
 
 
@@ -52,7 +57,9 @@ class AlexNet(nn.Module):
             nn.MaxPool2d(3, 2),
         )
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(12, 16), nn.ReLU(inplace=True), nn.Linear(16, 10))
+        self.classifier = nn.Sequential(
+            nn.Dropout(), nn.Linear(12, 16), nn.ReLU(inplace=True), nn.Linear(16, 10)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.avgpool(self.features(x))
@@ -67,7 +74,9 @@ def vgg11() -> nn.Module:
         else:
             layers += [nn.Conv2d(channels, item, 3, padding=1), nn.BatchNorm2d(item), nn.ReLU(inplace=True)]
             channels = item
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(48, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 10))
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(48, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 10)
+    )
 
 
 class BasicBlock(nn.Module):
@@ -357,7 +366,10 @@ class Autoencoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.ReLU()
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
         )
         self.decoder = nn.Sequential(
             nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1),
@@ -373,11 +385,7 @@ class Autoencoder(nn.Module):
 def dense_autoencoder() -> nn.Module:
     """MLPerf Tiny's anomaly detector, narrower."""
     sizes = (32, 16, 16, 4, 16, 16)
-    layers = [
-        layer
-        for a, b in zip(sizes, sizes[1:], strict=False)
-        for layer in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())
-    ]
+    layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())]
     return nn.Sequential(*layers, nn.Linear(16, 32))
 
 
@@ -424,7 +432,13 @@ def ds_cnn() -> nn.Module:
 
 def mlp() -> nn.Module:
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 10)
+        nn.Flatten(),
+        nn.Linear(64, 24),
+        nn.BatchNorm1d(24),
+        nn.ReLU(),
+        nn.Linear(24, 16),
+        nn.ReLU(),
+        nn.Linear(16, 10),
     )
 
 
@@ -506,7 +520,9 @@ class ConvMixer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.GELU(), nn.BatchNorm2d(6))
-        self.spatial = nn.Sequential(nn.Conv2d(6, 6, 3, groups=6, padding="same"), nn.GELU(), nn.BatchNorm2d(6))
+        self.spatial = nn.Sequential(
+            nn.Conv2d(6, 6, 3, groups=6, padding="same"), nn.GELU(), nn.BatchNorm2d(6)
+        )
         self.channel = nn.Sequential(nn.Conv2d(6, 6, 1), nn.GELU(), nn.BatchNorm2d(6))
         self.head = head(6)
 

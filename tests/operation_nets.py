@@ -1,4 +1,4 @@
-"""Small networks around one operation each: everything that conversion carries beside plain chains of layers."""
+"""Small networks around one operation each, for all that conversion carries beside chains of layers."""
 
 from __future__ import annotations
 
@@ -132,7 +132,10 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "prelu channels": (lambda: layer(nn.PReLU(4, init=0.3)), IMAGE),
     "leaky": (lambda: layer(nn.LeakyReLU(0.1)), IMAGE),
     "leaky norm": (lambda: layer(nn.Sequential(nn.BatchNorm2d(4), nn.LeakyReLU(0.2))), IMAGE),
-    "split": (lambda: around(lambda x: torch.cat((x.split([1, 3], 1)[1], x.chunk(2, 3)[0].repeat(1, 1, 1, 2)), 1)), IMAGE),
+    "split": (
+        lambda: around(lambda x: torch.cat((x.split([1, 3], 1)[1], x.chunk(2, 3)[0].repeat(1, 1, 1, 2)), 1)),
+        IMAGE,
+    ),
     "unbind": (lambda: around(lambda x: torch.stack((x.unbind(1)[2], x.unbind(1)[0]), 1)), IMAGE),
     "cat rows": (lambda: two(lambda a, b: torch.cat((a, b.relu()), dim=2)), IMAGE),
     "cat columns": (lambda: two(lambda a, b: torch.cat((a.relu(), b.relu()), dim=-1)), IMAGE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -299,7 +300,10 @@ def test_what_is_changed_in_place_is_refused():
     [
         (lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 2))), "TorchScript"),
         (lambda: nn.Sequential(torch.ao.quantization.QuantStub(), nn.Linear(4, 2)), "layer 0 .*torch.ao"),
-        (lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 2))), "layer 0.*hook.*\n.*remove_weight_norm"),
+        (
+            lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 2))),
+            "layer 0.*hook.*\n.*remove_weight_norm",
+        ),
     ],
 )
 def test_models_of_other_kinds_are_refused(model, says):
@@ -398,3 +402,27 @@ def test_functions_of_wide_numbers():
 def test_functions_that_are_never_negative_are_unsigned():
     net = Net(lambda m, x: m.a(torch.sigmoid(m.a(x))), a=nn.Conv2d(2, 2, 3))
     assert not sites(convert(net, QuantConfig(), (2, 8, 8)))["sigmoid"].spec.signed
+
+
+def depends_on_shapes(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    assert x.shape[1] == 1, "one channel"
+    if x.size(-1) % 2 == 0:
+        x = F.pad(x, (0, 1))
+    for _ in range(x.dim() - 3):
+        x = m.a(x) / math.sqrt(x.size(2))
+    return x.mean((2, 3)) if len(x.shape) == 4 else x
+
+
+def test_forward_may_depend_on_shapes():
+    net = Net(depends_on_shapes, a=nn.Conv2d(1, 2, 3))
+    x = inputs((1, 8, 8), 16)
+    quantised = convert(net, WIDE, (1, 8, 8)).eval()
+    with torch.no_grad():
+        quantised(x)
+        torch.testing.assert_close(quantised(x), net(x), rtol=1e-3, atol=1e-3)
+
+
+def test_forward_may_not_depend_on_the_size_of_the_batch():
+    net = Net(lambda m, x: m.a(x) / x.shape[0], a=nn.Conv2d(1, 2, 3))
+    with pytest.raises(UnsupportedError, match="batches of another size"):
+        convert(net, QuantConfig(), (1, 8, 8))

@@ -1,4 +1,4 @@
-"""Every operation that a plain torch model may hold, the whole way: float = wide, torch = file = exact graph."""
+"""Every operation of a plain torch model, the whole way: float = wide, torch = file = exact graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx.reference import ReferenceEvaluator
 from operation_nets import EXACT, EXACT_AND_FUNCTIONS, FUNCTIONS
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
@@ -51,10 +50,11 @@ def made(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         return make().eval(), shape
 
 
-def started(name: str, config: QuantConfig = SMALL) -> tuple[torch.fx.GraphModule, np.ndarray]:
+@cache
+def started(name: str) -> tuple[torch.fx.GraphModule, np.ndarray]:
     """A converted network whose quantizers have seen data, and other data."""
     model, shape = made(name)
-    quantised = convert(model, config, shape).train()
+    quantised = convert(model, SMALL, shape).train()
     with torch.no_grad():
         quantised(inputs(shape, 32))
     return quantised.eval(), inputs(shape, 8, seed=2).numpy()

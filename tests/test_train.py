@@ -253,3 +253,59 @@ def test_predictions_in_float64_leave_the_model_alone():
 def test_bad_settings(settings, says):
     with pytest.raises(InputError, match=says):
         TrainConfig(**settings)
+
+
+ONE_EPOCH = TrainConfig(float_epochs=1, quantised_epochs=1, batch_size=32)
+
+
+def linear_net(*rest: nn.Module) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), *(rest or (nn.Linear(12, 10),)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_nets_in_other_types(dtype):
+    result = train(linear_net().to(dtype), few_digits(), ONE_EPOCH, QUANT)
+    wanted = torch.float64 if dtype is torch.float64 else torch.float32
+    assert {p.dtype for p in result.float_model.parameters()} == {wanted}
+    assert result.quantised_accuracy > 0.2
+
+
+def test_lazy_layers():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(12), nn.ReLU(), nn.LazyLinear(10))
+    assert train(model, few_digits(), ONE_EPOCH, QUANT).quantised_accuracy > 0.2
+
+
+def test_a_head_of_one_pixel():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 6))
+    result = train(model, few_digits(), ONE_EPOCH, QUANT)
+    assert predict(result.quantised_model, few_digits().test_x[:3]).shape == (3, 10, 1, 1)
+    assert result.quantised_accuracy > 0.2
+
+
+def test_frozen_parameters_are_not_trained():
+    model = linear_net()
+    model[1].requires_grad_(False)
+    result = train(model, few_digits(), ONE_EPOCH, QUANT)
+    for trained in (result.float_model, result.quantised_model):
+        assert torch.equal(trained.get_submodule("1").weight, model[1].weight)
+        assert not torch.equal(trained.get_submodule("3").weight, model[3].weight)
+    whole = train(model.requires_grad_(False), few_digits(), ONE_EPOCH, QUANT)
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.float_model.parameters(), model.parameters(), strict=True)
+    )
+    assert torch.equal(whole.quantised_model.get_submodule("3").weight, model[3].weight)
+
+
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ((nn.Linear(12, 5),), r"gives \(5,\).*10 classes[\s\S]*nn\.Linear\(…, 10\)"),
+        ((nn.Linear(12, 1),), r"gives \(1,\)"),
+        ((nn.Linear(12, 40), nn.Unflatten(1, (10, 2, 2))), r"\(10, 2, 2\)[\s\S]*AdaptiveAvgPool2d"),
+    ],
+)
+def test_outputs_that_are_no_classes(rest, says):
+    with pytest.raises(InputError, match=says):
+        train(linear_net(*rest), few_digits(), ONE_EPOCH, QUANT)

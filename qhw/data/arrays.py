@@ -17,7 +17,7 @@ KEYS = ("train_x", "train_y", "test_x", "test_y")
 
 
 def _classes(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels as int64; numbers that are not whole by their type are targets of a regression, not classes."""
+    """Labels as int64; what is not whole by its type is the target of a regression."""
     if labels.dtype.kind not in "biu":
         raise InputError(
             f"{path}: {key} holds {labels.dtype} numbers, not classes",

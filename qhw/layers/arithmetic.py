@@ -128,9 +128,7 @@ class QuantAffine(nn.Module):
     gain: Tensor | None
     offset: Tensor | None
 
-    def __init__(
-        self, plain: Affine, *, scale: Format, bias: Format, result: Format | Quantizer
-    ) -> None:
+    def __init__(self, plain: Affine, *, scale: Format, bias: Format, result: Format | Quantizer) -> None:
         super().__init__()
         _store(self, "gain", plain.gain)
         _store(self, "offset", plain.offset)

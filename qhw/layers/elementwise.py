@@ -89,7 +89,9 @@ class QuantAdd(nn.Module):
 def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     pairs = list(zip(a.shape, b.shape, strict=False))
     if a.dim() != b.dim() or any(m != n and 1 not in (m, n) for m, n in pairs):
-        raise InputError(f"An addition needs two tensors of one shape, or axes of 1, not {a.shape} and {b.shape}")
+        raise InputError(
+            f"An addition needs two tensors of one shape, or axes of 1, not {a.shape} and {b.shape}"
+        )
     shape = [max(pair) for pair in pairs]
     return a.expand(shape), b.expand(shape)
 

@@ -147,7 +147,9 @@ def gelu(approximate: str = "none") -> ElementFunction:
 def elu(alpha: float = 1.0) -> ElementFunction:
     """``x``, or ``alpha * (exp(x) - 1)`` below zero."""
     alpha = _single(alpha)
-    return ElementFunction("elu", partial(F.elu, alpha=alpha), (Step("Elu", (INPUT,), "y", {"alpha": alpha}),))
+    return ElementFunction(
+        "elu", partial(F.elu, alpha=alpha), (Step("Elu", (INPUT,), "y", {"alpha": alpha}),)
+    )
 
 
 def celu(alpha: float = 1.0) -> ElementFunction:

@@ -121,7 +121,12 @@ class _ParameterQuantizer(_OneQuantizer):
             injector = self.quant_injector
             axis = injector.axis if "axis" in injector else 0
             channels = parameters[0].shape[axis] if injector.per_channel else None
-            settings = {"channels": channels, "passes_outside": True, "scaling": injector.scaling, "axis": axis}
+            settings = {
+                "channels": channels,
+                "passes_outside": True,
+                "scaling": injector.scaling,
+                "axis": axis,
+            }
             self.tensor_quant = make_quantizer(injector.spec, **settings)
         if not preserve_state_dict:
             self.tensor_quant.start(parameters[0])
