@@ -446,7 +446,7 @@ class _Exporter:
     # --- moves
 
     def _concat(self, layer: QuantConcat, name: str, inputs: Sequence[str], node: fx.Node) -> None:
-        """Joined, then quantised; along other axes than the channels', where scales may not differ, before."""
+        """Joined, then quantised; along axes other than the channels', which share a scale, before."""
         shape = _shape(node)
         if layer.axis == 1:
             joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)

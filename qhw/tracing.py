@@ -146,7 +146,9 @@ def trainable(model: nn.Module, inputs: Tensor) -> nn.Module:
     except Exception as error:  # whatever a user's own attributes raise
         raise UnsupportedError(f"{type(model).__name__} cannot be copied: {_first_line(error)}") from error
     if any(is_lazy(parameter) for parameter in (*copied.parameters(), *copied.buffers())):
-        _tried(inputs, lambda: copied.eval()(inputs.float()))
+        with torch.random.fork_rng(devices=[]):  # the same weights every time
+            torch.manual_seed(0)
+            _tried(inputs, lambda: copied.eval()(inputs.float()))
     if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in copied.parameters()):
         copied = copied.float()
     return copied.train(model.training)

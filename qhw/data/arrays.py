@@ -17,13 +17,13 @@ KEYS = ("train_x", "train_y", "test_x", "test_y")
 
 
 def _classes(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels as int64; what is not whole by its type is the target of a regression."""
+    """Labels as int64; what is not whole by its type is a target of regression."""
     if labels.dtype.kind not in "biu":
         raise InputError(
             f"{path}: {key} holds {labels.dtype} numbers, not classes",
             allowed="one integer per image, from 0",
-            hint="store the classes as integers (astype(np.int64)); a regression cannot be trained here: train "
-            "it yourself, convert and export it (qhw.convert, qhw.export_qonnx)",
+            hint="store the classes as integers (astype(np.int64)); a regression is trained by yourself, then "
+            "converted (qhw.convert) and built as a quantised module",
         )
     return labels.astype(np.int64)
 
