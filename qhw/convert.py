@@ -77,8 +77,11 @@ POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 COMPUTED = (*POOLS, Add, Subtract, Multiply, Affine, Function, nn.PReLU, Interpolate, Total)
 """Layers that read quantised numbers, and whose result is brought into a format."""
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-MOVES = (nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle, *DROPOUTS)
-MOVES += (Concat, Largest, Permute, Repeat, Reshape, Slice)
+MOVES = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle),
+    *(Concat, Largest, Permute, Repeat, Reshape, Slice),
+    *DROPOUTS,
+)
 """Layers that change no number: their result is in the format of their input."""
 
 

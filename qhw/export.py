@@ -452,9 +452,10 @@ class _Exporter:
             joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)
             self._result(layer.result, name, joined, shape)
             return
+        branches = [source for source in node.args if isinstance(source, fx.Node)]
         parts = [
             self._result(layer.result, f"{name}.part{i}", x, _shape(source))
-            for i, (x, source) in enumerate(zip(inputs, node.args, strict=True))
+            for i, (x, source) in enumerate(zip(inputs, branches, strict=True))
         ]
         self._node("Concat", name, parts, shape, axis=layer.axis)
 

@@ -346,7 +346,7 @@ class _Valued(fx.Proxy):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(self.known, tuple | list) and isinstance(index, slice):
             return tuple(self[place] for place in range(len(self.known))[index])
-        return super().__getitem__(index)
+        return super().__getitem__(index)  # type: ignore[misc]
 
 
 FACTS = frozenset({"shape", "ndim", "dtype", "device", "size", "dim", "ndimension", "numel", "nelement"}) | {

@@ -40,14 +40,8 @@ def _affine(call: Call, source: fx.Node, gain: Tensor | None, offset: Tensor | N
     """A constant factor or summand; those that follow each other become one, if none is trained."""
     shape = tuple(source.meta["shape"])
     for constant in (gain, offset):
-        if constant is None:
-            continue
-        stretched = constant.dim() == len(shape) > 0 and constant.shape[0] != 1
-        try:
-            fits = torch.broadcast_shapes(constant.shape, shape) == shape
-        except RuntimeError:
-            fits = False
-        if stretched or not fits:
+        stretched = constant is not None and constant.dim() == len(shape) > 0 and constant.shape[0] != 1
+        if constant is not None and (stretched or call.shape != shape):
             raise call.refused(
                 f"a constant of shape {tuple(constant.shape)} beside a tensor of shape {shape}",
                 "constants without a batch axis, that do not enlarge the tensor",

@@ -69,7 +69,7 @@ class Call:
         """Whole numbers, given one by one or as one sequence."""
         found = self.argument(position, (), *names)
         if isinstance(found, int):
-            rest = list(self.node.args[position:]) or [found]
+            rest: list[Any] = list(self.node.args[position:]) or [found]
             return tuple(int(number) for number in rest)
         return tuple(int(number) for number in found or ())
 

@@ -180,7 +180,7 @@ def _padded(call: Call, pads: Sequence[int], value: float) -> None:
     call.put(Pad([a for a, _ in sides[1:]], [b for _, b in sides[1:]], value), call.source)
 
 
-SETTLED: Mapping[type[nn.Module], Callable[[Call, Any], None]] = {
+SETTLED: Mapping[type[nn.Module], Callable[[Call, Any], object]] = {
     **dict.fromkeys(ELEMENT_MODULES, _element_module),
     **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), _adaptive_max_pool),
     **dict.fromkeys((nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d), _upsample),

@@ -22,7 +22,7 @@ def _classes(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
         raise InputError(
             f"{path}: {key} holds {labels.dtype} numbers, not classes",
             allowed="one integer per image, from 0",
-            hint="store the classes as integers (astype(np.int64)); a regression is trained by yourself, then "
+            hint="store the classes as integers (astype(np.int64)); a regression is trained by you, then "
             "converted (qhw.convert) and built as a quantised module",
         )
     return labels.astype(np.int64)

@@ -153,6 +153,8 @@ class QuantPReLU(nn.Module):
         result: the result's format, or a shared quantizer.
     """
 
+    weight: Tensor
+
     def __init__(self, slope: nn.Parameter, *, scale: Format, result: Format | Quantizer) -> None:
         super().__init__()
         _store(self, "weight", slope)
