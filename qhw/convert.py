@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from qhw.errors import UnsupportedError
 from qhw.formats import Fixed, Format
-from qhw.graph.tails import TABLE_ENTRIES
+from qhw.graph.tails.tail import TABLE_ENTRIES
 from qhw.layers import (
     Normalize,
     QuantActivation,

@@ -11,9 +11,9 @@ from torch_nets import inputs
 from qhw.convert import QuantConfig, convert
 from qhw.export import export_qonnx
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.lower import lower
 from qhw.quantizers import binary_points
-from qhw.sim.interpreter import interpret
 from qhw.train import predict
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from qhw.formats import Format
-from qhw.graph.tail_operations import OPERATIONS, Step
+from qhw.graph.tails.operations import OPERATIONS, Step
 from qhw.layers.elementwise import result_quantizer
 from qhw.quantizers.base import Quantizer
 
