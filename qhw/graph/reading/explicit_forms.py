@@ -174,21 +174,19 @@ def _conv_transpose(draft: Draft, node: NodeProto, options: dict[str, Any]) -> l
 
 
 def _reach(draft: Draft, node: NodeProto, frame: dict[str, list[int]]) -> list[int]:
-    """How far the last window of every axis reaches beyond the padded input (0 or more), for ceil_mode."""
+    """How far the last window of every axis reaches beyond the padded input (0 or more), for ceil_mode.
+
+    A window that would begin behind the input is none (ONNX Runtime, torch), though onnx's inference counts it.
+    """
     shape, out = (draft.shape(name)[2:] for name in (node.input[0], node.output[0]))
     rank = len(shape)
-    return [
-        max(
-            0,
-            (out[i] - 1) * frame["strides"][i]
-            + frame["dilations"][i] * (frame["kernel_shape"][i] - 1)
-            + 1
-            - shape[i]
-            - frame["pads"][i]
-            - frame["pads"][i + rank],
-        )
-        for i in range(rank)
-    ]
+    found = []
+    for i, (size, count) in enumerate(zip(shape, out, strict=True)):
+        stride, begin, end = frame["strides"][i], frame["pads"][i], frame["pads"][i + rank]
+        last = count - 1 - ((count - 1) * stride >= size + begin)
+        window = frame["dilations"][i] * (frame["kernel_shape"][i] - 1) + 1
+        found.append(max(0, last * stride + window - size - begin - end))
+    return found
 
 
 @_form("MaxPool")
