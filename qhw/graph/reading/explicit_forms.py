@@ -174,9 +174,9 @@ def _conv_transpose(draft: Draft, node: NodeProto, options: dict[str, Any]) -> l
 
 
 def _reach(draft: Draft, node: NodeProto, frame: dict[str, list[int]]) -> list[int]:
-    """How far the last window of every axis reaches beyond the padded input (0 or more), for ceil_mode.
+    """How far the last window of every axis reaches beyond the padded input (0 or more), in ceil_mode.
 
-    A window that would begin behind the input is none (ONNX Runtime, torch), though onnx's inference counts it.
+    A window that would begin behind the input is none (ONNX Runtime, torch); onnx's inference counts it.
     """
     shape, out = (draft.shape(name)[2:] for name in (node.input[0], node.output[0]))
     rank = len(shape)
