@@ -181,6 +181,8 @@ def _output(state: State, name: str) -> None:
             value = floating(state, node, name)
         else:
             if scale is None:
+                if tensor in state.builder.graph.output_scales:
+                    tensor = state.builder.reshape(name, tensor, state.builder.type(tensor).shape)
                 state.builder.output(tensor)
             else:
                 _scaled_output(state, name, tensor, scale, (0.0,))

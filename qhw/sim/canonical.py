@@ -22,7 +22,7 @@ from qhw.graph.encode import encode_inputs
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import Lowering
 from qhw.graph.onnx_tools import attributes
-from qhw.graph.tails.operations import format_named
+from qhw.graph.tails.operations import OPERATIONS, SPECIFIED, Step, format_named
 from qhw.onnx_ops.specified import as_specified
 from qhw.sim.fast import FastExecutor
 
@@ -117,7 +117,8 @@ def _execute(model: ModelWrapper, inputs: Context) -> Context:
 def _execute_exactly(model: ModelWrapper, inputs: Context) -> Context:
     """Every tensor of a canonical model: by qonnx, but integers beyond 24 bits in float64.
 
-    What reads those in float32 has them rounded once, as the exact sums that they are.
+    What reads those in float32 has them rounded once, as the exact sums that they are. Functions that IEEE
+    754 does not decide are computed as tails define them; ``compare_with_original`` counts what that changes.
     """
     whole = _with_batch(model, len(next(iter(inputs.values()))))
     opsets = whole.get_opset_imports()
@@ -132,6 +133,10 @@ def _execute_exactly(model: ModelWrapper, inputs: Context) -> Context:
         elif not node.domain and kind.is_integer() and (is_wide or kind.bitwidth() > FLOAT32_BITS):
             wide = {name: _as_float64(context[name]) for name in names}
             (found,) = ReferenceEvaluator(node, opsets=opsets).run(None, wide)
+        elif not node.domain and node.op_type in SPECIFIED:
+            operands = [context[name].astype(np.float32) for name in names]
+            step = Step(node.op_type, (), "", attributes(node))
+            found = OPERATIONS[node.op_type].function(step, operands)
         else:
             narrow = context | {name: context[name].astype(np.float32) for name in names if is_wide}
             execute_node(node, narrow, whole.graph, opsets[node.domain])
