@@ -193,6 +193,8 @@ def _levels(node: NodeView, count: int) -> tuple[IntArray, int]:
     scale, bias = (
         Fraction(float(node.options.get(k, d))) for k, d in (("out_scale", 1.0), ("out_bias", 0.0))
     )
+    if scale > 0 and (2 * bias / scale).denominator == 1 and power_of_two(scale) is None:
+        raise node.inexact(f"its out_scale {float(scale):g} is not a power of two")
     levels = Dyadic.of(np.array([float(scale * i + bias) for i in range(count + 1)])).reduced()
     if levels.width > 32 or levels.fractions() != [scale * i + bias for i in range(count + 1)]:
         raise node.inexact(
