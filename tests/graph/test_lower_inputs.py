@@ -140,6 +140,20 @@ def test_codes_are_moved_behind_the_quantizer_of_an_input(
     assert set(ops(graph)) <= {"Reshape", "Transpose", "MatMul"}
 
 
+@pytest.mark.parametrize("moves", [flattened, reshaped, turned, squeezed])
+@pytest.mark.parametrize("scale", [2.0**-4, 0.037])
+def test_codes_are_moved_that_stood_behind_operations_on_an_input(
+    moves: Callable[[Net, str], str], scale: float
+) -> None:
+    """Between the operations and the quantizer, not in front of both."""
+    net = Net((2, 3, 4))
+    y = net.quant(moves(net, net.node("Mul", net.node("Relu", net.x), 0.375)), 8, scale)
+    graph = lower(net.model(y))
+    x = floats(12, 2, 3, 4)
+    codes = interpret(graph, encode_inputs(graph, x))[graph.outputs[0]]
+    np.testing.assert_array_equal(codes, np.rint(execute(net.model(y), x)[0] / np.float32(scale)))
+
+
 def test_two_inputs_moved_differently_share_no_encoding() -> None:
     net = Net((2, 3, 4))
     net.inputs.append(net.inputs[0].__class__.FromString(net.inputs[0].SerializeToString()))

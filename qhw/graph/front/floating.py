@@ -164,8 +164,9 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
             allowed="equal shapes, or a constant that broadcasts",
             hint="quantise both",
         )
-    if (a.raw or b.raw) and a.raw != b.raw:
-        name = (a.raw or b.raw).name  # type: ignore[union-attr]
+    names = [value.raw.name for value in (a, b) if value.raw is not None]
+    if len(names) == 1 or len(set(names)) > 1:
+        name = names[0]
         raise node.refuse(f"it joins the float input '{name}' with another tensor before a quantizer")
     if len(axes_of(a) | axes_of(b)) > 1:
         raise node.refuse("it joins tensors with numbers per index of different axes", hint="quantise both")

@@ -307,7 +307,7 @@ def _encoded(
         raise node.refuse("it quantises the input per channel", allowed="one scale for an input")
     encoding = _encoding(node, value, quantizer)
     tensor = state.declare_float_input(node, value.raw, encoding, exponent.values[0])
-    return Activation(tensor, moved_scale(node, free, value.moves))
+    return Activation(state.moved(tensor, value), moved_scale(node, free, value.moves))
 
 
 def _encoding(node: NodeView, value: Floating, quantizer: Quantizer) -> InputEncoding:
