@@ -234,3 +234,11 @@ def test_outputs_keep_the_names_of_the_file(tmp_path: Any) -> None:
     mantissas = interpret(graph, encode_inputs(graph, floats(4, 8)))
     decoded = {name: decode_output(graph, name, mantissas[name]) for name in graph.outputs}
     assert tuple(postprocess(graph, decoded)) == outputs
+
+
+def test_outputs_that_are_constants_are_left_out() -> None:
+    """Brevitas returns a scale and a bit width beside the values where it is told to."""
+    net = Net((8,))
+    y = net.node("MatMul", net.quant(net.x, 8, 0.125), net.quant(weights(8, 5), 4, 0.25))
+    scale, bits = net.constant(0.125), net.node("Identity", net.constant(8.0))
+    assert list(lower(net.model(y, scale, bits)).outputs) == list(lower(net.model(y)).outputs)

@@ -452,7 +452,7 @@ def gather(state: State, node: NodeView) -> Lowered:
     shape = shape_of(state, node)
     axis = int(node.options.get("axis", 0)) % len(shape)
     stored = state.stored(node.proto.input[1])
-    if stored is None or stored.ndim > 1:
-        raise node.refuse("its indices are computed, or a matrix", allowed="a constant number or list")
+    if stored is None:
+        raise node.refuse("its indices are computed", allowed="constant indices")
     places = [int(i) % shape[axis] for i in stored.reshape(-1)]
     return _picked(state, node, node.name, {axis: places}, node.output_shapes[0])
