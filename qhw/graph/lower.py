@@ -204,7 +204,7 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
     scale, offset = form
     for move in value.moves:
         moved = move.axis(axis) if max(scale.size, offset.size) > 1 else 0
-        if moved is None or move.is_maximum:
+        if moved is None or move.is_maximum or move.fill:
             raise UnsupportedError(
                 f"{move} moves numbers that are not quantised, to the output '{name}'",
                 hint="quantise the output",

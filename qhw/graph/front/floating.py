@@ -270,7 +270,7 @@ def _axis_before(value: Floating, axis: int) -> int | None:
 
 def _rerooted(state: State, node: NodeView, value: Floating) -> Floating:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
-    if value.raw is not None or axes_of(value):
+    if value.raw is not None or axes_of(value) or any(move.fill for move in value.moves):
         raise _unplaced(node, value)
     if any(move.is_maximum for move in value.moves) and not only_rises(value):
         raise _unplaced(node, value)
