@@ -168,7 +168,9 @@ def _output(state: State, name: str) -> None:
     """Declare a graph output, with what is pending on it carried out."""
     value = state.values[name]
     if isinstance(value, Dyadic):
-        raise InputError(f"The output '{name}' is a constant")
+        raise InputError(
+            f"The output '{name}' is a constant", hint="let the model return what it computes from its input"
+        )
     proto = state.model.find_producer(name)
     is_float = isinstance(value, RawInput) and value.integers is None
     if proto is None or is_float or (isinstance(value, Floating) and value.raw):
@@ -204,7 +206,7 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
     scale, offset = form
     for move in value.moves:
         moved = move.axis(axis) if max(scale.size, offset.size) > 1 else 0
-        if moved is None or move.is_maximum:
+        if moved is None or move.is_maximum or move.fill:
             raise UnsupportedError(
                 f"{move} moves numbers that are not quantised, to the output '{name}'",
                 hint="quantise the output",

@@ -288,7 +288,8 @@ def negate(state: State, node: NodeView) -> Lowered:
     if isinstance(value, Dyadic):
         return -value
     assert not isinstance(value, Dyadic)
-    return Activation(state.affine(node, state.settle(node, value), MINUS_ONE))
+    tensor, scale = state.scaled_tensor(node, value)
+    return Activation(state.affine(node, tensor, MINUS_ONE), scale)
 
 
 def _affine(state: State, node: NodeView, x: str, multiplier: Dyadic, offset: Dyadic | None) -> Lowered:

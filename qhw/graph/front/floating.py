@@ -164,8 +164,9 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
             allowed="equal shapes, or a constant that broadcasts",
             hint="quantise both",
         )
-    if (a.raw or b.raw) and a.raw != b.raw:
-        name = (a.raw or b.raw).name  # type: ignore[union-attr]
+    names = [value.raw.name for value in (a, b) if value.raw is not None]
+    if len(names) == 1 or len(set(names)) > 1:
+        name = names[0]
         raise node.refuse(f"it joins the float input '{name}' with another tensor before a quantizer")
     if len(axes_of(a) | axes_of(b)) > 1:
         raise node.refuse("it joins tensors with numbers per index of different axes", hint="quantise both")
@@ -281,7 +282,9 @@ def _axis_before(value: Floating, axis: int) -> int | None:
 
 def _rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
-    if value.raw is not None or (any(move.is_maximum for move in value.moves) and not only_rises(value)):
+    if value.raw is not None or any(move.fill for move in value.moves):
+        return None
+    if any(move.is_maximum for move in value.moves) and not only_rises(value):
         return None
     constants: dict[str, Value] = {}
     for name, constant in value.constants.items():

@@ -61,7 +61,7 @@ def not_quantised(node: NodeView, name: str, value: Floating) -> UnsupportedErro
 
 def _pulled(state: State, node: NodeView, value: Floating) -> tuple[str, Scale] | None:
     """A tail of one root that only scales (and adds a multiple of its scale), as integers and their scale."""
-    if value.raw is not None or len(value.roots) != 1:
+    if value.raw is not None or len(value.roots) != 1 or any(move.fill for move in value.moves):
         return None
     scale, offset = np.ones((), np.float32), np.zeros((), np.float64)
     current = value.roots[0]

@@ -301,7 +301,7 @@ def _float_input(state: State, node: NodeView, value: RawInput, grid: Grid) -> L
         raise node.inexact("a quantizer that does not saturate encodes an input by its own operations")
     scale = 2.0 ** (exponent - value.exponent)
     encoding = InputEncoding(scale, float(zero), grid.low, grid.high, grid.rounding)
-    return Activation(state.declare_float_input(node, value, encoding, exponent))
+    return Activation(state.moved(state.declare_float_input(node, value, encoding, exponent), value))
 
 
 def _bipolar(state: State, node: NodeView, x: str, grid: Grid) -> Lowered:

@@ -113,6 +113,21 @@ class Clamped:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """Numbers that a Pad puts beside a tensor which is not quantised yet.
+
+    Args:
+        number: float32, as the file says it.
+        at: the tensor of the tail that is padded; the steps behind it act on the number, too.
+        tensor: pads integers by the one that the number became.
+    """
+
+    number: float
+    at: str
+    tensor: Callable[[str, str, int], str]
+
+
+@dataclass(frozen=True)
 class Movement:
     """What moves codes about and changes none.
 
@@ -124,6 +139,7 @@ class Movement:
         tensor: appends it to the exact graph; takes the tensor that it moves, and a name.
         axis: where an axis of the input ends up, or None where it does not stay one axis.
         is_maximum: the largest of several, which commutes with what only rises.
+        fill: what a Pad adds, until the quantizer is known that makes an integer of it.
     """
 
     name: str
@@ -133,6 +149,7 @@ class Movement:
     tensor: Callable[[str, str], str]
     axis: Callable[[int], int | None]
     is_maximum: bool = False
+    fill: Fill | None = None
 
     def __str__(self) -> str:
         return f"{self.op} '{self.name}'"
