@@ -369,11 +369,22 @@ def _command(as_json: bool) -> Iterator[dict[str, Any]]:
         if message:
             sys.stderr.write(f"Error: {message}\n")
             document = {"error": message, "exit_code": code}
-        if as_json:
-            real_stdout.write(json.dumps(document, indent=2) + "\n")
-            real_stdout.flush()
+        if as_json and not _written(real_stdout, json.dumps(document, indent=2) + "\n"):
+            code = QhwError.exit_code
     if code:
         raise typer.Exit(code)
+
+
+def _written(stream: TextIO, text: str) -> bool:
+    """Write past the buffer, which closing would try to write again; tells on stderr why it is not possible."""
+    data = text.encode()
+    try:
+        while data:
+            data = data[os.write(stream.fileno(), data) :]
+    except OSError as error:
+        sys.stderr.write(f"Error: the JSON document cannot be written: {error.strerror}\n")
+        return False
+    return True
 
 
 def _debug() -> bool:

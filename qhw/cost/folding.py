@@ -103,10 +103,16 @@ class _Budget:
         )
 
 
+def _cycles(count: int) -> str:
+    return f"{count} cycle{'' if count == 1 else 's'}"
+
+
 def check_budget(budget: float) -> None:
     """Refuse what is no share of a board."""
     if not 0 < budget <= 1:
-        raise InputError(f"The budget must be a share of the board above 0 and up to 1, not {budget}")
+        raise InputError(
+            f"The budget must be a share of the board above 0 and up to 1, not {budget}", allowed="70% or 0.7"
+        )
 
 
 def check_rate(fps: float) -> None:
@@ -200,8 +206,8 @@ def _smallest(options: _Options, budget: _Budget, interval: int, fps: float) -> 
         cost = options.costs[slow]
         raise DoesNotFitError(
             f"{budget.design.graph.name} does not reach {fps:g} images/s at any {budget.folded}: "
-            f"'{cost.node}' takes {_fastest_of_node(options, slow)} cycles an image at its fastest, "
-            f"{interval} are there",
+            f"'{cost.node}' at its fastest takes {_cycles(_fastest_of_node(options, slow))} an image, "
+            f"and the clock has {_cycles(interval)} for one",
             hint="ask for a lower rate, or raise the clock",
         )
     room = np.maximum(budget.room, 1)

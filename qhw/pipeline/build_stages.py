@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from qhw.arrays import load_arrays, load_mantissas, save_arrays
 from qhw.boards import Board
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design
 from qhw.pipeline.input_type import annotated_copy
@@ -332,6 +332,12 @@ def _lower(plan: Plan, work: Workspace) -> Facts:
 
     lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
     graph, canonical = lowering.graph, lowering.canonical
+    if not graph.nodes:
+        raise UnsupportedError(
+            "The model quantises its input and computes nothing: there is no hardware to build",
+            allowed="models with one operation on quantised numbers or more",
+            hint="'qhw simulate' runs it",
+        )
     if canonical is not None:
         canonical.save(str(work.scratch / CANONICAL_FILE))
     (work.scratch / GRAPH_FOLDER).mkdir()

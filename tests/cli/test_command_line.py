@@ -223,3 +223,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" in done.stderr
     assert done.returncode != 0
+
+
+def test_a_full_device_under_the_json_document_is_one_message() -> None:
+    command = [sys.executable, "-m", "qhw", "boards", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "Error: the JSON document cannot be written: No space left on device\n"

@@ -317,11 +317,3 @@ OPERATIONS: dict[str, Operation] = {
     "MultiThreshold": Operation(_multi_threshold, _follows),
 }
 """Every operation that a tail may hold."""
-
-SPECIFIED = frozenset(
-    {"Pow", "Exp", "Log", "Sigmoid", "Softplus", "Tanh", "Elu", "Celu", "Selu", "Softsign", "Mish", "Erf"}
-) | {"Gelu"}
-"""Functions whose float32 results IEEE 754 does not decide: computed in float64 here, and rounded once.
-
-Libraries differ in their last bits, and ONNX Runtime's Sigmoid is 0 below -18, where it should be 1e-8.
-"""
