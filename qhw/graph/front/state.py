@@ -65,7 +65,7 @@ class State:
     Args:
         derived: tensors that integer operations hold exactly, though they belong to a tail: what comes after
             them may need that tail's own operations.
-        tails: what a Threshold or Table of the graph stands for, by the tensor that it writes.
+        tails: the float32 operations that a Threshold or Table stands for, by the tensor that it writes.
         reasons: why tensors became tails, first one first.
     """
 

@@ -78,7 +78,7 @@ class Result:
 
     @classmethod
     def unsummed(cls, shape: tuple[int, ...], exponent: Exponent, range: Range) -> Result:
-        """Of numbers that no partial sum precedes."""
+        """The result of an operation that adds nothing up: its range bounds every partial sum."""
         return cls(shape, exponent, range, range.bounds)
 
     def type(self) -> TensorType:
@@ -132,7 +132,7 @@ class Node(ABC):
         Args:
             operands: (N, *shape), constants (1, *shape); int64 where 63 bits hold every partial sum, Python
                 integers where they do not. An operation that moves codes takes any integer or float type.
-            types: of the operands; ``out`` is the result's.
+            types: the operands' types; ``out`` is the result's.
         """
 
 

@@ -19,7 +19,7 @@ QUANTIZERS = frozenset({"Quant", "BipolarQuant", "Trunc", "MultiThreshold", "Fix
     "FloatQuant",
     "FormatQuant",
 }
-"""What puts a tensor onto a finite grid, once a model is loaded."""
+"""Operators that round a tensor to a finite set of numbers, once a model is loaded."""
 
 EXACT_OPS = words(
     """
@@ -40,7 +40,7 @@ FUNCTION_OPS = words(
 """Element-wise functions: exact only as the table or the thresholds of the quantizer that follows."""
 
 HEAD_OPS = words("ArgMax ArgMin Hardmax LogSoftmax Sigmoid Softmax Tanh TopK")
-"""What is done on the host, where a graph ends in it."""
+"""Operators done on the host, where a graph ends in them."""
 
 QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -60,7 +60,7 @@ _INTEGER_OPS = words(
 )
 
 _CAUSES: dict[str, tuple[str, str]] = {}
-"""What stands against an operator, and what would help."""
+"""Why an operator is refused, and what would help."""
 
 
 def _because(ops: str, cause: str, remedy: str) -> None:

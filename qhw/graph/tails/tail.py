@@ -331,7 +331,7 @@ def _assembled(
 
 
 def _last_of_equals(found: IntArray, codes: IntArray) -> tuple[IntArray, IntArray]:
-    """Of codes that are reached at one and the same integer, the last."""
+    """Thresholds without repeats: where several codes share one, only the last code stays."""
     last = np.append(found[1:] != found[:-1], True)[: found.size]
     return found[last], codes[last]
 
