@@ -20,13 +20,13 @@ class Notation:
     """How the formats of one class are written.
 
     Args:
-        name: what the grammar calls them.
-        start: what their texts begin with, as a regular expression; of several classes' that match a text,
+        name: their name in the grammar.
+        start: the beginning of their texts, a regular expression; where several classes' match a text,
             the longest match says which class reads it.
         rule: the grammar of their texts, for messages.
-        examples: one of each form, for messages.
+        examples: an example of each form, for messages.
         words: the names that a misspelt one may have meant.
-        foreign: what to write instead of other tools' names, by what those start with.
+        foreign: the texts to write instead of other tools' names, by the beginning of those.
     """
 
     name: str

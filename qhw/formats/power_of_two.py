@@ -30,7 +30,7 @@ class PowerOfTwo(TableFormat):
     Args:
         width: bits of a code; an exponent field has 1 to 8.
         bias: None: ``2**(field bits - 1) - 1``.
-        is_signed: with a sign bit, or positive only.
+        is_signed: whether there is a sign bit; else all numbers are positive.
         zero: whether field 0 stands for 0, and not for ``2**-bias``.
         nan: all ones (under either sign) stand for NaN.
         rounding: ties go to the larger magnitude under RND_CONV (IEEE 754-2019 4.3.1, one digit).

@@ -24,10 +24,10 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 @dataclass(frozen=True)
 class Listing:
-    """What every code of a format stands for.
+    """The meaning of every code of a format.
 
     Args:
-        mantissas: by code, 2^width of them; ignored for special and missing codes.
+        mantissas: one per code, 2^width in all; ignored for special and missing codes.
         special: the infinities and NaN, by code.
         missing: codes that stand for nothing.
         negative_zero: the code of -0, if there is one; codes above it that stand for 0 read as -0 too.
