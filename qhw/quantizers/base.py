@@ -1,4 +1,4 @@
-"""What every quantizer does: the format is given, the scale is trained."""
+"""The base of every quantizer: the format is given, the scale is trained."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Quantizer(nn.Module):
 
     Attributes:
         theta: the trainable fraction bits, ``()`` or ``(channels,)``.
-        started: whether they have been set, by the format, by data or by a checkpoint.
-        layer: what it belongs to, for messages; see :func:`name_quantizers`.
+        started: whether ``theta`` has been set, by the format, by data or by a checkpoint.
+        layer: the path of its layer, for messages; see :func:`name_quantizers`.
     """
 
     started: Tensor
@@ -70,11 +70,11 @@ class Quantizer(nn.Module):
         self.is_open = fraction is None
 
     learns = "scale"
-    """What its fraction bits are called."""
+    """The name of the trained parameter, for messages."""
 
     @property
     def activation(self) -> Activation:
-        """What is applied before rounding."""
+        """The activation that is applied before rounding."""
         return self.rule.activation
 
     @property
@@ -84,7 +84,7 @@ class Quantizer(nn.Module):
 
     @property
     def is_free(self) -> bool:
-        """Whether its scale may be any number."""
+        """Whether the scale may be any number, not only a power of two."""
         return self.rule.free
 
     @property
@@ -104,7 +104,7 @@ class Quantizer(nn.Module):
 
     @property
     def unit(self) -> NDArray[np.float64]:
-        """What a mantissa of 1 stands for, one per channel (or a single one): exact in float32.
+        """The value of a mantissa of 1, one per channel (or a single one): exact in float32.
 
         Raises:
             InputError: no data has been seen yet.

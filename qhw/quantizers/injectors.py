@@ -50,7 +50,7 @@ def activation_quantizer(
     A ``QuantReLU``'s ReLU runs in the quantizer's own pass.
 
     Args:
-        channels: one binary point for each of so many channels (axis 1).
+        channels: the number of channels (axis 1), each with a binary point; None: one for all.
     """
     return _injector(spec, ActivationProxy, channels=channels, scaling=scaling)
 

@@ -23,7 +23,7 @@ class TableQuantizer(Quantizer):
 
     Args:
         spec: a format that lists its codes; numbers beyond it saturate.
-        learns: what the trained power of two is called: the scale; or, of a minifloat, its exponent bias
+        learns: the name of the trained power of two: the scale; or, of a minifloat, its exponent bias
             (a scale of ``2**s`` is a bias that is lower by ``s``), and the scale is 1.
         settings: as for :class:`Quantizer`.
 

@@ -46,7 +46,7 @@ class ListGrid:
     ``floor(2 x)`` and on whether ``2 x`` is whole.
 
     Args:
-        low: what the table starts at, one below the lowest number.
+        low: the table's first integer, one below the lowest number.
         table: float64, by ``2 * (floor(2 x) - 2 * low) + (2 x is not whole)``.
     """
 
@@ -58,7 +58,7 @@ LONGEST_TABLE = 1 << 20
 
 
 def grid_of(format: TableFormat) -> FloatGrid | ListGrid:
-    """How numbers are rounded to a format that lists its codes, in its mantissas.
+    """The rounding of mantissas to a format that lists its codes.
 
     Raises:
         InputError: its numbers are spread too far to be listed (powers of two without zero).
@@ -81,9 +81,9 @@ class Rule:
     """How a number becomes a fixed-point one; its binary point comes with each call.
 
     Args:
-        width, signed, rounding, overflow: of the format.
+        width, signed, rounding, overflow: the format's parameters.
         activation: applied first.
-        format: that lists its codes, in place of fixed point; it saturates, and the binary point is that of
+        format: one that lists its codes, in place of fixed point; it saturates, and the binary point is that of
             its mantissas.
         passes_outside: numbers beyond the range keep their gradient although they saturate (what Brevitas
             does for weights); otherwise it is 0. Wrapping formats always pass it.
