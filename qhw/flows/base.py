@@ -42,13 +42,13 @@ EVERY_MULTIPLIER: tuple[Multipliers, ...] = get_args(Multipliers)
 
 @dataclass(frozen=True)
 class FlowOption:
-    """One of a flow's own options: of ``qhw build`` and ``qhw cost``, of a TOML file, and of the Python API.
+    """A flow's own option, for ``qhw build`` and ``qhw cost``, a TOML file and the Python API.
 
     Args:
-        name: as Python and TOML have it; the command line writes ``-`` for ``_``.
-        kind: of its value.
-        default: what holds where it is not given.
-        help: what it does, in a sentence.
+        name: its name in Python and TOML; the command line writes ``-`` for ``_``.
+        kind: the type of its value.
+        default: the value where none is given.
+        help: its effect, in a sentence.
         allowed: its values, where they can be listed.
     """
 
@@ -80,9 +80,9 @@ class Tool:
     """A program that a flow needs.
 
     Args:
-        program: as it is called.
-        purpose: what needs it, as the beginning of a sentence.
-        how_to_get: what to do where it is missing.
+        program: the command's name.
+        purpose: the step that needs it, as the beginning of a sentence.
+        how_to_get: the remedy where it is missing.
     """
 
     program: str
@@ -102,9 +102,9 @@ class Project:
     """A written project.
 
     Args:
-        folder: where it lies.
-        flow: what wrote it.
-        name: of its top function or module.
+        folder: the project's folder.
+        flow: the name of the flow that wrote it.
+        name: the name of its top function or module.
         products: files and folders in it that simulation and later stages make: no part of its content.
     """
 
@@ -146,12 +146,12 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class FlowStage:
-    """What can be done with a simulated project: its synthesis, a bitstream, flashing a device.
+    """A step after simulation: synthesis, a bitstream, or flashing a device.
 
     Args:
-        name: of the stage: ``synth``, ``bitstream`` or ``flash``.
-        result: what its JSON file and its entry among the build's facts are called.
-        run: does it; returns the result as JSON values, and a summary in a few words.
+        name: the stage's name: ``synth``, ``bitstream`` or ``flash``.
+        result: the name of its JSON file and of its entry among the build's facts.
+        run: runs the stage; returns the result as JSON values, and a summary in a few words.
     """
 
     name: str
@@ -194,7 +194,7 @@ class Flow(ABC):
         """Whether tensors of a format can be carried at all; what is priced, unless a flow says less.
 
         Args:
-            computed: as results of layers, which are rounded to it; not only as constants.
+            computed: also as results of layers, which are rounded to it; else only as constants.
         """
         return is_priced(format)
 

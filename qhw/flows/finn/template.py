@@ -40,7 +40,7 @@ class Matrix(NamedTuple):
 
 
 def matrix_of(graph: ExactGraph, node: Node) -> Matrix | None:
-    """Of a Conv or MatMul, a depthwise one with one window for each output; None for other nodes."""
+    """The matrix of a Conv or MatMul, a depthwise one with a window per output; None for other nodes."""
     output = graph.tensors[node.output]
     if isinstance(node, ir.Conv):
         weight = graph.tensors[node.inputs[1]]
@@ -100,7 +100,7 @@ def _matrix(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
 
 
 _ROUNDING_EDGES = 5
-"""Of the requantiser behind a sum; the layer's handshake reaches to its end."""
+"""Clock edges of the requantiser behind a sum; the layer's handshake reaches to its end."""
 
 
 def _slides(site: Site) -> bool:

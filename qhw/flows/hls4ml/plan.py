@@ -253,7 +253,7 @@ class Planner:
     ) -> Carried:
         """Append an element-wise kernel; parameters are given for every element as it travels.
 
-        ``format``: of the result, where that travels as codes.
+        ``format`` is the result's, where that travels as codes.
         """
         parameters = parameters or {}
         period = max((shortest_period(p.mantissas, 1, x.dims[-1]) for p in parameters.values()), default=1)

@@ -147,7 +147,7 @@ def _affine(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
 
 
 def _requant(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
-    """In one cycle: of the unit's registers, HLS keeps the number's and the result's."""
+    """A Requant takes one cycle; HLS keeps two of the unit's registers, the number's and the result's."""
     lut = rules.requantised(site).lut
     return _elementwise(site, Usage(lut, float(site.type(0).format.width + site.output.format.width)))
 
