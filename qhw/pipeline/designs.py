@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a design should be.
+    """Requirements on a design.
 
     Args:
         fps: images per second that are enough: the smallest design; None: the fastest.
         budget: share of each of the board's resources that may be used; None: the usual one.
-        multipliers: what multiplies integers; see :data:`qhw.cost.Multipliers`.
+        multipliers: how integers are multiplied; see :data:`qhw.cost.Multipliers`.
 
     Raises:
-        InputError: one of them is no rate, share, or choice of multipliers.
+        InputError: the rate, the share or the choice of multipliers is not allowed.
     """
 
     fps: float | None = None
@@ -43,13 +43,13 @@ class Wanted:
 
     @property
     def share(self) -> float:
-        """The budget that holds."""
+        """The budget given, or the usual one."""
         from qhw.cost import BUDGET
 
         return BUDGET if self.budget is None else self.budget
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """The requirements as the manifest stores them."""
         return {"fps": self.fps, "budget": self.share, "multipliers": self.multipliers}
 
 
@@ -78,7 +78,7 @@ def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design
 
 
 def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> str:
-    """Which other flows' designs would fit."""
+    """A remedy: the other flows whose designs would fit."""
     from qhw.cost import estimate
     from qhw.flows.base import ProjectFlow, list_flows, load_flow
 

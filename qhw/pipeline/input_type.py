@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
 
 LARGEST_BITS = 16
-"""Of an input that a table may look up."""
+"""Bits up to which a table may look up an input."""
 
 _NAME = re.compile(r"u?int([1-9][0-9]?)")
 _MOVES = ("Cast", "Dropout", "Flatten", "Identity", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _OF_THE_DATA = "uint8"
-"""What the images of every data set are."""
+"""The integer type of every data set's images."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annota
 
     Args:
         given: the type that the user named.
-        has_images: whether a data set goes in: what nothing quantises is then of its images' type.
+        has_images: whether a data set goes in: an input that nothing quantises then has its images' type.
 
     Raises:
         InputError: the user named a type, and the model has several inputs, or one annotated otherwise.

@@ -24,9 +24,9 @@ class Source:
     """A model as it was given, before anything of it is loaded.
 
     Args:
-        kind: what it is.
-        given: as the user wrote it.
-        name: short, fit for a folder's name.
+        kind: where the model comes from.
+        given: the model's name as the user wrote it.
+        name: a short name, fit for a folder.
         digest: SHA-256 of what decides the model: the file; the weights and the structure of a module.
         path: the file of a ``qonnx`` or ``function`` source.
         function: the name after the colon.

@@ -82,7 +82,7 @@ class Workspace:
         build: the build folder, with the files of the earlier stages: to read.
         scratch: an empty folder; what lies in it at the end becomes the stage's outputs.
         partial: a folder that outlives an interruption (checkpoints), removed when the stage has finished.
-        facts: what the earlier stages returned, by stage.
+        facts: the earlier stages' results, by stage.
         progress: call it with (fraction, text).
     """
 
@@ -234,7 +234,7 @@ def run_stages(
 
     Args:
         folder: a build folder, held by :func:`opened`.
-        stages: in an order in which each comes after what it needs.
+        stages: the stages, each after those that it needs.
         outcomes: receives one entry per stage, also when one fails (the rest is then ``pending``).
         observer: is told about every stage.
 
