@@ -41,7 +41,7 @@ class Difference:
 
     Args:
         tensor: the quantised tensor (or output) of the original model.
-        codes, differing: how many were compared, and how many differ.
+        codes, differing: numbers of codes compared, and of codes that differ.
         largest: the largest difference, in codes.
     """
 
@@ -181,8 +181,8 @@ class Grid:
 
     Args:
         scale, offset: float64, broadcasting over the tensor with its batch axis.
-        tensor: the exact graph's, of the integers.
-        format: what they are mantissas of, where that is a format that lists its codes.
+        tensor: the exact graph's tensor of the integers.
+        format: the integers' format, where it is one that lists its codes.
     """
 
     scale: NDArray[np.float64]

@@ -170,9 +170,9 @@ class CompiledChain:
     """A chain in the compiled kernel.
 
     Args:
-        kernel: from ``qhw.sim.native``.
+        kernel: the compiled library of ``qhw.sim.native``.
         lane_bits: 32 or 64, proven to hold every intermediate number.
-        buffer: where results go; they are overwritten by the next run.
+        buffer: takes the results; the next run overwrites them.
     """
 
     def __init__(

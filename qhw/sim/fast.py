@@ -26,7 +26,7 @@ class FastExecutor:
     Args:
         graph: is not copied and must not change afterwards.
         backend: "auto" (PyTorch where it imports, else NumPy), "torch" or "numpy".
-        batch: how many samples run at a time; longer inputs are cut, so memory stays bounded.
+        batch: samples per run; longer inputs are cut, so memory stays bounded.
         threads: threads of the element-wise kernel; every processor of this process by default.
 
     An executor owns its buffers: use one per thread.
@@ -62,7 +62,7 @@ class FastExecutor:
 
         Args:
             inputs: mantissas (N, *shape) of every graph input, within the range of their encoding.
-            keep: which tensors to return: the outputs, all activations, or the named ones.
+            keep: the tensors to return: the outputs, all activations, or the named ones.
 
         Returns:
             mantissas (N, *shape) by tensor name: int64, or Python integers beyond 63 bits.
