@@ -147,12 +147,12 @@ class SimulationResult(Shown):
     """What a model answered.
 
     Args:
-        target: what ran.
+        target: the model or build that ran.
         mantissas: every tensor that was kept, integers (N, *shape), by name.
         values: the outputs by name, as real numbers (float64); where the file ends in a Softmax, an ArgMax or
             their like, its own outputs, computed on the host.
         classes: the class of each sample: the index that the file answers with, or that of the largest value.
-        samples: how many inputs went in.
+        samples: the number of inputs.
         seconds: the run, once it was planned and compiled.
         accuracy: top-1 where labels were known.
     """
@@ -207,7 +207,7 @@ def simulate(
             verified on (its data set's test split), or random samples for a file.
         samples: only the first so many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
-        save_trace: where every layer's mantissas are saved (.npz), for :func:`diff`.
+        save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
 
     Raises:

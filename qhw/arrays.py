@@ -62,7 +62,7 @@ def load_mantissas(path: Path) -> dict[str, IntArray]:
     """Read integers (N, *shape) by name.
 
     Raises:
-        InputError: as :func:`load_arrays`, or an array is not of integers.
+        InputError: as for :func:`load_arrays`, or an array does not hold integers.
     """
     arrays = load_arrays(path)
     for name, x in arrays.items():

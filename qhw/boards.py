@@ -27,14 +27,14 @@ _DEFAULT_CLOCK_MHZ = 200.0
 
 @dataclass(frozen=True)
 class Board:
-    """A target and what it has, all of the device (no shell or overlay taken off).
+    """A target and its resources: the whole device's, no shell or overlay taken off.
 
     Args:
-        name, title: short, and as tables have it.
-        part: the device's own name, as its vendor's tools have it.
-        family: of devices; it says what is counted.
-        capacity: of each of the family's resources, by name.
-        clock_mhz: what a project targets unless told otherwise.
+        name, title: the short name, and the one in tables.
+        part: the device's name in its vendor's tools.
+        family: the device family; it lists the resources that are counted.
+        capacity: the device's amount of each of the family's resources, by name.
+        clock_mhz: a project's default clock.
         dram_mib: the memory beside the device.
         sources: the document behind each field.
     """

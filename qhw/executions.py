@@ -37,7 +37,7 @@ class Target:
     """A model, and what runs it.
 
     Args:
-        given: as the user wrote it.
+        given: the target as the user wrote it.
         path: a QONNX file or a build folder.
         backend: one of ``BACKENDS``.
         input: the integer type of a file's input, where the file does not say it.

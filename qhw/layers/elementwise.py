@@ -89,7 +89,7 @@ class QuantConcat(nn.Module):
 
     Args:
         result: the common format, or a shared quantizer.
-        axis: of the tensors, with the batch axis.
+        axis: the axis to join along, batch axis counted.
     """
 
     def __init__(self, result: Format | Quantizer, axis: int = 1) -> None:
