@@ -1,4 +1,4 @@
-"""How far a unit's closed forms are from measured circuits that they were not fitted to."""
+"""Errors of a unit's closed forms on measured circuits that they were not fitted to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class UnitErrors:
     """The errors of one unit's model over some measured designs.
 
     Args:
-        designs: how many.
+        designs: the number of designs.
         lut_percent, lut: spread of the absolute errors, relative and in LUT.
         ff_exact: share of designs whose flip-flops are told exactly.
         ff_beyond: designs whose flip-flops are off by more than 2 and by more than 5 %.

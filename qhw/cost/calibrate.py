@@ -45,11 +45,11 @@ class UnitRows:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a run of :func:`calibrate` did.
+    """The result of :func:`calibrate`.
 
     Args:
         path: the file of the measured set; the fitted models, ``model.json``, lie beside it.
-        rows: in the set now.
+        rows: the rows of the set after the run.
         measured: rows that this run measured, out of ``missing`` that were not there.
         refused: designs that the tool refused, with what it said.
     """
@@ -85,7 +85,7 @@ class Calibration:
 
     @property
     def units(self) -> dict[str, UnitRows]:
-        """What the set holds of each unit."""
+        """The rows of each unit in the set."""
         by_unit: dict[str, list[Row]] = {}
         for row in self.rows:
             by_unit.setdefault(row.unit, []).append(row)
@@ -110,7 +110,7 @@ def calibrate(
         jobs: syntheses at a time; as many as there are processors.
         limit: measure at most so many designs.
         path: the measured set, instead of the project's own; the models are written beside it.
-        oracle: what measures; Yosys where none is given.
+        oracle: the tool that measures; Yosys where none is given.
         cache: a folder for single results, instead of the user's own.
 
     Raises:

@@ -39,10 +39,10 @@ class Costing:
         multipliers: Multipliers = "auto",
         proven: bool = True,
     ) -> Costing:
-        """By the names of a family and of multipliers.
+        """Costs on a family, by its name, with a choice of multipliers.
 
         Raises:
-            InputError: a choice of multipliers that is none, a family without a model.
+            InputError: an unknown choice of multipliers, or a family without a model.
         """
         return cls(graph, architecture, Hardware.of(family, multipliers), proven)
 

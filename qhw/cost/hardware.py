@@ -1,4 +1,4 @@
-"""What an operation is built of, in calibrated units; every count may be an array over design points.
+"""The calibrated units that build an operation; every count may be an array over design points.
 
 A :class:`Hardware` speaks for one family of devices. Its amounts are sums of units that were measured; wires,
 shifts by constants and renamed codes take nothing.
@@ -64,7 +64,7 @@ class Hardware:
 
     Args:
         model: the family's calibrated models.
-        multipliers: what multiplies integers.
+        multipliers: how integers are multiplied; see :data:`Multipliers`.
     """
 
     model: CostModel
@@ -111,7 +111,7 @@ class Hardware:
         return 3 + (_are_integers(x, w) and self._in_dsp(_as_integer(x), _as_integer(w))) + tree
 
     def shared(self, a: Format, b: Format, lanes: Amount, same: bool) -> Usage:
-        """What all elements of :meth:`dots` have once: the delays of the signal that starts a sum.
+        """The resources that all elements of :meth:`dots` share: the delays of the signal that starts a sum.
 
         Where they are given the ``same`` a, its registers too, unless those are in a DSP slice, and of a
         minifloat what takes its exponent apart. Nothing is counted as shared where several products are in a
@@ -284,7 +284,7 @@ class Hardware:
         return self.model.usage("fifo", D=words, W=width, STYLE=style)
 
     def window(self, rows: int, columns: int, row_length: int, bits: int) -> Usage:
-        """What slides over an image: a window of rows x columns pixels.
+        """The line buffer and window that slide over an image: rows x columns pixels.
 
         Rows are shift registers, as hls4ml's line buffer keeps them; one row needs none.
         """
@@ -309,7 +309,7 @@ class Hardware:
         Args:
             image: its rows and columns, padding included.
             words: words of a pixel, ``bits`` bits each.
-            folds: how often every window is read; depthwise, each word's window is read alone, and once.
+            folds: reads of every window; depthwise, each word's window is read alone, and once.
         """
         rows, columns = image
         span = ((side - 1) * columns + side) * np.asarray(words)
@@ -351,7 +351,7 @@ class Hardware:
         """An integer of some bits to a format that is encoded by shifting, as minifloats are.
 
         Args:
-            below: how many bits its smallest step lies above the integer's unit.
+            below: bits by which its smallest step lies above the integer's unit.
         """
         fields = result.operand()
         rounding = ROUNDINGS.index(result.rounding)

@@ -21,7 +21,7 @@ from qhw.errors import InputError
 from qhw.resources import resource_dir
 
 Split = Literal["fit", "held-out", "held-out format"]
-"""What a row is for: to fit a model, or only to tell its error."""
+"""A row's purpose: to fit a model, or only to tell its error."""
 
 Status = Literal["ok", "time", "memory"]
 
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def design(self) -> tuple[str, tuple[tuple[str, int], ...]]:
-        """What was measured, whatever came out."""
+        """The key of the measured design, whatever came out."""
         return self.unit, self.parameters
 
     @property
@@ -56,7 +56,7 @@ class Row:
 
     @property
     def counts(self) -> Counts:
-        """What the design takes.
+        """The design's resources.
 
         Raises:
             InputError: its synthesis failed.

@@ -46,7 +46,7 @@ class Design:
 
     Args:
         top: the module.
-        files: what to read, in order; they include no other file.
+        files: the Verilog files to read, in order; they include no other file.
         parameters: the top module's parameters, integers.
         text: Verilog of an emitted module, read after the files; its parameters are in it, and not set.
         memories: whether arrays may become memories (else registers and logic).
@@ -98,11 +98,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Result:
-    """What a synthesis gave.
+    """The result of a synthesis.
 
     Args:
         key: a hash of the design, the tool and the script: the same key gives the same counts.
-        tool, version, mapper: what measured.
+        tool, version, mapper: the tool that measured, its version and its mapper.
         counts: None where the synthesis ran out of ``failure``: "time" or "memory".
         fmax_mhz: after place and route, where a tool for that is installed (ECP5: nextpnr).
     """
@@ -121,13 +121,13 @@ class Result:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Result:
-        """From what :meth:`to_json` gave."""
+        """The result that :meth:`to_json` wrote."""
         counts = data["counts"]
         return cls(**{**data, "counts": None if counts is None else Counts(**counts)})
 
 
 class Oracle(Protocol):
-    """What measures designs of one family: Yosys here, Vivado in :mod:`qhw.cost.vivado`."""
+    """A tool that measures designs of one family: Yosys here, Vivado in :mod:`qhw.cost.vivado`."""
 
     @property
     def family(self) -> str:

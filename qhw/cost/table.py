@@ -49,8 +49,8 @@ class CostTable:
 
     Args:
         nodes: names of the layers, in the order of the graph.
-        variants: how many sets of formats there are.
-        options: what each layer may be, in the order of the places in a choice.
+        variants: the number of sets of formats.
+        options: the costs of each layer's variants and foldings, in the order of the places in a choice.
     """
 
     nodes: tuple[str, ...]

@@ -29,9 +29,9 @@ class UnitModel:
     """The closed forms of one unit.
 
     Args:
-        features: what its LUTs are counted from.
-        flip_flops: how many it has.
-        dsp: DSP slices.
+        features: counts of structure that its LUTs are fitted to.
+        flip_flops: its flip-flops.
+        dsp: its DSP slices.
         bram18: block RAMs of 18 Kb (ECP5: DP16KD) in a family of devices.
         uram: UltraRAMs.
     """

@@ -54,7 +54,7 @@ class Vivado:
 
     @cached_property
     def program(self) -> str:
-        """Where Vivado is."""
+        """The path of the ``vivado`` program."""
         found = shutil.which("vivado")
         if found is None:
             raise ToolMissingError("vivado is not on the PATH", hint="measure with --tool yosys")
@@ -62,7 +62,7 @@ class Vivado:
 
     @cached_property
     def version(self) -> str:
-        """What ``vivado -version`` says, e.g. 2020.1."""
+        """The version that ``vivado -version`` reports, e.g. 2020.1."""
         answer = subprocess.run(
             [self.program, "-version"], capture_output=True, text=True, timeout=120, check=False
         )

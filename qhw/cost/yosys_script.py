@@ -34,10 +34,10 @@ def commands(
     srl: bool,
     scramble: int | None = None,
 ) -> list[str]:
-    """From the elaboration of ``top`` to a netlist of the family's cells.
+    """Yosys commands from the elaboration of ``top`` to a netlist of the family's cells.
 
     Args:
-        family: of FPGAs.
+        family: the FPGA family, e.g. ``ecp5``.
         memories: whether arrays may become memories (else registers and logic).
         vendor_cells: whether the design instantiates cells of the device.
         srl: whether shift registers may become SRL cells (Xilinx).

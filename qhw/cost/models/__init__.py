@@ -1,4 +1,4 @@
-"""What each unit is made of: closed forms, one file for each kind of unit, with a table ``MODELS``.
+"""Closed forms of each unit's cells: one file for each kind of unit, with a table ``MODELS``.
 
 Units whose structure depends on the memory cells of a family have a function ``models(family)`` in its place.
 """

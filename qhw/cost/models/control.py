@@ -43,7 +43,7 @@ def _window_counters(values: Values) -> tuple[int, ...]:
 
 
 def _moves(values: Values) -> list[int]:
-    """By how much the read address grows at the end of each loop that there is, the innermost first."""
+    """Steps of the read address at the end of each loop that there is, the innermost first."""
     side, words, span = values["K"], values["C"], window_span(values)
     if values["DEPTHWISE"]:
         back = words + 1 - span

@@ -19,7 +19,7 @@ _Bits: TypeAlias = "tuple[_Bit, ...]"
 """The bits of a number, from the lowest."""
 
 _Position: TypeAlias = "tuple[_Bit, _Bit]"
-"""What a carry chain adds in one place."""
+"""The two operands of a carry chain in one place."""
 
 
 class _Number(NamedTuple):
@@ -34,12 +34,12 @@ class _Number(NamedTuple):
 
 @dataclass
 class _Count:
-    """What was counted of a circuit, while its stages are walked through.
+    """Counts of a circuit, while its stages are walked through.
 
     Args:
         sums: the number of each sum by what is added: the same is built once.
         positions: positions of carry chains that take a LUT, by whether they subtract.
-        short: such positions in sums of up to two bits.
+        short: positions that take a LUT, in sums of up to two bits.
         lut4s: LUTs on ECP5, where chains share no position.
         read: bits that the current stage reads.
     """

@@ -22,10 +22,10 @@ class Shifter(NamedTuple):
 
     Args:
         bits: bits of all stages, which each take a LUT of up to six inputs.
-        wide: those of them that have five or six.
+        wide: bits whose LUT has five or six inputs.
         lut4s: LUTs of four inputs.
-        data_registers: one a bit of a stage that is read.
-        amount_registers: bits of the amount that wait for later stages.
+        data_registers: flip-flops of the data, one per bit of a stage that is read.
+        amount_registers: flip-flops of the amount's bits that wait for later stages.
         read: the bits of the operand that are read.
     """
 
@@ -206,7 +206,7 @@ def _mixed_mac_registers(values: Values) -> int:
 
 
 class _Conversion(NamedTuple):
-    """What ``cost_models/rtl/fixed_to_minifloat.v`` derives from its parameters.
+    """The values that ``cost_models/rtl/fixed_to_minifloat.v`` derives from its parameters.
 
     Args:
         range_bits: bits of the largest magnitude that may be in range.

@@ -31,7 +31,7 @@ class Number:
     """An integer in a register: left ± right * 2^distance, numbers of the level before, or left alone.
 
     Args:
-        low, high: what it is at least and at most.
+        low, high: its smallest and largest value.
         right: None where left waits for the next level.
     """
 
@@ -44,12 +44,12 @@ class Number:
 
     @property
     def signed(self) -> bool:
-        """Whether it can be negative."""
+        """Whether the number can be negative."""
         return self.low < 0
 
     @property
     def bits(self) -> int:
-        """Two's complement if it can be negative."""
+        """Width of the register: two's complement if the number can be negative."""
         return (
             max((~self.low).bit_length(), self.high.bit_length()) + 1
             if self.signed
@@ -72,7 +72,7 @@ class Plan:
 
     Args:
         levels: the levels of registers; the first one holds the lanes.
-        total: what is left of the last one.
+        total: the sum, in terms of the last level's number.
     """
 
     levels: tuple[tuple[Number, ...], ...]
@@ -87,7 +87,7 @@ def weights(values: Values) -> tuple[int, ...]:
 
 
 def plan(values: Values) -> Plan:
-    """How the dot product with these parameters is added up."""
+    """The tree of additions for the dot product with these parameters."""
     kind = Integer(values["WA"], bool(values["SA"]))
     return _planned(weights(values), kind.mantissa_low, kind.mantissa_high)
 

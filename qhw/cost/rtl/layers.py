@@ -32,7 +32,7 @@ LUT_WORDS = 64
 
 @dataclass(frozen=True)
 class Part:
-    """A unit of a layer, and how often it is there."""
+    """A unit of a layer with its parameters, and how many of it there are."""
 
     unit: str
     values: Values
@@ -67,7 +67,7 @@ class FoldedLayer:
     """A layer in hardware.
 
     Args:
-        graph: one Conv or MatMul, and one Requant.
+        graph: a graph of one Conv or MatMul, and one Requant.
         pe: outputs at a time.
         simd: inputs at a time, of each output.
         multiplier: the MULTIPLIER parameter of integer dot products: 0 LUT, 1 DSP48E2, 2 DSP48E1.
@@ -120,13 +120,13 @@ class FoldedLayer:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What the units are made of, in order, each once."""
+        """The Verilog files of the units, in order, each once."""
         units = [UNITS[part.unit] for part in self.parts.values()]
         return tuple(dict.fromkeys(source for unit in units for source in unit.sources))
 
     @property
     def ports(self) -> Ports:
-        """Beside ``clk``; ``load`` writes a word of weights."""
+        """Its ports beside ``clk``; ``load`` writes a word of weights."""
         weights = self.parts["weights"].values
         y_bits = self.formats[2].width
         inputs = (
@@ -139,7 +139,7 @@ class FoldedLayer:
         return Ports(inputs, outputs, ())
 
     def as_unit(self) -> Unit:
-        """For the simulator and the oracle; it has no parameters and no reference but the graph."""
+        """The layer for the simulator and the oracle: no parameters, and the graph is its reference."""
         return Unit(
             name=self.graph.name,
             summary="a folded layer",

@@ -34,11 +34,11 @@ def matrix(values: Values) -> IntArray:
 
 @dataclass(frozen=True)
 class Plan:
-    """What da4ml found for a matrix, cut behind every level of additions.
+    """The additions that da4ml found for a matrix, cut behind every level.
 
     Args:
         stages: da4ml's ``CombLogic``, in order; the fields that one puts out are what the next takes in.
-        outputs: for each column, its field of the last stage, and the zeros that go below it.
+        outputs: each column's field of the last stage, and the zeros that go below it.
     """
 
     stages: tuple[Any, ...]
@@ -46,7 +46,7 @@ class Plan:
 
 
 def plan(values: Values) -> Plan:
-    """How the product with these parameters is added up; the same parameters give the same plan.
+    """The additions of the product with these parameters; the same parameters give the same ones.
 
     Raises:
         ToolMissingError: da4ml is not installed.
