@@ -115,7 +115,7 @@ class QuantConfig:
         return LayerFormats(**settings)
 
     def result(self, *paths: str, last: bool = False) -> Format:
-        """The format of a layer's result; for the ``last`` layer ``outputs``, unless an override states one."""
+        """The format of a layer's result; ``last``: that is ``outputs``, unless an override states it."""
         stated = any("activations" in override for override in self._matching(paths))
         return _format("outputs", self.outputs) if last and not stated else self.layer(*paths).activations
 

@@ -83,7 +83,7 @@ class Rule:
     Args:
         width, signed, rounding, overflow: the format's parameters.
         activation: applied first.
-        format: one that lists its codes, in place of fixed point; it saturates, and the binary point is that of
+        format: one that lists its codes, in place of fixed point; it saturates, and the binary point is of
             its mantissas.
         passes_outside: numbers beyond the range keep their gradient although they saturate (what Brevitas
             does for weights); otherwise it is 0. Wrapping formats always pass it.
