@@ -49,7 +49,7 @@ Estimator = Callable[[Values], float]
 
 @dataclass(frozen=True)
 class Target:
-    """Of the errors on designs that were not fitted: median and 95th percentile, in % or in LUT."""
+    """Allowed errors on designs that were not fitted: median and 95th percentile, in % or in LUT."""
 
     median: float
     p95: float
@@ -134,7 +134,7 @@ def pair(spread: Spread) -> str:
 
 
 def share(part: float) -> str:
-    """Of a whole, never rounded up to it."""
+    """A share as a percentage, never rounded up to 100 %."""
     return "" if math.isnan(part) else f"{math.floor(1000 * part) / 10:g} %"
 
 
@@ -253,7 +253,7 @@ def _products(values: Values) -> int:
 
 
 def _a_bits(values: Values) -> int:
-    """Of the stored number, a minifloat's sign, exponent and mantissa."""
+    """Bits of the stored number: a minifloat's sign, exponent and mantissa."""
     return values["WA"] if "WA" in values else 1 + values["EA"] + values["MA"]
 
 
@@ -374,7 +374,7 @@ PUBLISHED_SIZES = (2, 4, 8, 16, 32, 64)
 """PE = SIMD."""
 
 ACCUMULATOR_BITS = 16
-"""Of the published units; an assumption, worth 1 % of our counts at 16 lanes and less beyond."""
+"""Accumulator width of the published units: assumed, worth 1 % of our counts at 16 lanes, less beyond."""
 
 WIDE_SUM_ELEMENT = """
 module wide_sum_element (
@@ -652,7 +652,7 @@ def clock_section(family: Family) -> list[str]:
 
 
 def ranges_table(found: Sequence[Family]) -> list[str]:
-    """Of the parameters, over every design that was to be measured."""
+    """The parameters' ranges, over every design that was to be measured."""
     units = dict.fromkeys(unit for family in found for unit in family.units)
 
     def told(unit: str) -> str:

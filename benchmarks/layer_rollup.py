@@ -41,7 +41,7 @@ def _in_dsp(part: Part) -> bool:
 
 
 def synthesised(family: str, designs: list[Design], jobs: int) -> list[Counts]:
-    """Of each design; stops at the first that the tool refuses."""
+    """Synthesised counts of each design; stops at the first that the tool refuses."""
     found: dict[int, Counts] = {}
     for index, result in measure(Yosys(family), designs, jobs=jobs, cache=cache_folder() / "synthesis"):
         if not isinstance(result, Result) or result.counts is None:
