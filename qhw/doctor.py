@@ -13,7 +13,7 @@ from qhw.report.tables import Shown, Table
 
 
 @dataclass(frozen=True)
-class Tool:
+class ToolStatus:
     """One optional tool: ``found`` is its version or place, None where it is missing."""
 
     name: str
@@ -26,10 +26,10 @@ class Tool:
 class Diagnosis(Shown):
     """What :func:`diagnose` found."""
 
-    found: tuple[Tool, ...]
+    found: tuple[ToolStatus, ...]
 
     @property
-    def missing(self) -> tuple[Tool, ...]:
+    def missing(self) -> tuple[ToolStatus, ...]:
         """The tools that are not there."""
         return tuple(tool for tool in self.found if tool.found is None)
 
@@ -45,7 +45,7 @@ class Diagnosis(Shown):
 
 def diagnose() -> Diagnosis:
     """Look for every optional tool; imports none of them."""
-    return Diagnosis(tuple(Tool(name, find(), *texts) for name, find, *texts in _TOOLS))
+    return Diagnosis(tuple(ToolStatus(name, find(), *texts) for name, find, *texts in _TOOLS))
 
 
 def package_version(name: str) -> str | None:

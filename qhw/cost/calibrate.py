@@ -17,7 +17,7 @@ from qhw.cost import catalogue, measured, model_file
 from qhw.cost.catalogue import Point
 from qhw.cost.measured import Row
 from qhw.cost.model_file import FittedFamily
-from qhw.cost.synth import Oracle, Result, Yosys, measure
+from qhw.cost.synth import Oracle, SynthesisResult, Yosys, measure
 from qhw.cost.vivado import Vivado
 from qhw.errors import InputError, QhwError, closest
 from qhw.native import cache_folder
@@ -177,7 +177,7 @@ class _Run:
         self.refused: dict[str, str] = {}
         self.measured = self.done = 0
 
-    def take(self, point: Point, result: Result | QhwError) -> None:
+    def take(self, point: Point, result: SynthesisResult | QhwError) -> None:
         self.done += 1
         if isinstance(result, QhwError):
             self.refused[str(point.circuit)] = result.hint or result.message

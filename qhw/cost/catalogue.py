@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from qhw.cost import rtl
 from qhw.cost.measured import Split
-from qhw.cost.synth import Design
+from qhw.cost.synth import Circuit
 from qhw.devices import fabric_of
 from qhw.errors import InputError
 
@@ -72,7 +72,7 @@ class Point:
     split: Split
 
     @property
-    def circuit(self) -> Design:
+    def circuit(self) -> Circuit:
         """The Verilog to measure; raises ToolMissingError where a package that emits it is not installed."""
         return _circuit(self.unit, self.parameters)
 
@@ -274,9 +274,9 @@ def _points(unit: str, family: str) -> Iterator[Point]:
     yield from found.values()
 
 
-def _circuit(unit: str, parameters: tuple[tuple[str, int], ...]) -> Design:
+def _circuit(unit: str, parameters: tuple[tuple[str, int], ...]) -> Circuit:
     given, values = rtl.UNITS[unit], dict(parameters)
-    return Design(
+    return Circuit(
         given.top,
         tuple(given.files),
         parameters,

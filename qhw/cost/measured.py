@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Result, check_family
+from qhw.cost.synth import SynthesisResult, check_family
 from qhw.errors import InputError
 from qhw.resources import resource_dir
 
@@ -42,7 +42,7 @@ class Row:
     unit: str
     parameters: tuple[tuple[str, int], ...]
     split: Split
-    result: Result
+    result: SynthesisResult
 
     @property
     def design(self) -> tuple[str, tuple[tuple[str, int], ...]]:
@@ -165,7 +165,9 @@ def _row(cells: list[str], where: str) -> Row:
             hint="delete the row and run qhw calibrate: it measures what is missing",
         )
     failure = "" if status == "ok" else status
-    result = Result(given["key"], given["tool"], given["version"], given["mapper"], counts, failure, fmax)
+    result = SynthesisResult(
+        given["key"], given["tool"], given["version"], given["mapper"], counts, failure, fmax
+    )
     return Row(given["unit"], parameters, split, result)
 
 

@@ -47,7 +47,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _SortedNumbers:
     """The numbers that a format rounds to, rising, and the code of each."""
 
     mantissas: IntArray
@@ -194,14 +194,14 @@ class TableFormat(Format):
         return f"ap_uint<{self.width}>"
 
     @cached_property
-    def _numbers(self) -> _Grid:
+    def _numbers(self) -> _SortedNumbers:
         """Every number of the format once; where several codes stand for one, the lowest."""
         codes = np.setdiff1d(self.codes(), np.array(list(self.special_codes), dtype=np.int64))
         mantissas, first = np.unique(self.listing.mantissas[codes], return_index=True)
-        return _Grid(mantissas, codes[first])
+        return _SortedNumbers(mantissas, codes[first])
 
     @cached_property
-    def _targets(self) -> _Grid:
+    def _targets(self) -> _SortedNumbers:
         """What can be written: the numbers, and beyond them what overflow writes in this rounding mode."""
         grid, overflow = self._numbers, self.listing.overflow
         if overflow is None:
@@ -212,7 +212,7 @@ class TableFormat(Format):
             mantissas, codes = [*mantissas, self.listing.next_mantissa], [*codes, overflow[1]]
         if self.rounding not in (Rounding.CEIL, Rounding.TRN_ZERO) and self.signed:
             mantissas, codes = [-self.listing.next_mantissa, *mantissas], [overflow[0], *codes]
-        return _Grid(as_mantissas(np.array(mantissas, dtype=object)), np.array(codes))
+        return _SortedNumbers(as_mantissas(np.array(mantissas, dtype=object)), np.array(codes))
 
     @cached_property
     def _boundaries(self) -> tuple[IntArray, NDArray[np.bool_]]:

@@ -2,10 +2,11 @@
 
 from qhw.layers.elementwise import Normalize, QuantActivation, QuantAdd, QuantConcat, share
 from qhw.layers.norm import QuantBatchNorm, QuantBatchNorm1d, QuantBatchNorm2d
-from qhw.layers.pool import QuantAdaptiveAvgPool, QuantAvgPool, QuantAvgPool1d, QuantAvgPool2d, Window
+from qhw.layers.pool import PoolWindow, QuantAdaptiveAvgPool, QuantAvgPool, QuantAvgPool1d, QuantAvgPool2d
 
 __all__ = [
     "Normalize",
+    "PoolWindow",
     "QuantActivation",
     "QuantAdaptiveAvgPool",
     "QuantAdd",
@@ -16,6 +17,5 @@ __all__ = [
     "QuantBatchNorm1d",
     "QuantBatchNorm2d",
     "QuantConcat",
-    "Window",
     "share",
 ]

@@ -195,7 +195,7 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
     from qhw.graph.lower import lower_model
     from qhw.graph.reading.load import load_qonnx
     from qhw.onnx_ops.specified import as_specified
-    from qhw.sim.canonical import grids_of
+    from qhw.sim.canonical import tensor_scales
 
     lowering = lower_model(load_qonnx(model))
     wrapper = lowering.model
@@ -204,9 +204,9 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
         named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
         return mantissas_of(graph, named)
     return {
-        grid.tensor: grid.integers(values[name])
-        for name, grid in grids_of(lowering)
-        if name in values and grid.tensor in graph.tensors and grid.tensor not in graph.inputs
+        scale.tensor: scale.integers(values[name])
+        for name, scale in tensor_scales(lowering)
+        if name in values and scale.tensor in graph.tensors and scale.tensor not in graph.inputs
     }
 
 

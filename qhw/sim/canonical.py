@@ -55,21 +55,21 @@ def compare_with_original(lowering: Lowering, inputs: Mapping[str, ArrayLike]) -
     """Count how far a model's float32 execution differs from its exact graph, quantizer by quantizer.
 
     Both are executed from the inputs on, so a difference carries on to what follows. An output without a
-    quantizer is compared on the grid of its accumulator; numbers of a format that lists its codes as their
+    quantizer is compared on the scale of its accumulator; numbers of a format that lists its codes as their
     places among its numbers.
 
     Args:
         inputs: float arrays (N, …) by input name.
     """
     graph = lowering.graph
-    grids = dict(grids_of(lowering))
-    counts = {name: np.zeros(3, dtype=np.int64) for name in grids}
+    scales = dict(tensor_scales(lowering))
+    counts = {name: np.zeros(3, dtype=np.int64) for name in scales}
     model, executor = as_specified(lowering.model), FastExecutor(graph)
     for chunk in _chunks(inputs):
         original = _execute(model, chunk)
         reference = executor(encode_inputs(graph, chunk), keep="all")
-        for name, grid in grids.items():
-            apart = np.abs(grid.codes(original[name]) - grid.places(reference[grid.tensor]))
+        for name, scale in scales.items():
+            apart = np.abs(scale.codes(original[name]) - scale.places(reference[scale.tensor]))
             seen = np.array([apart.size, np.count_nonzero(apart), apart.max(initial=0)], dtype=np.int64)
             counts[name] = np.append(counts[name][:2] + seen[:2], max(counts[name][2], seen[2]))
     return tuple(Difference(name, *(int(n) for n in count)) for name, count in counts.items())
@@ -176,7 +176,7 @@ def _with_batch(model: ModelWrapper, batch: int) -> ModelWrapper:
 
 
 @dataclass(frozen=True)
-class Grid:
+class TensorScale:
     """Where a tensor's values stand: ``value = scale * integer + offset``.
 
     Args:
@@ -211,14 +211,14 @@ class Grid:
         return np.asarray(np.searchsorted(numbers, integers), dtype=np.float64)
 
 
-def grids_of(lowering: Lowering) -> Iterator[tuple[str, Grid]]:
-    """The grid of every quantised tensor of the file, and of its outputs."""
+def tensor_scales(lowering: Lowering) -> Iterator[tuple[str, TensorScale]]:
+    """The scale of every quantised tensor of the file, and of its outputs."""
     graph = lowering.graph
     for name, (tensor, free) in lowering.units.items():
         kind = graph.tensors[tensor]
         unit = _unit(graph, tensor) * (1.0 if free is None else _batched(free.array(len(kind.shape))))
         format = kind.format if isinstance(kind.format, TableFormat) else None
-        yield name, Grid(np.asarray(unit, dtype=np.float64), np.zeros(()), tensor, format)
+        yield name, TensorScale(np.asarray(unit, dtype=np.float64), np.zeros(()), tensor, format)
     for tensor, output in zip(graph.outputs, lowering.model.graph.output, strict=True):
         scale = graph.output_scales.get(tensor)
         if output.name not in lowering.units:
@@ -226,11 +226,11 @@ def grids_of(lowering: Lowering) -> Iterator[tuple[str, Grid]]:
             shape = (1, -1, *[1] * (rank - 1)) if rank else (-1,)
             unit = _unit(graph, tensor)
             if scale is None:
-                yield output.name, Grid(unit, np.zeros(()), tensor)
+                yield output.name, TensorScale(unit, np.zeros(()), tensor)
             else:
                 parts = (np.reshape(part, shape) for part in (scale.scale, scale.offset))
                 factor, offset = parts
-                yield output.name, Grid(unit * factor, offset, tensor)
+                yield output.name, TensorScale(unit * factor, offset, tensor)
 
 
 def _unit(graph: ExactGraph, tensor: str) -> NDArray[np.float64]:

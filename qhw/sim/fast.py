@@ -17,7 +17,7 @@ from qhw.graph.interpreter import Execution, Keep
 from qhw.graph.ir import ExactGraph
 from qhw.sim.backends import select_backend
 from qhw.sim.chain import Array
-from qhw.sim.plan import Planner, Step, integers, thread_count
+from qhw.sim.plan import ExecutionPlanner, FusedStep, integers, thread_count
 
 
 class FastExecutor:
@@ -50,7 +50,7 @@ class FastExecutor:
         self.batch = batch
         self._backend = select_backend(backend)
         self._threads = threads or thread_count()
-        self._planners: dict[frozenset[str], tuple[Planner, list[Step]]] = {}
+        self._planners: dict[frozenset[str], tuple[ExecutionPlanner, list[FusedStep]]] = {}
 
     @property
     def backend(self) -> str:
@@ -90,13 +90,13 @@ class FastExecutor:
             raise InputError(f"the graph has no tensor {', '.join(sorted(unknown))} to keep")
         return frozenset(keep)
 
-    def _planned(self, wanted: frozenset[str]) -> tuple[Planner, list[Step]]:
+    def _planned(self, wanted: frozenset[str]) -> tuple[ExecutionPlanner, list[FusedStep]]:
         if wanted not in self._planners:
-            planner = Planner(self.graph, self._backend, wanted, self._threads)
+            planner = ExecutionPlanner(self.graph, self._backend, wanted, self._threads)
             self._planners[wanted] = (planner, planner.plan())
         return self._planners[wanted]
 
-    def _checked(self, name: str, inputs: Mapping[str, IntArray], planner: Planner) -> Array:
+    def _checked(self, name: str, inputs: Mapping[str, IntArray], planner: ExecutionPlanner) -> Array:
         """An input batch; its shape and range are what the proofs stand on."""
         if name not in inputs:
             raise InputError(f"no array is given for input '{name}'")
@@ -115,7 +115,11 @@ class FastExecutor:
         return array
 
     def _run(
-        self, steps: list[Step], inputs: Mapping[str, Array], planner: Planner, wanted: frozenset[str]
+        self,
+        steps: list[FusedStep],
+        inputs: Mapping[str, Array],
+        planner: ExecutionPlanner,
+        wanted: frozenset[str],
     ) -> dict[str, Array]:
         tensors = {name: x.astype(planner.type_of(name)) for name, x in inputs.items()}
         last_use = {name: i for i, step in enumerate(steps) for name in step.inputs}

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.constants import Number, Plan, plan
+from qhw.cost.rtl.constants import Number, ShiftAddTree, shift_add_tree
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 _Bit: TypeAlias = "tuple[tuple[int, int], int] | None"
@@ -75,7 +75,7 @@ class _Counted(NamedTuple):
 
 
 @cache
-def _counted(made: Plan) -> _Counted:
+def _counted(made: ShiftAddTree) -> _Counted:
     """What the tree takes, its lanes included."""
     first, *later = made.levels
     rows: list[_Bits] = [tuple(((0, i), bit) for bit in range(lane.bits)) for i, lane in enumerate(first)]
@@ -91,14 +91,14 @@ def _counted(made: Plan) -> _Counted:
 
 
 def _khot_constant_dot(cells: Cells, values: Values) -> Features:
-    made = plan(values)
+    made = shift_add_tree(values)
     counted = _counted(made)
     tree: Features = {"tree bits": counted.luts} if cells.inputs == 6 else {"tree LUTs": counted.lut4s}
     return {**tree, **cells.accumulator(values["A"] - made.total.shift)}
 
 
 def _khot_constant_dot_registers(values: Values) -> int:
-    made = plan(values)
+    made = shift_add_tree(values)
     return _counted(made).registers + len(made.levels) + values["A"] - made.total.shift
 
 

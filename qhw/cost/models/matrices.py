@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.matrices import field_bits, plan
+from qhw.cost.rtl.matrices import adder_graph, field_bits
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 _Bit: TypeAlias = "tuple[int, int] | None"
@@ -99,7 +99,7 @@ def _counted(values: Values) -> _Counted:
 
 @cache
 def _counted_once(parameters: tuple[tuple[str, int], ...]) -> _Counted:
-    stages, count, registers = plan(dict(parameters)).stages, _Count(), 0
+    stages, count, registers = adder_graph(dict(parameters)).stages, _Count(), 0
     held = [
         _Number(tuple((-lane, bit) for bit in range(field_bits(interval))), interval.min < 0)
         for lane, interval in enumerate(stages[0].inp_qint)

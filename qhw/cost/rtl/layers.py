@@ -40,7 +40,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class LayerLoops:
     """A layer's loops.
 
     Args:
@@ -96,7 +96,7 @@ class FoldedLayer:
         return self.graph.nodes[0]
 
     @property
-    def geometry(self) -> Geometry:
+    def loops(self) -> LayerLoops:
         return _conv(self) if isinstance(self.node, ir.Conv) else _matmul(self)
 
     @property
@@ -133,7 +133,7 @@ class FoldedLayer:
             *(Port(name, 1) for name in ("reset", "x_valid", "y_ready", "load")),
             Port("load_address", (weights["D"] - 1).bit_length()),
             Port("load_word", weights["W"]),
-            Port("x", self.formats[0].width, self.geometry.lanes),
+            Port("x", self.formats[0].width, self.loops.lanes),
         )
         outputs = Port("x_ready", 1), Port("y_valid", 1), Port("y_last", 1), Port("y", y_bits, self.pe)
         return Ports(inputs, outputs, ())
@@ -158,19 +158,19 @@ class FoldedLayer:
 
     def weight_words(self) -> IntArray:
         """The weights' codes by address, of shape (addresses, PE * SIMD), the first in the lowest bits."""
-        geometry, weight = self.geometry, self.graph.constants[self.node.inputs[1]]
+        loops, weight = self.loops, self.graph.constants[self.node.inputs[1]]
         if isinstance(self.node, ir.Conv):
             # Outputs by taps by channels, as words come.
             matrix = np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1)
         else:
             matrix = weight.T
-        shape = (geometry.output_folds, self.pe, geometry.input_folds, self.simd)
+        shape = (loops.output_folds, self.pe, loops.input_folds, self.simd)
         ordered = matrix.reshape(shape).transpose(0, 2, 1, 3).reshape(-1, self.pe * self.simd)
         return np.asarray(self.formats[1].code_of(ordered))
 
     def input_words(self, images: IntArray) -> IntArray:
         """Mantissas of shape (images, *shape) as the stream's words, of shape (words, lanes)."""
-        return _words(self.formats[0], images, self.geometry.lanes)
+        return _words(self.formats[0], images, self.loops.lanes)
 
     def output_words(self, images: IntArray) -> IntArray:
         """Likewise of the output."""
@@ -182,7 +182,7 @@ def _words(format: Format, images: IntArray, lanes: int) -> IntArray:
     return np.asarray(format.code_of(np.moveaxis(images, 1, -1).reshape(-1, lanes)))
 
 
-def _conv(layer: FoldedLayer) -> Geometry:
+def _conv(layer: FoldedLayer) -> LayerLoops:
     node, graph = layer.node, layer.graph
     assert isinstance(node, ir.Conv)
     channels, rows, columns = graph.tensors[node.inputs[0]].shape
@@ -196,7 +196,7 @@ def _conv(layer: FoldedLayer) -> Geometry:
         )
     lanes = layer.pe if depthwise else layer.simd
     words = channels // lanes
-    return Geometry(
+    return LayerLoops(
         kernel=kernel,
         rows=rows,
         columns=columns,
@@ -209,10 +209,10 @@ def _conv(layer: FoldedLayer) -> Geometry:
     )
 
 
-def _matmul(layer: FoldedLayer) -> Geometry:
+def _matmul(layer: FoldedLayer) -> LayerLoops:
     inputs, outputs = layer.graph.tensors[layer.node.inputs[1]].shape
     words = inputs // layer.simd
-    return Geometry(1, 1, 1, words, layer.simd, outputs // layer.pe, words, 1, depthwise=False)
+    return LayerLoops(1, 1, 1, words, layer.simd, outputs // layer.pe, words, 1, depthwise=False)
 
 
 def _check_folding(layer: FoldedLayer) -> None:
@@ -223,12 +223,12 @@ def _check_folding(layer: FoldedLayer) -> None:
             raise UnsupportedError(
                 f"{what} of {layer.graph.name} is {factor}", allowed=f"a divisor of {count}"
             )
-    if layer.geometry.output_folds * layer.geometry.input_folds == 1:
+    if layer.loops.output_folds * layer.loops.input_folds == 1:
         raise UnsupportedError(f"{layer.graph.name} is not folded: no memory holds its weights")
 
 
 def _word_bits(layer: FoldedLayer) -> int:
-    return layer.geometry.lanes * layer.formats[0].width
+    return layer.loops.lanes * layer.formats[0].width
 
 
 def _style(words: int) -> int:
@@ -236,14 +236,14 @@ def _style(words: int) -> int:
 
 
 def _window(layer: FoldedLayer) -> Part:
-    geometry = layer.geometry
+    loops = layer.loops
     values = {
-        "K": geometry.kernel,
-        "N": geometry.columns,
-        "M": geometry.rows,
-        "C": geometry.words,
-        "DEPTHWISE": int(geometry.depthwise),
-        "F": 1 if geometry.depthwise else geometry.output_folds,
+        "K": loops.kernel,
+        "N": loops.columns,
+        "M": loops.rows,
+        "C": loops.words,
+        "DEPTHWISE": int(loops.depthwise),
+        "F": 1 if loops.depthwise else loops.output_folds,
         "W": _word_bits(layer),
     }
     return Part("window_buffer", {**values, "STYLE": _style(window_words(values))})
@@ -251,14 +251,14 @@ def _window(layer: FoldedLayer) -> Part:
 
 def _control(layer: FoldedLayer) -> Part:
     """Behind the memories' own edge come the dot product's and the rounding's."""
-    geometry = layer.geometry
+    loops = layer.loops
     edges = [UNITS[part.unit].latency(part.values) for part in (_dot(layer), _finish(layer))]
-    counts = {"P": geometry.pixels, "F": geometry.output_folds, "I": geometry.input_folds}
+    counts = {"P": loops.pixels, "F": loops.output_folds, "I": loops.input_folds}
     return Part("layer_control", {**counts, "D": 1 + sum(edges)})
 
 
 def _weights(layer: FoldedLayer) -> Part:
-    depth = layer.geometry.output_folds * layer.geometry.input_folds
+    depth = layer.loops.output_folds * layer.loops.input_folds
     bits = layer.pe * layer.simd * layer.formats[1].width
     return Part("weight_memory", {"D": depth, "W": bits, "STYLE": _style(depth)})
 
@@ -349,7 +349,7 @@ def _body(layer: FoldedLayer) -> Iterator[str]:
         "read=enable, write=load, read_address=address, write_address=load_address, x=load_word, y=weights",
     )
     for i in range(layer.pe):
-        given = f"window[{i * x_bits}+:{x_bits}]" if layer.geometry.depthwise else "window"
+        given = f"window[{i * x_bits}+:{x_bits}]" if layer.loops.depthwise else "window"
         share = layer.simd * weight_bits
         yield f"    wire [{dot.values['A'] - 1}:0] sum{i};"
         yield _instance(

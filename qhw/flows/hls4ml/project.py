@@ -34,7 +34,7 @@ _SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Port:
+class SimulatedTensor:
     """A graph tensor as the simulation returns it: its layer, its shape in the graph, how it travels."""
 
     tensor: str
@@ -47,9 +47,9 @@ class Description:
     """What the simulation of a written project needs to know of it."""
 
     name: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    traced: tuple[Port, ...]
+    inputs: tuple[SimulatedTensor, ...]
+    outputs: tuple[SimulatedTensor, ...]
+    traced: tuple[SimulatedTensor, ...]
     nodes: Mapping[str, str]
     """Graph node by layer name."""
 
@@ -57,8 +57,10 @@ class Description:
 def describe(plan: Plan) -> Description:
     """What the simulation will need to know of a plan's project."""
 
-    def ports(carried: Mapping[str, Carried]) -> tuple[Port, ...]:
-        return tuple(Port(tensor, plan.graph.tensors[tensor].shape, c) for tensor, c in carried.items())
+    def ports(carried: Mapping[str, Carried]) -> tuple[SimulatedTensor, ...]:
+        return tuple(
+            SimulatedTensor(tensor, plan.graph.tensors[tensor].shape, c) for tensor, c in carried.items()
+        )
 
     return Description(
         plan.name,
@@ -266,7 +268,7 @@ def _write_vectors(
         (folder / name).write_text(text)
 
 
-def batch(ports: tuple[Port, ...], values: Mapping[str, IntArray]) -> NDArray[np.float64]:
+def batch(ports: tuple[SimulatedTensor, ...], values: Mapping[str, IntArray]) -> NDArray[np.float64]:
     """Mantissas by tensor as the project takes them: (N, all elements) float64."""
     return np.concatenate([physical(p.carried, np.asarray(values[p.tensor])) for p in ports], axis=1)
 
@@ -279,7 +281,7 @@ def _write_description(description: Description, folder: Path) -> None:
     """The description, with the orders that are not plain kept beside it, each once."""
     orders: list[Order] = []
 
-    def port(entry: Port) -> dict[str, Any]:
+    def port(entry: SimulatedTensor) -> dict[str, Any]:
         carried = entry.carried
         return {
             "tensor": entry.tensor,
@@ -332,7 +334,7 @@ def read_description(folder: Path) -> Description:
         raise InputError(f"{folder} is not an hls4ml project that qhw wrote: {error}") from error
 
 
-def _port(stored: dict[str, Any], orders: Order) -> Port:
+def _port(stored: dict[str, Any], orders: Order) -> SimulatedTensor:
     size = int(np.prod(stored["shape"], dtype=np.int64))
     start = stored["order"]
     order = natural_order((size,)) if start is None else orders[start : start + size]
@@ -344,4 +346,4 @@ def _port(stored: dict[str, Any], orders: Order) -> Port:
     if not isinstance(format, TableFormat | None):
         raise ValueError(f"'{stored['tensor']}' travels as codes of {format}")
     carried = Carried(stored["layer"], tuple(stored["dims"]), order, type_, format)
-    return Port(stored["tensor"], tuple(stored["shape"]), carried)
+    return SimulatedTensor(stored["tensor"], tuple(stored["shape"]), carried)

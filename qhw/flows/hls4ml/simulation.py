@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.hls4ml.carry import logical
-from qhw.flows.hls4ml.project import Description, Port, batch, read_description
+from qhw.flows.hls4ml.project import Description, SimulatedTensor, batch, read_description
 from qhw.formats.modes import IntArray
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def simulate_project(
     return {name: merged[name] for name in merged if name in set(trace)}
 
 
-def _wanted(description: Description, trace: Trace) -> tuple[Port, ...]:
+def _wanted(description: Description, trace: Trace) -> tuple[SimulatedTensor, ...]:
     """The tensors to trace; InputError where one is not carried as such."""
     if trace == "outputs":
         return ()
@@ -163,7 +163,7 @@ def _simulate_part(
     project: Project,
     description: Description,
     samples: NDArray[np.float64],
-    traced: Sequence[Port],
+    traced: Sequence[SimulatedTensor],
     timeout: float,
 ) -> Execution:
     with tempfile.TemporaryDirectory(dir=project.folder / "csim", prefix="run-") as name:
@@ -194,7 +194,7 @@ def _child(command: Sequence[str], project: Project, timeout: float) -> None:
         raise CheckFailedError(f"the C-simulation of {project.folder} says:\n{done.stderr.strip()[-2000:]}")
 
 
-def _split(path: Path, ports: Sequence[Port], samples: int, project: Project) -> Execution:
+def _split(path: Path, ports: Sequence[SimulatedTensor], samples: int, project: Project) -> Execution:
     """A file of float64 rows as mantissas by tensor."""
     width = sum(port.carried.size for port in ports)
     values = np.fromfile(path, dtype=np.float64)
