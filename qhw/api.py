@@ -1,4 +1,4 @@
-"""What the commands do, from Python; results are small typed objects that a notebook shows as tables."""
+"""The commands as Python functions; results are small typed objects that a notebook shows as tables."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _settings(given: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class SimulationResult(Shown):
-    """What a model answered.
+    """A model's answers to a batch of inputs.
 
     Args:
         target: the model or build that ran.
@@ -329,7 +329,7 @@ def cost(
     input: str | None = None,
     **flow_options: Any,
 ) -> CostResult:
-    """What a model would take of a board, at the fastest folding that fits: what ``qhw cost`` does.
+    """Estimate a model's resources on a board, at the fastest folding that fits: ``qhw cost``.
 
     Args:
         model: a QONNX file or a build folder.
@@ -421,7 +421,7 @@ def diff(
     inputs: NDArray[Any] | str | Path | None = None,
     samples: int | None = None,
 ) -> DiffResult:
-    """Where two executions part, layer by layer: what ``qhw diff`` does.
+    """Compare two executions layer by layer: ``qhw diff``.
 
     Args:
         first, second: ``file.onnx`` (its exact graph), ``file.onnx@qonnx``, a build folder (its project's
@@ -436,7 +436,8 @@ def diff(
     models = [side for side in sides if isinstance(side, Target)]
     if not models:
         raise InputError(
-            "Both sides are traces: nothing tells the layers' order", hint="give the model on one side"
+            "Both sides are traces, which do not store the order of the layers",
+            hint="give the model on one side",
         )
     graph = models[0].graph
     trace = next((side for side in sides if not isinstance(side, Target)), None)

@@ -97,4 +97,4 @@ def _numbers(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     try:
         return np.array([int(text) for text in x.flat], dtype=object).reshape(x.shape)
     except ValueError as error:
-        raise InputError(f"{path} holds text that is no integer: {error}") from None
+        raise InputError(f"{path} holds text that is not an integer: {error}") from None

@@ -14,7 +14,7 @@ from qhw.errors import InputError, closest
 from qhw.resources import resource_dir
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""What boards there are; a file that states none is an FPGA board."""
+"""The kinds of board; a file that states none is an FPGA board."""
 
 _TEXTS = ("name", "title", "part", "family")
 _LONGEST_TEXT = 80
@@ -50,7 +50,7 @@ class Board:
 
     @property
     def kind(self) -> Kind:
-        """What is built for it."""
+        """The kind of its device family: ``fpga`` or ``microcontroller``."""
         return self.device.kind
 
     @property
@@ -128,7 +128,7 @@ def _taken_over(board: Board, given: Mapping[str, Any]) -> dict[str, Any]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"The board file {path} is no ordinary file")
+            raise InputError(f"The board file {path} is not a regular file")
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
@@ -190,7 +190,7 @@ def _family(path: Path, given: Mapping[str, Any]) -> Family:
     allowed = [family.name for family in known.values() if family.kind == kind]
     if name not in allowed:
         hint = f'state kind = "{known[name].kind}"' if name in known else closest(name, allowed)
-        what = f"{path}: {name!r} is no family of kind {kind!r}" if name in known else None
+        what = f"{path}: {name!r} is not a family of kind {kind!r}" if name in known else None
         raise InputError(what or f"{path}: unknown family {name!r}", allowed=", ".join(allowed), hint=hint)
     return known[name]
 

@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a phase of training stands.
+    """The state of a training phase.
 
     Args:
         fingerprint: hash of everything that decides the outcome; another run's checkpoint is not used.

@@ -24,7 +24,7 @@ class ToolStatus:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Shown):
-    """What :func:`diagnose` found."""
+    """The optional tools that :func:`diagnose` found or missed."""
 
     found: tuple[ToolStatus, ...]
 
@@ -57,7 +57,7 @@ def package_version(name: str) -> str | None:
 
 
 def program_version(name: str, *arguments: str) -> str | None:
-    """What a program says when asked for its version; None where it is missing or does not answer."""
+    """A program's answer when asked for its version; None where it is missing or does not answer."""
     path = shutil.which(name)
     if path is None:
         return None

@@ -86,7 +86,7 @@ def _key(compiler: str, source: Path, flags: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-    """What ``-march=native`` depends on."""
+    """The processor's features, which ``-march=native`` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

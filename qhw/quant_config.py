@@ -14,7 +14,7 @@ from qhw.formats import Fixed, Format, Integer, Overflow, parse_format
 FormatLike = Format | str
 
 Scaling = Literal["power_of_two", "free", "exponent_bias"]
-"""What is trained: a power of two, any number, or (of minifloats, elsewhere a power of two) the bias."""
+"""The trained scale: a power of two, any number, or a minifloat's bias (a power of two elsewhere)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class QuantConfig:
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> QuantConfig:
-        """From a table of a configuration file.
+        """The configuration in a table of a configuration file.
 
         Raises:
             InputError: a setting is unknown or not understood.

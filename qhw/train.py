@@ -95,7 +95,7 @@ def _require(name: str, value: object, ok: bool, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: told after every step.
+    """Progress of training, reported after every step.
 
     Args:
         phase: "float" or "quantised".

@@ -1,4 +1,4 @@
-"""What an architecture is: the units that a flow makes of an operation, how far it folds them, its timing.
+"""Architectures: the units that a flow makes of an operation, their folding, and the timing.
 
 Each flow has its own and hands it in; nothing here knows one.
 """
@@ -47,7 +47,7 @@ class Fold:
         """The factors as :meth:`to_json` gave them; raises InputError for anything else."""
         names = [item.name for item in fields(cls)]
         if not isinstance(stored, Mapping) or not set(stored) <= set(names):
-            raise InputError(f"{stored!r} is no folding", allowed=", ".join(names))
+            raise InputError(f"{stored!r} is not a folding", allowed=", ".join(names))
         return cls(**stored)
 
     def __str__(self) -> str:
@@ -193,7 +193,7 @@ class Architecture:
         """
         if site.node.op not in self.rules:
             raise UnsupportedError(
-                f"{site.node.op} '{site.node.name}' has no cost model: it is not silently free",
+                f"{site.node.op} '{site.node.name}' has no cost model",
                 allowed=", ".join(sorted(self.rules)),
             )
         layer, fed = self.rules[site.node.op](site, folds), self.streams(site, folds)

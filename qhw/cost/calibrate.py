@@ -142,7 +142,7 @@ def calibrate(
 
 
 def model_beside(path: Path) -> Path:
-    """Where the models of a measured set are kept."""
+    """The file of a measured set's models."""
     return path.with_name(model_file.FILE)
 
 

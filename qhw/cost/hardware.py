@@ -27,7 +27,7 @@ from qhw.formats.operand import MultiplierOperand, product_width
 from qhw.formats.table import TableFormat
 
 Multipliers: TypeAlias = Literal["auto", "lut", "dsp", "packed"]
-"""What multiplies integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools
+"""Multipliers of integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools
 map them; LUTs alone; a DSP slice each; DSP slices that several products share where they fit."""
 
 ROM_DEPTH = 64
@@ -54,7 +54,7 @@ def check_multipliers(name: str) -> None:
     known = get_args(Multipliers)
     if name not in known:
         raise InputError(
-            f"There are no multipliers {name!r}", allowed=", ".join(known), hint=closest(name, known)
+            f"unknown choice of multipliers {name!r}", allowed=", ".join(known), hint=closest(name, known)
         )
 
 
@@ -72,7 +72,7 @@ class Hardware:
 
     @classmethod
     def of(cls, family: str, multipliers: Multipliers = "auto") -> Hardware:
-        """With the committed model; raises InputError for a family without one."""
+        """The units of a family by its committed model; raises InputError for a family without one."""
         check_multipliers(multipliers)
         return cls(cost_model(family), multipliers)
 

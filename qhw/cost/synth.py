@@ -294,7 +294,7 @@ def _counts(out: Path, design: Circuit, log: str) -> Counts:
     except (OSError, ValueError):
         said = [line for line in log.splitlines() if "ERROR" in line] or log.splitlines()[-3:]
         raise CheckFailedError(
-            f"{design}: Yosys wrote no netlist with statistics", hint="; ".join(said) or "it said nothing"
+            f"{design}: Yosys wrote no netlist with statistics", hint="; ".join(said) or "its log is empty"
         ) from None
     except CheckFailedError as error:
         raise CheckFailedError(f"{design}: {error.message}", hint=error.hint) from None

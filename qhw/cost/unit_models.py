@@ -1,4 +1,4 @@
-"""What each unit is made of: counts of structure for its LUTs, and closed forms for everything else.
+"""Models of the units: counts of structure for their LUTs, and closed forms for everything else.
 
 The LUTs of a unit are a weighted sum of its structure's bit counts. Where a bit is known to take one LUT the
 weight comes out at 1; the weights are fitted to measured circuits by :mod:`qhw.cost.fit` and kept in

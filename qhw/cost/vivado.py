@@ -69,7 +69,8 @@ class Vivado:
         match = re.search(r"[Vv]ivado v(\S+)", answer.stdout)
         if match is None:
             raise CheckFailedError(
-                f"{self.program} -version does not tell a version", hint=answer.stdout[:200]
+                f"{self.program} -version printed no version: {answer.stdout[:200].strip() or 'nothing'}",
+                hint="check that Vivado runs, or measure with --tool yosys",
             )
         return match[1]
 

@@ -1,4 +1,4 @@
-"""What a data set is: images, labels, where they came from, and a split that stays unseen."""
+"""Data sets: images, labels, their origin, and a split that stays unseen."""
 
 from __future__ import annotations
 

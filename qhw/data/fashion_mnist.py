@@ -9,7 +9,7 @@ from qhw.data.base import Dataset
 from qhw.errors import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four files."""
+"""The folder of the four files in Debian's package dataset-fashion-mnist."""
 
 
 def load(root: Path | None = None) -> Dataset:

@@ -1,4 +1,4 @@
-"""What every flow offers: an exact graph and a board become a design; a project flow writes it.
+"""The base of every flow: an exact graph and a board become a design; a project flow writes it.
 
 A flow is one package, found by its name: its options and tools as data, its notion of folding, its
 architecture, and, for a project flow, what writes and simulates a project. Nothing else names it.
@@ -93,7 +93,7 @@ class Tool:
         """Raise ToolMissingError where it is not on the PATH."""
         if shutil.which(self.program) is None:
             raise ToolMissingError(
-                f"{self.purpose} needs {self.program}, which is not there", hint=self.how_to_get
+                f"{self.purpose} needs {self.program}, which is not on the PATH", hint=self.how_to_get
             )
 
 
@@ -127,7 +127,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What a synthesis tool reported for a project.
+    """A synthesis tool's report on a project.
 
     ``latency_cycles`` and ``interval_cycles`` are the worst case; None where the tool could not tell.
     ``clock_period_ns`` is the tool's estimate.
@@ -191,7 +191,7 @@ class Flow(ABC):
         """How that graph would be built: its units, legal foldings and timing."""
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
-        """Whether tensors of a format can be carried at all; what is priced, unless a flow says less.
+        """Whether tensors of a format can be carried at all; every priced format, unless a flow says less.
 
         Args:
             computed: also as results of layers, which are rounded to it; else only as constants.
@@ -233,7 +233,7 @@ class Flow(ABC):
             )
         raise UnsupportedError(
             f"The {self.name} flow cannot build for {board.name}, which has a {board.device.title}",
-            hint=f"its cost can be had with --flow {' or '.join(able)}",
+            hint=f"use --flow {' or '.join(able)}",
         )
 
 
@@ -242,21 +242,21 @@ class ProjectFlow(Flow):
 
     tools: ClassVar[tuple[Tool, ...]] = ()
     multipliers: ClassVar[tuple[Multipliers, ...]] = EVERY_MULTIPLIER
-    """The choices of multipliers that its projects can be told; all of them are priced."""
+    """The choices of multipliers that its projects can state; ``qhw cost`` prices them all."""
 
     def check_multipliers(self, chosen: str) -> None:
-        """Refuse multipliers that its projects cannot be told."""
+        """Refuse a choice of multipliers that its projects cannot state."""
         check_multipliers(chosen)
         if chosen not in self.multipliers:
             raise UnsupportedError(
-                f"The {self.name} flow's projects cannot be told to use multipliers '{chosen}'",
+                f"The {self.name} flow cannot write projects with multipliers '{chosen}'",
                 allowed=", ".join(self.multipliers),
-                hint="'qhw cost' prices them",
+                hint="'qhw cost' estimates designs with any choice",
             )
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
-        """What can be done with a simulated project, in order."""
+        """The steps after simulation, in order."""
         return ()
 
     @abstractmethod
@@ -309,9 +309,9 @@ def load_project_flow(name: str, **options: Any) -> ProjectFlow:
     if not isinstance(flow, ProjectFlow):
         able = [other for other in list_flows() if issubclass(flow_class(other), ProjectFlow)]
         raise UnsupportedError(
-            f"The {name} flow is an architecture that is priced; qhw cannot write its projects yet",
+            f"qhw estimates designs of the {name} flow, but cannot write its projects yet",
             allowed=f"flows that write projects: {', '.join(able)}",
-            hint=f"'qhw cost --flow {name}' tells what a design takes",
+            hint=f"'qhw cost --flow {name}' estimates a design's resources and rate",
         )
     return flow
 

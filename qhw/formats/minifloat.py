@@ -100,7 +100,7 @@ class Minifloat(TableFormat):
 
     @property
     def exponent_bias(self) -> int:
-        """What is subtracted from the exponent field."""
+        """The bias that is subtracted from the exponent field."""
         return self._default_bias if self.bias is None else self.bias
 
     @property

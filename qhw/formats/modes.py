@@ -55,7 +55,7 @@ QONNX_ROUNDING = {
 
 
 class Overflow(enum.Enum):
-    """What a number beyond a format's range becomes."""
+    """The treatment of a number beyond a format's range."""
 
     SAT = "SAT"
     """The nearest bound."""

@@ -12,7 +12,7 @@ from qhw.formats.modes import Overflow, Rounding
 ROUNDINGS = {mode.value: mode for mode in Rounding}
 OVERFLOWS = {mode.value: mode for mode in Overflow}
 ENDS = ("SAT", "SPECIAL")
-"""What numbers beyond the range become: the nearest bound, or infinity or NaN."""
+"""The words for overflow: to the nearest bound, or to infinity or NaN."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Reader:
         return found
 
     def ahead(self, pattern: str) -> re.Match[str] | None:
-        """What :meth:`match` would read, which stays unread."""
+        """The text that :meth:`match` would read, which stays unread."""
         return re.compile(rf"\s*(?:{pattern})", re.ASCII).match(self.text, self.place)
 
     def take(self, sign: str) -> bool:
@@ -119,7 +119,7 @@ class Reader:
             raise self.error(expected)
 
     def error(self, expected: str, hint: str | None = None) -> InputError:
-        """What stands where ``expected`` should."""
+        """The text found where ``expected`` should stand."""
         rest = self.text[self.place :]
         place = self.place + len(rest) - len(rest.lstrip())
         found = f"character {place + 1} is {self.text[place]!r}" if rest.strip() else "the text ends"

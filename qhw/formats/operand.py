@@ -1,4 +1,4 @@
-"""What a multiplier makes of a number, whatever its format."""
+"""Numbers of every format as operands of a multiplier."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ class PowerOfTwo(TableFormat):
     def __post_init__(self) -> None:
         low, high = 1 + self.is_signed, LARGEST_FIELD + self.is_signed
         if not (isinstance(self.width, int) and low <= self.width <= high):
-            raise InputError(f"A format of powers of two has {low} to {high} bits here, not {self.width}")
+            name = "pow2" if self.is_signed else "upow2"
+            raise InputError(f"Width of {name}<{self.width}> must be {low} to {high} bits, not {self.width}")
         check_bias(self, self.bias)
         if not (self.saturate or self.nan):
             raise InputError(
@@ -69,7 +70,7 @@ class PowerOfTwo(TableFormat):
 
     @property
     def exponent_bias(self) -> int:
-        """What is subtracted from the exponent field."""
+        """The bias that is subtracted from the exponent field."""
         return self._default_bias if self.bias is None else self.bias
 
     @property

@@ -1,4 +1,4 @@
-"""From exact numbers to a format: what a Requant does to its mantissas, for every kind of format."""
+"""Rounding of exact numbers to a format: the arithmetic of a Requant, for every kind of format."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class TableFormat(Format):
 
     @abstractmethod
     def _listing(self) -> Listing:
-        """What every code stands for."""
+        """The meaning of every code, computed anew."""
 
     @property
     def encoded_by_shifting(self) -> bool:
@@ -80,7 +80,7 @@ class TableFormat(Format):
 
     @cached_property
     def listing(self) -> Listing:
-        """What every code stands for."""
+        """The meaning of every code."""
         return self._listing()
 
     @property
@@ -202,7 +202,7 @@ class TableFormat(Format):
 
     @cached_property
     def _targets(self) -> _SortedNumbers:
-        """What can be written: the numbers, and beyond them what overflow writes in this rounding mode."""
+        """All rounding targets: the numbers, and beyond them the results of overflow in this mode."""
         grid, overflow = self._numbers, self.listing.overflow
         if overflow is None:
             return grid
@@ -238,7 +238,7 @@ class TableFormat(Format):
 
     @cached_property
     def _values(self) -> FloatArray:
-        """By code; NaN where the code stands for nothing."""
+        """The value of every code; NaN where the code stands for nothing."""
         listing = self.listing
         values = np.ldexp(listing.mantissas.astype(np.float64), self.exponent)
         values[list(listing.missing)] = math.nan
@@ -250,14 +250,14 @@ class TableFormat(Format):
 
     @cached_property
     def _canonical(self) -> IntArray:
-        """By code: the code that its number is written as."""
+        """For every code, the code that its number is written as."""
         table = np.arange(1 << self.width)
         finite = np.setdiff1d(self.codes(), np.array(list(self.special_codes), dtype=np.int64))
         table[finite] = self.code_of(self.listing.mantissas[finite])
         return table
 
     def _place_of(self, mantissas: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Where mantissas stand among the numbers, and which ones do not."""
+        """The places of mantissas among the numbers, and a mask of those that are none."""
         numbers = self._numbers.mantissas
         place = np.minimum(np.searchsorted(numbers, mantissas), len(numbers) - 1)
         return np.asarray(place), np.asarray(numbers[place] != mantissas, dtype=bool)
@@ -305,7 +305,7 @@ class TableFormat(Format):
 
 
 def boundaries(numbers: IntArray, rounding: Rounding) -> tuple[IntArray, NDArray[np.bool_]]:
-    """Where rounding changes from each number to the next one.
+    """The thresholds where rounding changes from each number to the next one.
 
     Args:
         numbers: strictly rising integers (int64 or object), of shape (n,).

@@ -130,7 +130,7 @@ class Postprocessing:
 
     @classmethod
     def from_mapping(cls, stored: Mapping[str, Any]) -> Postprocessing:
-        """From JSON values, as ``dataclasses.asdict`` and :mod:`json` write them."""
+        """Read JSON values as ``dataclasses.asdict`` and :mod:`json` write them."""
         steps = tuple(
             HostStep(**{name: _tuples(value) for name, value in s.items()}) for s in stored["steps"]
         )

@@ -1,4 +1,4 @@
-"""From a QONNX model to the exact graph: one front for every file, and each tail settled on its own."""
+"""Lowering of a QONNX model to the exact graph: one front for every file, each tail settled on its own."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class QuantBatchNorm(nn.Module):
 
     @property
     def activation(self) -> Activation:
-        """What is applied before the result is rounded."""
+        """The activation that is applied before the result is rounded."""
         return self.result.activation
 
     def constants(self) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from qhw.quantizers.base import Quantizer
 
 @dataclass(frozen=True)
 class PoolWindow:
-    """What a pool slides over its input, per spatial axis; padding on both sides."""
+    """A pool's window per spatial axis: kernel, stride, and padding on both sides."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]

@@ -183,7 +183,7 @@ def _import(plan: BuildPlan, work: Workspace) -> Facts:
 
 
 def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
-    """What is known of model.onnx, once its input is annotated where that is needed."""
+    """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
     annotation = annotated_copy(file, file, plan.options.input, plan.data is not None)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
@@ -280,7 +280,9 @@ def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[A
 
 def _required_data(plan: BuildPlan) -> DataChoice:
     if plan.data is None:
-        raise InputError(f"The model {plan.source.given} needs data", hint="give it with --data")
+        raise InputError(
+            f"The model {plan.source.given} has no data to train on", hint="name a data set with --data"
+        )
     return plan.data
 
 
@@ -350,7 +352,7 @@ def _lower(plan: BuildPlan, work: Workspace) -> Facts:
 
 
 def host_steps(graph: ExactGraph) -> list[dict[str, Any]]:
-    """What is left to the host behind the graph's outputs, as build.json lists it."""
+    """The host's operations behind the graph's outputs, as build.json lists them."""
     after = graph.postprocessing
     if after is None:
         return []
@@ -481,8 +483,8 @@ def _samples(plan: BuildPlan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]
         return random_inputs(graph, RANDOM_VECTORS), None
     if len(graph.inputs) != 1:
         raise InputError(
-            f"The model has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), the data set one",
-            hint="leave --data out: it is then verified on random inputs",
+            f"A data set feeds one input, but the model has {len(graph.inputs)} ({', '.join(graph.inputs)})",
+            hint="leave --data out: the build then verifies on random inputs",
         )
     data = plan.data.dataset
     return {graph.inputs[0]: data.test_x}, data.test_y
@@ -601,7 +603,7 @@ def simulation_vectors(graph: ExactGraph, available: int) -> int:
 
 
 def _further(stage: FlowStage, plan: BuildPlan, work: Workspace) -> Facts:
-    """What the flow does with a verified project."""
+    """Run a flow's own stage on a verified project."""
     result, summary = stage.run(open_project(plan.flow, work.build))
     _write_json(work.scratch / f"{stage.result}.json", result)
     return {stage.result: dict(result), "summary": summary}

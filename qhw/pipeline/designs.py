@@ -1,4 +1,4 @@
-"""From an exact graph and a board to a flow's design: prepared, folded, priced."""
+"""A flow's design of an exact graph on a board: prepared, folded, priced."""
 
 from __future__ import annotations
 
@@ -92,9 +92,11 @@ def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> s
             continue
         priced = estimate(design)
         fullest, share = max(priced.utilisation.items(), key=lambda item: item[1])
-        only = "" if isinstance(other, ProjectFlow) else "; qhw prices it, and cannot write its projects yet"
+        only = (
+            "" if isinstance(other, ProjectFlow) else "; qhw estimates it, but cannot write its projects yet"
+        )
         found.append(
-            f"or --flow {name}: folded by {design.architecture.fold.title} it would fit, with {share:.0%} of "
-            f"the {fullest.upper()} and {priced.throughput_fps:,.0f} images/s{only}"
+            f"or use --flow {name}, which fits with {share:.0%} of the {fullest.upper()} and "
+            f"{priced.throughput_fps:,.0f} images/s, folded by {design.architecture.fold.title}{only}"
         )
     return "; ".join(found) or f"no folding of another flow fits either ({', '.join(others)})"

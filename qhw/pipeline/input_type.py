@@ -1,4 +1,4 @@
-"""What integers a model's input holds, where its file does not say so: annotated before it is lowered."""
+"""The integer type of a model's input, where its file states none: annotated before lowering."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Annotation:
     why: str
 
     def to_json(self) -> dict[str, str]:
-        """As the manifest has it."""
+        """The annotation as the manifest stores it."""
         return {"input": self.input, "type": self.type, "why": self.why}
 
 
@@ -47,10 +47,11 @@ def check_type(text: str) -> None:
     found = _NAME.fullmatch(text)
     if found is None or int(found[1]) > LARGEST_BITS:
         raise InputError(
-            f"{text!r} is no integer type of an input", allowed=f"uint1 to uint{LARGEST_BITS}, int2 to int16"
+            f"{text!r} is not an integer type for an input",
+            allowed=f"uint1 to uint{LARGEST_BITS}, int2 to int16",
         )
     if text == "int1":
-        raise InputError("int1 has no value but 0 and -1", allowed="int2, or uint1")
+        raise InputError("int1 holds only 0 and -1", allowed="int2, or uint1")
 
 
 def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annotation | None:
@@ -72,7 +73,7 @@ def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annota
         check_type(given)
         if len(inputs) != 1:
             raise InputError(
-                f"The model has {len(inputs)} inputs ({', '.join(inputs)}), and one type is given",
+                f"One input type is given, but the model has {len(inputs)} inputs ({', '.join(inputs)})",
                 hint="annotate them in the file (set_tensor_datatype in qonnx)",
             )
         found = Annotation(inputs[0], given, "given")
@@ -84,7 +85,8 @@ def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annota
     wanted = DataType[found.type.upper()]
     if present not in (DataType["FLOAT32"], wanted):
         raise InputError(
-            f"The input '{found.input}' is annotated as {present.name} in the file, not as {wanted.name}"
+            f"The input '{found.input}' is annotated as {present.name} in the file, not as {wanted.name}",
+            hint="leave the type out (--input), or change the file's annotation",
         )
     model.set_tensor_datatype(found.input, wanted)
     return found

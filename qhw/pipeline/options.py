@@ -1,4 +1,4 @@
-"""What a build can be told: on the command line, in a TOML file, or from Python."""
+"""The options of a build: on the command line, in a TOML file, or from Python."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[st
         setting, equals, format = given.partition("=")
         if not (pattern and colon and given):
             raise InputError(
-                f"--layer {text!r} is not understood",
+                f"--layer {text!r} is not a pattern with a format",
                 allowed="PATTERN:FORMAT or PATTERN:SETTING=FORMAT, as in 'classify:weights=fixed<4>'",
             )
         settings = result.pop(pattern, {}) | ({setting: format} if equals else formats_named(given))

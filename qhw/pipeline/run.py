@@ -162,7 +162,7 @@ def _check_carried(config: QuantConfig, flow: Flow) -> None:
 
 
 def _carrying(format: Format, computed: bool) -> str:
-    """What to do about a format that a flow cannot carry."""
+    """A remedy for a format that a flow cannot carry."""
     from qhw.flows.base import ProjectFlow, list_flows, load_flow
 
     flows = {name: load_flow(name) for name in list_flows()}
@@ -186,7 +186,7 @@ def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:
     if source.kind == "qonnx":
         return None
     raise InputError(
-        f"The model {source.given} needs data to be trained and checked on", hint="give it with --data"
+        f"The model {source.given} has no data to train and check on", hint="name a data set with --data"
     )
 
 
@@ -198,7 +198,7 @@ def _board_names() -> str:
 
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[None]:
-    """What libraries print goes into a file of the build folder."""
+    """Redirect what libraries print into a file of the build folder."""
     with (
         log.open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),

@@ -1,4 +1,4 @@
-"""What a user may give as a model: a built-in name, a QONNX file, ``file.py:function``, or a module."""
+"""Models as a user gives them: a built-in name, a QONNX file, ``file.py:function``, or a module."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def require_training() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise ToolMissingError(
-            f"Training and exporting a module needs torch and brevitas, but {error.name} is not there",
+            f"Training and exporting a module needs torch and brevitas, but {error.name} is not installed",
             hint="pip install 'qhw[train]', or give a QONNX file",
         ) from None
 

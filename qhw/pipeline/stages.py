@@ -35,7 +35,7 @@ MARKER = ".qhw"
 
 
 LEAST_FREE_BYTES = 1 << 16
-"""With less room than this on the disk, whatever failed is put down to it."""
+"""Bytes of free disk below which a failure is reported as a full disk."""
 
 
 class Observer(Protocol):
@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a running stage may use.
+    """The folders and facts that a running stage may use.
 
     Args:
         build: the build folder, with the files of the earlier stages: to read.

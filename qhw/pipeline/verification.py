@@ -160,7 +160,7 @@ def mantissas_of(graph: ExactGraph, values: Mapping[str, NDArray[Any]]) -> dict[
     Inputs are left out: a graph takes them as the user has them, their scaling folded into what they mean.
 
     Raises:
-        CheckFailedError: a value is not on its tensor's grid.
+        CheckFailedError: a value lies between two codes of its tensor.
     """
     found = {}
     for name, value in values.items():
@@ -177,8 +177,8 @@ def _integers(name: str, mantissas: NDArray[np.float64]) -> IntArray:
     if off.any():
         where = tuple(int(i) for i in np.argwhere(off)[0])
         raise CheckFailedError(
-            f"{name} is off its grid: element {where} is {mantissas[where]} steps of its last place",
-            hint="this is a fault of qhw: please report it with the model",
+            f"{name} holds a value between two codes: element {where} is {mantissas[where]} steps",
+            hint="this is a bug of qhw: please report it with the model",
         )
     if np.abs(mantissas).max(initial=0.0) < 2.0**62:
         return mantissas.astype(np.int64)
@@ -190,7 +190,7 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
 
     FloatQuant nodes that qonnx computes otherwise than specified are executed by qhw's own operator. Where
     scales are no powers of two, a quantised tensor's mantissa is the nearest one to its value over its scale:
-    the file's own execution is off that grid by float32's rounding.
+    the file's own execution differs from that by float32's rounding.
     """
     from qhw.graph.lower import lower_model
     from qhw.graph.reading.load import load_qonnx

@@ -98,7 +98,7 @@ class Quantizer(nn.Module):
         if self.is_free:
             raise InputError(
                 f"A quantizer of {self.spec} has a free scale, and so no whole fraction bits",
-                hint="its unit is what a mantissa of 1 stands for",
+                hint="read its unit, the value of a mantissa of 1",
             )
         return tuple(int(bits) for bits in fraction_bits(self.theta))
 
@@ -127,7 +127,7 @@ class Quantizer(nn.Module):
 
     @abstractmethod
     def scale(self, rank: int) -> Tensor:
-        """What a number of the format is multiplied by, as Brevitas sees it; broadcasts over that rank."""
+        """The scale as Brevitas sees it: the factor of a number of the format; broadcasts over that rank."""
 
     def share_scale(self, other: Quantizer) -> None:
         """Take another quantizer's scale, to be trained as one: sums of both then stay sums of integers."""

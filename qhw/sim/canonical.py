@@ -76,7 +76,7 @@ def compare_with_original(lowering: Lowering, inputs: Mapping[str, ArrayLike]) -
 
 
 def canonical_integers(canonical: ModelWrapper, inputs: Mapping[str, ArrayLike]) -> dict[str, IntArray]:
-    """What every integer node of a canonical model writes in qonnx, by the node's name.
+    """The results of every integer node of a canonical model in qonnx, by the node's name.
 
     The exact graph's tensors have the same names, but for those that it has no use for. Sums that float32
     does not hold are taken in float64, by ONNX's reference implementation: exact where they stay below 2^53.
@@ -177,7 +177,7 @@ def _with_batch(model: ModelWrapper, batch: int) -> ModelWrapper:
 
 @dataclass(frozen=True)
 class TensorScale:
-    """Where a tensor's values stand: ``value = scale * integer + offset``.
+    """The scale of a tensor's integers: ``value = scale * integer + offset``.
 
     Args:
         scale, offset: float64, broadcasting over the tensor with its batch axis.

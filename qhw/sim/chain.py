@@ -134,7 +134,7 @@ _ONE = np.ones(1, dtype=object)
 
 
 def weighted_factors(graph: ExactGraph, node: Node) -> tuple[IntArray, IntArray]:
-    """What turns the products of a Conv or MatMul with a bias into its sums: multiplier and offset."""
+    """Multiplier and offset that turn the products of a Conv or MatMul with a bias into its sums."""
     x, weight, bias = (_exponents(graph.tensors[name]) for name in node.inputs)
     finest = np.minimum(x + weight, bias)
     return _factor(x + weight - finest), _flat(graph.constants[node.inputs[2]]) * _factor(bias - finest)

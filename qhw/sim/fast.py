@@ -45,7 +45,7 @@ class FastExecutor:
         self, graph: ExactGraph, backend: str = "auto", *, batch: int = 256, threads: int | None = None
     ):
         if batch < 1:
-            raise InputError(f"a batch of {batch} samples", allowed="1 or more")
+            raise InputError(f"batch is {batch}", allowed="1 or more")
         self.graph = graph
         self.batch = batch
         self._backend = select_backend(backend)

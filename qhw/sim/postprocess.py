@@ -1,4 +1,4 @@
-"""What a file does behind its last layer, on real values: Softmax, ArgMax, TopK and their like, in NumPy.
+"""Operations behind a file's last layer, on real values: Softmax, ArgMax, TopK and their like, in NumPy.
 
 Values are float32, as in the file; results agree with ONNX Runtime's up to float32's rounding in Softmax,
 LogSoftmax, Sigmoid and Tanh, and are the same in all else.

@@ -12,7 +12,7 @@ from qhw.cost.rtl.constants import Number, ShiftAddTree, shift_add_tree
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 _Bit: TypeAlias = "tuple[tuple[int, int], int] | None"
-"""What is in a flip-flop: a bit of a number of a level, by its place; None: 0. Equal ones are one."""
+"""The bit in a flip-flop: of a number of a level, by its place; None: 0. Equal ones are one."""
 
 _Bits: TypeAlias = "tuple[_Bit, ...]"
 """The bits of a number, from the lowest."""
@@ -24,7 +24,7 @@ def _spread(held: _Bits, signed: bool, first: int, width: int) -> _Bits:
 
 
 def _positions(number: Number, before: Sequence[Number], held: Sequence[_Bits]) -> list[tuple[_Bit, _Bit]]:
-    """What an adder's carry chain adds; below ``distance`` the left number passes by."""
+    """The positions of an adder's carry chain; below ``distance`` the left number passes by."""
     assert number.right is not None
     width = number.bits - number.distance
     left = _spread(held[number.left], before[number.left].signed, number.distance, width)
@@ -76,7 +76,7 @@ class _Counted(NamedTuple):
 
 @cache
 def _counted(made: ShiftAddTree) -> _Counted:
-    """What the tree takes, its lanes included."""
+    """Resources of the tree, its lanes included."""
     first, *later = made.levels
     rows: list[_Bits] = [tuple(((0, i), bit) for bit in range(lane.bits)) for i, lane in enumerate(first)]
     luts, lut4s, registers = 0, 0, sum(len(bits) for bits in rows)

@@ -1,4 +1,4 @@
-"""What follows an accumulator: rounding and saturation to fewer bits, thresholds."""
+"""Models of the units behind an accumulator: rounding and saturation to fewer bits, thresholds."""
 
 from __future__ import annotations
 

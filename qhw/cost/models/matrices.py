@@ -13,13 +13,13 @@ from qhw.cost.rtl.matrices import adder_graph, field_bits
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 _Bit: TypeAlias = "tuple[int, int] | None"
-"""What is in a flip-flop: a bit of an input or sum, by its number and place; None: 0. Equal ones are one."""
+"""The bit in a flip-flop: of an input or sum, by its number and place; None: 0. Equal ones are one."""
 
 _Bits: TypeAlias = "tuple[_Bit, ...]"
 """The bits of a number, from the lowest."""
 
 _Position: TypeAlias = "tuple[_Bit, _Bit]"
-"""The two operands of a carry chain in one place."""
+"""The two bits that a carry chain adds in one place."""
 
 
 class _Number(NamedTuple):
@@ -117,7 +117,7 @@ def _distinct(numbers: Sequence[_Number]) -> set[_Bit]:
 
 
 def _stage(stage: Any, held: Sequence[_Number], count: _Count) -> list[_Number]:
-    """What its outputs are."""
+    """The circuit's outputs."""
     numbers: list[_Number] = []
     for op in stage.ops:
         numbers.append(_operation(op, stage.ops, numbers, held, count))

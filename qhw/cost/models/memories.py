@@ -51,7 +51,7 @@ _ULTRA_SHAPES = (Shape(4096, 72, 1, 1024),)
 """URAM288 (UG573)."""
 
 _MULTIPLEXER_COST = 0.5
-"""What the mapper thinks a bit costs that selects between two banks."""
+"""The mapper's own cost of a bit that selects between two banks."""
 
 
 @cache

@@ -191,7 +191,7 @@ def _conv(layer: FoldedLayer) -> LayerLoops:
     plain = depthwise or node.groups == 1
     if kernel != across or any(node.pads) or {*node.strides, *node.dilations} != {1} or not plain:
         raise UnsupportedError(
-            f"Conv '{node.name}' has a window that no window_buffer is made for",
+            f"window_buffer does not support the window of Conv '{node.name}'",
             allowed="square, stride 1, no dilation, no padding, groups 1 or all channels",
         )
     lanes = layer.pe if depthwise else layer.simd
@@ -278,7 +278,9 @@ def _dot(layer: FoldedLayer) -> Part:
         values = {**fields, "L": lanes, "A": max(_sum_bits(layer), one_sum)}
         return Part("minifloat_dot", values, layer.pe)
     if not (a.kind == b.kind == "integer"):
-        raise UnsupportedError(f"No layer of {x} and {weight} is emitted", allowed="integers, or minifloats")
+        raise UnsupportedError(
+            f"a layer of {x} and {weight} cannot be emitted", allowed="integers, or minifloats"
+        )
     widths = {"WA": a.width, "WB": b.width, "SA": int(a.signed), "SB": int(b.signed)}
     total = max(_sum_bits(layer), a.width + b.width + levels(lanes))
     return Part("integer_dot", {**widths, "L": lanes, "A": total, "MULTIPLIER": layer.multiplier}, layer.pe)

@@ -100,7 +100,7 @@ def _putting_out(stage: Any, fields: Sequence[tuple[int, bool]]) -> Any:
 
 @contextmanager
 def _interpreted() -> Iterator[None]:
-    """What is imported within is not compiled: that takes da4ml minutes, a matrix without it a second."""
+    """Import without compiling: compilation takes da4ml minutes, a matrix without it a second."""
     try:
         config: Any = importlib.import_module("numba").config
     except ImportError:

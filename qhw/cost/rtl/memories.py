@@ -1,4 +1,4 @@
-"""What holds words between units: the queue of a stream, and the memory of a layer's weights."""
+"""Units that hold words: the queue of a stream, and the memory of a layer's weights."""
 
 from __future__ import annotations
 

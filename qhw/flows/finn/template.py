@@ -169,7 +169,7 @@ def _parallel_window(
 
 
 def _streams(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    """As wide as what a node takes at once: SIMD inputs of a matrix, of a convolution within one pixel."""
+    """A stream as wide as a node's reads: SIMD inputs of a matrix, for a convolution within one pixel."""
     pe, simd = _factors(site, folds)
     if isinstance(site.node, ir.MatMul):
         return rules.streams(site, folds, simd)

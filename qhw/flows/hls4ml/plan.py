@@ -98,7 +98,7 @@ class Kernel:
 
 Mapper = Callable[["Planner", Any], None]
 MAPPERS: dict[type[Node], Mapper] = {}
-"""What carries out every operation of the exact graph; filled by ``operations``."""
+"""The mapper of every operation of the exact graph; filled by ``operations``."""
 
 
 def maps(*operations: type[Node]) -> Callable[[Mapper], Mapper]:

@@ -44,7 +44,7 @@ class SimulatedTensor:
 
 @dataclass(frozen=True)
 class Description:
-    """What the simulation of a written project needs to know of it."""
+    """The facts of a written project that its simulation needs."""
 
     name: str
     inputs: tuple[SimulatedTensor, ...]
@@ -55,7 +55,7 @@ class Description:
 
 
 def describe(plan: Plan) -> Description:
-    """What the simulation will need to know of a plan's project."""
+    """The facts of a plan's project that its simulation will need."""
 
     def ports(carried: Mapping[str, Carried]) -> tuple[SimulatedTensor, ...]:
         return tuple(
@@ -306,7 +306,7 @@ def _write_description(description: Description, folder: Path) -> None:
 
 
 def _order_reference(order: Order, orders: list[Order]) -> int | None:
-    """Where an order starts in the file of orders; None for the plain one."""
+    """The start of an order in the file of orders; None for the plain one."""
     if np.array_equal(order, natural_order((order.size,))):
         return None
     start = 0

@@ -81,7 +81,7 @@ def _program(project: Project) -> Path:
 
 
 def _source_hash(project: Project) -> str:
-    """What the compiled program depends on: sources and headers; weights are read at run time."""
+    """Files that the compiled program depends on: sources and headers; weights are read at run time."""
     digest = hashlib.sha256(" ".join(COMPILE_FLAGS).encode())
     sources = [*project.folder.glob("*_test.cpp"), *(project.folder / "firmware").rglob("*")]
     for path in sorted(p for p in sources if p.suffix in (".h", ".cpp") and "ap_types" not in p.parts):
@@ -144,7 +144,7 @@ def simulate_project(
 
 
 def _wanted(description: Description, trace: Trace) -> tuple[SimulatedTensor, ...]:
-    """The tensors to trace; InputError where one is not carried as such."""
+    """The tensors to trace; InputError where no layer of the project carries one."""
     if trace == "outputs":
         return ()
     if trace == "all":
@@ -153,7 +153,7 @@ def _wanted(description: Description, trace: Trace) -> tuple[SimulatedTensor, ..
     missing = sorted(set(trace) - known)
     if missing:
         raise InputError(
-            f"the project does not hold the tensors {', '.join(missing)} as such",
+            f"the project has no layer for the tensors {', '.join(missing)} alone",
             allowed=", ".join(sorted(known)),
         )
     return tuple(port for port in description.traced if port.tensor in set(trace))

@@ -208,7 +208,7 @@ RULES = {
     "Transpose": _transpose,
     "Upsample": _upsample,
 }
-"""What each operation becomes."""
+"""The rule for each operation, by its name."""
 
 
 def architecture(io_type: IoType) -> Architecture:

@@ -1,4 +1,4 @@
-"""What an operation of the exact graph is, and what its rules read and give."""
+"""The base of the exact graph's operations, and the operands and results of their rules."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Result:
-    """What a node writes: shape, exponent, range, and the bounds of every partial sum on the way."""
+    """A node's result: shape, exponent, range, and the bounds of every partial sum on the way."""
 
     shape: tuple[int, ...]
     exponent: Exponent
@@ -125,7 +125,7 @@ class Node(ABC):
 
     @abstractmethod
     def run(self, operands: Sequence[IntArray], types: Sequence[TensorType], out: TensorType) -> IntArray:
-        """What the operation means, on a batch of mantissas.
+        """The meaning of the operation, on a batch of mantissas.
 
         Written to be read, not to be fast.
 

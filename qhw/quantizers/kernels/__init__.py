@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """What computes the quantizers; ``eager`` documents each function."""
+    """The functions that compute quantizers; ``eager`` documents each one."""
 
     def forward(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor: ...
 

@@ -1,4 +1,4 @@
-"""What a quantizer kernel is given, and how it sees the memory of a tensor."""
+"""Arguments of a quantizer kernel, and its view of a tensor's memory."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Rule:
 
     @cached_property
     def grid(self) -> FloatGrid | ListGrid | None:
-        """What numbers are rounded to; None: to integers."""
+        """The numbers to round to; None: integers."""
         return None if self.format is None else grid_of(self.format)
 
     @property
@@ -241,7 +241,7 @@ def fraction_bits(theta: Tensor) -> NDArray[np.int64]:
 
 
 def units_of(theta: Tensor, rule: Rule) -> NDArray[np.float64]:
-    """What a mantissa of 1 stands for, at least one-dimensional: a power of two, or a float32 number."""
+    """The value of a mantissa of 1, at least one-dimensional: a power of two, or a float32 number."""
     if rule.free:
         return np.exp2(-_bounded(theta)).astype(np.float32).astype(np.float64)
     return powers_of_two(-fraction_bits(theta))
