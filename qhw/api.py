@@ -86,12 +86,12 @@ def build(
         data: a data set's name or path, or a :class:`qhw.data.Dataset`.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
-        training: in place of the model's own recipe.
+        training: settings in place of the model's own recipe.
         out: the build folder.
-        fps, budget, multipliers: as for :func:`cost`: that design is built.
+        fps, budget, multipliers: requirements on the design, as for :func:`cost`.
         input: the integer type of the model's input, as in "uint8", where the model does not say it.
         vectors: samples that go through the C-simulation.
-        observer: is told how the build goes on.
+        observer: receives the progress of the build.
         flow_options: the flow's own; hls4ml: ``io_type``.
 
     Raises:
@@ -205,7 +205,7 @@ def simulate(
         data: a data set, whose test split goes in, or
         inputs: an array (N, ...), one per input name, or a .npy file. Without either: what a build folder was
             verified on (its data set's test split), or random samples for a file.
-        samples: only the first so many.
+        samples: take at most this many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
@@ -427,7 +427,7 @@ def diff(
         first, second: ``file.onnx`` (its exact graph), ``file.onnx@qonnx``, a build folder (its project's
             C-simulation), any of them with ``@exact``, ``@interpreter``, ``@qonnx`` or ``@csim``, or a
             trace that :func:`simulate` saved (.npz); one of the two has to be a model.
-        data, inputs, samples: what goes in, as for :func:`simulate`. Beside a trace, the inputs in it.
+        data, inputs, samples: the inputs, as for :func:`simulate`. Beside a trace, the inputs in it.
 
     Raises:
         InputError: something given cannot be used, or the two have no tensor in common.

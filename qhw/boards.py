@@ -200,7 +200,7 @@ def _text(path: Path, key: str, value: Any) -> str:
         raise InputError(f"{path}: {key} must be a text, not {value!r}")
     pattern = _PRINTABLE if key == "title" else _IDENTIFIER
     if not pattern.fullmatch(value):
-        # A name becomes a folder's, and a part stands in scripts that the vendor's tools run.
+        # The name becomes a folder's name; the part is written into scripts for the vendor's tools.
         allowed = "printable characters" if key == "title" else "letters, digits, '.', '_', '+' and '-'"
         raise InputError(f"{path}: {key} is {value!r}", allowed=f"{allowed}, at most {_LONGEST_TEXT}")
     return value

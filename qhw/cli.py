@@ -78,7 +78,7 @@ Inputs = Annotated[
         "e.g. uint8, if the file states none; may be given twice.",
     ),
 ]
-Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take only the first so many samples.")]
+Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take at most this many samples.")]
 
 
 @app.callback()
@@ -285,7 +285,7 @@ def calibrate(
         int | None, typer.Option("--jobs", min=1, help="Syntheses at a time.  [default: one per processor]")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Measure at most so many designs now.")
+        int | None, typer.Option("--limit", min=1, help="Measure at most this many designs now.")
     ] = None,
     tool: Annotated[str, typer.Option("--tool", help="yosys, or vivado where it is on the PATH.")] = "yosys",
     out: Annotated[
@@ -317,7 +317,7 @@ def calibrate(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Tell which optional tools are there, what each one unlocks, and how to get it."""
+    """List the optional tools: which are installed, what each one unlocks, and how to get it."""
     with _command(as_json) as document:
         from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Which optional tools are there, what each one unlocks, and how to get it."""
+"""The optional tools: which are installed, what each one unlocks, and how to get it."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Puts a file's name before what is said to be wrong in it: there may be two of them."""
+    """Put a file's name in front of a message about its content: there may be two files."""
     try:
         yield
     except QhwError as error:
@@ -219,7 +219,7 @@ def choose_inputs(
     Args:
         data: a data set, of which the test split is taken.
         inputs: an array (N, ...), a path to a .npy file, or a dict of arrays by input name.
-        samples: take only the first so many.
+        samples: take at most this many.
 
     Raises:
         InputError: both are given, neither fits the graph, or there are no samples.

@@ -10,7 +10,7 @@ from qhw.cost.measured import Row
 from qhw.cost.unit_models import UnitModel
 
 FF_SLACK, FF_SHARE = 2, 0.05
-"""Flip-flops by which a count may be off at most: so many, or this share."""
+"""Flip-flops by which a count may be off: an absolute number, or a share."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class UnitErrors:
     Args:
         designs: the number of designs.
         lut_percent, lut: spread of the absolute errors, relative and in LUT.
-        ff_exact: share of designs whose flip-flops are told exactly.
+        ff_exact: share of designs whose flip-flops are predicted exactly.
         ff_beyond: designs whose flip-flops are off by more than 2 and by more than 5 %.
-        dsp_exact, memory_exact: share of designs whose DSP slices, block and UltraRAMs are told exactly.
+        dsp_exact, memory_exact: share of designs whose DSP slices, block and UltraRAMs are predicted exactly.
     """
 
     designs: int

@@ -24,7 +24,7 @@ from qhw.graph.ir import ExactGraph, Node, TensorType
 
 @dataclass(frozen=True)
 class Fold:
-    """How far a node is time-multiplexed; each architecture subclasses it with its own factors.
+    """The time-multiplexing of a node; each architecture subclasses it with its own factors.
 
     Its fields are whole numbers from 1, in the order of ``title``; their defaults are what a node has that
     nobody folded.
@@ -61,7 +61,7 @@ class LayerUsage:
     Args:
         cycles: clock cycles between two images.
         fill: clock cycles from the first input to the first output.
-        memory_bits: of weights, streams and line buffers.
+        memory_bits: bits of weights, streams and line buffers.
     """
 
     usage: Usage
@@ -78,7 +78,7 @@ class LayerCost:
         cycles: clock cycles from its first input to its last output when its inputs never wait.
         initiation_interval: cycles between two images.
         energy_nj: the energy of one image, relative; see :mod:`qhw.cost.energy`.
-        memory_bits: of weights, streams and line buffers.
+        memory_bits: bits of weights, streams and line buffers.
     """
 
     node: str
@@ -120,7 +120,7 @@ class Site:
         return self.graph.tensors[self.node.output]
 
     def accumulator_bits(self, terms: int) -> int:
-        """Bits of a sum of so many products of the first two inputs."""
+        """Bits of a sum of ``terms`` products of the first two inputs."""
         if self.proven:
             return self.output.format.width
         a, b = (self.type(i).format.operand() for i in (0, 1))

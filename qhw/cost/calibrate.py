@@ -108,7 +108,7 @@ def calibrate(
     Args:
         units: only these; all without any.
         jobs: syntheses at a time; as many as there are processors.
-        limit: measure at most so many designs.
+        limit: measure at most this many designs.
         path: the measured set, instead of the project's own; the models are written beside it.
         oracle: the tool that measures; Yosys where none is given.
         cache: a folder for single results, instead of the user's own.

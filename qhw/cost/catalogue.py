@@ -26,7 +26,7 @@ HELD_OUT_FORMATS = frozenset({(3, 2), (4, 1)})
 """(exponent bits, mantissa bits) of which no design is ever fitted, in either operand."""
 
 HELD_OUT_ONE_IN = 5
-"""One design in so many is held out besides."""
+"""One design in this many is held out besides."""
 
 _FORMAT_PARAMETERS = (("EA", "MA"), ("EB", "MB"), ("E", "M"))
 

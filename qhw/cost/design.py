@@ -63,6 +63,6 @@ class Design:
         return self.folding.get(node.name, self.architecture.fold())
 
     def check_priced(self) -> None:
-        """Refuse what cannot be priced: UnsupportedError names the node."""
+        """Check that every node has a cost model; UnsupportedError names the one without."""
         for node in self.graph.nodes:
             self.costing.layers(node, [self.architecture.fold()])

@@ -31,7 +31,7 @@ Multipliers: TypeAlias = Literal["auto", "lut", "dsp", "packed"]
 map them; LUTs alone; a DSP slice each; DSP slices that several products share where they fit."""
 
 ROM_DEPTH = 64
-"""Words up to which weights lie in LUT memory: a LUT holds so many bits (UG574)."""
+"""Words up to which weights lie in LUT memory: the bits of one LUT (UG574)."""
 
 TABLE_DEPTH = 256
 """Entries up to which a table lies in LUT memory: four LUTs a bit."""
@@ -50,7 +50,7 @@ _IN_LUT = 8
 
 
 def check_multipliers(name: str) -> None:
-    """Refuse what is not a choice of multipliers."""
+    """Refuse an unknown choice of multipliers."""
     known = get_args(Multipliers)
     if name not in known:
         raise InputError(

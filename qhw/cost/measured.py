@@ -21,7 +21,7 @@ from qhw.errors import InputError
 from qhw.resources import resource_dir
 
 Split = Literal["fit", "held-out", "held-out format"]
-"""A row's purpose: to fit a model, or only to tell its error."""
+"""A row's purpose: to fit a model, or only to measure its error."""
 
 Status = Literal["ok", "time", "memory"]
 

@@ -227,7 +227,7 @@ def yosys_version() -> str:
     """The version of pyosys.
 
     Raises:
-        ToolMissingError: it is not installed.
+        ToolMissingError: pyosys is not installed.
     """
     try:
         return importlib.metadata.version("pyosys")

@@ -1,8 +1,8 @@
 """The Yosys commands from a Verilog module to a mapped netlist, by device family.
 
 They are what Yosys's own synth_xilinx and synth_lattice run (0.70), in their order, with three changes: every
-``$mul`` goes to rows on carry chains (DSP slices are instances, a choice of the design), abc is told which
-mapper to be, and memories are mapped only where the design says so, which saves a second a design.
+``$mul`` goes to rows on carry chains (DSP slices are instances, a choice of the design), abc is given the
+mapper, and memories are mapped only where the design says so, which saves a second a design.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def load(root: Path | None = None) -> Dataset:
     """The whole data set from ``root``, a folder of the four idx files, or from Debian's package.
 
     Raises:
-        InputError: neither the package nor such a folder is there, or a file is damaged.
+        InputError: neither the package nor such a folder exists, or a file is damaged.
     """
     if root is None and not DEBIAN_FOLDER.is_dir():
         raise InputError(

@@ -203,7 +203,7 @@ class Flow(ABC):
         return graph
 
     def check(self, design: Design) -> None:
-        """Refuse what the flow cannot carry exactly, or has no cost: UnsupportedError names the node."""
+        """Check that every node is carried exactly and has a cost; UnsupportedError names the node."""
         design.check_priced()
 
     def prepare(self, graph: ExactGraph, board: Board, multipliers: str = "auto") -> Design:

@@ -75,7 +75,7 @@ class TableFormat(Format):
 
     @property
     def encoded_by_shifting(self) -> bool:
-        """Whether a code is the number's magnitude, shifted and rounded; else thresholds tell the codes."""
+        """Whether a code is the number's magnitude, shifted and rounded; else thresholds find the codes."""
         return False
 
     @cached_property

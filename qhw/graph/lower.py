@@ -197,7 +197,7 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
         raise UnsupportedError(
             f"The output '{name}' is computed in float ({value.spelled}), which has no exact integer form",
             allowed="a scale and an offset behind the last integer operation",
-            hint="quantise the output, or leave the operation to whoever reads it",
+            hint="quantise the output, or move the operation behind the model's output",
         )
     scale, offset = form
     for move in value.moves:

@@ -45,7 +45,7 @@ MAX_BYTES = 1 << 30
 LARGEST_EXPONENT = 1 << 12
 """Bound of an exponent's size: shifts to align numbers stay short."""
 
-# What reading, and checking what was read, makes of a file that is not what it should be.
+# Exceptions that a damaged file raises while it is read and checked.
 _DAMAGE = (
     ArithmeticError,
     AttributeError,

@@ -287,7 +287,7 @@ def _required_data(plan: BuildPlan) -> DataChoice:
 
 
 def check_idle(source: Source, options: BuildOptions) -> None:
-    """Refuse what would change nothing: a quantised model has its formats, and is not trained.
+    """Refuse options without effect: a quantised model has its formats, and is not trained.
 
     Raises:
         InputError: naming the options.

@@ -43,7 +43,7 @@ def is_type_name(text: str) -> bool:
 
 
 def check_type(text: str) -> None:
-    """Refuse what is no integer type of an input."""
+    """Refuse a text that is not an integer type for an input."""
     found = _NAME.fullmatch(text)
     if found is None or int(found[1]) > LARGEST_BITS:
         raise InputError(

@@ -85,7 +85,7 @@ def build(
     Args:
         model: a ``torch.nn.Module``, in place of ``options.model``.
         data: a data set, in place of ``options.data``.
-        observer: is told how it goes on.
+        observer: receives the progress of the build.
 
     Raises:
         InputError, UnsupportedError, ToolMissingError: something given cannot be used.

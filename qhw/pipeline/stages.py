@@ -153,7 +153,7 @@ def check_ours(folder: Path) -> None:
     """Refuse an output folder that holds something other than a build.
 
     Raises:
-        InputError: it is a file, or has content but was not made by ``qhw build``.
+        InputError: the folder is a file, or has content that ``qhw build`` did not make.
     """
     hint = "name an empty or new folder with --out"
     if folder.exists() and not folder.is_dir():
@@ -236,7 +236,7 @@ def run_stages(
         folder: a build folder, held by :func:`opened`.
         stages: the stages, each after those that it needs.
         outcomes: receives one entry per stage, also when one fails (the rest is then ``pending``).
-        observer: is told about every stage.
+        observer: receives the progress of every stage.
 
     Returns:
         The facts of every stage, by name.

@@ -85,7 +85,7 @@ def widest_tensor(graph: ExactGraph) -> tuple[int, str]:
 
 
 def held_by(graph: ExactGraph, bits: int) -> set[str]:
-    """The tensors that are exact in a float of so many bits: they, and all that they are computed from."""
+    """The tensors that are exact in a float of ``bits`` bits: they, and all that they are computed from."""
     held = {name for name in (*graph.inputs, *graph.constants) if graph.tensors[name].format.width <= bits}
     for node in graph.nodes:
         if graph.tensors[node.output].format.width <= bits and held.issuperset(node.inputs):

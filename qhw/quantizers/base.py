@@ -30,7 +30,7 @@ class Quantizer(nn.Module):
     Args:
         spec: the format.
         fraction: the fraction bits, or None where data will start them.
-        channels: fraction bits for each of so many channels; None for the whole tensor.
+        channels: the number of channels, each with fraction bits; None: one for the whole tensor.
         axis: the channel axis of the tensors that will come.
         activation: applied before rounding, in the same pass.
         passes_outside: saturated numbers keep their gradient (the usual choice for weights).

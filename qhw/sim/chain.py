@@ -191,7 +191,7 @@ def _count_of(node: ir.Requant, out: TensorType, format: TableFormat, shift: Int
     rounded = saturating(format, node.rounding)
     rows = [rounded.mantissa_thresholds(format.exponent - int(bits)) for bits in shift]
     limits = np.iinfo(np.int64)
-    # What 63 bits do not hold is never reached, or always: the chain's numbers stay within them.
+    # The chain's numbers fit 63 bits: a threshold beyond them is reached never, or always.
     thresholds = np.array([[min(max(t, int(limits.min)), int(limits.max)) for t in row] for row in rows])
     levels = np.clip(rounded.numbers, *requant_bounds(node, out))
     return Count(thresholds.reshape(len(rows), -1), levels.reshape(1, -1))

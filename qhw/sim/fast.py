@@ -127,7 +127,7 @@ class FastExecutor:
         for i, step in enumerate(steps):
             result = step.run(tensors)
             if len(result) != count:
-                # What is computed from constants alone comes once, not once per sample.
+                # A result of constants alone has one row, not one per sample.
                 result = np.repeat(result, count, axis=0)
             tensors[step.output] = result
             for name in step.inputs:

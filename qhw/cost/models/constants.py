@@ -36,7 +36,7 @@ def _luts(number: Number, positions: list[tuple[_Bit, _Bit]]) -> int:
     """Positions that differ; one whose other operand is 0 takes none, unless that is inverted."""
     needed = any if number.subtracts else all
     different = {pair for pair in positions if needed(bit is not None for bit in pair)}
-    # Sums of up to two bits are no carry chain.
+    # Sums of up to two bits are built without a carry chain.
     return len(positions) if different and len(positions) <= 2 else len(different)
 
 

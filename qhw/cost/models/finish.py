@@ -98,7 +98,7 @@ def _requantize_registers(values: Values) -> int:
     decisions = rounding.half + rounding.sticky
     last = min(values["WO"] - values["SO"], rounded - signed) + signed
     fits = _bits_above(values) > (signed and values["SO"]) or (signed and not values["SO"])
-    # An unsigned number has no sign to show.
+    # The result of an unsigned number has no sign bit.
     result = min(values["WO"] - (values["SO"] and not signed), rounded)
     return kept + below + kept + decisions + rounded + last + fits + result
 

@@ -71,7 +71,7 @@ class _Count:
             self.lut4s += lut4.sum_of(len(bits), len(chain))
             needed = any if subtracts else all
             different = {frozenset(pair) for pair in chain if needed(bit is not None for bit in pair)}
-            # Sums of up to two bits are no carry chain.
+            # Sums of up to two bits are built without a carry chain.
             if len(chain) <= 2:
                 self.short += len(chain)
             else:

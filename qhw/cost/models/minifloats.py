@@ -282,9 +282,9 @@ def _fixed_to_minifloat_registers(values: Values) -> int:
     parts, a = _conversion(values), values["A"]
     saturates, stages = a > parts.range_bits, parts.shifter.stages
     # The exponent comes from the leading zeros and the range check; both read the bits above the subnormals'.
-    looked_at = parts.shifter.read | set(range(values["P"] + values["M"] + 1, a))
-    magnitudes = len(looked_at) + len(parts.shifter.read)
-    # All of the amount waits beside the shifter: the exponent field comes from it.
+    inspected = parts.shifter.read | set(range(values["P"] + values["M"] + 1, a))
+    magnitudes = len(inspected) + len(parts.shifter.read)
+    # The whole amount is delayed along the shifter: the exponent field is computed from it.
     amount = (stages + 1) * parts.places.bit_length()
     flags = stages + 3 + (stages + 2 if saturates else 0)
     code = 1 + min(parts.rounded, values["E"] + values["M"])

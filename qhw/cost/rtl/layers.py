@@ -27,7 +27,7 @@ from qhw.graph.ir import ExactGraph, Node
 
 STREAM_WORDS = 2
 LUT_WORDS = 64
-"""Words of a memory up to which it is of LUTs: a LUT holds so many bits."""
+"""Words up to which a memory is made of LUTs: the bits of one LUT."""
 
 
 @dataclass(frozen=True)

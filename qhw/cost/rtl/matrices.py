@@ -106,7 +106,7 @@ def _interpreted() -> Iterator[None]:
     except ImportError:
         yield
         return
-    # Another user of da4ml in this process keeps the modules, compiled or not, that it has.
+    # Modules of da4ml that this process has imported already stay as they are for their other users.
     others = {name: module for name, module in sys.modules.items() if module and _is_python(name)}
     before, config.DISABLE_JIT = config.DISABLE_JIT, True
     for name in others:

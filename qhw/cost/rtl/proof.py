@@ -18,7 +18,7 @@ from qhw.errors import CheckFailedError
 from qhw.formats.modes import IntArray
 
 EXHAUSTIVE_BITS = 20
-"""Up to so many bits of input, every combination is tried."""
+"""Bits of input up to which every combination is tried."""
 
 VECTORS = 100_000
 """Random steps where not every combination is tried."""
@@ -113,10 +113,10 @@ def _trial(instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial
     for control in ports.controls:
         streams[control.name] = _ones(control, steps, rng)[:, None]
     enable = next((control for control in ports.controls if control.name == "enable"), None)
-    # The last step that goes in shows at the last edge.
+    # The outputs of the last step appear at the last edge.
     needed = steps + instance.unit.latency(instance.values) - 1
     edges = np.cumsum(np.ones(needed) if enable is None else _enabled(enable, needed, rng)).astype(np.int64)
-    # The cycle before whose edge n steps are over shows step n; a stopped cycle, any other.
+    # An enabled cycle after n edges holds the inputs of step n; a stopped cycle, those of any step.
     enabled = np.diff(edges, prepend=0)
     step_of = np.where(enabled, np.minimum(edges - 1, steps - 1), rng.integers(0, steps, len(edges)))
     return _Trial(instance, streams, step_of, edges, exhaustive)
@@ -193,7 +193,7 @@ def _ones(control: Control, steps: int, rng: np.random.Generator) -> IntArray:
 
 
 def _enabled(control: Control, needed: int, rng: np.random.Generator) -> IntArray:
-    """Enabled or not by cycle, until so many were; the last one is."""
+    """Enabled or not by cycle, until ``needed`` cycles were; the last one is."""
     ones = _ones(control, 8 * needed, rng)
     return ones[: int(np.searchsorted(np.cumsum(ones), needed)) + 1]
 

@@ -187,7 +187,7 @@ def at_least(unit: str, values: Values, name: str, low: int, why: str) -> None:
 
 
 def levels(lanes: int) -> int:
-    """Levels of a binary tree over so many lanes."""
+    """Levels of a binary tree over the lanes, 0 for one."""
     return (lanes - 1).bit_length()
 
 

@@ -32,7 +32,7 @@ class PeSimd(Fold):
 
 
 class Matrix(NamedTuple):
-    """A node as a product of a matrix and vectors: (outputs x inputs) by so many vectors."""
+    """A node as a product of a matrix (outputs x inputs) and ``vectors`` vectors."""
 
     inputs: int
     outputs: int

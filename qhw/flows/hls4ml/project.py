@@ -113,7 +113,7 @@ def write_project(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """hls4ml prints; what it says goes to the log."""
+    """Redirect what hls4ml prints to the log."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         yield

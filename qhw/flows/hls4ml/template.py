@@ -80,7 +80,7 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any, vectors: int) -> 
     usage = dots + hardware.weights(reuse, multipliers * stored)
     unrolled = reuse == 1
     if unrolled.any() and x.operand().kind == "integer":
-        # Weights that every multiplier has of its own are constants of the circuit.
+        # A multiplier with a single weight has it as a constant of the circuit.
         fixed = _unrolled(site, constant, outputs)
         usage = fixed.times(unrolled) + usage.times(~unrolled)
     return LayerUsage(usage + control, 0, memory_bits=inputs * outputs * stored * ~unrolled)

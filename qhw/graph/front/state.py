@@ -130,7 +130,7 @@ class State:
         """Carry out what is pending on a value; its tensor.
 
         Raises:
-            InexactError: it is in the middle of a tail, or at a free scale.
+            InexactError: the tensor is in the middle of a tail, or at a free scale.
         """
         tensor, scale = self.scaled_tensor(node, value)
         if scale is not None:

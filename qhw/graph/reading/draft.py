@@ -255,7 +255,7 @@ class Draft:
         """The shape of a tensor, batch axis included.
 
         Raises:
-            InputError: it could not be inferred.
+            InputError: shape inference fails.
         """
         found = self.constants[name].shape if name in self.constants else self.shapes.get(name)
         if found is None:
