@@ -60,7 +60,7 @@ class Costing:
             raise _naming(node, error) from error
         count = len(folds)
         columns = [np.broadcast_to(getattr(layer.usage, name), count) for name in ESTIMATED]
-        # Subtracting a thousandth keeps a whole sum of fitted weights from being rounded up to the next number.
+        # Less a thousandth, a whole sum of fitted weights is not rounded up to the next number.
         amounts = np.ceil(np.stack(columns) - 1e-3).astype(np.int64).T
         intervals = np.maximum(1, np.ceil(np.broadcast_to(layer.cycles, count))).astype(np.int64)
         fills = np.rint(np.broadcast_to(layer.fill, count)).astype(np.int64)
