@@ -1,6 +1,16 @@
-"""Quantised layers for what Brevitas leaves in float: batch norm, add, concat, pools, activations."""
+"""Quantised layers for what Brevitas leaves in float: batch norm, arithmetic, pools, functions, moves."""
 
+from qhw.layers.arithmetic import (
+    QuantAffine,
+    QuantInterpolate,
+    QuantMultiply,
+    QuantPad,
+    QuantPReLU,
+    QuantSubtract,
+    QuantTotal,
+)
 from qhw.layers.elementwise import Normalize, QuantActivation, QuantAdd, QuantConcat, share
+from qhw.layers.functions import QuantFunction
 from qhw.layers.norm import QuantBatchNorm, QuantBatchNorm1d, QuantBatchNorm2d
 from qhw.layers.pool import PoolWindow, QuantAdaptiveAvgPool, QuantAvgPool, QuantAvgPool1d, QuantAvgPool2d
 
@@ -10,6 +20,7 @@ __all__ = [
     "QuantActivation",
     "QuantAdaptiveAvgPool",
     "QuantAdd",
+    "QuantAffine",
     "QuantAvgPool",
     "QuantAvgPool1d",
     "QuantAvgPool2d",
@@ -17,5 +28,12 @@ __all__ = [
     "QuantBatchNorm1d",
     "QuantBatchNorm2d",
     "QuantConcat",
+    "QuantFunction",
+    "QuantInterpolate",
+    "QuantMultiply",
+    "QuantPReLU",
+    "QuantPad",
+    "QuantSubtract",
+    "QuantTotal",
     "share",
 ]

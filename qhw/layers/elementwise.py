@@ -62,7 +62,9 @@ class QuantActivation(nn.Module):
 
 
 class QuantAdd(nn.Module):
-    """Residual add: the sum of two quantised tensors of one shape, an activation, and the result's format.
+    """Residual add: the sum of two quantised tensors, an activation, and the result's format.
+
+    An axis of length 1 is broadcast.
 
     Args:
         result: the result's format, or a shared quantizer.
@@ -80,8 +82,18 @@ class QuantAdd(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape != b.shape:
-            raise InputError(f"A residual add needs two tensors of one shape, not {a.shape} and {b.shape}")
+            a, b = _broadcast(a, b)
         return self.result.quantize_sum(a, b)
+
+
+def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    pairs = list(zip(a.shape, b.shape, strict=False))
+    if a.dim() != b.dim() or any(m != n and 1 not in (m, n) for m, n in pairs):
+        raise InputError(
+            f"An addition needs two tensors of one shape, or axes of 1, not {a.shape} and {b.shape}"
+        )
+    shape = [max(pair) for pair in pairs]
+    return a.expand(shape), b.expand(shape)
 
 
 class QuantConcat(nn.Module):

@@ -83,9 +83,9 @@ class QuantBatchNorm(nn.Module):
             )
         quantised = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum, **settings)
         quantised.load_state_dict(norm.state_dict(), strict=False)
-        if not norm.affine:
-            quantised.weight.requires_grad_(False)
-            quantised.bias.requires_grad_(False)
+        for name, parameter in quantised.named_parameters(recurse=False):
+            given = getattr(norm, name)
+            parameter.requires_grad_(given is not None and given.requires_grad)
         return quantised.train(norm.training)
 
     @property

@@ -13,9 +13,9 @@ from onnx import helper
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.floating import from_integers, moved_scale
+from qhw.graph.front.floating import floating, from_integers, moved_scale
 from qhw.graph.front.integers import integers
-from qhw.graph.front.state import NodeView, State, rule
+from qhw.graph.front.state import InexactError, NodeView, State, rule
 from qhw.graph.front.values import Activation, Floating, Lowered, Movement, RawInput, Scale, reshaped_axis
 
 
@@ -30,10 +30,13 @@ def apply(state: State, node: NodeView, movement: Movement) -> Lowered:
         case RawInput(integers=None) | Floating():
             return replace(value, moves=(*value.moves, movement))
         case _:
-            tensor, scale = state.scaled_tensor(node, value)
+            name = node.proto.input[0]
+            try:
+                tensor, scale = state.scaled_tensor(node, value)
+            except InexactError:
+                return replace(floating(state, node, name), moves=(movement,))
             if scale is not None and scale.axis is not None and movement.axis(scale.axis) is None:
-                floating = from_integers(state, node, value, node.proto.input[0])
-                return replace(floating, moves=(movement,))
+                return replace(from_integers(state, node, value, name), moves=(movement,))
             scale = moved_scale(node, scale, [movement])
             return Activation(movement.tensor(tensor, movement.name), scale)
 
@@ -107,10 +110,7 @@ def reshape(state: State, node: NodeView) -> Lowered:
 
 @rule("Flatten")
 def flatten(state: State, node: NodeView) -> Lowered:
-    """All axes but the batch in one."""
-    axis = int(node.options.get("axis", 1)) % max(1, len(shape_of(state, node)))
-    if axis == 0 and not _is_constant(state, node):
-        raise node.refuse("axis 0 joins the batch axis with others", allowed="axis 1")
+    """All axes but the batch in one: what axis 0 of a single sample gives too."""
     return _reshaped(state, node)
 
 

@@ -306,7 +306,8 @@ def _encoded(
     if not exponent.is_scalar or (free is not None and not free.is_uniform):
         raise node.refuse("it quantises the input per channel", allowed="one scale for an input")
     encoding = _encoding(node, value, quantizer)
-    tensor = state.declare_float_input(node, value.raw, encoding, exponent.values[0])
+    raw = replace(value.raw, moves=value.moves)
+    tensor = state.declare_float_input(node, raw, encoding, exponent.values[0])
     return Activation(tensor, moved_scale(node, free, value.moves))
 
 

@@ -355,6 +355,8 @@ class Draft:
             if numbers is None:
                 return None
             sizes = tuple(int(n) for n in numbers.reshape(-1))
+            if node.op_type == "Reshape":  # 0 is the size that was there
+                sizes = tuple(n or shape[i] for i, n in enumerate(sizes) if n or i < len(shape))
             moved = {"Reshape": np.reshape, "Squeeze": np.squeeze, "Unsqueeze": np.expand_dims}
             return np.shape(moved[node.op_type](array, sizes))  # type: ignore[operator]
         others = [self._stored_shape(other, producers) for other in node.input[1:]]

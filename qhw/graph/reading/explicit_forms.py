@@ -174,21 +174,19 @@ def _conv_transpose(draft: Draft, node: NodeProto, options: dict[str, Any]) -> l
 
 
 def _reach(draft: Draft, node: NodeProto, frame: dict[str, list[int]]) -> list[int]:
-    """How far the last window of every axis reaches beyond the padded input (0 or more), for ceil_mode."""
+    """How far the last window of every axis reaches beyond the padded input (0 or more), in ceil_mode.
+
+    A window that would begin behind the input is none (ONNX Runtime, torch); onnx's inference counts it.
+    """
     shape, out = (draft.shape(name)[2:] for name in (node.input[0], node.output[0]))
     rank = len(shape)
-    return [
-        max(
-            0,
-            (out[i] - 1) * frame["strides"][i]
-            + frame["dilations"][i] * (frame["kernel_shape"][i] - 1)
-            + 1
-            - shape[i]
-            - frame["pads"][i]
-            - frame["pads"][i + rank],
-        )
-        for i in range(rank)
-    ]
+    found = []
+    for i, (size, count) in enumerate(zip(shape, out, strict=True)):
+        stride, begin, end = frame["strides"][i], frame["pads"][i], frame["pads"][i + rank]
+        last = count - 1 - ((count - 1) * stride >= size + begin)
+        window = frame["dilations"][i] * (frame["kernel_shape"][i] - 1) + 1
+        found.append(max(0, last * stride + window - size - begin - end))
+    return found
 
 
 @_form("MaxPool")
@@ -333,14 +331,16 @@ def _pad(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodePro
     pads = [0] * (2 * rank)
     for position, axis in enumerate(places):
         pads[axis], pads[axis + rank] = given[position], given[position + len(places)]
-    value = _constant(draft, node, 2, "values")
-    value = np.zeros((), dtype=np.float32) if value is None else np.asarray(value, dtype=np.float32)
+    named = node.input[2] if len(node.input) > 2 else ""
+    if not named or named in draft.constants:
+        value = draft.constants.get(named, np.zeros((), dtype=np.float32))
+        stored = np.asarray(value, dtype=np.float32).reshape(())
+        named = draft.constant(f"{node.name}_value", stored)
     mode = options.get("mode", "constant")
     if not any(pads):
         return [draft.node(node, "Identity", node.input[:1], node.output[0])]
     del node.input[1:]
-    node.input.append(draft.constant(f"{node.name}_pads", pads))
-    node.input.append(draft.constant(f"{node.name}_value", value.reshape(())))
+    node.input.extend([draft.constant(f"{node.name}_pads", pads), named])  # a value may be quantised
     _set(node, mode=mode)
     return [node]
 
