@@ -49,9 +49,9 @@ class TrainConfig:
         batch_size: images per step; an incomplete last batch of an epoch is left out.
         learning_rate: peak of the float phase (AdamW, linear warm-up, cosine to 0).
         quantised_learning_rate: peak of the quantised phase.
-        weight_decay: on weights only, not on biases, batch norm or binary points.
-        seed: of the order of the images and of dropout.
-        threads: that torch computes with; 0 for as many as it is set to. A network of a few thousand numbers
+        weight_decay: decay of the weights; biases, batch norm and binary points take none.
+        seed: the random seed of the images' order and of dropout.
+        threads: torch's threads; 0 for as many as it is set to. A network of a few thousand numbers
             per layer is quickest with one, most of all on a busy machine.
 
     Raises:
@@ -95,13 +95,13 @@ def _require(name: str, value: object, ok: bool, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: told after every step.
+    """Progress of training, reported after every step.
 
     Args:
         phase: "float" or "quantised".
         epoch, epochs: the current epoch, from 1, and how many there are in the phase.
         step, steps: the current step, from 1, and how many there are in the epoch.
-        loss: of this step's batch.
+        loss: the loss of this step's batch.
     """
 
     phase: str

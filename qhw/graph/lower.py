@@ -1,4 +1,4 @@
-"""From a QONNX model to the exact graph: one front for every file, and each tail settled on its own."""
+"""Lowering of a QONNX model to the exact graph: one front for every file, each tail settled on its own."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Lowering:
-    """What lowering makes of a model.
+    """The result of lowering a model.
 
     Args:
-        model: as it was loaded.
+        model: the model in normal form, as it was loaded.
         graph: its exact graph. Every node names the ONNX node it came from as its ``source``; the one that
             holds that node's result has its name.
         tails: the float32 operations that a Threshold or Table of the graph stands for, by its output.
@@ -79,7 +79,7 @@ def canonical_reason(source: Source) -> str | None:
 
 
 def lower_model(model: ModelWrapper) -> Lowering:
-    """As :func:`lower`, of a loaded model, with all that was found on the way."""
+    """Lower a loaded model as :func:`lower` does, and keep all that was found on the way."""
     with telling_damage():
         return _lowered(State.of(model))
 
@@ -201,7 +201,7 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
         raise UnsupportedError(
             f"The output '{name}' is computed in float ({value.spelled}), which has no exact integer form",
             allowed="a scale and an offset behind the last integer operation",
-            hint="quantise the output, or leave the operation to whoever reads it",
+            hint="quantise the output, or move the operation behind the model's output",
         )
     scale, offset = form
     for move in value.moves:

@@ -12,10 +12,11 @@ from qhw.layers.arithmetic import (
 from qhw.layers.elementwise import Normalize, QuantActivation, QuantAdd, QuantConcat, share
 from qhw.layers.functions import QuantFunction
 from qhw.layers.norm import QuantBatchNorm, QuantBatchNorm1d, QuantBatchNorm2d
-from qhw.layers.pool import QuantAdaptiveAvgPool, QuantAvgPool, QuantAvgPool1d, QuantAvgPool2d, Window
+from qhw.layers.pool import PoolWindow, QuantAdaptiveAvgPool, QuantAvgPool, QuantAvgPool1d, QuantAvgPool2d
 
 __all__ = [
     "Normalize",
+    "PoolWindow",
     "QuantActivation",
     "QuantAdaptiveAvgPool",
     "QuantAdd",
@@ -34,6 +35,5 @@ __all__ = [
     "QuantPad",
     "QuantSubtract",
     "QuantTotal",
-    "Window",
     "share",
 ]

@@ -28,7 +28,7 @@ def result_quantizer(
         return make_quantizer(result, channels=channels, axis=1, activation=activation)
     if result.activation != activation:
         raise InputError(
-            f"A shared quantizer applies {result.activation}, and this layer needs {activation}",
+            f"A shared quantizer applies {result.activation}, but this layer needs {activation}",
             hint="share quantizers between layers of the same activation",
         )
     return result
@@ -54,7 +54,7 @@ class QuantActivation(nn.Module):
 
     @property
     def activation(self) -> Activation:
-        """What is applied before rounding."""
+        """The activation that is applied before rounding."""
         return self.result.activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class QuantAdd(nn.Module):
 
     @property
     def activation(self) -> Activation:
-        """What is applied to the sum before rounding."""
+        """The activation that is applied to the sum before rounding."""
         return self.result.activation
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class QuantConcat(nn.Module):
 
     Args:
         result: the common format, or a shared quantizer.
-        axis: of the tensors, with the batch axis.
+        axis: the axis to join along, batch axis counted.
     """
 
     def __init__(self, result: Format | Quantizer, axis: int = 1) -> None:

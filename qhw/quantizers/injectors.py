@@ -33,7 +33,7 @@ def weight_quantizer(
     """A ``weight_quant=`` for Brevitas's layers; per output channel, or one scale for the tensor.
 
     Args:
-        axis: of the output channels in the weight (1 in a transposed convolution).
+        axis: the axis of the output channels in the weight (1 in a transposed convolution).
     """
     return _injector(spec, WeightProxy, per_channel=per_channel, scaling=scaling, axis=axis)
 
@@ -54,7 +54,7 @@ def activation_quantizer(
     A ``QuantReLU``'s ReLU runs in the quantizer's own pass.
 
     Args:
-        channels: one binary point for each of so many channels (axis 1).
+        channels: the number of channels (axis 1), each with a binary point; None: one for all.
     """
     return _injector(spec, ActivationProxy, channels=channels, scaling=scaling)
 

@@ -81,7 +81,7 @@ def _settled(state: State, node: NodeView, index: int) -> Activation:
     """A computed operand with what is pending carried out.
 
     Raises:
-        InexactError: it is in the middle of a tail.
+        InexactError: the tensor is in the middle of a tail.
     """
     return Activation(*state.scaled_tensor(node, state.operand(node, index)))
 

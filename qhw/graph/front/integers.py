@@ -21,7 +21,7 @@ def integers(state: State, node: NodeView, index: int = 0) -> tuple[str, Scale |
     """An operand as integers of the graph, and their free scale if they have one.
 
     Raises:
-        UnsupportedError: it is in the middle of a tail that does more than scale.
+        UnsupportedError: the tensor is in the middle of a tail that does more than scale.
     """
     name = node.proto.input[index]
     value = state.operand(node, index)

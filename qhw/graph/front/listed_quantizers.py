@@ -30,7 +30,7 @@ class TableGrid:
     """Where a quantizer puts its input: on numbers of ``format``, times a power of two.
 
     Args:
-        exponent: of a mantissa of 1, scale included; broadcasts over the tensor, as the scale does.
+        exponent: a mantissa of 1 is ``2**exponent``, scale included; broadcasts like the scale.
         low, high: mantissas of ``format`` that bound the result.
     """
 

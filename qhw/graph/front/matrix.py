@@ -206,7 +206,7 @@ def on_grid(value: Dyadic, free: Scale, exponents: NDArray[np.int64]) -> Dyadic 
     """A quantised constant as integers of a sum, where it has the sum's scale to float32's precision.
 
     Args:
-        exponents: of the sum, one or as many as ``free`` has numbers.
+        exponents: the sum's exponents: one, or as many as ``free`` has numbers.
     """
     if not isinstance(value, FreeConstant):
         return None

@@ -65,7 +65,7 @@ class State:
     Args:
         derived: tensors that integer operations hold exactly, though they belong to a tail: what comes after
             them may need that tail's own operations.
-        tails: what a Threshold or Table of the graph stands for, by the tensor that it writes.
+        tails: the float32 operations that a Threshold or Table stands for, by the tensor that it writes.
         reasons: why tensors became tails, first one first.
     """
 
@@ -130,7 +130,7 @@ class State:
         """Carry out what is pending on a value; its tensor.
 
         Raises:
-            InexactError: it is in the middle of a tail, or at a free scale.
+            InexactError: the tensor is in the middle of a tail, or at a free scale.
         """
         tensor, scale = self.scaled_tensor(node, value)
         if scale is not None:

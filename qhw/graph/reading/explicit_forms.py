@@ -15,7 +15,7 @@ from qhw.graph.reading.draft import STANDARD, Draft
 
 Form = Callable[[Draft, NodeProto, dict[str, Any]], "list[NodeProto] | None"]
 _FORMS: dict[str, Form] = {}
-"""What makes of a node its explicit form; [] for one that does nothing, None for one that is explicit."""
+"""Each operator's rewriting: [] for a node that does nothing, None for one that is explicit already."""
 
 
 def write_out(draft: Draft) -> None:
@@ -672,7 +672,7 @@ _OTHER_FLOATS = frozenset({TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.
 
 @_form("Cast")
 def _cast(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto]:
-    """To float32 from float32 or an integer it changes nothing; from another float it rounds."""
+    """A Cast to float32 changes no float32 number or integer; from another float type it rounds."""
     source = draft.types.get(node.input[0], TensorProto.FLOAT)
     if options["to"] == TensorProto.FLOAT and source not in _OTHER_FLOATS:
         return [draft.node(node, "Identity", node.input, node.output[0])]

@@ -62,7 +62,7 @@ __all__ = ["EXACT_OPS", "FUNCTION_OPS", "Source", "load_qonnx", "postprocessing_
 _QONNX_ALIASES = (QONNX_DOMAIN, "onnx.brevitas", "finn", "finn.custom_op.general", *STANDARD_DOMAINS)
 
 _MICROSOFT = "com.microsoft"
-"""Where ONNX Runtime keeps QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
+"""ONNX Runtime's domain for QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
 
 
 def load_qonnx(source: Source) -> ModelWrapper:
@@ -90,7 +90,7 @@ def telling_damage() -> Iterator[None]:
     """One message for whatever a damaged file makes of the values in it: protobuf checks no types.
 
     Raises:
-        InputError: in place of any exception that is not a message for the user already.
+        InputError: replaces any exception that is not a message for the user already.
     """
     try:
         yield
