@@ -46,8 +46,7 @@ from qhw.errors import CheckFailedError
 from qhw.export import export_qonnx
 from qhw.flows.base import load_flow
 from qhw.graph.ir import ExactGraph
-from qhw.graph.load import load_qonnx
-from qhw.graph.lower import lower_power_of_two
+from qhw.graph.lower import lower
 from qhw.models import build_model
 from qhw.quantizers import binary_points
 from qhw.train import CALIBRATION_IMAGES, Phase, TrainConfig, evaluate
@@ -238,7 +237,7 @@ def shortened(data: Dataset, recipe: Recipe) -> Dataset:
 def exact_graph(model: nn.Module) -> ExactGraph:
     """The integers of a quantised model."""
     with tempfile.TemporaryDirectory() as folder:
-        return lower_power_of_two(load_qonnx(export_qonnx(model, Path(folder) / "model.onnx")))
+        return lower(export_qonnx(model, Path(folder) / "model.onnx"))
 
 
 def hardware(name: str, graph: ExactGraph) -> Record:

@@ -28,13 +28,13 @@ from qhw.data import Dataset, load_dataset
 from qhw.export import export_qonnx
 from qhw.graph.builder import value_ranges
 from qhw.graph.encode import encode_input
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.models import build_model
 from qhw.quant_config import QuantConfig
 from qhw.sim.backends import exact_float, product_bound
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 
 RESULT = Path(__file__).parent / "results" / "simulation_formats.md"
 CHECKED_IMAGES = 4

@@ -32,6 +32,7 @@ from qhw.export import export_qonnx
 from qhw.flows.base import load_flow
 from qhw.formats.modes import IntArray
 from qhw.graph.encode import encode_input
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.models import build_model
@@ -41,7 +42,6 @@ from qhw.quant_config import QuantConfig
 from qhw.sim.backends import TorchBackend
 from qhw.sim.compare import compare
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 from qhw.train import TrainConfig, train
 
 RESULT = Path(__file__).parent / "results" / "simulation_speed.md"

@@ -138,7 +138,9 @@ class SimulationResult(Shown):
     Args:
         target: what ran.
         mantissas: every tensor that was kept, integers (N, *shape), by name.
-        values: the outputs as real numbers, float64, by name.
+        values: the outputs by name, as real numbers (float64); where the file ends in a Softmax, an ArgMax or
+            their like, its own outputs, computed on the host.
+        classes: the class of each sample: the index that the file answers with, or that of the largest value.
         samples: how many inputs went in.
         seconds: the run, once it was planned and compiled.
         accuracy: top-1 where labels were known.
@@ -146,15 +148,15 @@ class SimulationResult(Shown):
 
     target: str
     mantissas: Mapping[str, IntArray]
-    values: Mapping[str, NDArray[np.float64]]
+    values: Mapping[str, NDArray[Any]]
+    classes: NDArray[np.int64]
     samples: int
     seconds: float
     accuracy: float | None = None
 
     def predictions(self) -> NDArray[np.int64]:
-        """The index of the largest value of the first output, per sample."""
-        first = next(iter(self.values.values()))
-        return np.asarray(first.reshape(len(first), -1).argmax(axis=1))
+        """The class of each sample: the largest value of the first output, or the index that it is."""
+        return self.classes
 
     def to_json(self) -> dict[str, Any]:
         """Figures and predictions as JSON values."""
@@ -198,6 +200,7 @@ def simulate(
         InputError: something given cannot be used.
     """
     from qhw.graph.encode import decode_output, encode_inputs
+    from qhw.sim.postprocess import postprocess, predicted_classes
 
     target = find_target(model, backend)
     graph = target.graph
@@ -210,11 +213,12 @@ def simulate(
     start = time.perf_counter()
     execution = target.run(arrays, keep)
     seconds = time.perf_counter() - start
-    values = {name: decode_output(graph, name, execution[name]) for name in graph.outputs}
+    decoded = {name: decode_output(graph, name, execution[name]) for name in graph.outputs}
+    values, classes = postprocess(graph, decoded), predicted_classes(graph, decoded)
     if save_trace is not None:
         save_arrays(Path(save_trace), execution)
     count = len(next(iter(arrays.values())))
-    result = SimulationResult(target.name, execution, values, count, seconds)
+    result = SimulationResult(target.name, execution, values, classes, count, seconds)
     return result if labels is None else replace(result, accuracy=_accuracy(result, labels))
 
 

@@ -92,7 +92,7 @@ class Target:
 
             return execute_qonnx(self.graph, self.model_file, inputs)
         if self.backend == "interpreter":
-            from qhw.sim.interpreter import interpret
+            from qhw.graph.interpreter import interpret
 
             return interpret(self.graph, mantissas, keep=keep)
         return self._executor(mantissas, keep=keep)

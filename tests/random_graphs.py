@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -57,8 +58,26 @@ class RandomGraph:
                 choices[self.below(0, len(choices))](self, x)
             except (InputError, ValueError, IndexError):
                 continue
+        outputs = self.unread()
+        self.upsample(outputs)
+        return self.builder.finish([*outputs, *(name for name in self.unread() if name not in outputs)])
+
+    def unread(self) -> list[str]:
+        """What no node reads."""
         read = {name for node in self.builder.graph.nodes for name in node.inputs}
-        return self.builder.finish([n.output for n in self.builder.graph.nodes if n.output not in read])
+        return [node.output for node in self.builder.graph.nodes if node.output not in read]
+
+    def upsample(self, outputs: list[str]) -> None:
+        """Behind an output, so that a seed's other operations stay what they were; and one more behind it."""
+        spatial = [x for x in outputs if len(self.shape(x)) in (2, 3) and self.width(x) <= self.widest]
+        if not spatial:
+            return
+        x = spatial[self.below(0, len(spatial))]
+        factors = [self.below(1, 4) for _ in self.shape(x)[1:]]
+        behind = (RandomGraph.conv, RandomGraph.pool, RandomGraph.pad, RandomGraph.slice, RandomGraph.requant)
+        with contextlib.suppress(InputError, ValueError, IndexError):
+            y = self.builder.upsample("upsample", x, factors, bool(self.below(0, 2)))
+            behind[self.below(0, len(behind))](self, y)
 
     def below(self, low: int, high: int) -> int:
         """A random integer in ``[low, high)``."""

@@ -27,11 +27,11 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.export import export_qonnx, in_qonnx, layer_values
 from qhw.formats import Fixed, Overflow, Rounding
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.lower import lower
 from qhw.layers import QuantAdd, QuantBatchNorm2d
 from qhw.models import build_model, model_names
 from qhw.quantizers import activation_quantizer, bias_quantizer, weight_quantizer
-from qhw.sim.interpreter import interpret
 from qhw.train import TrainConfig, predict, train
 
 SMALL = {"weights": "fixed<5>", "biases": "fixed<8>", "scales": "fixed<5>", "activations": "fixed<6>"}

@@ -14,12 +14,12 @@ from qhw.convert import convert  # noqa: E402
 from qhw.data import load_dataset  # noqa: E402
 from qhw.export import export_qonnx, layer_values  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.lower import lower  # noqa: E402
 from qhw.models import build_model  # noqa: E402
 from qhw.onnx_ops.float_quant import differences_of_qonnx  # noqa: E402
 from qhw.quant_config import QuantConfig, formats_named  # noqa: E402
 from qhw.sim.fast import FastExecutor  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
 from qhw.train import TrainConfig, train  # noqa: E402
 
 MIXED = {

@@ -275,6 +275,13 @@ class GraphBuilder:
         name = self.unique(name)
         return self._keeping_format(ir.Pad(name, (x,), name, pads=tuple(pads), value=value, source=source))
 
+    def upsample(
+        self, name: str, x: str, factors: Sequence[int], zeros: bool = False, *, source: str = ""
+    ) -> str:
+        name = self.unique(name)
+        node = ir.Upsample(name, (x,), name, factors=tuple(factors), zeros=zeros, source=source)
+        return self._keeping_format(node)
+
     def uniform(self, name: str, x: str, *, source: str = "") -> str:
         """The tensor with one exponent instead of one per channel, by exact left shifts."""
         kind = self.type(x)
@@ -316,7 +323,7 @@ class GraphBuilder:
         low, high = result.range.bounds
         if low < first.format.mantissa_low or high > first.format.mantissa_high:
             raise InputError(f"{node.op} '{node.name}' writes [{low}, {high}], beyond {first.format}")
-        _check_padding(node, first.format)
+        _check_inserted(node, first.format)
         return self.add_node(node, TensorType(result.shape, first.format, result.exponent))
 
 
@@ -330,9 +337,10 @@ def _check_written(node: Node, values: IntArray, format: Format) -> None:
         raise InputError(f"{node.op} '{node.name}' writes {_outside(values, format)}, beyond {format}")
 
 
-def _check_padding(node: Node, format: Format) -> None:
-    if isinstance(node, ir.Pad) and not format.holds([node.value]):
-        raise InputError(f"Pad '{node.name}' puts {node.value} around a tensor of {format}")
+def _check_inserted(node: Node, format: Format) -> None:
+    for value in node.inserted:
+        if not format.holds([value]):
+            raise InputError(f"{node.op} '{node.name}' puts {value} around or between numbers of {format}")
 
 
 def _outside(values: IntArray, format: Format) -> int:
@@ -407,15 +415,12 @@ def _check_result(node: Node, result: Result, declared: TensorType) -> None:
         )
 
 
-_MOVING = (ir.Reshape, ir.Transpose, ir.Concat, ir.Slice, ir.Pad, ir.MaxPool, ir.ReduceMax)
-
-
 def _check_moved(node: Node, formats: Sequence[Format], declared: Format) -> None:
     """What does not round keeps its operands' format, or its numbers may be none of the declared one."""
-    if not isinstance(node, _MOVING) or any(format != declared for format in formats):
+    if not node.moves_codes or any(format != declared for format in formats):
         given = ", ".join(str(format) for format in formats)
         raise InputError(
             f"{node.op} '{node.name}' reads {given}, but its output is declared {declared}",
             hint="only Requant, Threshold and Table write other numbers of such a format",
         )
-    _check_padding(node, declared)
+    _check_inserted(node, declared)

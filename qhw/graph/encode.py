@@ -11,6 +11,7 @@ from qhw.errors import InputError
 from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.requantise import saturating
 from qhw.graph.ir import ExactGraph, InputEncoding
+from qhw.graph.tails.host import carry_out
 
 _FLOAT_ROUNDING = {
     Rounding.TRN: np.floor,
@@ -76,13 +77,12 @@ def _encode_exact(name: str, array: NDArray[np.generic], encoding: InputEncoding
 
 
 def _encode_rounded(array: NDArray[np.generic], encoding: InputEncoding) -> IntArray:
+    array = carry_out(encoding.before, array.astype(np.float32))
     scale, zero = np.float32(encoding.scale), np.float32(encoding.zero_point)
     if encoding.format is not None:
-        mantissas = saturating(encoding.format, encoding.rounding).to_mantissa(
-            array.astype(np.float32) / scale
-        )
+        mantissas = saturating(encoding.format, encoding.rounding).to_mantissa(array / scale)
         return np.asarray(np.clip(mantissas, encoding.low, encoding.high))
-    codes = round_float(array.astype(np.float32) / scale + zero, encoding.rounding)
+    codes = round_float(array / scale + zero, encoding.rounding)
     return np.asarray(np.clip(codes, encoding.low, encoding.high) - zero).astype(np.int64)
 
 

@@ -1,25 +1,67 @@
-"""From a QONNX model to the exact graph."""
+"""From a QONNX model to the exact graph: one front for every file, and each tail settled on its own."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 from onnx import NodeProto
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.graph.ir import ExactGraph
-from qhw.graph.load import FUNCTION_OPS, Source, load_qonnx, telling_damage
-from qhw.graph.lowering import RULES, NeedsCanonicalError, State
-from qhw.graph.lowering.dyadic import Dyadic
-from qhw.graph.lowering.state import NodeView, RawInput
+from qhw.graph.front import RULES, InexactError, State
+from qhw.graph.front.dyadic import Dyadic
+from qhw.graph.front.floating import ELEMENTWISE, FLOATABLE, axes_of, floating, step
+from qhw.graph.front.settling import quantised, tail_by_rows
+from qhw.graph.front.state import NodeView
+from qhw.graph.front.values import Activation, Floating, RawInput, Scale
+from qhw.graph.ir import ExactGraph, OutputScale
+from qhw.graph.load import Source, load_qonnx, postprocessing_of, telling_damage
+from qhw.graph.normal_form import QUANTIZERS
 from qhw.graph.passes import simplify
+from qhw.graph.tails.tail import Tail, affine_form
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Lowering:
+    """What lowering makes of a model.
+
+    Args:
+        model: as it was loaded.
+        graph: its exact graph. Every node names the ONNX node it came from as its ``source``; the one that
+            holds that node's result has its name.
+        tails: the float32 operations that a Threshold or Table of the graph stands for, by its output.
+        reasons: why there are any: what integer operations alone do not give, first one first.
+        units: tensors of the file that the graph holds as integers: which of its tensors that is, and the
+            free factor between ``mantissa * 2**exponent`` and the file's numbers, if there is one.
+    """
+
+    model: ModelWrapper
+    graph: ExactGraph
+    tails: Mapping[str, Tail]
+    reasons: tuple[str, ...]
+    units: Mapping[str, tuple[str, Scale | None]]
+
+    @property
+    def reason(self) -> str | None:
+        """Why the model is compared through ``canonical.onnx``; None where shifts carry all of it."""
+        return self.reasons[0] if self.reasons else None
+
+    @cached_property
+    def canonical(self) -> ModelWrapper | None:
+        """``canonical.onnx``: the model with its scales pulled behind every sum; None where it needs none."""
+        from qhw.graph.canonical import write_canonical
+
+        return write_canonical(self.graph, self.tails, self.model) if self.reasons else None
+
+
 def lower(source: Source) -> ExactGraph:
-    """The exact graph of a QONNX model: plain shifts, or thresholds where a scale is no power of two.
+    """The exact graph of a QONNX model: shifts where a tail is dyadic, else thresholds, else a table.
 
     Args:
         source: a path to an ``.onnx`` file, or a model in memory.
@@ -28,60 +70,52 @@ def lower(source: Source) -> ExactGraph:
         InputError, UnsupportedError: as :func:`qhw.graph.load.load_qonnx`, and for every node that
             cannot be carried exactly, by name.
     """
-    model = load_qonnx(source)
-    try:
-        return lower_power_of_two(model)
-    except NeedsCanonicalError as error:
-        log.info("lowering through canonical scales: %s", error.message)
-    from qhw.graph.lower_canonical import lower_canonical
-
-    with telling_damage():
-        return lower_canonical(model)
+    return lower_model(load_qonnx(source)).graph
 
 
 def canonical_reason(source: Source) -> str | None:
-    """Why a model lowers through ``canonical.onnx`` (its first node that shifts cannot carry), or None."""
-    try:
-        lower_power_of_two(load_qonnx(source))
-    except NeedsCanonicalError as error:
-        return error.message
-    return None
+    """Why a model has a ``canonical.onnx`` (the first node that shifts cannot carry), or None."""
+    return lower_model(load_qonnx(source)).reason
 
 
-def lower_power_of_two(model: ModelWrapper) -> ExactGraph:
-    """The exact graph of a loaded model whose scales are all powers of two.
-
-    Every node of the graph names the ONNX node it came from as its ``source``; the one that holds that
-    node's result has its name.
-
-    Raises:
-        NeedsCanonicalError: a number on the way is not a short binary one.
-        UnsupportedError: a node cannot be carried exactly at all.
-    """
+def lower_model(model: ModelWrapper) -> Lowering:
+    """As :func:`lower`, of a loaded model, with all that was found on the way."""
     with telling_damage():
         return _lowered(State.of(model))
 
 
-def _lowered(state: State) -> ExactGraph:
+def _lowered(state: State) -> Lowering:
     model = state.model
     for proto in model.graph.node:
         _lower_node(state, proto)
     for output in model.graph.output:
-        state.builder.output(_output_tensor(state, output.name))
+        _output(state, output.name)
     missing = [value.name for value in model.graph.input if value.name not in state.builder.graph.inputs]
     if missing:
         raise InputError(f"The model's input '{missing[0]}' is not read")
-    return simplify(state.builder.finish())
+    graph = simplify(state.builder.finish())
+    graph.postprocessing = postprocessing_of(model)
+    tails = {name: tail for name, tail in state.tails.items() if name in graph.tensors}
+    if state.reasons:
+        log.info("not by shifts alone: %s", state.reasons[0])
+    return Lowering(model, graph, tails, tuple(dict.fromkeys(state.reasons)), _units(state, graph))
+
+
+def _units(state: State, graph: ExactGraph) -> dict[str, tuple[str, Scale | None]]:
+    found = {}
+    for proto in state.model.graph.node:
+        value = state.values.get(proto.output[0])
+        if proto.op_type in QUANTIZERS and isinstance(value, Activation) and value.tensor in graph.tensors:
+            found[proto.output[0]] = (value.tensor, value.scale)
+    return found
 
 
 def _lower_node(state: State, proto: NodeProto) -> None:
     node = state.view(proto)
-    if proto.op_type not in RULES:
-        if proto.op_type in FUNCTION_OPS:
-            raise node.inexact("it is no exact operation on integers")
-        raise node.refuse("it cannot be lowered", allowed=", ".join(sorted(RULES)))
+    if proto.op_type not in RULES and proto.op_type not in FLOATABLE:
+        raise node.refuse("it cannot be lowered", allowed=", ".join(sorted({*RULES, *FLOATABLE})))
     try:
-        result = RULES[proto.op_type](state, node)
+        result = _rule(state, node)
     except InputError as error:
         raise UnsupportedError(_naming(node, error), allowed=error.allowed, hint=error.hint) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -91,17 +125,103 @@ def _lower_node(state: State, proto: NodeProto) -> None:
         state.values[name] = value
 
 
+def _rule(state: State, node: NodeView):  # type: ignore[no-untyped-def]
+    """Integer operations where they are exact; else the node is part of a tail, or what ends it."""
+    try:
+        if node.op not in RULES:
+            raise node.inexact("it is no exact operation on integers")
+        result = RULES[node.op](state, node)
+    except InexactError as error:
+        if node.op in QUANTIZERS:
+            result = quantised(state, node)
+        elif node.op in FLOATABLE:
+            result = step(state, node)
+        else:
+            raise
+        state.reasons.append(error.message)
+        return result
+    computed = {name for name in node.proto.input if name and not isinstance(state.values.get(name), Dyadic)}
+    is_elementwise = node.op in ELEMENTWISE or node.op == "BatchNormalization"
+    if (
+        is_elementwise
+        and len(computed & state.values.keys()) == 1
+        and not isinstance(result, Dyadic | Floating)
+    ):
+        state.derived.add(node.proto.output[0])
+    return result
+
+
 def _naming(node: NodeView, error: InputError) -> str:
     """The message of what the inference rules refuse, with the ONNX node in it."""
     return error.message if f"'{node.name}'" in error.message else f"{node}: {error.message}"
 
 
-def _output_tensor(state: State, name: str) -> str:
-    """The tensor of a graph output, with what is pending on it carried out."""
+def _output(state: State, name: str) -> None:
+    """Declare a graph output, with what is pending on it carried out."""
     value = state.values[name]
     if isinstance(value, Dyadic):
         raise InputError(f"The output '{name}' is a constant")
     proto = state.model.find_producer(name)
-    if proto is None or isinstance(value, RawInput):
+    is_float = isinstance(value, RawInput) and value.integers is None
+    if proto is None or is_float or (isinstance(value, Floating) and value.raw):
         raise UnsupportedError(f"The output '{name}' is an input that nothing quantises")
-    return state.settle(state.view(proto), value)
+    node = state.view(proto)
+    if not isinstance(value, Floating):
+        try:
+            tensor, scale = state.scaled_tensor(node, value)
+        except InexactError:
+            value = floating(state, node, name)
+        else:
+            if scale is None:
+                state.builder.output(tensor)
+            else:
+                _scaled_output(state, name, tensor, scale, (0.0,))
+            return
+    assert isinstance(value, Floating)
+    _float_output(state, node, name, value)
+
+
+def _float_output(state: State, node: NodeView, name: str, value: Floating) -> None:
+    """Integers with a scale and an offset, where the tail does no more."""
+    axis = max(axes_of(value), default=0)
+    form = affine_form(tail_by_rows(node, value, None)) if len(value.roots) == 1 else None
+    if form is None:
+        raise UnsupportedError(
+            f"The output '{name}' is computed in float ({value.spelled}), which has no exact integer form",
+            allowed="a scale and an offset behind the last integer operation",
+            hint="quantise the output, or leave the operation to whoever reads it",
+        )
+    scale, offset = form
+    for move in value.moves:
+        moved = move.axis(axis) if max(scale.size, offset.size) > 1 else 0
+        if moved is None or move.is_maximum:
+            raise UnsupportedError(
+                f"{move} moves numbers that are not quantised, to the output '{name}'",
+                hint="quantise the output",
+            )
+        axis = moved
+    tensor = state.moved(value.roots[0], value)
+    exponent = state.builder.type(tensor).exponent
+    if (max(scale.size, offset.size) > 1 and axis) or exponent.axis not in (None, 0):
+        raise UnsupportedError(
+            f"The output '{name}' has scales that differ along axis {axis + 1}",
+            allowed="one scale, or one per index of axis 1",
+            hint="quantise the output",
+        )
+    unit = 2.0 ** np.array(exponent.values)
+    numbers = tuple(float(v) for v in np.atleast_1d(scale / unit))
+    _scaled_output(
+        state, name, tensor, Scale(numbers, 0 if len(numbers) > 1 else None), tuple(map(float, offset))
+    )
+
+
+def _scaled_output(state: State, name: str, tensor: str, scale: Scale, offset: tuple[float, ...]) -> None:
+    if scale.axis not in (None, 0):
+        raise UnsupportedError(
+            f"The output '{name}' has scales that differ along axis {scale.axis + 1}",
+            allowed="one scale, or one per index of axis 1",
+            hint="quantise the output",
+        )
+    if tensor in state.builder.graph.outputs:
+        tensor = state.builder.reshape(name, tensor, state.builder.type(tensor).shape)
+    state.builder.output(tensor, OutputScale(scale.values, offset))

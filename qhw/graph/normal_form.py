@@ -1,162 +1,225 @@
-"""One form for what ONNX can say in several ways: small rewrites of a checked model, each in place."""
+"""One form for what ONNX can say in several ways: what every reader of a loaded model may rely on.
+
+A loaded model is valid ONNX of one opset, whatever its file had, so that onnxruntime and qonnx run it. Its
+domains are ONNX's own, ``qonnx.custom_op.general`` and ``qhw.onnx_ops``. Every input has batch size 1, every
+shape is inferred, nodes stand in topological order under names of their own, and none of them is without
+effect; outputs have the names that the file gives them. "Constant" is an initializer below; parameters that
+are named are always there.
+
+Quantizers
+    Quant: x, scale, zero, bits; signed, narrow, rounding_mode (IntQuant is Quant). BipolarQuant, Trunc,
+    MultiThreshold (channel on axis 1, no data_layout), FloatQuant; FixedQuant, FormatQuant of qhw.
+    QuantizeLinear and DequantizeLinear are gone: a Quant with zero point 0 where the codes less the zero
+    point are a plain range, else Clip to the ends of that range, then a wider Quant with zero point 0
+    (Max and Min in place of Clip where the zero points differ by channel); float8 codes are FormatQuant.
+    Quantised constants are floats with a Quant.
+Conv: x, weight(, bias); kernel_shape, strides, pads, dilations, group.
+ConvTranspose: the same, and output_padding.
+MaxPool: one output; kernel_shape, strides, pads, dilations, ceil_mode=0 (it became padding at the ends).
+AveragePool: the same, and count_include_pad (1 without padding), ceil_mode (1 only where it adds windows).
+GlobalAveragePool, GlobalMaxPool, MatMul: as ONNX has them. Gemm is MatMul(, Mul)(, Add).
+Add, Mul: two inputs, a constant one second. Sub, Div, Pow: two inputs. Sum, Mean are Adds in order(, Div).
+Max, Min: two inputs, a constant one second; with a constant number they are Clip.
+Clip: x, min, max: scalar float32 constants, or an empty name; no attributes.
+Relu and the other functions: as ONNX has them, alpha, beta, gamma and approximate stated.
+PRelu: x, slope. BatchNormalization: x, scale, bias, mean, variance; one output; epsilon.
+Reshape: x, constant shape [0, …] where the batch axis stays (all sizes stated, no -1, no allowzero), else all
+    sizes. Flatten: axis ≥ 0. Squeeze, Unsqueeze: x, constant axes ≥ 0, sorted.
+Transpose: perm. Concat: two inputs or more; axis ≥ 0. DepthToSpace, SpaceToDepth are Reshape, Transpose,
+    Reshape.
+Slice: x, starts, ends, axes, steps, constants; axes ≥ 0; 0 ≤ start ≤ end ≤ size where the step is positive.
+Split: x, constant sizes; axis ≥ 0. Gather: x, indices (≥ 0 where constant); axis ≥ 0.
+Pad: x, constant pads of every axis, constant value (scalar float32); mode.
+ReduceSum, ReduceMean, ReduceMax: x, constant axes (≥ 0, sorted, at least one); keepdims.
+Resize: x, "", constant scales of every axis (float32); mode, coordinate_transformation_mode, nearest_mode,
+    antialias, cubic_coeff_a, exclude_outside, extrapolation_value. One that repeats each number is nearest,
+    asymmetric, floor. Upsample is Resize; sizes are scales.
+Cast: to another type than float32, or from another float type.
+Identity: only where an output of the model is an input or another output. Dropout is gone.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper
+from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
-from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
+from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.ir import TENSOR_SIZE_LIMIT
-from qhw.graph.onnx_tools import (
-    Constants,
-    add_initializer,
-    attributes,
-    describe,
-    drop_attribute,
-    forget_shapes,
-    fresh_name,
-    initializers,
-    put_initializer,
-    remove_nodes,
-    rename_tensor,
-    replace_nodes,
-    words,
-)
+from qhw.graph.onnx_tools import attributes, describe, drop_attribute, words
+from qhw.graph.operators import QUANTIZERS, SHAPE_OPS
+from qhw.graph.opsets import OPSET
 
-QUANTIZERS = frozenset({"Quant", "BipolarQuant", "Trunc", "MultiThreshold", "FixedQuant"}) | {
-    "FloatQuant",
-    "FormatQuant",
-}
-"""What puts a tensor onto a finite grid, once a model is loaded."""
+__all__ = [
+    "QUANTIZERS",
+    "drop_passive",
+    "fold_constants",
+    "fold_transposed_quantizers",
+    "free_batch",
+    "split_gemm",
+]
 
-# None of these enlarges its inputs beyond their broadcast.
-_FOLDABLE = words(
+_FOLDABLE = SHAPE_OPS | words(
     """
-    Add Cast Concat Div Flatten Gather Identity Mul Neg Pow Reciprocal Reshape Shape Slice Sqrt
-    Squeeze Sub Transpose Unsqueeze
+    Abs Add Cast Clip Concat Div Flatten Floor Gather Identity Max Min Mul Neg Pow Reciprocal Reshape
+    ReduceMax ReduceSum Slice Split Sqrt Squeeze Sub Transpose Unsqueeze
     """
 )
 _NUMERIC_CONSTANTS = frozenset({"value", "value_float", "value_floats", "value_int", "value_ints"})
 
+FOLDED_LIMIT = 1 << 26
+"""Elements of a constant that is computed here at most."""
 
-def drop_constant_nodes(graph: GraphProto) -> None:
+
+def drop_constant_nodes(draft: Draft) -> None:
     """Constant nodes become initializers, and initializers are no graph inputs."""
-    constants = [node for node in graph.node if node.op_type == "Constant"]
+    constants = [node for node in draft.graph.node if node.op_type == "Constant" and not node.domain]
     for node in constants:
-        ((kind, value),) = attributes(node).items()
-        if kind not in _NUMERIC_CONSTANTS:
-            raise UnsupportedError(f"{describe(node)} holds a {kind}", allowed="dense numbers")
-        array = np.asarray(value, dtype=np.float32) if kind.startswith("value_float") else np.asarray(value)
-        put_initializer(graph, node.output[0], array)
-    remove_nodes(graph, constants)
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    del graph.input[:]
-    graph.input.extend(inputs)
+        found = [(k, v) for k, v in attributes(node).items() if k in _NUMERIC_CONSTANTS]
+        if len(found) != 1:
+            kinds = ", ".join(attribute.name for attribute in node.attribute) or "nothing"
+            raise UnsupportedError(f"{describe(node)} holds {kinds}", allowed="dense numbers")
+        ((kind, value),) = found
+        if kind == "value":
+            tensor = next(a.t for a in node.attribute if a.name == "value")
+            draft.put_tensor(node.output[0], tensor)
+        else:
+            dtype = np.float32 if kind.startswith("value_float") else np.int64
+            draft.put(node.output[0], np.asarray(value, dtype=dtype))
+    draft.remove(constants)
+    inputs = [value for value in draft.graph.input if value.name not in draft.constants]
+    del draft.graph.input[:]
+    draft.graph.input.extend(inputs)
 
 
-def free_batch(graph: GraphProto, batch: int) -> None:
+def free_batch(draft: Draft, batch: int) -> None:
     """A batch size stored in a Reshape becomes 0 (as it was), so that the model runs at any batch size."""
-    values = initializers(graph)
-    for node in graph.node:
-        shape = values.get(node.input[1]) if node.op_type == "Reshape" else None
-        if shape is None or node.input[0] in values:
+    for node in draft.graph.node:
+        shape = draft.constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is None or node.input[0] in draft.constants:
             continue
         if attributes(node).get("allowzero") and not shape.all():
             continue
-        if shape.size and shape.reshape(-1)[0] == batch:
-            drop_attribute(node, "allowzero")  # torch sets it always; without a zero it says nothing
-            freed = np.concatenate([np.zeros(1, dtype=np.int64), shape.reshape(-1)[1:]])
-            node.input[1] = add_initializer(graph, f"{node.name}_shape", freed)
+        drop_attribute(node, "allowzero")  # torch sets it always; without a zero it says nothing
+        if shape.size and shape.reshape(-1)[0] == batch and batch != 1:
+            freed = [0, *(int(size) for size in shape.reshape(-1)[1:])]
+            node.input[1] = draft.constant(f"{node.name}_shape", freed)
 
 
-def fold_constants(model: ModelWrapper) -> bool:
+def fold_constants(draft: Draft) -> bool:
     """Compute every node whose inputs are all constant, and Shape of known shapes; whether any was."""
-    graph = model.graph
-    known = initializers(graph)
-    opsets = {opset.domain: opset.version for opset in model.model.opset_import}
     folded = []
-    for node in graph.node:
-        value = _folded_value(model, node, known, opsets)
-        if value is not None:
-            known[node.output[0]] = value
+    for node in draft.graph.node:
+        values = _folded_values(draft, node)
+        if values is not None:
+            for name, value in zip(node.output, values, strict=True):
+                draft.put(name, np.asarray(value))
             folded.append(node)
-    remove_nodes(graph, folded)
-    forget_shapes(graph, [node.output[0] for node in folded])
-    for node in folded:
-        put_initializer(graph, node.output[0], known[node.output[0]])
+    draft.remove(folded)
     return bool(folded)
 
 
-def _folded_value(
-    model: ModelWrapper, node: NodeProto, known: Constants, opsets: dict[str, int]
-) -> NDArray[Any] | None:
-    if node.domain or node.op_type not in _FOLDABLE or len(node.output) != 1:
+def _folded_values(draft: Draft, node: NodeProto) -> list[NDArray[Any]] | None:
+    if node.domain != STANDARD or node.op_type not in _FOLDABLE:
         return None
-    if node.op_type == "Shape" and not node.attribute:
-        shape = model.get_tensor_shape(node.input[0])
-        return np.array(shape, dtype=np.int64) if shape and min(shape) > 0 else None
-    feeds = {name: known[name] for name in node.input if name in known}
-    if len(feeds) != len(set(filter(None, node.input))) or not _stays_bounded(feeds):
+    if node.op_type in ("Shape", "Size"):
+        return _sizes(draft, node)
+    feeds = {name: draft.constants[name] for name in node.input if name in draft.constants}
+    if len(feeds) != len(set(filter(None, node.input))) or not _stays_bounded(draft, node, feeds):
         return None
     try:
-        (value,) = ReferenceEvaluator(node, opsets=opsets).run(None, feeds)
+        values = ReferenceEvaluator(node, opsets={STANDARD: OPSET}).run(None, feeds)
     except Exception as error:  # whatever NumPy says about operands that do not fit
         raise InputError(f"{describe(node)} cannot be computed from its constants: {error}") from error
-    return np.asarray(value)
+    return [np.asarray(value) for value in values]
 
 
-def _stays_bounded(feeds: Constants) -> bool:
-    """Whether even the broadcast of all the operands is of a sane size."""
-    shapes = [value.shape for value in feeds.values()]
+def _sizes(draft: Draft, node: NodeProto) -> list[NDArray[Any]] | None:
+    if node.input[0] not in draft.constants and node.input[0] not in draft.shapes:
+        return None
+    shape = draft.shape(node.input[0])
+    if node.op_type == "Size":
+        return [np.array(math.prod(shape), dtype=np.int64)]
+    options = attributes(node)
+    return [np.array(shape[options.get("start", 0) : options.get("end", len(shape))], dtype=np.int64)]
+
+
+def _stays_bounded(draft: Draft, node: NodeProto, feeds: dict[str, NDArray[Any]]) -> bool:
+    """Whether the result, and even the broadcast of all the operands, is of a sane size."""
+    values = [feeds[name] for name in node.input if name in feeds]
+    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
+        sizes = [max(1, int(size)) for size in values[-1].reshape(-1)[:16]]
+        return math.prod(sizes) * (values[0].size if len(values) > 1 else 1) <= FOLDED_LIMIT
+    if node.op_type == "Range":
+        start, limit, delta = (float(value.reshape(-1)[0]) for value in values)
+        return delta != 0 and abs(limit - start) / abs(delta) <= FOLDED_LIMIT
+    shapes = [value.shape for value in values]
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    largest = 1
-    for sizes in zip(*padded, strict=True):
-        largest *= max(sizes)
-    return largest <= TENSOR_SIZE_LIMIT
+    return math.prod(max(sizes) for sizes in zip(*padded, strict=True)) <= TENSOR_SIZE_LIMIT
 
 
-def drop_passive(graph: GraphProto) -> None:
-    """Remove Identity and Dropout, keeping the names of graph inputs and outputs."""
-    constants = initializers(graph)
-    outputs = {value.name for value in graph.output}
-    fixed = outputs | {value.name for value in graph.input} | set(constants)
+def drop_passive(draft: Draft) -> None:
+    """Remove Identity and Dropout, keeping the names of the model's inputs and outputs."""
+    outputs = set(draft.outputs)
+    fixed = outputs | set(draft.inputs) | set(draft.constants)
+    producers = draft.producers()
+    renamed: dict[str, str] = {}
     gone = []
-    for node in graph.node:
-        if not _is_passive(node, constants):
+    for node in draft.graph.node:
+        if not _is_passive(draft, node):
             continue
         source, target = node.input[0], node.output[0]
+        source = _final(renamed, source)
         if target not in outputs:
-            rename_tensor(graph, target, source)
-        elif source not in fixed:
-            rename_tensor(graph, source, target)
+            renamed[target] = source
+        elif source not in fixed and source in producers:
+            draft.bypass(renamed)
+            draft.rename(source, target)
+            renamed = {k: target if v == source else v for k, v in renamed.items()}
+            renamed[source] = target
         else:
+            if node.op_type == "Dropout":
+                node.CopyFrom(draft.node(node, "Identity", [source], target))
             continue
         gone.append(node)
-    remove_nodes(graph, gone)
+    draft.remove(gone)
+    draft.bypass(renamed)
 
 
-def _is_passive(node: NodeProto, constants: Constants) -> bool:
-    if node.op_type != "Dropout":
-        return node.op_type == "Identity"
-    if len(node.input) > 2 and node.input[2] and bool(constants.get(node.input[2], np.array(True)).any()):
-        raise UnsupportedError(f"{describe(node)} is in training mode", hint="export after model.eval()")
+def _final(renamed: dict[str, str], name: str) -> str:
+    while name in renamed:
+        name = renamed[name]
+    return name
+
+
+def _is_passive(draft: Draft, node: NodeProto) -> bool:
+    if node.domain != STANDARD or node.op_type != "Dropout":
+        return node.op_type == "Identity" and node.domain == STANDARD
+    if len(node.input) > 2 and node.input[2]:
+        training = draft.constants.get(node.input[2], np.array(True))
+        if bool(training.any()):
+            raise UnsupportedError(f"{describe(node)} is in training mode", hint="export after model.eval()")
+    if (
+        len(node.output) > 1
+        and node.output[1]
+        and node.output[1] in draft.readers().keys() | set(draft.outputs)
+    ):
+        raise UnsupportedError(f"{describe(node)}: its mask is used", hint="export after model.eval()")
     return True
 
 
-def split_gemm(graph: GraphProto) -> None:
+def split_gemm(draft: Draft) -> None:
     """Gemm as (Transpose,) MatMul, (Mul,) Add: also where its bias is missing."""
-    constants = initializers(graph)
-    replace_nodes(graph, lambda node: _gemm(graph, node, constants) if node.op_type == "Gemm" else [node])
+    draft.rewrite(lambda node: _gemm(draft, node) if node.op_type == "Gemm" and not node.domain else None)
 
 
-def _gemm(graph: GraphProto, node: NodeProto, constants: Constants) -> list[NodeProto]:
+def _gemm(draft: Draft, node: NodeProto) -> list[NodeProto]:
     options = attributes(node)
     if options.get("transA"):
         raise UnsupportedError(
@@ -164,66 +227,55 @@ def _gemm(graph: GraphProto, node: NodeProto, constants: Constants) -> list[Node
             allowed="transA=0",
         )
     nodes: list[NodeProto] = []
+
+    def append(op: str, inputs: list[str], suffix: str, **more: Any) -> str:
+        nodes.append(draft.node(node, op, inputs, suffix=suffix, **more))
+        return str(nodes[-1].output[0])
+
+    def scaled(tensor: str, factor: float, suffix: str) -> str:
+        if factor == 1.0:
+            return tensor
+        stored = draft.constant(f"{node.name}{suffix}_factor", np.array(factor, dtype=np.float32))
+        return append("Mul", [tensor, stored], suffix)
+
     right = node.input[1]
     if options.get("transB"):
-        right = _append(graph, nodes, "Transpose", [right], f"{node.name}_transposed", perm=[1, 0])
+        right = append("Transpose", [right], "_transposed", perm=[1, 0])
     alpha, beta = options.get("alpha", 1.0), options.get("beta", 1.0)
     has_bias = len(node.input) > 2 and node.input[2] != "" and beta != 0.0
-    product = f"{node.name}_product" if has_bias or alpha != 1.0 else node.name
-    result = _append(graph, nodes, "MatMul", [node.input[0], right], product)
-    result = _scale(graph, nodes, result, alpha, f"{node.name}_alpha" if has_bias else node.name)
+    result = append("MatMul", [node.input[0], right], "_product" if has_bias or alpha != 1.0 else "")
+    result = scaled(result, alpha, "_alpha" if has_bias else "")
     if has_bias:
-        bias = _scale(graph, nodes, node.input[2], beta, f"{node.name}_beta")
-        _append(graph, nodes, "Add", [result, bias], node.name)
+        append("Add", [result, scaled(node.input[2], beta, "_beta")], "")
     nodes[-1].output[0] = node.output[0]
     return nodes
 
 
-def _append(
-    graph: GraphProto, nodes: list[NodeProto], op: str, inputs: list[str], name: str, **options: Any
-) -> str:
-    output = fresh_name(graph, name)
-    nodes.append(helper.make_node(op, inputs, [output], name=name, **options))
-    return output
-
-
-def _scale(graph: GraphProto, nodes: list[NodeProto], tensor: str, factor: float, name: str) -> str:
-    if factor == 1.0:
-        return tensor
-    stored = add_initializer(graph, f"{name}_factor", np.array(factor, dtype=np.float32))
-    return _append(graph, nodes, "Mul", [tensor, stored], name)
-
-
-def fold_transposed_quantizers(graph: GraphProto) -> None:
+def fold_transposed_quantizers(draft: Draft) -> None:
     """Transpose of a quantised constant: the constant and its parameters are stored transposed."""
-    constants = initializers(graph)
     quantizers = {
         node.output[0]: node
-        for node in graph.node
-        if node.op_type in QUANTIZERS and all(name in constants for name in node.input if name)
+        for node in draft.graph.node
+        if node.op_type in QUANTIZERS and all(name in draft.constants for name in node.input if name)
     }
 
-    def rewrite(node: NodeProto) -> list[NodeProto]:
+    def rewrite(node: NodeProto) -> list[NodeProto] | None:
         if node.op_type == "Transpose" and node.input[0] in quantizers:
-            return [_transposed(graph, node, quantizers[node.input[0]], constants)]
-        return [node]
+            return [_transposed(draft, node, quantizers[node.input[0]])]
+        return None
 
-    replace_nodes(graph, rewrite)
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    remove_nodes(graph, [node for output, node in quantizers.items() if output not in read])
+    if draft.rewrite(rewrite):
+        draft.drop_unread()
 
 
-def _transposed(
-    graph: GraphProto, transpose: NodeProto, quantizer: NodeProto, constants: Constants
-) -> NodeProto:
-    rank = constants[quantizer.input[0]].ndim
+def _transposed(draft: Draft, transpose: NodeProto, quantizer: NodeProto) -> NodeProto:
+    rank = draft.constants[quantizer.input[0]].ndim
     perm = attributes(transpose).get("perm") or list(range(rank))[::-1]
     folded = NodeProto()
     folded.CopyFrom(quantizer)
     folded.name, folded.output[0] = transpose.name, transpose.output[0]
     for index, name in enumerate(quantizer.input):
-        if name and constants[name].ndim == rank:
-            folded.input[index] = add_initializer(
-                graph, f"{name}_transposed", constants[name].transpose(perm)
-            )
+        if name and draft.constants[name].ndim == rank:
+            turned = draft.constants[name].transpose(perm)
+            folded.input[index] = draft.constant(f"{name}_transposed", turned)
     return folded

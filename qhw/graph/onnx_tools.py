@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,8 +19,26 @@ def words(text: str) -> frozenset[str]:
 
 
 def describe(node: NodeProto) -> str:
-    """A node's operator and name, for messages."""
-    return f"{node.op_type} '{node.name or ', '.join(node.output)}'"
+    """A node's operator and name, and the layer of the user's model that it came from, for messages."""
+    layer = layer_of(node)
+    whose = f" (layer '{layer}')" if layer else ""
+    return f"{node.op_type} '{node.name or ', '.join(node.output)}'{whose}"
+
+
+def layer_of(node: NodeProto) -> str:
+    """The layer of the user's model as torch's exporters note it, ``layer1.conv``; empty where unknown.
+
+    One names nodes ``/layer1/conv/Conv`` (children of a Sequential ``/layer1/layer1.0/Conv``); the other keeps module paths in the node's metadata
+    (``pkg.torch.onnx.name_scopes``: a list whose last entry is the operation itself).
+    """
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = re.findall(r"'([^']*)'", entry.value)
+            return str(scopes[-2]) if len(scopes) > 1 else ""
+    layer = ""
+    for part in node.name.split("/")[1:-1] if node.name.startswith("/") else ():
+        layer = part if not layer or part.startswith(f"{layer}.") else f"{layer}.{part}"
+    return layer
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:

@@ -14,14 +14,14 @@ import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from qhw.errors import InputError
 from qhw.formats.base import Format
 from qhw.formats.integer import as_mantissas
-from qhw.formats.modes import IntArray, Overflow, Rounding
+from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.parse import parse_format
 from qhw.formats.table import TableFormat
 from qhw.graph.builder import value_ranges
@@ -31,8 +31,10 @@ from qhw.graph.ir import (
     ExactGraph,
     Exponent,
     InputEncoding,
+    InputStep,
     Node,
     OutputScale,
+    Postprocessing,
     TensorType,
 )
 
@@ -68,7 +70,9 @@ def node_hashes(graph: ExactGraph) -> dict[str, str]:
     tensors: dict[str, str] = {}
     for name in graph.inputs:
         encoding = graph.input_encodings.get(name)
-        tensors[name] = _digest(_type_fields(graph.tensors[name]), _fields(encoding) if encoding else None)
+        tensors[name] = _digest(
+            _type_fields(graph.tensors[name]), _encoding_fields(encoding) if encoding else None
+        )
     for name, value in graph.constants.items():
         tensors[name] = _digest(_type_fields(graph.tensors[name]), _constant_bytes(value).hex())
     hashes = {}
@@ -117,17 +121,18 @@ def load_graph(folder: Path) -> ExactGraph:
 
 
 def _structure(graph: ExactGraph) -> dict[str, Any]:
+    after = graph.postprocessing
     return {
         "schema_version": SCHEMA_VERSION,
         "name": graph.name,
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
-        "input_encodings": {k: _fields(v) for k, v in sorted(graph.input_encodings.items())},
+        "input_encodings": {k: _encoding_fields(v) for k, v in sorted(graph.input_encodings.items())},
         "output_scales": {k: _fields(v) for k, v in sorted(graph.output_scales.items())},
         "constants": sorted(graph.constants),
         "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
         "nodes": [_node_fields(node) for node in graph.nodes],
-    }
+    } | ({} if after is None else {"postprocessing": dataclasses.asdict(after)})
 
 
 def _plain(value: Any) -> Any:
@@ -140,6 +145,13 @@ def _plain(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _encoding_fields(encoding: InputEncoding) -> dict[str, Any]:
+    """What the host does before the quantizer is stored only where there is something."""
+    fields = _fields(encoding)
+    steps = [_fields(step) for step in fields.pop("before")]
+    return fields | ({"before": steps} if steps else {})
 
 
 def _node_fields(node: Node) -> dict[str, Any]:
@@ -188,11 +200,15 @@ def _node(stored: dict[str, Any]) -> Node:
     op = stored.pop("op")
     if op not in OPERATIONS:
         raise InputError(f"node '{stored.get('name')}' has operation {op}", allowed=", ".join(OPERATIONS))
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    if "rounding" in values:
-        values["rounding"] = Rounding(values["rounding"])
-        values["overflow"] = Overflow(values["overflow"])
-    return OPERATIONS[op](**values)
+    kinds = get_type_hints(OPERATIONS[op])
+    return OPERATIONS[op](**{name: _attribute(value, kinds.get(name)) for name, value in stored.items()})
+
+
+def _attribute(value: Any, kind: Any) -> Any:
+    """A node's field, from what :func:`_plain` made of it."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _type(name: str, fields: dict[str, Any]) -> TensorType:
@@ -212,8 +228,21 @@ def _type(name: str, fields: dict[str, Any]) -> TensorType:
 
 def _encoding(fields: dict[str, Any]) -> InputEncoding:
     format = fields.get("format")
-    changed = {"rounding": Rounding(fields["rounding"]), "format": format and _table_format(format)}
+    changed = {
+        "rounding": Rounding(fields["rounding"]),
+        "format": format and _table_format(format),
+        "before": tuple(_input_step(step) for step in fields.get("before", ())),
+    }
     return InputEncoding(**{**fields, **changed})
+
+
+def _input_step(fields: dict[str, Any]) -> InputStep:
+    options = {str(name): value for name, value in fields["attributes"]}
+    return InputStep(str(fields["op"]), _tuples(fields["operands"]), tuple(sorted(options.items())))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def _table_format(text: str) -> TableFormat:
@@ -239,4 +268,5 @@ def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph
         [_node(node) for node in stored["nodes"]],
         encodings,
         scales,
+        Postprocessing.from_mapping(stored["postprocessing"]) if "postprocessing" in stored else None,
     )

@@ -313,39 +313,44 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
 
 def _lower(plan: Plan, work: Workspace) -> Facts:
     from qhw.graph.load import load_qonnx
-    from qhw.graph.lower import lower_power_of_two
-    from qhw.graph.lowering import NeedsCanonicalError
+    from qhw.graph.lower import lower_model
     from qhw.graph.serialize import graph_hash, save_graph
 
-    reason, model = None, load_qonnx(work.build / MODEL_FILE)
-    try:
-        graph = lower_power_of_two(model)
-    except NeedsCanonicalError as error:
-        reason = error.message
-        graph = _lower_canonical(work)
+    lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
+    graph, canonical = lowering.graph, lowering.canonical
+    if canonical is not None:
+        canonical.save(str(work.scratch / CANONICAL_FILE))
     (work.scratch / GRAPH_FOLDER).mkdir()
     save_graph(graph, work.scratch / GRAPH_FOLDER)
     macs, weights = work_of(graph)
     return {
-        "canonical": reason,
-        "qonnx_departs": departures_of_qonnx(model),
+        "canonical": lowering.reason,
+        "qonnx_departs": departures_of_qonnx(lowering.model),
         "nodes": len(graph.nodes),
         "macs": macs,
         "weights": weights,
         "graph_sha256": graph_hash(graph),
+        "postprocessing": host_steps(graph),
         "summary": f"{len(graph.nodes)} integer operations, {macs:,} multiply-accumulates",
     }
 
 
-def _lower_canonical(work: Workspace) -> ExactGraph:
-    from qhw.graph.canonical import canonicalise
-    from qhw.graph.load import load_qonnx
-    from qhw.graph.lower_canonical import lower_canonical
-
-    canonical = canonicalise(load_qonnx(work.build / MODEL_FILE))
-    graph = lower_canonical(canonical)
-    canonical.save(str(work.scratch / CANONICAL_FILE))
-    return graph
+def host_steps(graph: ExactGraph) -> list[dict[str, Any]]:
+    """What is left to the host behind the graph's outputs, as build.json lists it."""
+    after = graph.postprocessing
+    if after is None:
+        return []
+    return [
+        {
+            "op": step.op,
+            "source": step.source,
+            "inputs": list(step.inputs),
+            "outputs": list(step.outputs),
+            "shapes": [list(shape) for shape in step.shapes],
+            "attributes": {k: list(v) if isinstance(v, tuple) else v for k, v in step.attributes.items()},
+        }
+        for step in after.steps
+    ]
 
 
 def work_of(graph: ExactGraph) -> tuple[int, int]:
@@ -397,8 +402,8 @@ def _vectors(plan: Plan, work: Workspace) -> Facts:
 
 
 def _interpreter_row(work: Workspace, executor: FastExecutor, mantissas: Mapping[str, IntArray]) -> Row:
+    from qhw.graph.interpreter import interpret
     from qhw.sim.compare import compare
-    from qhw.sim.interpreter import interpret
 
     work.progress(None, "interpreter")
     few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in mantissas.items()}
@@ -435,11 +440,12 @@ def _canonical_row(
     """canonical.onnx against the exact graph; and how far the original file's own execution is from it."""
     from qonnx.core.modelwrapper import ModelWrapper
 
-    from qhw.graph.canonical_check import compare_with_original
     from qhw.graph.load import load_qonnx
+    from qhw.graph.lower import lower_model
+    from qhw.sim.canonical import compare_with_original
 
     canonical = ModelWrapper(str(work.build / CANONICAL_FILE))
-    apart = compare_with_original(load_qonnx(work.build / MODEL_FILE), canonical, inputs)
+    apart = compare_with_original(lower_model(load_qonnx(work.build / MODEL_FILE)), inputs)
     original = {
         "reason": work.facts["lower"]["canonical"],
         "codes_compared": sum(part.codes for part in apart),
@@ -486,12 +492,12 @@ def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDA
 
 
 def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.int64]) -> float:
-    """The share of samples whose largest output is their label."""
+    """The share of samples whose class is their label."""
     from qhw.graph.encode import decode_output
+    from qhw.sim.postprocess import predicted_classes
 
-    name = graph.outputs[0]
-    values = decode_output(graph, name, outputs[name]).reshape(len(labels), -1)
-    return float(np.mean(values.argmax(axis=1) == labels))
+    values = {name: decode_output(graph, name, outputs[name]) for name in graph.outputs}
+    return float(np.mean(predicted_classes(graph, values) == labels))
 
 
 # --- codes become a project -------------------------------------------------------------------------

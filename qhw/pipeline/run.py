@@ -262,6 +262,7 @@ def _model(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "graph_sha256": lowered.get("graph_sha256"),
         "canonical": facts.get("vectors", {}).get("original"),
         "qonnx_departs": lowered.get("qonnx_departs", {}),
+        "postprocessing": lowered.get("postprocessing", []),
     } | {name: lowered.get(name) for name in ("nodes", "weights", "macs")}
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
-    from qhw.graph.quantizer_nodes import Quantizer
 
 Row = dict[str, Any]
 
@@ -130,7 +129,7 @@ def canonical_row(
     canonical: ModelWrapper,
 ) -> Row:
     """qonnx's execution of ``canonical.onnx``, wide sums in float64, against the exact graph, by tensor."""
-    from qhw.graph.canonical_check import canonical_integers
+    from qhw.sim.canonical import canonical_integers
 
     found = canonical_integers(canonical, inputs)
     names = ("exact graph", "qonnx (canonical.onnx)")
@@ -194,20 +193,21 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
     the file's own execution is off that grid by float32's rounding.
     """
     from qhw.graph.load import load_qonnx
-    from qhw.graph.lower import canonical_reason
+    from qhw.graph.lower import lower_model
     from qhw.onnx_ops.specified import as_specified
+    from qhw.sim.canonical import grids_of
 
-    wrapper = load_qonnx(model)
+    lowering = lower_model(load_qonnx(model))
+    wrapper = lowering.model
     values = _execute(as_specified(wrapper), inputs)
-    if canonical_reason(wrapper) is None:
+    if lowering.reason is None:
         named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
         return mantissas_of(graph, named)
-    quantizers = _quantizers(wrapper)
     return {
-        tensor: _nearest(quantizers[name], np.asarray(values[name], dtype=np.float64))
-        for tensor, name in _tensors(graph, wrapper).items()
-        if name in quantizers
-    } | _unscaled_outputs(graph, wrapper, values)
+        grid.tensor: grid.integers(values[name])
+        for name, grid in grids_of(lowering)
+        if name in values and grid.tensor in graph.tensors and grid.tensor not in graph.inputs
+    }
 
 
 def _tensors(graph: ExactGraph, wrapper: ModelWrapper) -> dict[str, str]:
@@ -237,43 +237,3 @@ def _execute(wrapper: ModelWrapper, inputs: Mapping[str, NDArray[Any]]) -> dict[
         for name in names
         if np.ndim(samples[0][name]) and len(samples[0][name]) == 1
     }
-
-
-def _nearest(quantizer: Quantizer, values: NDArray[np.float64]) -> IntArray:
-    """The mantissas closest to real values."""
-    units = values / quantizer.scale.astype(np.float64)
-    if quantizer.format is None:
-        return np.rint(units).astype(np.int64)
-    numbers = quantizer.format.numbers
-    middles = (numbers[1:].astype(np.float64) + numbers[:-1].astype(np.float64)) / 2
-    return np.asarray(numbers[np.searchsorted(middles, units)])
-
-
-def _quantizers(wrapper: ModelWrapper) -> dict[str, Quantizer]:
-    """The quantizer of every quantised tensor of a file."""
-    from qhw.graph.normal_form import QUANTIZERS
-    from qhw.graph.onnx_tools import initializers
-    from qhw.graph.quantizer_nodes import quantizer_of
-
-    constants = initializers(wrapper.graph)
-    return {
-        node.output[0]: quantizer_of(node, constants)
-        for node in wrapper.graph.node
-        if node.op_type in QUANTIZERS
-    }
-
-
-def _unscaled_outputs(
-    graph: ExactGraph, wrapper: ModelWrapper, values: Mapping[str, NDArray[Any]]
-) -> dict[str, IntArray]:
-    """Outputs that no quantizer writes: on the grid of their accumulator."""
-    found = {}
-    for tensor, output in zip(graph.outputs, wrapper.graph.output, strict=True):
-        scale = graph.output_scales.get(tensor)
-        if scale is not None and output.name in values:
-            shape = graph.tensors[tensor].shape
-            per_channel = (-1, *[1] * (len(shape) - 1))
-            value = np.asarray(values[output.name], dtype=np.float64).reshape(-1, *shape)
-            codes = (value - np.reshape(scale.offset, per_channel)) / np.reshape(scale.scale, per_channel)
-            found[tensor] = np.rint(codes).astype(np.int64)
-    return found

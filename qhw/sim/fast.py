@@ -13,10 +13,10 @@ import numpy as np
 
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
+from qhw.graph.interpreter import Execution, Keep
 from qhw.graph.ir import ExactGraph
 from qhw.sim.backends import select_backend
 from qhw.sim.chain import Array
-from qhw.sim.interpreter import Execution, Keep
 from qhw.sim.plan import Planner, Step, integers, thread_count
 
 

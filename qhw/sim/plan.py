@@ -13,12 +13,11 @@ from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.builder import value_ranges
+from qhw.graph.interpreter import run_node
 from qhw.graph.ir import ExactGraph, Node
 from qhw.sim.backends import Backend, Geometry, exact_float, product_bound
 from qhw.sim.chain import Array, ChainStep, Interval, Scale, fold, peak, steps_of, weighted_factors
 from qhw.sim.elementwise import CompiledChain, NumpyChain
-from qhw.sim.interpreter import run_node
-from qhw.sim.moves import move_of
 from qhw.sim.native import elementwise_kernel
 
 Run = Callable[[Mapping[str, Array]], Array]
@@ -180,11 +179,11 @@ class Planner:
         return CompiledChain(self._kernel, steps, channels, bits, result, Workspace(result), self.threads)
 
     def _unfused(self, node: Node) -> Step:
-        graph, moved = self.graph, move_of(self.graph, node)
-        result = self.type_of(node.output)
+        graph, result = self.graph, self.type_of(node.output)
         inputs = frozenset(graph.activations(node))
-        if moved is not None:
-            return Step(node.output, inputs, lambda tensors: moved([tensors[i] for i in node.inputs]))
+        if node.moves_codes and inputs == {*node.inputs}:
+            types, out = [graph.tensors[i] for i in node.inputs], graph.tensors[node.output]
+            return Step(node.output, inputs, lambda t: node.run([t[i] for i in node.inputs], types, out))
 
         def interpreted(tensors: Mapping[str, Array]) -> Array:
             return run_node(graph, node, {i: integers(tensors[i]) for i in inputs}).astype(result)

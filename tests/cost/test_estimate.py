@@ -11,7 +11,8 @@ import pytest
 from qhw.boards import Board, load_board
 from qhw.cost import estimate
 from qhw.cost.estimate import ESTIMATED, LABEL, Costing
-from qhw.cost.templates import TEMPLATES
+from qhw.cost.hardware import Hardware
+from qhw.cost.templates import TEMPLATES, Fold
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Integer
 from qhw.graph import ir
@@ -36,7 +37,7 @@ def test_every_operation_has_a_rule(flow: str) -> None:
 
 def test_an_operation_without_one_is_named() -> None:
     @dataclass(frozen=True)
-    class Sort(ir.Node):
+    class Sort(ir.Reshape):
         """An operation that nobody has priced."""
 
     try:
@@ -132,6 +133,7 @@ def every_operation() -> ExactGraph:
     y = builder.slice("slice", y, 1, 0, 3)
     y = builder.concat("concat", [y, y], 0)
     y = builder.transpose("transpose", y, (1, 0, 2))
+    y = builder.upsample("upsample", y, (1, 2))
     y = builder.reduce_max("reduce_max", y, (0,), False)
     y = builder.reduce_sum("reduce_sum", y, (1,), False)
     y = builder.reshape("reshape", y, (1, 8))
@@ -141,9 +143,37 @@ def every_operation() -> ExactGraph:
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
 def test_every_operation_is_priced(io_type: str) -> None:
     layers = estimate(every_operation(), ULTRA96, {}, io_type=io_type).layers
-    moves = {"Reshape", "Slice", "Pad", "Concat", "Transpose"}
+    moves = {"Reshape", "Slice", "Pad", "Concat", "Transpose", "Upsample"}
     assert all(layer.lut + layer.dsp > 0 for layer in layers if layer.op not in moves)
     assert all(layer.cycles > 0 for layer in layers)
+
+
+@pytest.mark.parametrize(("flow", "fold"), [("hls4ml", 1), ("finn", (16, 1))])
+@pytest.mark.parametrize(
+    ("factors", "zeros", "kept"),
+    [((2, 2), False, 40), ((3, 1), False, 40), ((1, 2), False, 0), ((1, 1), False, 0), ((2, 2), True, 0)],
+)
+def test_rows_that_are_given_again_are_kept(
+    flow: str, fold: Fold, factors: tuple[int, int], zeros: bool, kept: int
+) -> None:
+    """Copies along the rows need a row of the image; a pixel's copies and zeros need nothing."""
+    builder = GraphBuilder("larger")
+    x = builder.input("x", (16, 30, 40), Integer(6), 0)
+    graph = builder.finish([builder.upsample("up", x, factors, zeros)])
+    (layer,) = Costing.of(graph, "ultrascale-plus", flow).layers(graph.nodes[0], [fold])
+    stream = Hardware.of("ultrascale-plus").fifo(2, 16 * 6)
+    assert layer.initiation_interval == 30 * 40 * math.prod(factors)
+    assert layer.memory_bits == (kept + 2) * 16 * 6
+    assert (layer.lut > math.ceil(stream.lut)) == (kept > 0)
+    assert layer.ff == stream.ff or kept
+
+
+def test_a_pixel_in_several_words_is_kept_to_be_given_again() -> None:
+    builder = GraphBuilder("larger")
+    graph = builder.finish([builder.upsample("up", builder.input("x", (16, 30), Integer(6), 0), (2,))])
+    costs = Costing.of(graph, "ultrascale-plus", "finn").layers(graph.nodes[0], [(16, 1), (4, 1)])
+    assert [cost.memory_bits for cost in costs] == [2 * 16 * 6, 16 * 6 + 2 * 4 * 6]
+    assert [cost.initiation_interval for cost in costs] == [60, 240]
 
 
 @pytest.mark.parametrize(

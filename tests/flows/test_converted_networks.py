@@ -15,8 +15,8 @@ from qhw.convert import QuantConfig, convert
 from qhw.export import export_qonnx, layer_values
 from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.lower import lower
-from qhw.sim.interpreter import interpret
 from qhw.train import predict
 
 pytest.importorskip("hls4ml")

@@ -11,7 +11,7 @@ import pytest
 from hls4ml_project import BOARD, first_difference, middle_folding, random_inputs
 
 from qhw.flows.hls4ml import Hls4mlFlow
-from qhw.sim.interpreter import interpret
+from qhw.graph.interpreter import interpret
 
 pytest.importorskip("hls4ml")
 

@@ -17,8 +17,8 @@ from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.flows.hls4ml.project import read_description
 from qhw.formats import TableFormat, parse_format
 from qhw.formats.integer import Integer
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.sim.interpreter import interpret
 
 pytest.importorskip("hls4ml")
 

@@ -16,8 +16,8 @@ from hls4ml_project import BOARD, first_difference, random_inputs, small_graph, 
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Project
 from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.graph.interpreter import interpret
 from qhw.graph.serialize import save_graph
-from qhw.sim.interpreter import interpret
 
 pytest.importorskip("hls4ml")
 FLOW = Hls4mlFlow()

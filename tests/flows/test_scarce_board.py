@@ -12,8 +12,8 @@ from qhw.cost import choose_folding, estimate
 from qhw.flows.base import load_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.sim.interpreter import interpret
 
 pytest.importorskip("hls4ml")
 

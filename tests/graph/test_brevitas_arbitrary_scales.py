@@ -30,13 +30,11 @@ from brevitas.quant.shifted_scaled_int import (  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from qhw.data import Dataset, load_dataset  # noqa: E402
-from qhw.graph.canonical import canonicalise  # noqa: E402
-from qhw.graph.canonical_check import canonical_integers, compare_with_original  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.load import load_qonnx  # noqa: E402
-from qhw.graph.lower import canonical_reason  # noqa: E402
-from qhw.graph.lower_canonical import lower_canonical  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
+from qhw.graph.lower import lower_model  # noqa: E402
+from qhw.sim.canonical import canonical_integers, compare_with_original  # noqa: E402
 
 CHANNELS = 8
 
@@ -154,9 +152,10 @@ def test_brevitas_model_lowers_to_the_codes_of_its_canonical_form(
     export_qonnx(model, pixels(digits.train_x[:1]), export_path=str(tmp_path / "model.onnx"))
     x = pixels(digits.test_x).numpy()
     loaded = load_qonnx(tmp_path / "model.onnx")
-    assert canonical_reason(loaded) is not None
-    canonical = canonicalise(loaded)
-    graph = lower_canonical(canonical)
+    lowering = lower_model(loaded)
+    assert lowering.reason is not None
+    canonical, graph = lowering.canonical, lowering.graph
+    assert canonical is not None
     reference = canonical_integers(canonical, {"x": x})
     ours = interpret(graph, encode_inputs(graph, x), keep="all")
     compared = [name for name in reference if name in ours]
@@ -166,7 +165,7 @@ def test_brevitas_model_lowers_to_the_codes_of_its_canonical_form(
     logits = decode_output(graph, graph.outputs[0], ours[graph.outputs[0]])
     assert (logits.argmax(axis=1) == digits.test_y).mean() > accuracy
     assert len(np.unique(ours[graph.outputs[0]])) > 300
-    *inner, output = compare_with_original(loaded, canonical, {"x": x})
+    *inner, output = compare_with_original(lowering, {"x": x})
     for found in inner:
         assert found.differing <= 1e-3 * found.codes, found
     assert output.tensor == loaded.graph.output[0].name

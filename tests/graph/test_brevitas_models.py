@@ -9,9 +9,9 @@ import pytest
 from qonnx_factory import execute
 
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.load import load_qonnx
-from qhw.graph.lower import canonical_reason, lower_power_of_two
-from qhw.sim.interpreter import interpret
+from qhw.graph.lower import lower_model
 
 torch = pytest.importorskip("torch")
 qnn = pytest.importorskip("brevitas.nn")
@@ -62,8 +62,9 @@ def test_own_brevitas_model(tmp_path: Path, per_channel: bool) -> None:
     path = tmp_path / "model.onnx"
     export_qonnx(model, args=x[:1], export_path=str(path))
     loaded = load_qonnx(path)
-    assert canonical_reason(loaded) is None
-    graph = lower_power_of_two(loaded)
+    lowering = lower_model(loaded)
+    assert lowering.reason is None
+    graph = lowering.graph
     name = graph.outputs[0]
     values = decode_output(graph, name, interpret(graph, encode_inputs(graph, x.numpy()))[name])
     np.testing.assert_array_equal(values, execute(loaded, x.numpy())[0])

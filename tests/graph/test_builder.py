@@ -11,8 +11,8 @@ from qhw.formats import parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder, value_ranges
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import Exponent, InputEncoding
-from qhw.sim.interpreter import interpret
 
 
 def every_input(shape, format):

@@ -17,16 +17,14 @@ from torch import fx, nn  # noqa: E402
 from qhw.convert import convert  # noqa: E402
 from qhw.export import export_qonnx, layer_values  # noqa: E402
 from qhw.formats import KHot, Minifloat  # noqa: E402
-from qhw.graph.canonical import canonicalise  # noqa: E402
-from qhw.graph.canonical_check import canonical_integers, compare_with_original  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.ir import ExactGraph  # noqa: E402
 from qhw.graph.load import load_qonnx  # noqa: E402
-from qhw.graph.lower import canonical_reason, lower  # noqa: E402
-from qhw.graph.lower_canonical import lower_canonical  # noqa: E402
+from qhw.graph.lower import lower, lower_model  # noqa: E402
 from qhw.graph.onnx_tools import initializers  # noqa: E402
 from qhw.quant_config import QuantConfig  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
+from qhw.sim.canonical import canonical_integers, compare_with_original  # noqa: E402
 
 FREE: list[dict[str, object]] = [
     {"per_channel": True},
@@ -66,16 +64,17 @@ def test_every_code_of_the_canonical_file(
     model, example = quantised(kind, {"scaling": "free", **formats})
     x = example.numpy()[:8]
     loaded = load_qonnx(export_qonnx(model, tmp_path / "model.onnx"))
-    assert "is not a power of two" in str(canonical_reason(loaded))
-    canonical = canonicalise(loaded)
-    graph = lower_canonical(canonical)
+    lowering = lower_model(loaded)
+    assert "is not a power of two" in str(lowering.reason)
+    canonical, graph = lowering.canonical, lowering.graph
+    assert canonical is not None
     ours = interpret(graph, encode_inputs(graph, x), keep="all")
     reference = canonical_integers(canonical, {loaded.graph.input[0].name: x})
     shared = [name for name in reference if name in ours]
     assert len(shared) >= 5
     for name in shared:
         np.testing.assert_array_equal(ours[name], reference[name], err_msg=name)
-    apart = compare_with_original(loaded, canonical, {loaded.graph.input[0].name: x})
+    apart = compare_with_original(lowering, {loaded.graph.input[0].name: x})
     assert sum(part.differing for part in apart) <= 0.01 * sum(part.codes for part in apart)
     assert differing_from_torch(model, graph, ours, x) <= 0.3  # one code inside moves all outputs of an image
 
@@ -87,7 +86,9 @@ def differing_from_torch(
     (name,) = graph.outputs
     values = layer_values(model, x)
     theirs, mine = list(values.values())[-1], decode_output(graph, name, ours[name])
-    return float((np.rint((theirs - mine) / graph.output_scales[name].scale[0]) != 0).mean())
+    scale = graph.output_scales.get(name)
+    unit = 2.0 ** graph.tensors[name].exponent.values[0] * (1.0 if scale is None else scale.scale[0])
+    return float((np.rint((theirs - mine) / unit) != 0).mean())
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from torch import nn  # noqa: E402
 from qhw.convert import convert  # noqa: E402
 from qhw.export import export_qonnx, layer_values  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
-from qhw.graph.load import load_qonnx  # noqa: E402
-from qhw.graph.lower import lower_power_of_two  # noqa: E402
+from qhw.graph.interpreter import interpret  # noqa: E402
+from qhw.graph.lower import lower  # noqa: E402
 from qhw.quant_config import QuantConfig  # noqa: E402
-from qhw.sim.interpreter import interpret  # noqa: E402
 
 
 class Images(nn.Module):
@@ -98,7 +97,7 @@ def test_every_layer_has_the_values_of_torch(
     quantised = convert(model, QuantConfig(**formats), example).train()
     quantised(example)
     quantised.eval()
-    graph = lower_power_of_two(load_qonnx(export_qonnx(quantised, tmp_path / "model.onnx")))
+    graph = lower(export_qonnx(quantised, tmp_path / "model.onnx"))
     x = torch.randn(8, *kind.shape).numpy()
     codes = interpret(graph, encode_inputs(graph, x), keep="all")
     reference = layer_values(quantised, x)

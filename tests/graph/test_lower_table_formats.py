@@ -11,12 +11,12 @@ from qonnx_factory import Net, execute
 from qhw.errors import QhwError, UnsupportedError
 from qhw.formats import KHot, Minifloat, parse_format
 from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.graph.passes import to_threshold
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 from qhw.onnx_ops.float_quant import differences_of_qonnx
-from qhw.sim.interpreter import interpret
 
 RANDOM = np.random.default_rng(7)
 

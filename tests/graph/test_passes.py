@@ -11,9 +11,9 @@ from qhw.formats import Binary, Format, TableFormat, Ternary, parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder, value_ranges
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph, Exponent
 from qhw.graph.passes import SIMPLIFYING, bias, dead, merge_affine, merge_requant, simplify, to_threshold
-from qhw.sim.interpreter import interpret
 
 
 def ops(graph: ExactGraph) -> list[str]:

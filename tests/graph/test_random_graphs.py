@@ -12,10 +12,10 @@ from random_graphs import LISTED_FORMATS, random_graph, random_inputs
 
 from qhw.formats import TableFormat
 from qhw.graph.builder import value_ranges
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.passes import simplify, to_threshold
 from qhw.graph.serialize import graph_hash, load_graph, node_hashes, save_graph
-from qhw.sim.interpreter import interpret
 
 seeds = st.integers(0, 2**32)
 

@@ -10,9 +10,9 @@ from qhw.formats import parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import Exponent, InputEncoding, OutputScale
 from qhw.graph.serialize import graph_hash, load_graph, node_hashes, save_graph
-from qhw.sim.interpreter import interpret
 
 
 def small_graph(weight=3, name="conv"):

@@ -9,15 +9,14 @@ from hypothesis import strategies as st
 from qonnx.custom_op.general.quant import quant
 
 from qhw.errors import UnsupportedError
-from qhw.graph.tail_operations import CONSTANT, FALLING, RISING, ROUNDINGS, UNKNOWN, Step
-from qhw.graph.tails import (
+from qhw.graph.tails.operations import CONSTANT, FALLING, RISING, ROUNDINGS, UNKNOWN, Step
+from qhw.graph.tails.tail import (
     Lookup,
     Tail,
     Thresholds,
     affine_form,
     directions,
     evaluate,
-    joint_lookup,
     lower_tail,
 )
 
@@ -151,27 +150,6 @@ def test_a_table_that_would_be_too_large_is_refused_by_name():
 def test_nan_is_refused_by_name():
     with pytest.raises(UnsupportedError, match="'act'"):
         lower_tail(chain(("Log", None)), np.array([-3]), np.array([3]))
-
-
-def test_two_integers_become_one_table():
-    constants = {"s": np.float32(0.31), "t": np.float32(0.07)}
-    steps = (
-        Step("Mul", ("a", "s"), "u"),
-        Step("Mul", ("b", "t"), "v"),
-        Step("Add", ("u", "v"), "w"),
-        Step("Quant", ("w",), "y", code(4)),
-    )
-    tail = Tail("sum", ("a", "b"), "y", steps, constants)
-    found = joint_lookup(tail, (-8, 0), (7, 14), stride=16)
-    for a in range(-8, 8):
-        for b in range(15):
-            got = found.table[0, a * 16 + b - found.first]
-            exact = np.float32(np.float32(a) * np.float32(0.31)) + np.float32(
-                np.float32(b) * np.float32(0.07)
-            )
-            assert got == np.clip(np.rint(exact), -8, 7)
-    with pytest.raises(UnsupportedError, match="one shared quantizer"):
-        joint_lookup(tail, (-(2**20), 0), (2**20, 255), stride=256)
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,10 +9,10 @@ import numpy as np
 from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.pipeline import verification
 from qhw.sim.compare import compare
-from qhw.sim.interpreter import interpret
 
 INPUTS = {"x": np.arange(24).reshape(4, 6)}
 

@@ -8,8 +8,8 @@ from random_graphs import random_inputs
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.integer import Integer
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.sim.compare import compare, distinct_codes
-from qhw.sim.interpreter import interpret
 
 
 @pytest.fixture(scope="module")

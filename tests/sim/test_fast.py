@@ -15,6 +15,8 @@ from qhw.formats import Fixed, parse_format
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
+from qhw.graph.ir import InputEncoding
 from qhw.sim import plan
 from qhw.sim.backends import (
     CheckedConvolution,
@@ -26,7 +28,6 @@ from qhw.sim.backends import (
 )
 from qhw.sim.compare import compare
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 from qhw.sim.native import elementwise_kernel
 
 torch = pytest.importorskip("torch")
@@ -101,6 +102,21 @@ def test_every_mode_on_every_tie(rounding, overflow, bits):
     codes = np.arange(-2048, 2048).repeat(4).reshape(-1, 4) << (bits - 12) // 8
     assert_same(graph, {"x": codes}, FastExecutor(graph, "torch"))
     assert_same(graph, {"x": codes}, FastExecutor(graph, "numpy"))
+
+
+@pytest.mark.parametrize("value", [-1, 255, 256, 1664])
+@pytest.mark.parametrize("backend", ["torch", "numpy"])
+def test_padding_beyond_the_type_that_a_product_reads(backend, value):
+    """A convolution reads bytes; what is put around them for the other reader does not fit one."""
+    builder = GraphBuilder("padded")
+    encoding = InputEncoding(1.0, 0.0, 0, 200, Rounding.RND_CONV, exact=True)
+    x = builder.input("x", (3, 5, 5), Integer(12), 0, encoding)
+    ones = builder.constant("ones", np.ones((2, 3, 3, 3), dtype=np.int64))
+    wide = builder.pad("pad", x, (0, 1, 0, 0, 0, 1), value)
+    outputs = [builder.conv("conv", x, ones), builder.requant("requant", wide, Integer(8), 2)]
+    graph = builder.finish(outputs)
+    codes = np.random.default_rng(0).integers(0, 201, (4, 3, 5, 5))
+    assert_same(graph, {"x": codes}, FastExecutor(graph, backend))
 
 
 @pytest.mark.parametrize("layout", ["channels last", "rows"])

@@ -11,9 +11,9 @@ from qhw.errors import InputError
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import Exponent
 from qhw.sim.fast import FastExecutor
-from qhw.sim.interpreter import interpret
 
 
 def onnxruntime_run(op, arrays, **attributes):
@@ -119,6 +119,68 @@ def test_codes_are_moved_unchanged():
     assert (ours[names["Reshape"]] == x.reshape(2, 60)).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 2), st.data())
+def test_transposed_convolutions_are_zeros_between_elements_and_a_convolution(spatial_rank, data):
+    """Zeros behind the last element are cut off where the padding behind would be negative."""
+    numbers = st.lists(st.integers(1, 3), min_size=spatial_rank, max_size=spatial_rank)
+    kernel, strides, dilations, sizes = (data.draw(numbers) for _ in range(4))
+    reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+    pads = [data.draw(st.integers(0, r // 2)) for r in (*reach, *reach)]
+    further = [data.draw(st.integers(0, stride - 1)) for stride in strides]
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x, w = rng.integers(-8, 8, (2, 3, *sizes)), rng.integers(-8, 8, (3, 2, *kernel))
+    builder = GraphBuilder("g")
+    y = builder.upsample("between", builder.input("x", x.shape[1:], Integer(4)), strides, zeros=True)
+    begins = [r - pad for r, pad in zip(reach, pads[:spatial_rank], strict=True)]
+    ends = [
+        r + 1 - s - pad + more
+        for r, s, pad, more in zip(reach, strides, pads[spatial_rank:], further, strict=True)
+    ]
+    for axis, end in enumerate(ends):
+        if end < 0:
+            y = builder.slice("cut", y, axis + 1, 0, builder.type(y).shape[axis + 1] + end)
+    flipped = np.flip(w, axis=tuple(range(2, w.ndim))).swapaxes(0, 1)
+    weight = builder.constant("w", flipped)
+    y = builder.conv("conv", y, weight, pads=[*begins, *(max(end, 0) for end in ends)], dilations=dilations)
+    graph = builder.finish([y])
+    expected = onnxruntime_run(
+        "ConvTranspose", [x, w], strides=strides, dilations=dilations, pads=pads, output_padding=further
+    )
+    for result in (interpret(graph, {"x": x}), FastExecutor(graph)({"x": x})):
+        assert (result[y] == expected).all()
+
+
+@pytest.mark.parametrize("factors", [(2, 3), (1, 2), (4, 1)])
+def test_copies_are_a_nearest_neighbour_resize(factors):
+    x = np.random.default_rng(5).integers(-128, 128, (2, 3, 4, 5))
+    resized = np.array([1, 1, *factors], dtype=np.float32)
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], resized)
+    node = helper.make_node(
+        "Resize",
+        ["x", "", "scales"],
+        ["y"],
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
+    ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    model = helper.make_model(
+        helper.make_graph([node], "g", ports, outputs, [scales]),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": x.astype(np.float32)})
+    builder = GraphBuilder("g")
+    y = builder.upsample("up", builder.input("x", x.shape[1:], Integer(8), Exponent((-1, 0, 2), 0)), factors)
+    graph = builder.finish([y])
+    assert graph.tensors[y].exponent == Exponent((-1, 0, 2), 0)
+    for result in (interpret(graph, {"x": x}), FastExecutor(graph)({"x": x})):
+        assert (result[y] == expected).all()
+
+
 def test_sums_and_maxima_over_axes():
     x = np.random.default_rng(2).integers(-8, 8, (2, 3, 4, 5))
     builder = GraphBuilder("g")
@@ -196,6 +258,21 @@ def test_padding_of_numbers_beyond_63_bits(run):
     big = 1 << 58
     total = run(graph, {"x": np.array([[[big, -big + 1]]])})[y]
     assert total.tolist() == [[[v << 20 for v in (3 + big, 4, 4, 4 - big)]]]
+
+
+@pytest.mark.parametrize("value", [3, -1, 1 << 40, -(1 << 59)])
+@pytest.mark.parametrize("bits", [8, 33, 60])
+def test_padding_changes_no_other_number(bits, value):
+    """The type that holds both a number of 60 bits and a large padding is no float."""
+    builder = GraphBuilder("g")
+    x = builder.input("x", (1, 2), Integer(bits), encoding=None)
+    y = builder.exact_at("wide", x, -(60 - bits)) if bits < 60 else x
+    graph = builder.finish([builder.pad("pad", y, (0, 1, 0, 0), value)])
+    high = (1 << (bits - 1)) - 1
+    codes = {"x": np.array([[[high, -high]]])}
+    moved = high << (60 - bits)
+    for result in (interpret(graph, codes), FastExecutor(graph, "numpy")(codes)):
+        assert result["pad"].tolist() == [[[value, moved, -moved]]]
 
 
 def test_the_wrong_input_shape_is_named():

@@ -228,6 +228,22 @@ def _is_padded(node: Node) -> bool:
     return isinstance(node, ir.Conv) and any(node.pads)
 
 
+def repeated(site: Site, lanes: Amount) -> tuple[Usage, Amount]:
+    """The memory of what an Upsample gives several times, and its bits; zeros need none.
+
+    Along the last axis that is a pixel, along an axis before it all pixels behind that axis. One word is
+    given again by the stream that it comes from.
+    """
+    node, x = site.node, site.type(0)
+    assert isinstance(node, ir.Upsample)
+    axis = next((i for i, factor in enumerate(node.factors) if factor > 1), None)
+    if node.zeros or axis is None:
+        return Usage(), 0.0
+    pixels, width = math.prod(x.shape[axis + 2 :]), lanes * x.format.width
+    words = pixels * -(-x.shape[0] // lanes)
+    return site.hardware.weights(words, width), words * width * (words > 1)
+
+
 def line_memory(site: Site, kind: TensorType, rows: int, row_length: int) -> float:
     """Bits of the rows that a window keeps."""
     return float(rows * row_length * site.lanes(kind) * kind.format.width)

@@ -245,6 +245,12 @@ def _transpose(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     return LayerUsage(site.hardware.weights(x.size, x.format.width), x.size, x.size, bits)
 
 
+def _upsample(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+    pe, _ = _factors(site, folds)
+    usage, bits = base.repeated(site, pe)
+    return LayerUsage(usage, np.ceil(site.output.size / pe), memory_bits=bits)
+
+
 def _check_fold(node: Node, fold: Fold) -> None:
     if not (isinstance(fold, tuple) and len(fold) == 2):
         raise InputError(f"The folding of {node.name!r} must be (PE, SIMD), not {fold!r}")
@@ -273,6 +279,7 @@ TEMPLATE = Template(
         "Table": _table,
         "Threshold": _threshold,
         "Transpose": _transpose,
+        "Upsample": _upsample,
     },
     _streams,
     unfolded=(1, 1),

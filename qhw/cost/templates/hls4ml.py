@@ -178,6 +178,15 @@ def _transpose(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     return LayerUsage(site.hardware.weights(x.size, x.format.width), x.size, x.size, bits)
 
 
+def _upsample(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+    """Side by side, wires; in a stream, what is given again is kept."""
+    moved = _move(site, folds)
+    if not site.streamed:
+        return moved
+    usage, bits = base.repeated(site, site.lanes(site.type(0)))
+    return LayerUsage(usage, moved.cycles, memory_bits=bits)
+
+
 def _check_fold(node: Node, fold: Fold) -> None:
     base.check_positive(node, fold, "Reuse factor")
 
@@ -203,6 +212,7 @@ TEMPLATE = Template(
         "Table": _table,
         "Threshold": _threshold,
         "Transpose": _transpose,
+        "Upsample": _upsample,
     },
     base.streams,
     unfolded=1,

@@ -24,8 +24,8 @@ from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.sim.interpreter import interpret
 
 MAX_UNROLLED_STATEMENTS = 60_000
 """io_parallel writes a C++ statement per input of every output pixel: above this, g++ takes minutes."""

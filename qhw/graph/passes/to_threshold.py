@@ -17,9 +17,9 @@ from qhw.formats.integer import as_mantissas
 from qhw.formats.modes import IntArray, Overflow
 from qhw.formats.table import TableFormat
 from qhw.graph.infer import Range, requant_bounds
+from qhw.graph.interpreter import run_node
 from qhw.graph.ir import Affine, ExactGraph, Node, Requant, TensorType, Threshold
 from qhw.graph.passes.rewriting import Rewriting, only_readers
-from qhw.sim.interpreter import run_node
 
 MOST_THRESHOLDS = 255
 """Thresholds per channel that the pass makes at most: 8-bit codes."""

@@ -13,8 +13,8 @@ from qhw.cost.rtl.unit import Port, Ports, Unit
 from qhw.cost.rtl.verilator import Instance, Simulator, pack
 from qhw.errors import UnsupportedError
 from qhw.formats.modes import IntArray
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.sim.interpreter import interpret
 
 IMAGES = 24
 

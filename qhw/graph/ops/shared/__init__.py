@@ -1,0 +1,1 @@
+"""What several operations have in common."""

@@ -1,0 +1,60 @@
+"""Sums of products with a bias, as Conv and MatMul form them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qhw.formats.modes import IntArray
+from qhw.graph.ops.base import Operand, Range
+from qhw.graph.ops.shared.exponents import aligned, along, factors, shifted
+from qhw.graph.tensors import Exponent, TensorType
+
+
+def partial_bounds(low: IntArray, high: IntArray, bias: IntArray) -> tuple[int, int]:
+    """Bounds of every partial sum of products and bias, in any order."""
+    lowest, highest = low + np.minimum(bias, 0), high + np.maximum(bias, 0)
+    return min(0, int(np.min(lowest))), max(0, int(np.max(highest)))
+
+
+def biased(
+    operands: Sequence[Operand],
+    low: IntArray,
+    high: IntArray,
+    spare: tuple[IntArray, IntArray],
+    axis: int,
+) -> tuple[Exponent, Range, tuple[int, int]]:
+    """Align sums of products and bias; exponent, range, bounds of partial sums.
+
+    Args:
+        low, high: bounds of the sums, per output channel, which is ``axis`` of the result.
+        spare: bounds of the sums of their negative and of their positive products alone.
+    """
+    x, weight = operands[0], operands[1]
+    exponent = x.scalar_exponent("the input") + np.array(weight.type.exponent.values, dtype=np.int64)
+    bias = np.zeros(1, dtype=object)
+    bias_exponent = exponent
+    if len(operands) > 2:
+        bias = operands[2].constant("the bias").reshape(-1)
+        if bias.size not in (1, low.size):
+            raise ValueError(f"the bias has {bias.size} numbers for {low.size} output channels")
+        bias_exponent = np.array(operands[2].type.exponent.values, dtype=np.int64)
+    finest, (product_shift, bias_shift) = aligned(exponent, bias_exponent)
+    scale, bias = factors(product_shift), bias * factors(bias_shift)
+    partial = partial_bounds(spare[0] * scale, spare[1] * scale, bias)
+    return along(finest, axis), Range.of(low * scale + bias, high * scale + bias), partial
+
+
+def with_bias(
+    products: IntArray, operands: Sequence[IntArray], types: Sequence[TensorType], axis: int
+) -> IntArray:
+    """Products aligned to the finer of their exponent and the bias's, plus the bias along ``axis``."""
+    if len(operands) == 2:
+        return products
+    exponent = np.array(types[0].exponent.values) + np.array(types[1].exponent.values)
+    _, (product_shift, bias_shift) = aligned(exponent, np.array(types[2].exponent.values))
+    shape = [1] * products.ndim
+    shape[axis] = -1
+    bias = shifted(operands[2].reshape(shape), bias_shift.reshape(shape))
+    return np.asarray(shifted(products, product_shift.reshape(shape)) + bias)

@@ -1,0 +1,1 @@
+"""What lies between two integer operations: element-wise, in float32 operations of stored order."""
