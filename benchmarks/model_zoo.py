@@ -59,13 +59,13 @@ def entries(cache: Path, sources: list[str]) -> Iterator[Entry]:
 
 
 def sources_digest() -> str:
-    """SHA-256 of qhw's Python files and of this benchmark's."""
+    """SHA-256 of qhw's Python files and of what this benchmark does with a model."""
     import qhw
 
+    own = (FOLDER / "zoo" / name for name in ("execution.py", "trial.py"))
     digest = hashlib.sha256()
-    for root in (Path(qhw.__file__).parent, FOLDER / "zoo"):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in (*sorted(Path(qhw.__file__).parent.rglob("*.py")), *own):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -7,9 +7,9 @@ import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ class Net:
     Args:
         shape: of one input.
         batch: how many inputs a training pass takes.
-        pixels: inputs are 8-bit images that no quantiser of the network takes in: the file says UINT8.
+        inputs: numbers from 0 to 1, normal numbers, or the integers that the file says come in: a first layer
+            that reads its input without a quantiser needs them.
         qcdq: exported as QuantizeLinear, Clip and DequantizeLinear.
     """
 
@@ -41,8 +42,7 @@ class Net:
     shape: tuple[int, ...]
     batch: int = 16
     passes: int = 3
-    pixels: bool = False
-    signed: bool = False
+    inputs: Literal["unit", "normal", "UINT8", "INT8"] = "unit"
     qcdq: bool = False
 
 
@@ -65,8 +65,8 @@ def write(net: Net, folder: Path) -> Path:
         except Exception as error:  # whatever torch and Brevitas raise
             failures.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
             continue
-        if net.pixels:
-            _annotate(path)
+        if net.inputs.endswith("INT8"):
+            _annotate(path, net.inputs)
         return path
     raise AbsentError(f"neither of torch's exporters takes this network: {failures[-1]}")
 
@@ -80,18 +80,22 @@ def _warmed(net: Net) -> nn.Module:
 
 
 def samples(net: Net, count: int) -> Tensor:
-    """Random inputs: 8-bit integers, numbers from 0 to 1, or of both signs."""
-    if net.pixels:
-        return torch.randint(0, 256, (count, *net.shape)).float()
-    return torch.randn(count, *net.shape) if net.signed else torch.rand(count, *net.shape)
+    """Random inputs, (count, *shape)."""
+    shape = (count, *net.shape)
+    if net.inputs == "unit":
+        return torch.rand(shape)
+    if net.inputs == "normal":
+        return torch.randn(shape)
+    low = -128 if net.inputs == "INT8" else 0
+    return torch.randint(low, low + 256, shape).float()
 
 
-def _annotate(path: Path) -> None:
+def _annotate(path: Path, datatype: str) -> None:
     from qonnx.core.datatype import DataType
     from qonnx.core.modelwrapper import ModelWrapper
 
     model = ModelWrapper(str(path))
-    model.set_tensor_datatype(model.graph.input[0].name, DataType["UINT8"])
+    model.set_tensor_datatype(model.graph.input[0].name, DataType[datatype])
     model.save(str(path))
 
 
@@ -181,6 +185,7 @@ def _melgan() -> nn.Module:
     return model
 
 
+SPECTROGRAM = "64 frames; input annotated INT8"
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 
 
@@ -194,36 +199,41 @@ def nets() -> Iterator[tuple[str, Kind, Net, str]]:
     for bits in ("1w1a", "1w2a", "2w2a"):
         yield f"bnn_pynq cnv_{bits}", "CNN", Net(functools.partial(_bnn_pynq, f"cnv_{bits}"), CIFAR), ""
     resnet = functools.partial(_bnn_pynq, "resnet18_4w4a")
-    yield "bnn_pynq resnet18_4w4a", "CNN", Net(resnet, CIFAR, 8, pixels=True), "input annotated UINT8"
+    yield "bnn_pynq resnet18_4w4a", "CNN", Net(resnet, CIFAR, 8, inputs="UINT8"), "input annotated UINT8"
     behind = "behind /255, mean and deviation; input annotated UINT8"
-    yield "bnn_pynq resnet18_4w4a, images", "CNN", Net(_normalised_resnet, CIFAR, 8, pixels=True), behind
+    yield "bnn_pynq resnet18_4w4a, images", "CNN", Net(_normalised_resnet, CIFAR, 8, inputs="UINT8"), behind
     for plus in (False, True):
         for bits in (12, 13, 14, 15, 16):
             build = functools.partial(_a2q_resnet, bits, plus)
             name = f"imagenet_classification a2q resnet18_w4a4_a2q{'_plus' if plus else ''}_{bits}b"
-            yield name, "CNN", Net(build, CIFAR, 8, pixels=True), "input annotated UINT8"
+            yield name, "CNN", Net(build, CIFAR, 8, inputs="UINT8"), "input annotated UINT8"
     for size in ("w8a8_base", "w8a8_a2q_32b", "w8a8_a2q_16b", "w4a4_base", "w4a4_a2q_32b", "w4a4_a2q_13b"):
         build = functools.partial(_espcn, f"quant_espcn_x2_{size}")
         yield f"super_resolution espcn_x2_{size}", "CNN", Net(build, (3, 24, 24), 8), ""
     for size in ("w4a4_a2q_plus_13b", "w8a8_a2q_plus_16b"):
         build = functools.partial(_espcn, f"quant_espcn_x2_{size}")
         yield f"super_resolution espcn_x2_{size}", "CNN", Net(build, (3, 24, 24), 8), ""
-    yield "text_to_speech melgan_8b", "CNN", Net(_melgan, (80, 8), 4, signed=True), "8 frames"
+    yield (
+        "text_to_speech melgan_8b",
+        "CNN",
+        Net(_melgan, (80, 8), 4, inputs="INT8"),
+        "8 frames; input annotated INT8",
+    )
     for name in ("perchannelscaling_4b", "perchannelscaling_8b", "pertensorscaling_8b"):
         build = functools.partial(_quartznet, f"quant_quartznet_{name}")
-        yield f"speech_to_text quartznet_{name}", "CNN", Net(build, (64, 64), 4, signed=True), "64 frames"
+        yield f"speech_to_text quartznet_{name}", "CNN", Net(build, (64, 64), 4, inputs="INT8"), SPECTROGRAM
     for name in ("mobilenet_v1_4b", "mobilenet_v1_4b_round_avgpool", "mobilenet_v1"):
-        plain = Net(functools.partial(_imagenet, f"quant_{name}"), IMAGENET, 4, 2, pixels=True)
+        plain = Net(functools.partial(_imagenet, f"quant_{name}"), IMAGENET, 4, 2, inputs="UINT8")
         yield f"imagenet_classification {name}", "CNN", plain, "input annotated UINT8"
-    images = Net(functools.partial(_preprocessed, "quant_mobilenet_v1_4b"), IMAGENET, 4, 2, pixels=True)
+    images = Net(functools.partial(_preprocessed, "quant_mobilenet_v1_4b"), IMAGENET, 4, 2, inputs="UINT8")
     yield "imagenet_classification mobilenet_v1_4b, images", "CNN", images, behind
     for name in ("4b", "4b5b", "4b_round_avgpool", "hadamard_4b"):
         build = functools.partial(_imagenet, f"quant_proxylessnas_mobile14_{name}")
-        net = Net(build, IMAGENET, 4, 2, pixels=True)
+        net = Net(build, IMAGENET, 4, 2, inputs="UINT8")
         yield f"imagenet_classification proxylessnas_mobile14_{name}", "CNN", net, "input annotated UINT8"
     for depth in (11, 13, 16, 19):
         for norm in ("", "_bn"):
-            net = Net(functools.partial(_vgg, f"quant_vgg{depth}{norm}"), (3, 416, 416), 1, 1, pixels=True)
+            net = Net(functools.partial(_vgg, f"quant_vgg{depth}{norm}"), (3, 416, 416), 1, 1, inputs="UINT8")
             note = "input annotated UINT8; 416x416, the least that its pool and classifier take"
             yield f"imagenet_classification vgg{depth}{norm}", "CNN", net, note
 
@@ -240,16 +250,15 @@ QCDQ = (
 
 
 def entries(cache: Path) -> Iterator[Entry]:
-    """Every network, some a second time as QCDQ, and what has none."""
-    from dataclasses import replace
-
+    """Every network, what has none, and some networks a second time as QCDQ."""
+    again = []
     for name, kind, net, note in nets():
-        large = net.shape[-1] > 100
-        image = len(net.shape) == 3
-        settings: dict[str, Any] = {"image": image, "samples": 1 if large else 4, "note": note}
+        settings: dict[str, Any] = {"image": len(net.shape) == 3, "note": note}
+        settings["samples"] = 1 if net.shape[-1] > 100 else 4
         yield Entry(f"brevitas_examples/{name}", kind, functools.partial(write, net), **settings)
         if name in QCDQ:
-            again = functools.partial(write, replace(net, qcdq=True))
-            yield Entry(f"brevitas_examples as QCDQ/{name}", kind, again, **settings)
+            make = functools.partial(write, replace(net, qcdq=True))
+            again.append(Entry(f"brevitas_examples as QCDQ/{name}", kind, make, **settings))
     for name, why in OTHERS.items():
         yield Entry(f"brevitas_examples/{name}", "other", None, note=why)
+    yield from again

@@ -16,34 +16,37 @@ from qonnx.transformation.infer_shapes import InferShapes
 
 from qhw.graph.ir import ExactGraph
 
-Arrays = dict[str, NDArray[Any]]
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
 Run = Callable[[Arrays], Arrays]
 
 
 def inputs_for(graph: ExactGraph, count: int, image: bool, seed: int = 0) -> Arrays:
-    """Inputs as a user has them: integers over the whole range, or floats on and off the quantiser's grid."""
+    """Inputs as a user has them: integers over the whole range, or floats on and off the quantiser's grid.
+
+    Where operations of the file stand in front of its first quantiser: pixels over 255, or normal numbers.
+    """
     random = np.random.default_rng(seed)
-    found = {}
-    for name in graph.inputs:
-        kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
-        low, high = (encoding.low, encoding.high) if encoding else _range(kind.format)
-        shape = (count, *kind.shape)
-        codes = (
-            _smooth(random, shape, low, high) if image else random.integers(low, high, shape, endpoint=True)
-        )
-        if encoding is None or encoding.exact:
-            found[name] = codes.astype(np.float32)
-            continue
-        off = random.uniform(-0.45, 0.45, shape) * (random.random(shape) < 0.7)
-        found[name] = ((codes + off - encoding.zero_point) * encoding.unit).astype(np.float32)
-    return found
+    return {name: _input(graph, name, count, image, random).astype(np.float32) for name in graph.inputs}
 
 
-def _range(number_format: Any) -> tuple[int, int]:
-    return number_format.mantissa_low, number_format.mantissa_high
+def _input(graph: ExactGraph, name: str, count: int, image: bool, random: np.random.Generator) -> Array:
+    kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
+    shape = (count, *kind.shape)
+    if encoding is not None and encoding.before:
+        return _smooth(random, shape, 0, 255) / 255 if image else random.normal(size=shape)
+    format: Any = kind.format
+    low, high = (encoding.low, encoding.high) if encoding else (format.mantissa_low, format.mantissa_high)
+    codes = _smooth(random, shape, low, high) if image else random.integers(low, high, shape, endpoint=True)
+    if encoding is None or encoding.exact:
+        return codes
+    off = random.uniform(-0.45, 0.45, shape) * (random.random(shape) < 0.7)
+    return np.asarray((codes + off - encoding.zero_point) * encoding.unit)
 
 
-def _smooth(random: np.random.Generator, shape: tuple[int, ...], low: int, high: int) -> NDArray[np.int64]:
+def _smooth(random: np.random.Generator, shape: tuple[int, ...], low: int, high: int) -> Array:
     """Images with large and small features: random blocks of three sizes."""
     total = np.zeros(shape)
     for size in (1, 4, 16):
@@ -92,6 +95,9 @@ def _onnxruntime(model: onnx.ModelProto, names: list[str]) -> Run:
 
 
 def _qonnx(model: onnx.ModelProto, names: list[str]) -> Run:
+    """The file may not say which version of the channels-last operators: qonnx then takes opset 1."""
+    if all(opset.domain != CHANNELS_LAST for opset in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(CHANNELS_LAST, 10))
     wrapper = ModelWrapper(model).transform(InferShapes())
 
     def run(sample: Arrays) -> Arrays:

@@ -14,17 +14,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from zoo import package_data, package_sources
 from zoo.entries import Entry, Kind
+from zoo.torch_nets import build, kind_of
 
-NETS = (
-    "MLP",
-    "LeNet-5",
-    "VGG",
-    "ResNet-8",
-    "MobileNetV1",
-    "MobileNetV2",
-    "SqueezeNet",
-    "temporal convolutions",
-)
+NETS = ("MLP", "LeNet-5", "VGG-11", "ResNet-8", "MobileNetV1", "MobileNetV2", "SqueezeNet", "TCN")
 FLOATS: dict[str, Kind] = {
     "two_layer_keras": "MLP",
     "two_layer_pytorch": "MLP",
@@ -82,8 +74,6 @@ def quantise(source: Path, settings: Mapping[str, Any], folder: Path) -> Path:
 def _torch(name: str, settings: Mapping[str, Any], folder: Path) -> Path:
     import torch
 
-    from zoo.torch_nets import build
-
     model, x = build(name)
     torch.onnx.export(model, (x[:1],), str(folder / "float.onnx"), dynamo=False, opset_version=17)
     return quantise(folder / "float.onnx", settings, folder)
@@ -111,8 +101,7 @@ def entries(cache: Path) -> Iterator[Entry]:
     paths = {entry.name: entry.make(cache) for entry in packaged if entry.kind == "float" and entry.make}
     for group, settings in SETTINGS.items():
         for name in NETS:
-            kind: Kind = "MLP" if name == "MLP" else "CNN"
-            yield Entry(f"{group}/{name}", kind, functools.partial(_torch, name, settings))
+            yield Entry(f"{group}/{name}", kind_of(name), functools.partial(_torch, name, settings))
         for name, path in paths.items():
             if path.stem in FLOATS:
                 make = functools.partial(_packaged, path, settings)

@@ -113,9 +113,7 @@ def _table(group: str, records: list[Record]) -> Iterator[str]:
     for record in records:
         name = record["name"].partition("/")[2]
         seconds = record["seconds"]
-        spent = (
-            f"{sum(seconds.get(part, 0) for part in ('lower', 'compare', 'build')):.1f}" if seconds else ""
-        )
+        spent = sum(seconds.get(part, 0) for part in ("lower", "compare", "build"))
         cells = (
             name,
             record["kind"],
