@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.entries import AbsentError, Entry, Kind
+from zoo.package_data import annotate
 
 Build = Callable[[], nn.Module]
 
@@ -66,7 +67,7 @@ def write(net: Net, folder: Path) -> Path:
             failures.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         if net.inputs.endswith("INT8"):
-            _annotate(path, net.inputs)
+            annotate(path, net.inputs, path)
         return path
     raise AbsentError(f"neither of torch's exporters takes this network: {failures[-1]}")
 
@@ -88,15 +89,6 @@ def samples(net: Net, count: int) -> Tensor:
         return torch.randn(shape)
     low = -128 if net.inputs == "INT8" else 0
     return torch.randint(low, low + 256, shape).float()
-
-
-def _annotate(path: Path, datatype: str) -> None:
-    from qonnx.core.datatype import DataType
-    from qonnx.core.modelwrapper import ModelWrapper
-
-    model = ModelWrapper(str(path))
-    model.set_tensor_datatype(model.graph.input[0].name, DataType[datatype])
-    model.save(str(path))
 
 
 class Normalised(nn.Module):
@@ -254,7 +246,7 @@ def entries(cache: Path) -> Iterator[Entry]:
     again = []
     for name, kind, net, note in nets():
         settings: dict[str, Any] = {"image": len(net.shape) == 3, "note": note}
-        settings["samples"] = 1 if net.shape[-1] > 100 else 4
+        settings["samples"] = 1 if net.shape[-1] > 100 or "resnet18" in name else 4
         yield Entry(f"brevitas_examples/{name}", kind, functools.partial(write, net), **settings)
         if name in QCDQ:
             make = functools.partial(write, replace(net, qcdq=True))

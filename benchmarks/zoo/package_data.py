@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -15,6 +16,9 @@ PACKAGES = ("qonnx", "finn", "hls4ml", "brevitas", "brevitas_examples")
 QUANTISERS = {"Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold", "QuantizeLinear"}
 KINDS: dict[str, Kind] = {"bnn_model_fc_1layer": "MLP", "qonnx_act_weight_fp8": "MLP", "sdp": "other"}
 """What is not a convolutional network, by file."""
+
+INPUTS = {"bsd300x3-espcn-subpixel-quant_model": "UINT8"}
+"""What comes into a first layer that reads a float input without a quantiser: the file is told in a copy."""
 
 LARGE = 100
 """Inputs of more pixels along an axis are run once."""
@@ -37,12 +41,35 @@ def entry(group: str, path: Path) -> Entry:
     constants = {tensor.name for tensor in model.graph.initializer}
     first = next(value for value in model.graph.input if value.name not in constants)
     large = any(dim.dim_value > LARGE for dim in first.type.tensor_type.shape.dim[1:])
-    return Entry(f"{group}/{name(path)}", kind, functools.partial(as_it_is, path), samples=1 if large else 4)
+    settings: dict[str, Any] = {"samples": 1 if large else 4}
+    datatype = INPUTS.get(name(path))
+    if datatype is None:
+        return Entry(f"{group}/{name(path)}", kind, functools.partial(as_it_is, path), **settings)
+    settings |= {
+        "image": True,
+        "note": f"input annotated {datatype} in a copy: the file does not say what comes in",
+    }
+    return Entry(f"{group}/{name(path)}", kind, functools.partial(_told, path, datatype), **settings)
 
 
 def as_it_is(path: Path, folder: Path) -> Path:
     """The file where it lies."""
     return path
+
+
+def _told(path: Path, datatype: str, folder: Path) -> Path:
+    annotate(path, datatype, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def annotate(path: Path, datatype: str, to: Path) -> None:
+    """A copy of a file whose input is annotated as integers, as FINN's and qonnx's tools do it."""
+    from qonnx.core.datatype import DataType
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    model = ModelWrapper(str(path))
+    model.set_tensor_datatype(model.graph.input[0].name, DataType[datatype])
+    model.save(str(to))
 
 
 def name(path: Path) -> str:
