@@ -12,7 +12,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -21,11 +21,8 @@ import numpy as np
 from rich.console import Console
 
 from qhw.boards import load_board
-from qhw.cost import choose_folding
-from qhw.cost.estimate import Costing
+from qhw.cost import Design, choose_folding
 from qhw.cost.table import CostTable
-from qhw.cost.templates import Fold
-from qhw.cost.templates.finn import legal_folding
 from qhw.flows.base import load_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder
@@ -50,11 +47,11 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
-def evaluation(flow: str, legal: Callable[[ExactGraph], Mapping[str, Sequence[Fold]]]) -> list[str]:
+def evaluation(flow: str) -> list[str]:
     """One row of the table of points."""
-    graphs = [resnet8_graph(weight_bits=bits) for bits in BITS]
+    designs = [prepared(flow, resnet8_graph(weight_bits=bits)) for bits in BITS]
     start = time.perf_counter()
-    table = CostTable.of([Costing.of(graph, BOARD.family, flow) for graph in graphs], legal(graphs[0]))
+    table = CostTable.of([design.costing for design in designs], designs[0].legal)
     filling = time.perf_counter() - start
     choices = np.random.default_rng(0).integers(0, table.counts, (POINTS, len(table.nodes)))
     each = seconds(lambda: table.evaluate(choices))
@@ -73,23 +70,24 @@ def deep(layers: int) -> ExactGraph:
     return builder.finish([x])
 
 
-def folding(name: str, graph: ExactGraph, flow: str, legal: Mapping[str, Sequence[Fold]]) -> list[str]:
+def prepared(flow: str, graph: ExactGraph) -> Design:
+    return load_flow(flow).prepare(graph, BOARD)
+
+
+def folding(name: str, graph: ExactGraph, flow: str) -> list[str]:
     """One row of the table of foldings."""
-    took = seconds(lambda: choose_folding(graph, BOARD, legal, flow=flow))
-    options = sum(len(folds) for folds in legal.values())
+    design = prepared(flow, graph)
+    options = sum(len(folds) for folds in design.legal.values())
+    took = seconds(lambda: choose_folding(design))
     return [name, flow, f"{len(graph.nodes)}", f"{options:,}", f"{took:.2f}"]
 
 
 def main() -> None:
     """Measure and write the table."""
-    hls4ml = load_flow("hls4ml").legal_folding
-    points = [evaluation("hls4ml", hls4ml), evaluation("finn", legal_folding)]
-    folds = []
-    for name, graph in (("resnet8", resnet8_graph()), ("a chain", deep(50))):
-        folds += [
-            folding(name, graph, "hls4ml", hls4ml(graph)),
-            folding(name, graph, "finn", legal_folding(graph)),
-        ]
+    flows = ("hls4ml", "finn")
+    points = [evaluation(flow) for flow in flows]
+    graphs = (("resnet8", resnet8_graph()), ("a chain", deep(50)))
+    folds = [folding(name, graph, flow) for name, graph in graphs for flow in flows]
     lines = [
         "# Speed of the cost models",
         "",

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from qhw.cost.calibrate import cache_folder
 from qhw.cost.calibrated import cost_model
-from qhw.cost.estimate import Costing
+from qhw.cost.costing import Costing
 from qhw.cost.netlist import Counts
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.layers import FoldedLayer, Part
 from qhw.cost.rtl.reference_layers import other_foldings, reference_layers
 from qhw.cost.synth import Design, Result, Yosys, measure
+from qhw.flows.finn.template import ARCHITECTURE, PeSimd
 
 RESULT = Path(__file__).parent / "results" / "layer_rollup.md"
 RESOURCES = ("lut", "ff", "dsp", "bram18")
@@ -51,8 +52,8 @@ def synthesised(family: str, designs: list[Design], jobs: int) -> list[Counts]:
 
 def predicted(family: str, layer: FoldedLayer) -> dict[str, int]:
     """What `qhw cost --flow finn` says of the layer and the rounding behind it."""
-    costing = Costing.of(layer.graph, family, "finn")
-    folds = (layer.pe, layer.simd), (layer.pe, 1)
+    costing = Costing.of(layer.graph, family, ARCHITECTURE)
+    folds = PeSimd(layer.pe, layer.simd), PeSimd(layer.pe)
     costs = [costing.layers(node, [fold])[0] for node, fold in zip(layer.graph.nodes, folds, strict=True)]
     return {name: sum(getattr(cost, name) for cost in costs) for name in RESOURCES}
 

@@ -249,14 +249,14 @@ def hardware(name: str, graph: ExactGraph) -> Record:
     Raises:
         CheckFailedError: k-hot takes DSP slices, or ``RATE`` is not reached.
     """
-    board, legal = load_board(BOARD), load_flow("hls4ml").legal_folding(graph)
-    small = checked(name, estimate(graph, board, choose_folding(graph, board, legal, fps=RATE, budget=1.0)))
+    design = load_flow("hls4ml").prepare(graph, load_board(BOARD))
+    small = checked(name, estimate(choose_folding(design, fps=RATE, budget=1.0)))
     matrix = sum(layer.lut for layer in small.layers if layer.op in ("Conv", "MatMul"))
     try:
-        folding = choose_folding(graph, board, legal)
+        folded = choose_folding(design)
     except CheckFailedError:
         return {**small.totals, "matrix_lut": matrix, "fastest": 0.0}
-    fast = checked(name, estimate(graph, board, folding))
+    fast = checked(name, estimate(folded))
     return {**small.totals, "matrix_lut": matrix, "fastest": fast.throughput_fps}
 
 
@@ -405,8 +405,8 @@ def report(
         label=LABEL,
         rate=RATE,
         board=board.title,
-        lut=board.resources["lut"],
-        dsp=board.resources["dsp"],
+        lut=board.capacity["lut"],
+        dsp=board.capacity["dsp"],
     )
     tables = element_table(accuracies, moved, bits), weight_table(accuracies, costs, formats)
     return "\n".join([introduction, *tables[0], weights, *tables[1], ""])

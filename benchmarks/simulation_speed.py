@@ -29,14 +29,14 @@ from torch.fx.experimental.optimization import fuse
 from qhw.boards import load_board
 from qhw.data import Dataset, load_dataset
 from qhw.export import export_qonnx
-from qhw.flows.base import load_flow
+from qhw.flows.base import load_project_flow
 from qhw.formats.modes import IntArray
 from qhw.graph.encode import encode_input
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.models import build_model
-from qhw.pipeline.build_stages import estimate_for
+from qhw.pipeline.designs import best_design
 from qhw.pipeline.verification import execute_qonnx
 from qhw.quant_config import QuantConfig
 from qhw.sim.backends import TorchBackend
@@ -111,8 +111,8 @@ def seconds_per_image(run: Callable[[int], object], count: int) -> float:
 
 def compiled_project(graph: ExactGraph, folder: Path) -> tuple[Callable[..., dict[str, IntArray]], float]:
     """hls4ml's C-simulation as a function of mantissas, and the seconds it took to compile."""
-    flow, board = load_flow("hls4ml"), load_board("zcu102")
-    project = flow.write(graph, board, estimate_for(graph, board, flow).folding, folder / "project")
+    flow, board = load_project_flow("hls4ml"), load_board("zcu102")
+    project = flow.write(best_design(graph, board, flow), folder / "project")
     return functools.partial(flow.simulate, project), flow.compile(project)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.arrays import load_mantissas, save_arrays
-from qhw.boards import RESOURCES, Board, load_board
+from qhw.boards import Board, load_board
 from qhw.cost.energy import LABEL as ENERGY_LABEL
 from qhw.errors import InputError
 from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from qhw.cost import Estimate
+    from qhw.cost.architecture import Fold
     from qhw.data import Dataset
     from qhw.formats.modes import IntArray
-    from qhw.graph.ir import ExactGraph
     from qhw.pipeline.stages import Observer
     from qhw.quant_config import QuantConfig
     from qhw.tracing import Example
@@ -66,12 +66,16 @@ def build(
     quant: QuantConfig | Mapping[str, Any] | None = None,
     training: TrainConfig | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
-    io_type: str | None = None,
     clock_mhz: float | None = None,
+    fps: float | None = None,
+    budget: float | None = None,
+    multipliers: str = "auto",
+    input: str | None = None,
     seed: int = 0,
     vectors: int | None = None,
     synth: bool = False,
     observer: Observer | None = None,
+    **flow_options: Any,
 ) -> BuildResult:
     """Build a model for a board: what ``qhw build`` does.
 
@@ -84,8 +88,11 @@ def build(
         quant: formats of everything, by layer where wanted.
         training: in place of the model's own recipe.
         out: the build folder.
+        fps, budget, multipliers: as for :func:`cost`: that design is built.
+        input: the integer type of the model's input, as in "uint8", where the model does not say it.
         vectors: samples that go through the C-simulation.
         observer: is told how the build goes on.
+        flow_options: the flow's own; hls4ml: ``io_type``.
 
     Raises:
         InputError, UnsupportedError, ToolMissingError: something given cannot be used.
@@ -108,8 +115,12 @@ def build(
         quant=_settings(quant),
         training=_settings(training),
         out=None if out is None else Path(out),
-        io_type=io_type,
+        flow_options={name: value for name, value in flow_options.items() if value is not None},
         clock_mhz=clock_mhz,
+        fps=fps,
+        budget=budget,
+        multipliers=multipliers,
+        input=input,
         seed=seed,
         vectors=vectors,
         synth=synth,
@@ -185,16 +196,19 @@ def simulate(
     samples: int | None = None,
     backend: str | None = None,
     save_trace: str | Path | None = None,
+    input: str | None = None,
 ) -> SimulationResult:
     """Run a model exactly: what ``qhw simulate`` does.
 
     Args:
         model: a QONNX file or a build folder.
         data: a data set, whose test split goes in, or
-        inputs: an array (N, ...), one per input name, or a .npy file; without either: random samples.
+        inputs: an array (N, ...), one per input name, or a .npy file. Without either: what a build folder was
+            verified on (its data set's test split), or random samples for a file.
         samples: only the first so many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
         save_trace: where every layer's mantissas are saved (.npz), for :func:`diff`.
+        input: the integer type of a file's input, as in "uint8", where the file does not say it.
 
     Raises:
         InputError: something given cannot be used.
@@ -202,9 +216,9 @@ def simulate(
     from qhw.graph.encode import decode_output, encode_inputs
     from qhw.sim.postprocess import postprocess, predicted_classes
 
-    target = find_target(model, backend)
+    target = find_target(model, backend, input=input, has_images=data is not None)
     graph = target.graph
-    arrays, labels = choose_inputs(graph, data=data, inputs=inputs, samples=samples)
+    arrays, labels = choose_inputs(target, data=data, inputs=inputs, samples=samples)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
     keep = "all" if save_trace else "outputs"
     # The first run is not timed: it plans and compiles, and checks the library on each new batch shape.
@@ -239,10 +253,11 @@ class CostResult(Shown):
             "board": e.board.name,
             "cost_model": e.label,
             "flow": e.flow,
-            "io_type": e.io_type,
+            "options": dict(e.design.architecture.options),
+            "multipliers": e.design.multipliers,
             "resources": e.totals,
             "utilisation": {
-                name: round(e.totals[name] / e.board.resources[name], 4) for name in self._present
+                name: round(e.totals[name] / e.board.capacity[name], 4) for name in self._present
             },
             "latency": {
                 "cycles": e.latency_cycles,
@@ -258,13 +273,13 @@ class CostResult(Shown):
 
     @property
     def _present(self) -> list[str]:
-        board = self.estimate.board.resources
-        return [name for name in RESOURCES if name in self.estimate.totals and board[name]]
+        totals = self.estimate.totals
+        return [name for name, there in self.estimate.board.capacity.items() if there and name in totals]
 
     def tables(self) -> list[Table]:
         """A row per layer, and the totals against the board."""
         e = self.estimate
-        fold = "reuse" if e.flow == "hls4ml" else "PE, SIMD"
+        fold = e.design.architecture.fold.title
         columns = ("layer", "operation", fold, "LUT", "FF", "DSP", "BRAM18", "cycles", "interval", "nJ")
         rows = tuple(
             (
@@ -282,7 +297,7 @@ class CostResult(Shown):
             for x in e.layers
         )
         used = tuple(
-            (name.upper(), e.totals[name], e.board.resources[name], f"{e.utilisation[name]:.1%}")
+            (name.upper(), e.totals[name], e.board.capacity[name], f"{e.utilisation[name]:.1%}")
             for name in self._present
         )
         note = (
@@ -291,67 +306,72 @@ class CostResult(Shown):
             f"{e.energy_uj:,.2f} µJ an image ({ENERGY_LABEL}); {e.memory_bits / 8192:,.1f} KiB of memory\n"
             f"cost model: {e.label}"
         )
-        layers = Table(f"Cost per layer, {e.flow}, {e.io_type}", columns, rows)
+        settings = "".join(f", {value}" for value in e.design.architecture.options.values())
+        layers = Table(f"Cost per layer, {e.flow}{settings}", columns, rows)
         return [layers, Table(f"On {e.board.title}", ("", "estimated", "board", "used"), used, note)]
 
 
-def _fold(fold: int | tuple[int, int]) -> int | str:
-    return f"{fold[0]}, {fold[1]}" if isinstance(fold, tuple) else fold
+def _fold(fold: Fold) -> int | str:
+    """A number where there is one factor, so that the column is one of numbers."""
+    factors = list(fold.to_json().values())
+    return factors[0] if len(factors) == 1 else str(fold)
 
 
 def cost(
     model: str | Path,
     *,
     board: str | Path | None = None,
-    flow: str = "hls4ml",
-    io_type: str | None = None,
+    flow: str | None = None,
     clock_mhz: float | None = None,
     fps: float | None = None,
     budget: float | None = None,
     multipliers: str = "auto",
+    input: str | None = None,
+    **flow_options: Any,
 ) -> CostResult:
     """What a model would take of a board, at the fastest folding that fits: what ``qhw cost`` does.
 
     Args:
         model: a QONNX file or a build folder.
         board: a board's name or TOML file; None: the one that the build folder was built for.
-        flow: hls4ml (folded by reuse factors) or finn (by PE and SIMD).
+        flow: hls4ml (folded by reuse factors) or finn (by PE and SIMD); None: what the build folder was built
+            with, or else hls4ml, where it can build for the board, and the first that can where not.
         fps: images per second that are enough; the smallest design that reaches them.
         budget: share of each of the board's resources that may be used, 0.8 unless given.
         multipliers: auto, lut, dsp or packed; see :data:`qhw.cost.Multipliers`.
+        input: the integer type of a file's input, as in "uint8", where the file does not say it.
+        flow_options: the flow's own; hls4ml: ``io_type``.
 
     Raises:
         InputError, UnsupportedError: something given cannot be used.
         CheckFailedError: no folding fits the board.
     """
-    from qhw.cost.hardware import check_multipliers
+    from qhw.cost import estimate
     from qhw.flows.base import load_flow
-    from qhw.pipeline.build_stages import estimate_for
+    from qhw.pipeline.designs import Wanted, best_design
     from qhw.pipeline.manifest import read
 
-    check_multipliers(multipliers)
-    target = find_target(model)
-    if board is None and not target.path.is_dir():
-        raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
-    chosen = load_board(board if board is not None else read(target.path)["inputs"]["board"]["given"])
+    wanted = Wanted(fps, budget, multipliers)
+    target = find_target(model, input=input)
+    built = read(target.path) if target.path.is_dir() else None
+    if board is None:
+        if built is None:
+            raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
+        board = str(built["inputs"]["board"]["given"])
+    chosen = load_board(board)
     if clock_mhz is not None:
         chosen = replace(chosen, clock_mhz=clock_mhz)
-    options: dict[str, Any] = {} if io_type is None else {"io_type": io_type}
-    wanted: dict[str, Any] = {"fps": fps, "budget": budget, "multipliers": multipliers}
-    if flow == "finn":
-        return CostResult(_finn_estimate(target.graph, chosen, **options, **wanted))
-    return CostResult(estimate_for(target.graph, chosen, load_flow(flow, **options), **wanted))
+    named = flow or _usual_flow(chosen, built["flow"]["name"] if built else BuildOptions().flow)
+    given = {name: value for name, value in flow_options.items() if value is not None}
+    return CostResult(estimate(best_design(target.graph, chosen, load_flow(named, **given), wanted)))
 
 
-def _finn_estimate(graph: ExactGraph, board: Board, *, budget: float | None, **options: Any) -> Estimate:
-    """By FINN's architecture, for which there is no flow yet."""
-    from qhw.cost import BUDGET, choose_folding, estimate
-    from qhw.cost.templates.finn import legal_folding
+def _usual_flow(board: Board, usual: str) -> str:
+    """The usual one where it can build for the board, else the first that can; it also says why none can."""
+    from qhw.flows.base import list_flows, load_flow
 
-    share = BUDGET if budget is None else budget
-    folding = choose_folding(graph, board, legal_folding(graph), flow="finn", budget=share, **options)
-    options.pop("fps")
-    return estimate(graph, board, folding, flow="finn", **options)
+    able = [name for name in list_flows() if load_flow(name).takes(board.device)]
+    return usual if usual in able or not able else able[0]
 
 
 @dataclass(frozen=True, repr=False)
@@ -421,7 +441,7 @@ def diff(
     graph = models[0].graph
     trace = next((side for side in sides if not isinstance(side, Target)), None)
     if trace is None:
-        arrays, _ = choose_inputs(graph, data=data, inputs=inputs, samples=samples)
+        arrays, _ = choose_inputs(models[0], data=data, inputs=inputs, samples=samples)
     elif data is not None or inputs is not None:
         raise InputError("A trace has its own inputs", hint="leave out --data and --input")
     else:

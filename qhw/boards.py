@@ -1,57 +1,75 @@
-"""Boards: what an FPGA board offers, read from one TOML file each."""
+"""Boards: what a target offers, an FPGA board or a microcontroller, read from one TOML file each."""
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from qhw.devices import Family, Kind, families, family_named
 from qhw.errors import InputError, closest
 from qhw.resources import resource_dir
 
-FAMILIES = ("7series", "ultrascale-plus")
-"""Device families that a cost model can speak about."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What boards there are; a file that states none is an FPGA board."""
 
-RESOURCES = ("lut", "ff", "dsp", "bram18", "uram")
-"""What a design uses of a board, in the order of every table."""
-
+_TEXTS = ("name", "title", "part", "family")
+_LONGEST_TEXT = 80
+_IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,{_LONGEST_TEXT - 1}}}")
+_PRINTABLE = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{_LONGEST_TEXT}}}")
 _LARGEST_FILE = 1 << 16
 _LARGEST_NUMBER = 10**9
+_DEFAULT_CLOCK_MHZ = 200.0
 
 
 @dataclass(frozen=True)
 class Board:
-    """A board and its resources, all of the device (no shell or overlay taken off).
+    """A target and what it has, all of the device (no shell or overlay taken off).
 
-    Units: LUT and FF are counts, DSP is DSP48 slices, BRAM18 is blocks of 18 Kb, URAM blocks of 288 Kb.
-    ``clock_mhz`` is the clock that a project targets unless told otherwise; ``dram_mib`` the memory
-    beside the device. ``sources`` names the document behind each field.
+    Args:
+        name, title: short, and as tables have it.
+        part: the device's own name, as its vendor's tools have it.
+        family: of devices; it says what is counted.
+        capacity: of each of the family's resources, by name.
+        clock_mhz: what a project targets unless told otherwise.
+        dram_mib: the memory beside the device.
+        sources: the document behind each field.
     """
 
     name: str
     title: str
     part: str
     family: str
-    lut: int
-    ff: int
-    dsp: int
-    bram18: int
-    uram: int = 0
-    clock_mhz: float = 200.0
+    capacity: Mapping[str, int]
+    clock_mhz: float = _DEFAULT_CLOCK_MHZ
     dram_mib: int = 0
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
-    def resources(self) -> dict[str, int]:
-        """The counts of ``RESOURCES``, by name."""
-        return {name: getattr(self, name) for name in RESOURCES}
+    def kind(self) -> Kind:
+        """What is built for it."""
+        return self.device.kind
+
+    @property
+    def device(self) -> Family:
+        """The family of its device."""
+        return family_named(self.family)
 
     @property
     def clock_period_ns(self) -> float:
         """The period of the target clock."""
         return 1e3 / self.clock_mhz
+
+    def amounts(self, names: Iterable[str]) -> dict[str, int]:
+        """How much it has of some resources; 0 of what its family has not."""
+        return {name: self.capacity.get(name, 0) for name in names}
+
+    def having(self, **capacity: int) -> Board:
+        """The same board with other amounts of some resources."""
+        return replace(self, capacity={**self.capacity, **capacity})
 
 
 def list_boards() -> tuple[str, ...]:
@@ -93,66 +111,114 @@ def _read(path: Path) -> Board:
 
 
 def _taken_over(board: Board, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a known board that a file does not state itself."""
+    known = {
+        "kind": board.kind,
+        "part": board.part,
+        "family": board.family,
+        **board.capacity,
+        "clock_mhz": board.clock_mhz,
+        "dram_mib": board.dram_mib,
+    }
     own = {"name", "title", *given}
-    taken = {item.name: getattr(board, item.name) for item in fields(Board) if item.name not in own}
-    if "sources" in taken:
-        taken["sources"] = {key: text for key, text in board.sources.items() if key not in own}
-    return taken
+    sources = {key: text for key, text in board.sources.items() if key not in own}
+    return {key: value for key, value in known.items() if key not in own} | {"sources": sources}
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= _LARGEST_FILE else b""
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"The board file {path} is no ordinary file")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise InputError(
             f"Cannot read the board file {path}: {error.strerror}", hint="see the known boards: qhw boards"
         ) from error
-    if size > _LARGEST_FILE:
-        raise InputError(f"{path} has {size} bytes", allowed=f"a board file of at most {_LARGEST_FILE} bytes")
+    if len(content) > _LARGEST_FILE:
+        raise InputError(
+            f"{path} is larger than a board file", allowed=f"a board file of at most {_LARGEST_FILE} bytes"
+        )
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a TOML file: {error}") from error
 
 
 def _board(path: Path, given: dict[str, Any]) -> Board:
-    known = {item.name: item for item in fields(Board)}
+    family = _family(path, given)
+    resources = {resource.name: resource for resource in family.resources}
+    known = ("kind", *_TEXTS, *resources, "clock_mhz", "dram_mib", "sources")
     for key in given:
         if key not in known:
             raise InputError(
-                f"{path}: unknown field {key!r}",
+                f"{path}: unknown field {key!r} of a board with {family.title}",
                 allowed=", ".join([*known, "based_on"]),
                 hint=closest(key, known),
             )
-    missing = [
-        name
-        for name, item in known.items()
-        if item.default is MISSING and item.default_factory is MISSING and name not in given
-    ]
-    if missing:
+    needed = [*_TEXTS, *(name for name, resource in resources.items() if not resource.optional)]
+    if missing := [name for name in needed if name not in given]:
+        raise _missing(path, missing)
+    return Board(
+        **{key: _text(path, key, given[key]) for key in _TEXTS},
+        capacity={name: _whole(path, name, given.get(name, 0)) for name in resources},
+        clock_mhz=_clock(path, given.get("clock_mhz", _DEFAULT_CLOCK_MHZ)),
+        dram_mib=_whole(path, "dram_mib", given.get("dram_mib", 0)),
+        sources=_sources(path, given.get("sources", {})),
+    )
+
+
+def _missing(path: Path, fields: Iterable[str]) -> InputError:
+    return InputError(
+        f"{path}: missing field {', '.join(fields)}",
+        hint='state it, or start from a known board: based_on = "ultra96"',
+    )
+
+
+def _family(path: Path, given: Mapping[str, Any]) -> Family:
+    """The family that a file names; it must be one of the file's kind, and says which fields there are."""
+    kind = given.get("kind", KINDS[0])
+    if kind not in KINDS:
         raise InputError(
-            f"{path}: missing field {', '.join(missing)}",
-            hint='state it, or start from a known board: based_on = "ultra96"',
+            f"{path}: unknown kind {kind!r}", allowed=", ".join(KINDS), hint=closest(str(kind), KINDS)
         )
-    return Board(**{key: _checked(path, key, value) for key, value in given.items()})
+    if "family" not in given:
+        resources = [] if kind != KINDS[0] else ["lut", "ff", "dsp", "bram18"]
+        raise _missing(path, (name for name in [*_TEXTS, *resources] if name not in given))
+    name = _text(path, "family", given["family"])
+    known = {family.name: family for family in families()}
+    allowed = [family.name for family in known.values() if family.kind == kind]
+    if name not in allowed:
+        hint = f'state kind = "{known[name].kind}"' if name in known else closest(name, allowed)
+        what = f"{path}: {name!r} is no family of kind {kind!r}" if name in known else None
+        raise InputError(what or f"{path}: unknown family {name!r}", allowed=", ".join(allowed), hint=hint)
+    return known[name]
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    if key == "sources":
-        if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
-            raise InputError(f"{path}: [sources] must map fields to texts")
-        return dict(value)
-    if key in ("name", "title", "part", "family"):
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{path}: {key} must be a text, not {value!r}")
-        if key == "family" and value not in FAMILIES:
-            raise InputError(f"{path}: unknown family {value!r}", allowed=", ".join(FAMILIES))
-        return value
-    whole = key != "clock_mhz"
-    kind = "a whole number" if whole else "a number"
-    right_type = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not right_type or not (0 if whole else 1) <= value <= _LARGEST_NUMBER:
-        low = "0" if whole else "1"
-        raise InputError(f"{path}: {key} must be {kind} from {low} to {_LARGEST_NUMBER}, not {value!r}")
-    return value if whole else float(value)
+def _text(path: Path, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{path}: {key} must be a text, not {value!r}")
+    pattern = _PRINTABLE if key == "title" else _IDENTIFIER
+    if not pattern.fullmatch(value):
+        # A name becomes a folder's, and a part stands in scripts that the vendor's tools run.
+        allowed = "printable characters" if key == "title" else "letters, digits, '.', '_', '+' and '-'"
+        raise InputError(f"{path}: {key} is {value!r}", allowed=f"{allowed}, at most {_LONGEST_TEXT}")
+    return value
+
+
+def _whole(path: Path, key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_NUMBER:
+        raise InputError(f"{path}: {key} must be a whole number from 0 to {_LARGEST_NUMBER}, not {value!r}")
+    return value
+
+
+def _clock(path: Path, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= _LARGEST_NUMBER:
+        raise InputError(f"{path}: clock_mhz must be a number from 1 to {_LARGEST_NUMBER}, not {value!r}")
+    return float(value)
+
+
+def _sources(path: Path, value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+        raise InputError(f"{path}: [sources] must map fields to texts")
+    return dict(value)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from qhw.errors import QhwError
+from qhw.flow_command import FlowCommand, flow_options
+from qhw.flows import list_flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,11 +43,17 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help="digits, mnist, fashion-mnist, a folder of idx files, or an .npz file."),
 ]
-Flow = Annotated[str | None, typer.Option("--flow", help="What is generated: hls4ml.")]
-IoType = Annotated[
+Fps = Annotated[
+    float | None, typer.Option("--fps", help="Images per second that are enough: the smallest design.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option("--budget", help="Share of the board that may be used, e.g. 70%.  [default: 80%]"),
+]
+Multipliers = Annotated[
     str | None,
     typer.Option(
-        "--io-type", help="io_stream or io_parallel (default: io_stream where there are convolutions)."
+        "--multipliers", help="Of integers: auto, lut, dsp, or packed in a DSP slice.  [default: auto]"
     ),
 ]
 Clock = Annotated[float | None, typer.Option("--clock-mhz", help="Instead of the board's usual clock.")]
@@ -53,7 +61,21 @@ Board = Annotated[
     str | None,
     typer.Option("--board", "-b", help="A board's name ('qhw boards' lists them), or a TOML file."),
 ]
-Input = Annotated[Path | None, typer.Option("--input", help="A .npy file with a batch of inputs, (N, ...).")]
+InputType = Annotated[
+    str | None,
+    typer.Option("--input", help="The integer type of the model's input, e.g. uint8, if it does not say it."),
+]
+InputFile = Annotated[
+    Path | None, typer.Option("--input", help="A .npy file with a batch of inputs, (N, ...).")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="A .npy file with a batch of inputs, (N, ...), or the integer type of the model's input, "
+        "e.g. uint8, if the file does not say it; may be given twice.",
+    ),
+]
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take only the first so many samples.")]
 
 
@@ -64,15 +86,22 @@ def options(
     """Options that come before or after any command (``main`` takes them out of the arguments)."""
 
 
-@app.command()
+@app.command(cls=FlowCommand)
 def build(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(help="A built-in model, a QONNX file, or file.py:function.  [default: digits-cnn]"),
     ] = None,
     board: Board = None,
-    flow: Flow = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(
+            "--flow", help=f"Whose project: {', '.join(list_flows())}; one that is only priced says so."
+        ),
+    ] = None,
     data: Data = None,
+    input_type: InputType = None,
     number_format: Annotated[
         str | None, typer.Option("--format", help="Of the whole network: 'fixed<8>', 'e4m3', 'khot<8,2>'.")
     ] = None,
@@ -98,8 +127,10 @@ def build(
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file with any of these options.")
     ] = None,
-    io_type: IoType = None,
     clock_mhz: Clock = None,
+    fps: Fps = None,
+    budget: Budget = None,
+    multipliers: Multipliers = None,
     float_epochs: Annotated[
         int | None, typer.Option("--float-epochs", min=0, help="Epochs before quantisation.")
     ] = None,
@@ -123,8 +154,9 @@ def build(
         "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
         "weights": weights, "activations": activations, "layers": layers or None, "scaling": scaling,
         "out": out,
-        "io_type": io_type, "clock_mhz": clock_mhz, "float_epochs": float_epochs,
-        "quantised_epochs": quantised_epochs, "seed": seed, "vectors": vectors, "synth": synth,
+        "clock_mhz": clock_mhz, "fps": fps, "budget": budget, "multipliers": multipliers,
+        "input": input_type, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
+        "seed": seed, "vectors": vectors, "synth": synth, **flow_options(context),
     }  # fmt: skip
     with _command(as_json) as document:
         from qhw.pipeline import options as parsing
@@ -141,7 +173,7 @@ def build(
 def simulate(
     model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
     data: Data = None,
-    input_file: Input = None,
+    inputs: Inputs = None,
     samples: Samples = None,
     backend: Annotated[
         str,
@@ -154,49 +186,54 @@ def simulate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a model exactly, on a data set or on your own inputs."""
+    """Run a model exactly, on a data set or on your own inputs; a build folder on what it was verified on."""
     with _command(as_json) as document:
         from qhw import api
 
+        file, input_type = _file_and_type(inputs or [])
         result = api.simulate(
-            model, data=data, inputs=input_file, samples=samples, backend=backend, save_trace=out
+            model,
+            data=data,
+            inputs=file,
+            samples=samples,
+            backend=backend,
+            save_trace=out,
+            input=input_type,
         )
         document.update(result.to_json())
         _show(result.tables(), hidden=as_json)
 
 
-@app.command()
+@app.command(cls=FlowCommand)
 def cost(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
     board: Board = None,
-    flow: Flow = None,
-    io_type: IoType = None,
+    flow: Annotated[
+        str | None, typer.Option("--flow", help=f"Whose architecture: {', '.join(list_flows())}.")
+    ] = None,
+    input_type: InputType = None,
     clock_mhz: Clock = None,
-    fps: Annotated[
-        float | None, typer.Option("--fps", help="Images per second that are enough: the smallest design.")
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", help="Share of the board that may be used, e.g. 70%.  [default: 80%]"),
-    ] = None,
-    multipliers: Annotated[
-        str, typer.Option("--multipliers", help="Of integers: auto, lut, dsp, or packed in a DSP slice.")
-    ] = "auto",
+    fps: Fps = None,
+    budget: Budget = None,
+    multipliers: Multipliers = None,
     as_json: Json = False,
 ) -> None:
     """Estimate resources, latency and energy per layer, at the fastest folding that fits the board."""
     with _command(as_json) as document:
         from qhw import api
+        from qhw.pipeline.options import share_of
 
         result = api.cost(
             model,
             board=board,
-            flow=flow or "hls4ml",
-            io_type=io_type,
+            flow=flow,
             clock_mhz=clock_mhz,
             fps=fps,
-            budget=_share(budget),
-            multipliers=multipliers,
+            budget=None if budget is None else share_of(budget),
+            multipliers=multipliers or "auto",
+            input=input_type,
+            **flow_options(context),
         )
         document.update(result.to_json())
         _show(result.tables(), hidden=as_json)
@@ -207,7 +244,7 @@ def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="See above.")],
     second: Annotated[str, typer.Argument(metavar="B", help="See above.")],
     data: Data = None,
-    input_file: Input = None,
+    input_file: InputFile = None,
     samples: Samples = None,
     as_json: Json = False,
 ) -> None:
@@ -292,17 +329,18 @@ def doctor(as_json: Json = False) -> None:
         _show(diagnosis.tables(), hidden=as_json)
 
 
-def _share(text: str | None) -> float | None:
-    """``70%`` or ``0.7``; raises InputError for anything else."""
+def _file_and_type(given: list[str]) -> tuple[Path | None, str | None]:
+    """The file and the integer type among the values of ``--input``; raises InputError for two of a kind."""
     from qhw.errors import InputError
+    from qhw.pipeline.input_type import is_type_name
 
-    if text is None:
-        return None
-    number, percent = text.removesuffix("%"), text.endswith("%")
-    try:
-        return float(number) / (100 if percent else 1)
-    except ValueError:
-        raise InputError(f"--budget {text!r} is not a share", allowed="70% or 0.7") from None
+    types = [text for text in given if is_type_name(text)]
+    files = [text for text in given if not is_type_name(text)]
+    if len(types) > 1 or len(files) > 1:
+        raise InputError(
+            f"--input is given as {' and '.join(given)}", allowed="one .npy file and one type, e.g. uint8"
+        )
+    return Path(files[0]) if files else None, types[0] if types else None
 
 
 @contextlib.contextmanager

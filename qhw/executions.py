@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qhw.arrays import read_array
+from qhw.arrays import load_mantissas, read_array
 from qhw.errors import InputError, QhwError, closest
+from qhw.pipeline.input_type import check_type
 from qhw.pipeline.stages import MARKER
 
 if TYPE_CHECKING:
@@ -38,11 +40,15 @@ class Target:
         given: as the user wrote it.
         path: a QONNX file or a build folder.
         backend: one of ``BACKENDS``.
+        input: the integer type of a file's input, where the file does not say it.
+        has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
     """
 
     given: str
     path: Path
     backend: str
+    input: str | None = None
+    has_images: bool = False
 
     @property
     def name(self) -> str:
@@ -51,8 +57,26 @@ class Target:
 
     @cached_property
     def model_file(self) -> Path:
-        """The QONNX file."""
-        return self.path / "model.onnx" if self.path.is_dir() else self.path
+        """The QONNX file; where its input had to be annotated, a copy that lives as long as this target."""
+        if self.path.is_dir():
+            return self.path / "model.onnx"
+        return self._annotated or self.path
+
+    @cached_property
+    def _annotated(self) -> Path | None:
+        if self.input is None and not self.has_images:
+            return None
+        from qhw.graph.load import load_qonnx
+        from qhw.pipeline.input_type import annotated_copy
+
+        with _naming(self.path):
+            load_qonnx(self.path)  # refuses what is none before anything else reads it
+            copy = Path(self._folder.name) / self.path.name
+            return copy if annotated_copy(self.path, copy, self.input, self.has_images) else None
+
+    @cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(prefix="qhw-")
 
     @cached_property
     def graph(self) -> ExactGraph:
@@ -62,8 +86,9 @@ class Target:
 
         if (self.path / "graph").is_dir():
             return load_graph(self.path / "graph")
-        with _naming(self.model_file):
-            return lower(self.model_file)
+        file = self.model_file
+        with _naming(self.path):
+            return lower(file)
 
     @cached_property
     def _executor(self) -> FastExecutor:
@@ -98,22 +123,31 @@ class Target:
         return self._executor(mantissas, keep=keep)
 
     def _simulate_project(self, mantissas: dict[str, IntArray], keep: Any) -> dict[str, IntArray]:
-        from qhw.flows.base import load_flow
+        from qhw.flows.base import load_project_flow
         from qhw.pipeline.build_stages import open_project
         from qhw.pipeline.manifest import read
 
-        flow = load_flow(read(self.path)["flow"]["name"])
+        flow = load_project_flow(read(self.path)["flow"]["name"])
         return flow.simulate(open_project(flow, self.path), mantissas, trace=keep)
 
 
-def find_target(given: str | Path, backend: str | None = None) -> Target:
+def find_target(
+    given: str | Path, backend: str | None = None, *, input: str | None = None, has_images: bool = False
+) -> Target:
     """A QONNX file or a build folder; ``@backend`` at its end says what runs it.
 
     Without one, a QONNX file is run as its exact graph, and so is a build folder.
 
+    Args:
+        input: the integer type of a file's input, where the file does not say it.
+        has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+
     Raises:
-        InputError: no such file or folder, an unknown backend, or one that this target has not.
+        InputError: no such file or folder, an unknown backend, or one that this target has not; an input
+            type that is none, or is given for a build folder.
     """
+    if input is not None:
+        check_type(input)
     text = str(given)
     path, _, suffix = text.rpartition("@")
     if not path or Path(text).exists():
@@ -129,7 +163,25 @@ def find_target(given: str | Path, backend: str | None = None) -> Target:
     _check_place(place, path)
     if chosen == "csim" and not place.is_dir():
         raise InputError(f"{path} is a file: it has no project to simulate", hint="give a build folder")
-    return Target(text, place, chosen)
+    if input is not None and place.is_dir():
+        raise InputError(
+            f"{path} is a build folder: its input was settled when it was built",
+            hint=f"leave --input {input} out, or build it again with it",
+        )
+    return Target(text, place, chosen, input, has_images)
+
+
+def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None] | None:
+    """What a build folder was verified on: the inputs of its data set's test split, and their labels.
+
+    None for a file, and for a build that did not get so far.
+    """
+    folder = target.path / "vectors"
+    if not (folder / "inputs.npz").is_file():
+        return None
+    inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
+    labels = folder / "labels.npy"
+    return inputs, np.load(labels, allow_pickle=False) if labels.is_file() else None
 
 
 @contextlib.contextmanager
@@ -154,13 +206,15 @@ def _check_place(place: Path, path: str) -> None:
 
 
 def choose_inputs(
-    graph: ExactGraph,
+    target: Target,
     *,
     data: str | Dataset | None = None,
     inputs: Any = None,
     samples: int | None = None,
 ) -> tuple[dict[str, Any], NDArray[np.int64] | None]:
-    """Samples for a graph, and their labels if they have any.
+    """Samples for a target, and their labels if they have any.
+
+    Without data and inputs, those that a build folder was verified on; for a file, random ones.
 
     Args:
         data: a data set, of which the test split is taken.
@@ -168,24 +222,26 @@ def choose_inputs(
         samples: take only the first so many.
 
     Raises:
-        InputError: both are given, neither fits the graph, or there are no samples; random samples stand in
-            for neither.
+        InputError: both are given, neither fits the graph, or there are no samples.
     """
     from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs
     from qhw.pipeline.data_choice import choose_data
 
     if data is not None and inputs is not None:
         raise InputError("Both a data set and inputs are given", hint="give one of them")
-    labels = None
+    graph, labels = target.graph, None
     if data is not None:
         dataset = choose_data(data).dataset
-        arrays, labels = _by_name(graph, dataset.test_x), dataset.test_y[:samples]
+        arrays, labels = _by_name(graph, dataset.test_x), dataset.test_y
     elif inputs is not None:
         arrays = _by_name(graph, read_array(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
+    elif (own := own_samples(target)) is not None:
+        arrays, labels = own
     else:
         arrays = random_inputs(graph, samples or RANDOM_VECTORS)
     _check_counts(arrays)
-    return {name: array[:samples] for name, array in arrays.items()}, labels
+    few = {name: array[:samples] for name, array in arrays.items()}
+    return few, None if labels is None else labels[:samples]
 
 
 def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:

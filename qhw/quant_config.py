@@ -9,17 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from qhw.errors import InputError, closest
-from qhw.formats import (
-    Binary,
-    Fixed,
-    Format,
-    Integer,
-    KHot,
-    Overflow,
-    PowerOfTwo,
-    Ternary,
-    parse_format,
-)
+from qhw.formats import Fixed, Format, Integer, Overflow, parse_format
 
 FormatLike = Format | str
 
@@ -49,9 +39,6 @@ class LayerFormats:
     per_channel: bool
     scaling: Scaling
 
-
-MULTIPLIER_FREE = (KHot, PowerOfTwo, Binary, Ternary)
-"""Formats of factors that shifts and signs multiply by."""
 
 FORMAT_NAMES = ("weights", "biases", "scales", "activations", "inputs", "outputs")
 OVERRIDE_NAMES = tuple(item.name for item in dataclasses.fields(LayerFormats))
@@ -181,7 +168,7 @@ def formats_named(text: str) -> dict[str, str]:
     constants of batch norm and pools; activations then keep their own.
     """
     format = _format("format", text)
-    names = ("weights", "scales") if isinstance(format, MULTIPLIER_FREE) else ("weights", "activations")
+    names = ("weights", "scales") if format.multiplier_free else ("weights", "activations")
     return dict.fromkeys(names, text)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qhw.boards import RESOURCES, Board, list_boards, load_board
+from qhw.boards import Board, list_boards, load_board
 from qhw.errors import InputError
 from qhw.resources import resource_dir
 
@@ -19,16 +19,19 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_boards_of_the_package() -> None:
     names = {"ultra96", "ultra96-v2", "aup-zu3", "pynq-z1", "pynq-z2", "zcu104", "zcu102", "kv260", "u250"}
-    assert set(list_boards()) == names
+    assert set(list_boards()) == names | {"ulx3s", "stm32h743"}
     assert [load_board(name).name for name in list_boards()] == list(list_boards())
 
 
 @pytest.mark.parametrize("name", list_boards())
 def test_every_number_has_its_source(name: str) -> None:
     board = load_board(name)
-    assert set(board.sources) == {*RESOURCES, "part", "clock_mhz", "dram_mib"}
+    assert set(board.sources) == {*board.capacity, "part", "clock_mhz", "dram_mib"}
     assert all(len(text) > 15 for text in board.sources.values())
-    assert board.family == ("7series" if board.part.startswith("xc7z") else "ultrascale-plus")
+    prefixes = {"7series": "xc7z", "ultrascale-plus": "xc", "ecp5": "LFE5U", "cortex-m7": "STM32H7"}
+    assert board.part.startswith(prefixes[board.family])
+    assert (board.family == "7series") == board.part.startswith("xc7z")
+    assert (board.kind == "microcontroller") == (board.family == "cortex-m7")
 
 
 @pytest.mark.parametrize(
@@ -45,27 +48,41 @@ def test_resources_agree_with_finns_rounded_table(name: str, finn: str) -> None:
     rows = platforms[finn]().compute_resources
     total = [sum(column) for column in zip(*rows, strict=True)]
     board = load_board(name)
-    for ours, theirs in zip((board.lut, board.ff, board.bram18, board.uram, board.dsp), total, strict=True):
+    amounts = board.amounts(("lut", "ff", "bram18", "uram", "dsp"))
+    for ours, theirs in zip(amounts.values(), total, strict=True):
         assert ours == pytest.approx(theirs, rel=0.06, abs=0)
 
 
 @pytest.mark.parametrize("name", ["ultra96", "ultra96-v2", "aup-zu3"])
 def test_zu3eg(name: str) -> None:
-    assert load_board(name).resources == {"lut": 70560, "ff": 141120, "dsp": 360, "bram18": 432, "uram": 0}
+    assert load_board(name).capacity == {
+        "lut": 70560,
+        "ff": 141120,
+        "dsp": 360,
+        "bram18": 432,
+        "uram": 0,
+    }
 
 
 def test_a_users_own_board_from_a_known_one(tmp_path: Path) -> None:
     board = load_board(write(tmp_path, 'based_on = "ultra96"\ndsp = 10\nclock_mhz = 150'))
     assert "dsp" not in board.sources
     assert "ZU3EG" in board.sources["lut"]
-    assert (board.name, board.dsp, board.lut, board.clock_mhz) == ("mine", 10, 70560, 150.0)
+    assert (board.name, board.capacity["dsp"], board.capacity["lut"], board.clock_mhz) == (
+        "mine",
+        10,
+        70560,
+        150.0,
+    )
     assert board.clock_period_ns == pytest.approx(6.667, abs=1e-3)
 
 
 def test_a_whole_board_of_ones_own(tmp_path: Path) -> None:
     text = 'part = "xc7a35t"\nfamily = "7series"\nlut = 20800\nff = 41600\ndsp = 90\nbram18 = 100\n'
     board = load_board(str(write(tmp_path, text)))
-    assert board == Board("mine", "mine", "xc7a35t", "7series", 20800, 41600, 90, 100)
+    assert board == Board(
+        "mine", "mine", "xc7a35t", "7series", {"lut": 20800, "ff": 41600, "dsp": 90, "bram18": 100, "uram": 0}
+    )
 
 
 def test_unknown_board_offers_the_closest() -> None:
@@ -88,6 +105,16 @@ def test_unknown_board_offers_the_closest() -> None:
         ('based_on = "ultra96"\nclock_mhz = 0', "clock_mhz must be a number from 1"),
         ('based_on = "ultra96"\nfamily = "stratix"', "unknown family 'stratix'"),
         ('based_on = "ultra96"\npart = ""', "part must be a text"),
+        ('based_on = "ultra96"\npart = "x\\"; exec touch y"', "letters, digits"),
+        ('based_on = "ultra96"\nname = "u/../../v"', "letters, digits"),
+        ('based_on = "ultra96"\ntitle = "\\u001b[31mred"', "printable"),
+        ('based_on = "ultra96"\nkind = "fpgas"', "did you mean fpga"),
+        ('based_on = "ultra96"\nkind = "microcontroller"', "no family of kind 'microcontroller'"),
+        ('based_on = "ultra96"\nflash = 3', "unknown field 'flash' of a board with AMD UltraScale+"),
+        ('based_on = "stm32h743"\nlut = 3', "unknown field 'lut' of a board with Arm Cortex-M7"),
+        ('kind = "microcontroller"\npart = "x"\nfamily = "cortex-m7"\nsram = 3', "contiguous_sram, flash"),
+        ("lut = " + "[" * 2000 + "]" * 2000, "is not a TOML file"),
+        ("lut = " + "9" * 5000, "is not a TOML file"),
         ('based_on = "ultra96"\nsources = 3', "must map fields to texts"),
         ("dsp = = 3", "is not a TOML file"),
         ("x = 1" + " " * 70000, "at most 65536 bytes"),

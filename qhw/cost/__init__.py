@@ -1,7 +1,8 @@
 """What a design costs on a board: units, layers, networks, and the folding that fits."""
 
-from qhw.cost.estimate import Estimate, LayerCost, estimate
+from qhw.cost.design import Design
+from qhw.cost.estimate import Estimate, estimate
 from qhw.cost.folding import BUDGET, choose_folding
 from qhw.cost.hardware import Multipliers
 
-__all__ = ["BUDGET", "Estimate", "LayerCost", "Multipliers", "choose_folding", "estimate"]
+__all__ = ["BUDGET", "Design", "Estimate", "Multipliers", "choose_folding", "estimate"]

@@ -15,11 +15,11 @@ FF_SLACK, FF_SHARE = 2, 0.05
 
 @dataclass(frozen=True)
 class UnitErrors:
-    """Of one unit's model over some measured designs.
+    """The errors of one unit's model over some measured designs.
 
     Args:
         designs: how many.
-        lut_percent, lut: of absolute errors, relative and in LUT.
+        lut_percent, lut: spread of the absolute errors, relative and in LUT.
         ff_exact: share of designs whose flip-flops are told exactly.
         ff_beyond: designs whose flip-flops are off by more than 2 and by more than 5 %.
         dsp_exact, memory_exact: share of designs whose DSP slices, block and UltraRAMs are told exactly.
@@ -37,7 +37,7 @@ class UnitErrors:
     def of(
         cls, model: UnitModel, weights: Mapping[str, float], rows: Sequence[Row], family: str
     ) -> UnitErrors:
-        """Of the rows that have counts."""
+        """The errors over the rows that have counts."""
         used = [row for row in rows if row.result.counts]
         off = [predicted_lut(model, weights, row.values) - row.counts.lut for row in used]
         ff_off = [model.flip_flops(row.values) - row.counts.ff for row in used]

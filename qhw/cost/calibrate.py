@@ -48,7 +48,7 @@ class Calibration:
     """What a run of :func:`calibrate` did.
 
     Args:
-        path: of the measured set; the fitted models, ``model.json``, lie beside it.
+        path: the file of the measured set; the fitted models, ``model.json``, lie beside it.
         rows: in the set now.
         measured: rows that this run measured, out of ``missing`` that were not there.
         refused: designs that the tool refused, with what it said.
@@ -109,7 +109,7 @@ def calibrate(
         units: only these; all without any.
         jobs: syntheses at a time; as many as there are processors.
         limit: measure at most so many designs.
-        path: of the set, instead of the project's own; the models are written beside it.
+        path: the measured set, instead of the project's own; the models are written beside it.
         oracle: what measures; Yosys where none is given.
         cache: a folder for single results, instead of the user's own.
 

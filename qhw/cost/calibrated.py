@@ -26,7 +26,7 @@ class CostModel:
     """The units of one family.
 
     Args:
-        family: of devices.
+        family: device family, e.g. "ecp5".
         weights: LUT of each feature, by unit.
     """
 
@@ -85,7 +85,7 @@ class UnitCost:
         bram18: blocks of 18 Kb.
         latency_cycles: from an input to the output it first shows in.
         initiation_interval: cycles between two inputs.
-        energy_pj: of one cycle, relative (:mod:`qhw.cost.energy`); None where there is no figure.
+        energy_pj: energy of one cycle, relative (:mod:`qhw.cost.energy`); None where there is no figure.
     """
 
     lut: float

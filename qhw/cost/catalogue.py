@@ -16,6 +16,7 @@ from typing import TypeAlias
 from qhw.cost import rtl
 from qhw.cost.measured import Split
 from qhw.cost.synth import Design
+from qhw.devices import fabric_of
 from qhw.errors import InputError
 
 Values: TypeAlias = "Mapping[str, int]"
@@ -111,7 +112,6 @@ _FLAG = (0, 1)
 _DSP = -1
 """Stands for the family's own DSP slice."""
 
-_MULTIPLIERS = {"ultrascale-plus": 1, "7series": 2, "ecp5": 3}
 _MULTIPLIER = Axis("MULTIPLIER", choices=(0, 0, 0, 0, 0, 0, _DSP))
 _INTEGERS = (Axis("WA", 1, 12), Axis("WB", 1, 12), Axis("SA", choices=_FLAG), Axis("SB", choices=_FLAG))
 _LANE_INTEGERS = (Axis("WA", 1, 8), Axis("WB", 1, 8), Axis("SA", choices=_FLAG), Axis("SB", choices=_FLAG))
@@ -241,13 +241,6 @@ SPACES: Mapping[str, Space] = {
 }
 """Every unit's parameters; the order is that of the measured sets."""
 
-SHARE = {"ultrascale-plus": 1.0, "7series": 0.36, "ecp5": 0.36}
-"""How many of a unit's designs are measured in a family: the first of its sample."""
-
-
-_MEMORIES = {"ultrascale-plus": (0, 1, 2, 3), "7series": (0, 1, 2), "ecp5": (1, 2)}
-"""Values of STYLE that a family has cells for: no UltraRAM but in UltraScale+, no shift registers in ECP5."""
-
 
 def units() -> list[str]:
     """Every unit that has a circuit and a space, in the catalogue's order."""
@@ -263,15 +256,15 @@ def points(family: str, chosen: Sequence[str]) -> list[Point]:
 
 def _points(unit: str, family: str) -> Iterator[Point]:
     """As many different designs as the unit's space wants, or as it holds."""
-    space = SPACES[unit]
-    wanted = max(1, round(space.points * SHARE[family]))
+    space, fabric = SPACES[unit], fabric_of(family)
+    wanted = max(1, round(space.points * fabric.measured_share))
     found: dict[tuple[tuple[str, int], ...], Point] = {}
     for fractions in islice(_sequence(unit, len(space.axes)), _TRIES * space.points):
         values = _values(space.axes, fractions)
         if values.get("MULTIPLIER") == _DSP:
-            values["MULTIPLIER"] = _MULTIPLIERS[family]
+            values["MULTIPLIER"] = fabric.multiplier
         parameters = tuple(values.items())
-        if values.get("STYLE", 1) not in _MEMORIES[family]:
+        if values.get("STYLE", 1) not in fabric.memories:
             continue
         if parameters in found or not _is_legal(unit, dict(parameters)):
             continue

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from qhw.cost import lut4, structure
 from qhw.cost.unit_models import Features
-from qhw.cost.yosys_script import XILINX
+from qhw.devices import fabric_of
 
 
 class Cells(Protocol):
@@ -17,16 +17,16 @@ class Cells(Protocol):
     def multipliers(
         self, count: int, a_bits: int, b_bits: int, a_signed: bool = False, b_signed: bool = False
     ) -> Features:
-        """Of so many products."""
+        """What ``count`` products of two integers take."""
 
     def tree(self, inputs: int, bits: int) -> Features:
-        """Of ``cost_models/rtl/sum_tree.v``."""
+        """What a sum tree takes (``cost_models/rtl/sum_tree.v``)."""
 
     def accumulator(self, bits: int) -> Features:
-        """Of ``accumulate.v``."""
+        """What an accumulator takes (``accumulate.v``)."""
 
     def signed_accumulator(self, bits: int, term_bits: int) -> Features:
-        """Of ``accumulate_signed.v``."""
+        """What an accumulator of terms with a sign takes (``accumulate_signed.v``)."""
 
     def reduction(self, inputs: int) -> int:
         """LUTs that find whether any of some bits is set."""
@@ -101,5 +101,5 @@ class Lut4:
 
 
 def cells_of(family: str) -> Cells:
-    """Of a family."""
-    return Lut6() if family in XILINX else Lut4()
+    """The cells of a device family."""
+    return Lut6() if fabric_of(family).lut_inputs == 6 else Lut4()

@@ -10,43 +10,47 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from qhw.cost.operands import Operand, operand_of, product_width
 from qhw.cost.unit_models import Values
 from qhw.errors import UnsupportedError
+from qhw.formats.operand import MultiplierOperand, product_width
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType
 
 ADD_PJ_PER_BIT = 0.003125
 MULTIPLY_PJ_PER_BIT2, MULTIPLY_PJ_PER_BIT = 0.002995, 0.00104
 MEMORY_PJ_PER_BIT = 10 / 64
-"""Of an 8 KB memory, the size nearest to a block RAM's."""
+"""Energy of one bit of an 8 KB memory, the size nearest to a block RAM's."""
 
 LABEL = "modelled, 45 nm (Horowitz 2014), relative"
 
 
 def addition_pj(bits: float) -> float:
-    """Of two integers."""
+    """Energy of adding two integers."""
     return ADD_PJ_PER_BIT * bits
 
 
-def product_pj(a: Operand, b: Operand) -> float:
-    """Of two operands: significands are multiplied, shifters and k-hot's terms count as additions."""
+def product_pj(a: MultiplierOperand, b: MultiplierOperand) -> float:
+    """Energy of one product: significands are multiplied, shifters and k-hot's terms count as additions.
+
+    A number whose integer is looked up is read from its table; weights (``b``) are stored as integers.
+    """
     bits = sorted((a.significant, b.significant))
     product = multiply_pj(*bits) if bits[0] > 1 else 0.0
     terms = a.terms * b.terms
     shifts = sum(operand.kind in ("minifloat", "khot") for operand in (a, b))
+    product += MEMORY_PJ_PER_BIT * a.width * (a.lookup_bits > 0)
     return product + (terms - 1 + shifts * terms) * addition_pj(product_width(a, b))
 
 
 def multiply_pj(a_bits: float, b_bits: float) -> float:
-    """Of two integers; a single bit only gates the other."""
+    """Energy of multiplying two integers; a single bit only gates the other."""
     if min(a_bits, b_bits) <= 1:
         return addition_pj(max(a_bits, b_bits))
     return MULTIPLY_PJ_PER_BIT2 * a_bits * b_bits + MULTIPLY_PJ_PER_BIT * (a_bits + b_bits) / 2
 
 
 def unit_pj(unit: str, values: Values) -> float:
-    """Of what a unit does in one cycle; comparisons and shifts count as additions of as many bits.
+    """Energy of one cycle of a unit; comparisons and shifts count as additions of as many bits.
 
     Raises UnsupportedError for a unit that has no figure.
     """
@@ -120,11 +124,11 @@ def layer_energy(graph: ExactGraph, node: Node) -> float:
 def _arithmetic(node: Node, inputs: list[TensorType], output: TensorType) -> float:
     sums = addition_pj(output.format.width)
     if isinstance(node, ir.Conv | ir.MatMul):
-        x, w = (operand_of(kind.format) for kind in inputs[:2])
+        x, w = (kind.format.operand() for kind in inputs[:2])
         each = product_pj(x, w) + sums + MEMORY_PJ_PER_BIT * w.stored_bits
         return _products(node, inputs, output) * each
     if isinstance(node, ir.Mul | ir.Affine):
-        x, w = (operand_of(kind.format) for kind in inputs[:2])
+        x, w = (kind.format.operand() for kind in inputs[:2])
         return output.size * (product_pj(x, w) + sums)
     if isinstance(node, ir.Add | ir.Requant | ir.Threshold):
         return output.size * sums

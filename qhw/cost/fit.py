@@ -33,7 +33,7 @@ class Spread:
 
     @classmethod
     def of(cls, errors: Iterable[float]) -> Spread:
-        """Of some errors; NaN where there are none."""
+        """The spread of some errors; NaN where there are none."""
         given = np.abs(np.fromiter(errors, dtype=np.float64))
         if not len(given):
             return cls(float("nan"), float("nan"), 0)

@@ -1,4 +1,4 @@
-"""Reuse factors for every layer at once: the fastest design within a budget, or the smallest at a rate.
+"""The foldings of every layer at once: the fastest design within a budget, or the smallest at a rate.
 
 A choice of one option per node is an integer program: every option is a variable, every resource a row.
 SciPy's HiGHS solves it to proven optimality.
@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from qhw.boards import Board
-from qhw.cost.estimate import ESTIMATED, LABEL, Costing, LayerCost
-from qhw.cost.hardware import Multipliers
-from qhw.cost.templates import Fold
+from qhw.cost.architecture import Fold, LayerCost
+from qhw.cost.costing import ESTIMATED
+from qhw.cost.design import Design
+from qhw.cost.estimate import LABEL
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import IntArray
-from qhw.graph.ir import ExactGraph
 
 BUDGET = 0.8
 """Share of every resource that a design may take: full devices seldom route, and the estimate is rough."""
@@ -64,87 +63,105 @@ class _Options:
         return np.asarray(np.sum(each, axis=0), dtype=np.int64)
 
 
+class DoesNotFitError(CheckFailedError):
+    """No folding of a design fits its board, or none reaches the rate that was asked for."""
+
+
 @dataclass(frozen=True)
 class _Budget:
-    """What a design may take of a board; ``limits`` in the order of ``ESTIMATED``."""
+    """What a design may take of its board; ``room`` and ``limits`` in the order of ``ESTIMATED``."""
 
-    graph: ExactGraph
-    board: Board
+    design: Design
     share: float
 
     @property
-    def limits(self) -> IntArray:
-        available = np.array([self.board.resources[name] for name in ESTIMATED], dtype=np.float64)
-        return np.floor(available * self.share).astype(np.int64)
+    def room(self) -> IntArray:
+        """What the board has."""
+        return np.array(list(self.design.board.amounts(ESTIMATED).values()), dtype=np.int64)
 
-    def too_large(self, used: IntArray, how: str, where: str = "") -> CheckFailedError:
+    @property
+    def limits(self) -> IntArray:
+        return np.floor(self.room * self.share).astype(np.int64)
+
+    @property
+    def folded(self) -> str:
+        """Whose foldings were tried, for a message."""
+        architecture = self.design.architecture
+        return f"folding of the {architecture.flow} flow ({architecture.fold.title})"
+
+    def too_large(self, used: IntArray, how: str, where: str = "") -> DoesNotFitError:
         """Names the resource that is exceeded by the largest share, the need, and by how much."""
-        excess = (used - self.limits) / np.maximum(self.limits, 1)
+        limits = self.limits
+        excess = (used - limits) / np.maximum(limits, 1)
         worst = int(np.argmax(excess))
-        name, needed, limit = ESTIMATED[worst], int(used[worst]), int(self.limits[worst])
-        there = self.board.resources[name]
-        return CheckFailedError(
-            f"{self.graph.name} does not fit {self.board.name} {how}: it needs {needed:,} {name.upper()}"
-            f"{where}, {needed - limit:,} more than the {limit:,} ({self.share:.0%} of {there:,}) that it may"
-            f" use, by an estimate ({LABEL})",
+        name, needed, limit = ESTIMATED[worst], int(used[worst]), int(limits[worst])
+        return DoesNotFitError(
+            f"{self.design.graph.name} does not fit {self.design.board.name} {how}: it needs "
+            f"{needed:,} {name.upper()}{where}, {needed - limit:,} more than the {limit:,} "
+            f"({self.share:.0%} of {int(self.room[worst]):,}) that it may use, by an estimate ({LABEL})",
             hint="use fewer bits, a smaller network, a larger board or a larger budget",
         )
 
 
+def check_budget(budget: float) -> None:
+    """Refuse what is no share of a board."""
+    if not 0 < budget <= 1:
+        raise InputError(f"The budget must be a share of the board above 0 and up to 1, not {budget}")
+
+
+def check_rate(fps: float) -> None:
+    """Refuse what is no rate."""
+    if not (math.isfinite(fps) and fps > 0):
+        raise InputError(f"The rate must be a number of images per second above 0, not {fps}")
+
+
 def choose_folding(
-    graph: ExactGraph,
-    board: Board,
-    legal: Mapping[str, Sequence[Fold]],
+    design: Design,
+    legal: Mapping[str, Sequence[Fold]] | None = None,
     *,
-    flow: str = "hls4ml",
-    io_type: str = "io_stream",
     budget: float = BUDGET,
     fps: float | None = None,
-    clock_mhz: float | None = None,
-    multipliers: Multipliers = "auto",
-) -> dict[str, Fold]:
-    """The best folding that fits a board, by the calibrated estimate; proven optimal.
+) -> Design:
+    """The design with the best folding that fits its board, by the calibrated estimate; proven optimal.
 
     Without a rate: the shortest interval between images, and at that interval the fewest cycles, added up
     over the layers. At a rate: the smallest share of the scarcest resource, and then of all together.
 
     Args:
-        legal: the foldings that each foldable node may take; other nodes are not folded.
+        legal: the foldings that each foldable node may take, in place of the architecture's; other nodes are
+            not folded.
         budget: share of each of the board's resources that may be used.
-        fps: images per second that are enough.
-        clock_mhz: what ``fps`` is counted at; the board's own clock unless given.
+        fps: images per second that are enough, at the board's clock.
 
     Raises:
-        CheckFailedError: nothing fits (names the resource, the need and by how much), or no folding reaches
+        DoesNotFitError: nothing fits (names the resource, the need and by how much), or no folding reaches
             the rate (names the layer that is too slow).
     """
-    if not 0 < budget <= 1:
-        raise InputError(f"The budget must be a share of the board above 0 and up to 1, not {budget}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise InputError(f"The rate must be a number of images per second above 0, not {fps}")
-    costing = Costing.of(graph, board.family, flow, io_type, multipliers)
-    factors = {name: tuple(given) for name, given in legal.items()}
+    check_budget(budget)
+    if fps is not None:
+        check_rate(fps)
+    factors = {name: tuple(given) for name, given in (design.legal if legal is None else legal).items()}
     for name, given in factors.items():
         if not given:
             raise InputError(f"No folding is legal for {name!r}")
         for fold in given:
-            costing.check_folding({name: fold})
-    if not graph.nodes:
-        return {}
-    costs = [
-        costing.layers(node, factors.get(node.name, (costing.template.unfolded,))) for node in graph.nodes
-    ]
-    options, limits = _Options.of([_undominated(each) for each in costs]), _Budget(graph, board, budget)
+            design.folded({name: fold})
+    nodes, unfolded = design.graph.nodes, design.architecture.fold()
+    if not nodes:
+        return design
+    costs = [design.costing.layers(node, factors.get(node.name, (unfolded,))) for node in nodes]
+    options, limits = _Options.of([_undominated(each) for each in costs]), _Budget(design, budget)
     if fps is None:
         picked = _fastest(options, limits)
     else:
-        interval = math.floor((clock_mhz or board.clock_mhz) * 1e6 / fps)
-        picked = _smallest(options, limits, interval, fps)
-    return {
-        node.name: options.costs[row].fold
-        for node, row in zip(graph.nodes, picked, strict=True)
-        if node.name in factors
-    }
+        picked = _smallest(options, limits, math.floor(design.board.clock_mhz * 1e6 / fps), fps)
+    return design.folded(
+        {
+            node.name: options.costs[row].fold
+            for node, row in zip(nodes, picked, strict=True)
+            if node.name in factors
+        }
+    )
 
 
 def _undominated(costs: list[LayerCost]) -> list[LayerCost]:
@@ -163,7 +180,7 @@ def _fastest(options: _Options, budget: _Budget) -> IntArray:
     intervals = np.unique(options.intervals)
     intervals = intervals[intervals >= options.slowest]
     if _solve(options, budget.limits, int(intervals[-1])) is None:
-        raise _nothing_fits(options, budget, int(intervals[-1]), "at any folding")
+        raise _nothing_fits(options, budget, int(intervals[-1]), f"at any {budget.folded}")
     low, high = 0, len(intervals) - 1
     while low < high:
         middle = (low + high) // 2
@@ -181,16 +198,17 @@ def _smallest(options: _Options, budget: _Budget, interval: int, fps: float) -> 
     if options.slowest > interval:
         slow = max(range(len(options.costs)), key=lambda row: _fastest_of_node(options, row))
         cost = options.costs[slow]
-        raise CheckFailedError(
-            f"{budget.graph.name} does not reach {fps:g} images/s: '{cost.node}' takes "
-            f"{_fastest_of_node(options, slow)} cycles an image at its fastest, {interval} are there",
+        raise DoesNotFitError(
+            f"{budget.design.graph.name} does not reach {fps:g} images/s at any {budget.folded}: "
+            f"'{cost.node}' takes {_fastest_of_node(options, slow)} cycles an image at its fastest, "
+            f"{interval} are there",
             hint="ask for a lower rate, or raise the clock",
         )
-    room = np.maximum(np.array([budget.board.resources[name] for name in ESTIMATED]), 1)
+    room = np.maximum(budget.room, 1)
     picked = _least_share(options, room, interval)
     used = options.usage[picked].sum(axis=0)
     if (used > budget.limits).any():
-        raise _nothing_fits(options, budget, interval, f"at {fps:g} images/s")
+        raise _nothing_fits(options, budget, interval, f"at {fps:g} images/s and any {budget.folded}")
     # Each resource may take what the scarcest takes: within that, the smallest sum.
     share = max(used / room)
     limits = np.minimum(budget.limits, np.floor(share * room + 1e-9).astype(np.int64))
@@ -202,7 +220,7 @@ def _fastest_of_node(options: _Options, row: int) -> int:
     return int(options.intervals[options.node == options.node[row]].min())
 
 
-def _nothing_fits(options: _Options, budget: _Budget, interval: int, how: str) -> CheckFailedError:
+def _nothing_fits(options: _Options, budget: _Budget, interval: int, how: str) -> DoesNotFitError:
     """What the choice that exceeds the budget least takes; what one resource alone needs, if that is it."""
     least = options.least()
     if (least > budget.limits).any():

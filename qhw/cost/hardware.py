@@ -13,18 +13,18 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from qhw.cost.calibrated import CostModel, cost_model
-from qhw.cost.models.memories import XILINX
-from qhw.cost.operands import Operand, operand_of, product_width
 from qhw.cost.published import signed_digits
 from qhw.cost.rtl.finish import ROUNDINGS
 from qhw.cost.rtl.macs import DSP_OPERANDS, packed_products
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
 from qhw.cost.rtl.minifloats import MINIFLOAT_DOT
 from qhw.cost.usage import Amount, Usage
+from qhw.devices import Fabric, fabric_of
 from qhw.errors import InputError, closest
-from qhw.formats import Minifloat, PowerOfTwo
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Rounding
+from qhw.formats.operand import MultiplierOperand, product_width
+from qhw.formats.table import TableFormat
 
 Multipliers: TypeAlias = Literal["auto", "lut", "dsp", "packed"]
 """What multiplies integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools
@@ -41,9 +41,6 @@ FIFO_SRL_DEPTH, FIFO_SRL_BITS = 2, 1024
 
 BISECTED = 16
 """Thresholds from which on they are bisected."""
-
-_DSP = {"ultrascale-plus": 1, "7series": 2, "ecp5": 3}
-"""The family's value of a unit's MULTIPLIER."""
 
 _READ_IN_PLACE = 2
 """Bits of an exponent up to which no LUT of its own takes it apart; beyond, one a bit and one for zero."""
@@ -66,7 +63,7 @@ class Hardware:
     """The units of a family, put together.
 
     Args:
-        model: of the family.
+        model: the family's calibrated models.
         multipliers: what multiplies integers.
     """
 
@@ -79,13 +76,18 @@ class Hardware:
         check_multipliers(multipliers)
         return cls(cost_model(family), multipliers)
 
+    @property
+    def fabric(self) -> Fabric:
+        """The family's cells."""
+        return fabric_of(self.model.family)
+
     def dots(self, a: Format, b: Format, lanes: Amount, elements: Amount, accumulator_bits: Amount) -> Usage:
         """``elements`` multiply-accumulators of vectors of ``lanes`` numbers each.
 
         Args:
-            a, b: of the operands; b are the weights.
+            a, b: formats of the operands; b are the weights.
         """
-        x, w = operand_of(a), operand_of(b)
+        x, w = a.operand(), b.operand()
         if x.kind == "khot":
             x = _as_integer(x)
         if x.kind == w.kind == "binary":
@@ -102,7 +104,7 @@ class Hardware:
 
     def dot_edges(self, a: Format, b: Format, lanes: Amount) -> Amount:
         """Clock edges from the operands of :meth:`dots` to their sum."""
-        x, w = operand_of(a), operand_of(b)
+        x, w = a.operand(), b.operand()
         tree = np.ceil(np.log2(lanes))
         if x.kind == w.kind == "minifloat":
             return MINIFLOAT_DOT.latency({**_fields(x, "A"), **_fields(w, "B"), "L": 1}) + tree
@@ -115,7 +117,7 @@ class Hardware:
         minifloat what takes its exponent apart. Nothing is counted as shared where several products are in a
         slice, or where no dot product was measured.
         """
-        x, w = operand_of(a), operand_of(b)
+        x, w = a.operand(), b.operand()
         delays = self.dot_edges(a, b, lanes) - 1
         if x.kind == w.kind == "minifloat":
             exponent = x.exponent_bits + 1 if x.exponent_bits > _READ_IN_PLACE else 0
@@ -136,7 +138,12 @@ class Hardware:
         return self.model.usage("layer_control", P=pixels, F=output_folds, I=input_folds, D=edges)
 
     def _integer_dots(
-        self, a: Operand, b: Operand, lanes: Amount, elements: Amount, accumulator_bits: Amount
+        self,
+        a: MultiplierOperand,
+        b: MultiplierOperand,
+        lanes: Amount,
+        elements: Amount,
+        accumulator_bits: Amount,
     ) -> Usage:
         parameters = {
             "WA": a.width,
@@ -150,23 +157,23 @@ class Hardware:
             return self.model.usage("integer_dot", **parameters, MULTIPLIER=0).times(elements)
         if self.multipliers == "packed" and b.signed and self._packs(a, b) > 1:
             return self._packed_dots(a, b, lanes, elements, accumulator_bits)
-        one = self.model.usage("integer_dot", **parameters, MULTIPLIER=_DSP[self.model.family])
+        one = self.model.usage("integer_dot", **parameters, MULTIPLIER=self.fabric.multiplier)
         slices = self._slices(a, b)
         # Parts of a product that is too wide for one slice are added up in LUTs.
         parts = Usage(lut=float((slices - 1) * (a.width + b.width)), dsp=float(slices - 1))
         return (one + parts.times(lanes)).times(elements)
 
-    def _in_dsp(self, a: Operand, b: Operand) -> bool:
+    def _in_dsp(self, a: MultiplierOperand, b: MultiplierOperand) -> bool:
         """Whether a slice multiplies: never by -1, 0 and 1, for which a gate and a carry do."""
         if self.multipliers == "auto":
             return a.width + b.width > _IN_LUT and min(a.significant, b.significant) > 1
         return self.multipliers != "lut"
 
     def _port(self) -> tuple[int, int]:
-        return DSP_OPERANDS[_DSP[self.model.family]]
+        return DSP_OPERANDS[self.fabric.multiplier]
 
-    def _slices(self, a: Operand, b: Operand) -> int:
-        """Of one product: operands beyond a port are cut, each further part taking a bit less."""
+    def _slices(self, a: MultiplierOperand, b: MultiplierOperand) -> int:
+        """DSP slices of one product: operands beyond a port are cut, each further part taking a bit less."""
         bits = sorted((a.width + (not a.signed), b.width + (not b.signed)))
         parts = [
             max(1, -(-(width - 1) // (port - 1)))
@@ -174,13 +181,18 @@ class Hardware:
         ]
         return parts[0] * parts[1]
 
-    def _packs(self, a: Operand, b: Operand) -> int:
-        if self.model.family == "ecp5" or a.width + (not a.signed) > self._port()[1]:
+    def _packs(self, a: MultiplierOperand, b: MultiplierOperand) -> int:
+        if not self.fabric.packs or a.width + (not a.signed) > self._port()[1]:
             return 1
         return packed_products(a.width, b.width, self._port()[0])
 
     def _packed_dots(
-        self, a: Operand, b: Operand, lanes: Amount, elements: Amount, accumulator_bits: Amount
+        self,
+        a: MultiplierOperand,
+        b: MultiplierOperand,
+        lanes: Amount,
+        elements: Amount,
+        accumulator_bits: Amount,
     ) -> Usage:
         """Elements in groups that share a slice for each lane; lanes are added up behind the slices."""
         most = np.minimum(self._packs(a, b), np.asarray(elements))
@@ -193,19 +205,21 @@ class Hardware:
             SA=int(a.signed),
             P=most,
             A=np.where(np.asarray(lanes) > 1, product, accumulator_bits),
-            MULTIPLIER=_DSP[self.model.family],
+            MULTIPLIER=self.fabric.multiplier,
         )
         tree = self.sums(lanes, product)
         total = self.sums(2, accumulator_bits).times(np.asarray(lanes) > 1)
         return slices.times(groups * lanes) + (tree + total).times(elements)
 
-    def _chained(self, x: Operand, w: Operand, lanes: Amount, accumulator_bits: Amount) -> Usage:
+    def _chained(
+        self, x: MultiplierOperand, w: MultiplierOperand, lanes: Amount, accumulator_bits: Amount
+    ) -> Usage:
         """Lanes that multiply and add one after the other, where no dot product was measured."""
         product = product_width(x, w)
         last = self._mac(x, w, accumulator_bits)
         return last + self._mac(x, w, product + 1).times(np.asarray(lanes) - 1)
 
-    def _mac(self, x: Operand, w: Operand, accumulator_bits: Amount) -> Usage:
+    def _mac(self, x: MultiplierOperand, w: MultiplierOperand, accumulator_bits: Amount) -> Usage:
         integer, other = (x, w) if x.kind in ("integer", "binary") else (w, x)
         if w.kind == "khot":
             weight = {"WB": w.width, "K": w.terms, "CSD": int(w.csd), "A": accumulator_bits}
@@ -236,11 +250,11 @@ class Hardware:
         lut = np.average(np.broadcast_to(self.sums(digits, width).lut, len(digits)), weights=often)
         return Usage(lut=float(lut), ff=float(bits + width))
 
-    def constant_dots(self, weights: IntArray, x: Operand) -> Usage:
+    def constant_dots(self, weights: IntArray, x: MultiplierOperand) -> Usage:
         """A whole matrix of constants, unrolled: for each output, a tree over shifted copies of the inputs.
 
         Args:
-            weights: of shape (inputs, outputs).
+            weights: the matrix, shape (inputs, outputs).
         """
         digits, often = np.unique(np.maximum(signed_digits(weights).sum(axis=0), 1), return_counts=True)
         trees = self.sums(digits, x.width)
@@ -294,7 +308,7 @@ class Hardware:
 
         Args:
             image: its rows and columns, padding included.
-            words: of ``bits`` bits, of a pixel.
+            words: words of a pixel, ``bits`` bits each.
             folds: how often every window is read; depthwise, each word's window is read alone, and once.
         """
         rows, columns = image
@@ -314,7 +328,7 @@ class Hardware:
     def selection(self, count: Amount, bits: Amount) -> Usage:
         """One of ``count`` words, by multiplexers."""
         steps = np.asarray(count) - 1
-        return Usage(lut=bits * (-(-steps // 3) if self.model.family in XILINX else steps))
+        return Usage(lut=bits * (-(-steps // 3) if self.fabric.lut_inputs == 6 else steps))
 
     def requantise(
         self, x: Format, result: Format, dropped: int, rounding: Rounding, saturates: bool
@@ -333,9 +347,13 @@ class Hardware:
         }
         return self.model.usage("requantize", **values)
 
-    def to_minifloat(self, bits: int, result: Minifloat | PowerOfTwo, below: int) -> Usage:
-        """An integer of some bits to a minifloat, whose smallest step lies ``below`` bits above its unit."""
-        fields = operand_of(result)
+    def to_minifloat(self, bits: int, result: TableFormat, below: int) -> Usage:
+        """An integer of some bits to a format that is encoded by shifting, as minifloats are.
+
+        Args:
+            below: how many bits its smallest step lies above the integer's unit.
+        """
+        fields = result.operand()
         rounding = ROUNDINGS.index(result.rounding)
         return self.model.usage(
             "fixed_to_minifloat",
@@ -361,16 +379,16 @@ class Hardware:
         return self.weights(max(entries, 2), bits, in_lut=TABLE_DEPTH)
 
 
-def _are_integers(x: Operand, w: Operand) -> bool:
+def _are_integers(x: MultiplierOperand, w: MultiplierOperand) -> bool:
     """Whether a product is that of integers; binary numbers count agreements."""
     return "minifloat" not in (x.kind, w.kind) and w.kind != "khot" and not x.kind == w.kind == "binary"
 
 
-def _as_integer(operand: Operand) -> Operand:
+def _as_integer(operand: MultiplierOperand) -> MultiplierOperand:
     """The number itself, where no unit takes its parts."""
     significant = operand.width if operand.kind in ("minifloat", "khot") else operand.significant
     return replace(operand, kind="integer", significant=significant)
 
 
-def _fields(operand: Operand, which: str) -> dict[str, Any]:
+def _fields(operand: MultiplierOperand, which: str) -> dict[str, Any]:
     return {f"E{which}": operand.exponent_bits, f"M{which}": operand.mantissa_bits}

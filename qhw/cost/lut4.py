@@ -14,7 +14,7 @@ from typing import TypeAlias
 from qhw.cost.structure import counter_bits, is_power
 
 _INPUTS = 4
-"""Of a LUT."""
+"""Inputs of a LUT."""
 
 _WITHOUT_CARRY = (0, 1, 2, 3, 5)
 """LUTs of an adder, by the bits of its sum: up to four make no carry chain."""
@@ -34,7 +34,7 @@ def sum_of(inputs: int, bits: int) -> int:
 
 @cache
 def adder_tree(inputs: int, bits: int) -> int:
-    """Of a balanced tree whose sums grow by one bit a level."""
+    """LUTs of a balanced adder tree, whose sums grow by one bit a level."""
     total = 0
     while inputs > 1:
         total += inputs // 2 * adder(bits + 1)
@@ -43,17 +43,17 @@ def adder_tree(inputs: int, bits: int) -> int:
 
 
 def accumulator(bits: int) -> int:
-    """Of ``cost_models/rtl/accumulate.v``: the sum so far is gated by ``first``."""
+    """LUTs of ``cost_models/rtl/accumulate.v``: the sum so far is gated by ``first``."""
     return bits + adder(bits)
 
 
 def signed_accumulator(bits: int, term_bits: int) -> int:
-    """Of ``accumulate_signed.v``: every bit of the term is inverted by its sign."""
+    """LUTs of ``accumulate_signed.v``: every bit of the term is inverted by its sign."""
     return bits + min(term_bits, bits) + adder(bits + 1)
 
 
 def negation(bits: int) -> int:
-    """Of an unsigned number where a sign says so: inverted beside a chain; up to two bits need no chain."""
+    """LUTs that negate an unsigned number where a sign says so; up to two bits need no carry chain."""
     return bits + adder(bits + 2) if bits > 2 else bits
 
 
@@ -63,11 +63,11 @@ def reduction(inputs: int) -> int:
 
 
 _SHORT_COMPARISONS = (0, 1, 1, 2, 3, 4, 5.5)
-"""LUTs of a comparison without a carry chain, among many in a threshold unit: of six bits, five or six."""
+"""LUTs of a comparison without a carry chain, among many in a threshold unit; six bits take five or six."""
 
 
 def comparison(bits: int) -> float:
-    """Of ``cost_models/rtl/at_least.v``: two LUTs for two bits, and a chain whose first bit is constant."""
+    """LUTs of ``cost_models/rtl/at_least.v``: two for two bits, and a chain whose first bit is constant."""
     if bits < len(_SHORT_COMPARISONS):
         return _SHORT_COMPARISONS[bits]
     pairs = ceil(bits / 2)
@@ -113,7 +113,7 @@ _Choice: TypeAlias = "tuple[_Source, _Source]"
 
 @cache
 def shift_stage(width: int, step: int, amounts: int, read: frozenset[int], signed: bool) -> int:
-    """Of a left shift by 0 to ``amounts`` - 1 steps, of which some bits are read.
+    """LUTs of a left shift by 0 to ``amounts`` - 1 steps, where only some bits of the result are read.
 
     Each bit of the amount chooses one of two. A choice by the first feeds two by the second, and has a LUT of
     its own; a gate has none.
@@ -147,13 +147,13 @@ _BESIDE_SELECTS = 2
 
 
 def _takes_two(choice: _Choice) -> bool:
-    """Of bits; else it is a gate, or just a bit."""
+    """Whether a choice is between two bits; else it is a gate, or just a bit."""
     return None not in choice and choice[0] != choice[1]
 
 
 @cache
 def shift_up_to(bits: int, places: int, signed: bool) -> int:
-    """Of ``cost_models/rtl/shift_up_to.v``."""
+    """LUTs of ``cost_models/rtl/shift_up_to.v``."""
     if bits == 1 and places < 1 << _SELECTS:
         return places + 1  # decoded, and a gate
     total, step, luts = bits + places, 1, _for_depth(bits, places)
@@ -184,7 +184,7 @@ _SELECTS = 3
 
 @cache
 def leading_zeros(bits: int) -> int:
-    """Of ``cost_models/rtl/leading_zeros.v``: whether the upper half has a one, and the choice of a half."""
+    """LUTs of ``cost_models/rtl/leading_zeros.v``: whether the upper half has a one, then the choice."""
     if bits < 2:
         return 0
     half = 1 << (bits.bit_length() - 1)
@@ -197,7 +197,7 @@ def leading_bit(exponent_bits: int) -> int:
 
 
 def places(exponent_bits: int) -> int:
-    """Of an exponent field less its leading bit."""
+    """LUTs that take the leading bit off an exponent field."""
     if exponent_bits == 1:
         return 0
     return increment(exponent_bits)
@@ -208,7 +208,7 @@ _SHORT_PLACES = {(2, 2): 3, (2, 3): 8, (3, 3): 12}
 
 
 def sum_of_places(a_bits: int, b_bits: int) -> int:
-    """Of the exponents of two minifloats."""
+    """LUTs that add the places of two minifloats, which their exponents say."""
     short, long = sorted((a_bits, b_bits))
     if (short, long) in _SHORT_PLACES:
         return _SHORT_PLACES[short, long]
@@ -217,7 +217,7 @@ def sum_of_places(a_bits: int, b_bits: int) -> int:
 
 
 def counter(count: int) -> int:
-    """Of ``cost_models/rtl/cycle.v``: the next number, a comparison with the last, maybe a reset."""
+    """LUTs of ``cost_models/rtl/cycle.v``: the next number, a comparison with the last, maybe a reset."""
     bits = counter_bits(count)
     if bits < 2:
         return bits
@@ -225,5 +225,5 @@ def counter(count: int) -> int:
 
 
 def increment(bits: int) -> int:
-    """Of a number by 1: each bit is a LUT where there is no carry chain."""
+    """LUTs that add 1 to a number: one a bit where there is no carry chain."""
     return bits if bits <= _INPUTS else adder(bits)

@@ -25,7 +25,7 @@ _TARGET_MHZ = 400
 
 @cache
 def version() -> str | None:
-    """Of nextpnr; None where it is not installed."""
+    """The version of nextpnr; None where it is not installed."""
     try:
         return importlib.metadata.version(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:

@@ -61,6 +61,11 @@ def significant_bits(constants: IntArray) -> IntArray:
 
 def signed_digits(constants: IntArray) -> IntArray:
     """Digits that are not zero in the canonical signed-digit form of each constant (Reitwiesner 1960)."""
+    if constants.dtype == object or int(np.abs(constants).max(initial=0)) >= 1 << 61:
+        # Numbers of formats with wide exponents go beyond 64 bits.
+        wide = [abs(int(constant)) for constant in constants.flat]
+        counts = [(magnitude ^ (3 * magnitude)).bit_count() for magnitude in wide]
+        return np.array(counts, dtype=np.int64).reshape(constants.shape)
     magnitude = np.abs(constants.astype(np.int64))
     return np.asarray(np.bitwise_count(magnitude ^ (3 * magnitude)), dtype=np.int64)
 

@@ -109,7 +109,7 @@ def reduction(inputs: int) -> int:
 
 
 def is_power(number: int) -> bool:
-    """Of two: a counter of so many steps wraps by itself."""
+    """Whether a number is a power of two, so that a counter of as many steps wraps by itself."""
     return number & (number - 1) == 0
 
 

@@ -25,7 +25,8 @@ from qhw.cost import nextpnr, yosys_script
 from qhw.cost.limited import run_limited
 from qhw.cost.netlist import Counts, count
 from qhw.cost.yosys_script import MULTIPLIERS, Mapper
-from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError, closest
+from qhw.devices import fabric_of, fabrics
+from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError
 from qhw.resources import resource_dir
 
 MAPPER: Mapper = "area"
@@ -36,7 +37,7 @@ mfs2 and lutpack. ``delay`` is abc9 with the device's own delays, Yosys's defaul
 converters, requantisers and minifloat MACs, which a vendor tool does not spend where the timing is met.
 """
 
-FAMILIES = (*yosys_script.XILINX, "ecp5")
+FAMILIES = tuple(fabrics())
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Design:
     Args:
         top: the module.
         files: what to read, in order; they include no other file.
-        parameters: of the top module; integers.
-        text: of an emitted module, read after the files; its parameters are in it, and not set.
+        parameters: the top module's parameters, integers.
+        text: Verilog of an emitted module, read after the files; its parameters are in it, and not set.
         memories: whether arrays may become memories (else registers and logic).
         vendor_cells: whether it instantiates cells of the device, such as DSP slices.
         srl: whether shift registers may become SRL cells (else they stay flip-flops).
@@ -71,7 +72,7 @@ class Design:
 
     @property
     def digests(self) -> list[str]:
-        """Of what is read."""
+        """Hashes of everything that is read."""
         return [*(file_digest(file) for file in self.files), short_hash(self.text)]
 
     @property
@@ -89,7 +90,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one design's synthesis."""
+    """How much time and memory one design's synthesis may take."""
 
     seconds: float = 120.0
     megabytes: int = 4096
@@ -100,7 +101,7 @@ class Result:
     """What a synthesis gave.
 
     Args:
-        key: of the design, the tool and the script: the same key gives the same counts.
+        key: a hash of the design, the tool and the script: the same key gives the same counts.
         tool, version, mapper: what measured.
         counts: None where the synthesis ran out of ``failure``: "time" or "memory".
         fmax_mhz: after place and route, where a tool for that is installed (ECP5: nextpnr).
@@ -130,10 +131,10 @@ class Oracle(Protocol):
 
     @property
     def family(self) -> str:
-        """Of devices."""
+        """Device family, e.g. "ecp5"."""
 
     def key(self, design: Design) -> str:
-        """Of a design and everything that its counts depend on."""
+        """A hash of a design and of everything else that its counts depend on."""
 
     def synthesise(self, design: Design) -> Result:
         """Measure, cached or not."""
@@ -145,8 +146,8 @@ class Yosys:
 
     Args:
         family: see ``FAMILIES``.
-        mapper: of abc.
-        limits: of one design.
+        mapper: abc's way of mapping to LUTs.
+        limits: time and memory for one design.
         scramble: a seed of new names inside every design, to see what a count owes to names alone.
 
     Raises:
@@ -165,13 +166,13 @@ class Yosys:
             raise InputError(f"A seed of names must be 1 or more, not {self.scramble}")
 
     def key(self, design: Design) -> str:
-        """Of a design and everything that its counts depend on."""
+        """A hash of a design and of everything else that its counts depend on."""
         digests = [*design.digests, file_digest(_multiplier_map())]
         return short_hash([digests, self.commands(design), self.version])
 
     @property
     def version(self) -> str:
-        """Of pyosys, and of nextpnr where it places and routes."""
+        """The version of pyosys, and of nextpnr where it places and routes."""
         router = nextpnr.version() if self.family == "ecp5" else None
         return yosys_version() + (f"+nextpnr-{router}" if router else "")
 
@@ -219,8 +220,7 @@ class Yosys:
 
 def check_family(family: str) -> None:
     """Raise InputError for a family that cannot be measured."""
-    if family not in FAMILIES:
-        raise InputError(f"{family!r} is not a device family", hint=closest(family, FAMILIES))
+    fabric_of(family)
 
 
 def yosys_version() -> str:

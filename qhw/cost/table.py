@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.boards import Board
-from qhw.cost.estimate import ESTIMATED, Costing, LayerCost
-from qhw.cost.templates import Fold
+from qhw.cost.architecture import Fold, LayerCost
+from qhw.cost.costing import ESTIMATED, Costing
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 
@@ -24,10 +24,10 @@ class PointCosts:
     """Costs of some design points.
 
     Args:
-        usage: of shape (points, resources), in the order of ``ESTIMATED``.
+        usage: resources of every point, shape (points, resources), in the order of ``ESTIMATED``.
         initiation_interval: cycles between two images, of the slowest layer.
-        energy_nj: of an image, relative.
-        memory_bits: of weights, streams and line buffers.
+        energy_nj: energy of one image, relative.
+        memory_bits: bits of weights, streams and line buffers.
         binding: the place of the slowest layer.
     """
 
@@ -39,7 +39,7 @@ class PointCosts:
 
     def fits(self, board: Board, budget: float = 1.0) -> NDArray[np.bool_]:
         """Which points take no more than a share of each of the board's resources."""
-        there = np.array([board.resources[name] for name in ESTIMATED]) * budget
+        there = np.array(list(board.amounts(ESTIMATED).values())) * budget
         return np.asarray((self.usage <= there).all(axis=1))
 
 
@@ -50,7 +50,7 @@ class CostTable:
     Args:
         nodes: names of the layers, in the order of the graph.
         variants: how many sets of formats there are.
-        options: of each layer, in the order of their places in a choice.
+        options: what each layer may be, in the order of the places in a choice.
     """
 
     nodes: tuple[str, ...]
@@ -81,14 +81,14 @@ class CostTable:
         return np.array([len(layer) for layer in self.options])
 
     def place(self, layer: int, variant: int, fold: int) -> int:
-        """Of an option in its layer, by the places of its variant and folding."""
+        """The place of an option in its layer, by the places of its variant and folding."""
         return variant * (len(self.options[layer]) // self.variants) + fold
 
     def evaluate(self, choices: IntArray) -> PointCosts:
         """Price design points.
 
         Args:
-            choices: of shape (points, layers): the place of each layer's option.
+            choices: the place of each layer's option, shape (points, layers).
 
         Raises:
             InputError: a wrong shape, or a place that is none.
@@ -124,7 +124,7 @@ def _options(
     found: list[LayerCost] = []
     for variant in variants:
         node = variant.graph.nodes[place]
-        found += variant.layers(node, legal.get(node.name, (variant.template.unfolded,)))
+        found += variant.layers(node, legal.get(node.name, (variant.architecture.fold(),)))
     return tuple(found)
 
 

@@ -15,11 +15,9 @@ from pathlib import Path
 
 from qhw.cost.limited import run_limited
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Design, Limits, Result, check_family, short_hash
+from qhw.cost.synth import Design, Limits, Result, short_hash
+from qhw.devices import fabric_of, fabrics
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
-
-PARTS = {"ultrascale-plus": "xczu3eg-sbva484-1-e", "7series": "xc7z020clg400-1"}
-"""Which device stands for a family."""
 
 _CLOCK_NS = 4.0
 
@@ -50,9 +48,9 @@ class Vivado:
     limits: Limits = _LIMITS
 
     def __post_init__(self) -> None:
-        check_family(self.family)
-        if self.family not in PARTS:
-            raise InputError(f"Vivado does not know {self.family}", allowed=", ".join(PARTS))
+        if not fabric_of(self.family).vivado_part:
+            known = [name for name, fabric in fabrics().items() if fabric.vivado_part]
+            raise InputError(f"Vivado does not know {self.family}", allowed=", ".join(known))
 
     @cached_property
     def program(self) -> str:
@@ -76,14 +74,15 @@ class Vivado:
         return match[1]
 
     def key(self, design: Design) -> str:
-        """Of a design and everything that its counts depend on."""
+        """A hash of a design and of everything else that its counts depend on."""
         return short_hash([design.digests, self.script(design), self.version])
 
     def script(self, design: Design) -> str:
         """The Tcl commands, run in a folder that holds copies of the design's files."""
         generics = " ".join(f"{name}={value}" for name, value in design.settings)
         options = [
-            f"-top {design.top} -part {PARTS[self.family]} -mode out_of_context -flatten_hierarchy full",
+            f"-top {design.top} -part {fabric_of(self.family).vivado_part}",
+            "-mode out_of_context -flatten_hierarchy full",
             *([f"-generic {{{generics}}}"] if generics else []),
             *([] if design.srl else ["-shreg_min_size 1000"]),
         ]

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from qhw.devices import fabric_of
+
 Mapper = Literal["area", "delay"]
 
 MULTIPLIERS = "mul_rows.v"
 """The mapping of ``$mul``, in the folder where the commands run."""
-
-XILINX = {"ultrascale-plus": "xcup", "7series": "xc7"}
-"""Yosys's names of the families with six-input LUTs."""
 
 _ELABORATED = (
     "proc", "flatten", "tribuf -logic", "deminout", "opt_expr", "opt_clean", "opt -nodffe -nosdff", "fsm",
@@ -38,7 +37,7 @@ def commands(
     """From the elaboration of ``top`` to a netlist of the family's cells.
 
     Args:
-        family: a key of ``XILINX``, or ``ecp5``.
+        family: of FPGAs.
         memories: whether arrays may become memories (else registers and logic).
         vendor_cells: whether the design instantiates cells of the device.
         srl: whether shift registers may become SRL cells (Xilinx).
@@ -48,7 +47,7 @@ def commands(
     if family == "ecp5":
         return _ecp5(top, mapper, memories, renamed)
     rare = ["read_verilog -lib +/xilinx/cells_xtra.v"] if memories or vendor_cells else []
-    return [*rare, *_xilinx(XILINX[family], top, mapper, memories, srl, renamed)]
+    return [*rare, *_xilinx(fabric_of(family).yosys, top, mapper, memories, srl, renamed)]
 
 
 def _xilinx(

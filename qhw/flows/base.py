@@ -1,21 +1,33 @@
-"""What every flow offers: an exact graph and a board become a project folder that can be simulated."""
+"""What every flow offers: an exact graph and a board become a design; a project flow writes it.
+
+A flow is one package, found by its name: its options and tools as data, its notion of folding, its
+architecture, and, for a project flow, what writes and simulates a project. Nothing else names it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
-import pkgutil
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-import qhw.flows
-from qhw.errors import InputError, closest
-from qhw.formats.base import Format, UniformFormat
+from qhw.boards import Board
+from qhw.cost import Design, Multipliers
+from qhw.cost.architecture import Architecture, is_priced
+from qhw.cost.hardware import check_multipliers
+from qhw.devices import Family
+from qhw.errors import InputError, ToolMissingError, UnsupportedError, closest
+from qhw.flows import list_flows
+from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
+
+__all__ = ["Flow", "FlowOption", "FlowStage", "Project", "ProjectFlow", "Tool", "list_flows", "load_flow"]
 
 Execution = dict[str, IntArray]
 """Mantissas (N, *shape) by tensor name, as the interpreter returns them."""
@@ -23,35 +35,90 @@ Execution = dict[str, IntArray]
 Trace = Literal["outputs", "all"] | Collection[str]
 """Which tensors a simulation returns: the outputs, everything that the project carries, or the named ones."""
 
-BUILD_PRODUCTS = ("csim",)
-"""Folders of a project that simulating it creates: no part of its content."""
+OptionValue: TypeAlias = "str | int | float"
+
+EVERY_MULTIPLIER: tuple[Multipliers, ...] = get_args(Multipliers)
 
 
-class BoardLike(Protocol):
-    """What a flow needs to know of a board."""
+@dataclass(frozen=True)
+class FlowOption:
+    """One of a flow's own options: of ``qhw build`` and ``qhw cost``, of a TOML file, and of the Python API.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def part(self) -> str: ...
-    @property
-    def clock_mhz(self) -> float: ...
+    Args:
+        name: as Python and TOML have it; the command line writes ``-`` for ``_``.
+        kind: of its value.
+        default: what holds where it is not given.
+        help: what it does, in a sentence.
+        allowed: its values, where they can be listed.
+    """
+
+    name: str
+    kind: type[str] | type[int] | type[float]
+    default: OptionValue
+    help: str
+    allowed: tuple[OptionValue, ...] = ()
+
+    def checked(self, given: Any) -> OptionValue:
+        """The value, also from its text; raises InputError where it is none of this option's."""
+        allowed = ", ".join(map(str, self.allowed)) or self.kind.__name__
+        value: Any = given
+        if isinstance(given, str):  # only texts are converted: a TOML file says what it means
+            with contextlib.suppress(ValueError):
+                value = self.kind(given)
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        right = isinstance(value, self.kind) and not isinstance(value, bool)
+        if not right or (self.allowed and value not in self.allowed):
+            hint = closest(str(given), [str(one) for one in self.allowed]) if self.allowed else None
+            raise InputError(f"{self.name} is {given!r}", allowed=allowed, hint=hint)
+        found: OptionValue = value
+        return found
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program that a flow needs.
+
+    Args:
+        program: as it is called.
+        purpose: what needs it, as the beginning of a sentence.
+        how_to_get: what to do where it is missing.
+    """
+
+    program: str
+    purpose: str
+    how_to_get: str
+
+    def check(self) -> None:
+        """Raise ToolMissingError where it is not on the PATH."""
+        if shutil.which(self.program) is None:
+            raise ToolMissingError(
+                f"{self.purpose} needs {self.program}, which is not there", hint=self.how_to_get
+            )
 
 
 @dataclass(frozen=True)
 class Project:
-    """A written project: its folder, the flow that wrote it, and the top function's name."""
+    """A written project.
+
+    Args:
+        folder: where it lies.
+        flow: what wrote it.
+        name: of its top function or module.
+        products: files and folders in it that simulation and later stages make: no part of its content.
+    """
 
     folder: Path
     flow: str
     name: str
+    products: tuple[str, ...] = ()
 
     def content_hash(self) -> str:
         """SHA-256 over every file's relative path and bytes, without what simulation or synthesis adds."""
         digest = hashlib.sha256()
         for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
             relative = path.relative_to(self.folder)
-            if relative.parts[0] in (*BUILD_PRODUCTS, f"{self.name}_prj", "logs"):
+            if relative.parts[0] in self.products:
                 continue
             digest.update(f"{relative.as_posix()}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
@@ -60,7 +127,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What a synthesis tool reported for a project's top function.
+    """What a synthesis tool reported for a project.
 
     ``latency_cycles`` and ``interval_cycles`` are the worst case; None where the tool could not tell.
     ``clock_period_ns`` is the tool's estimate.
@@ -77,44 +144,127 @@ class Synthesis:
     clock_period_ns: float | None
 
 
+@dataclass(frozen=True)
+class FlowStage:
+    """What can be done with a simulated project: its synthesis, a bitstream, flashing a device.
+
+    Args:
+        name: of the stage: ``synth``, ``bitstream`` or ``flash``.
+        result: what its JSON file and its entry among the build's facts are called.
+        run: does it; returns the result as JSON values, and a summary in a few words.
+    """
+
+    name: str
+    result: str
+    run: Callable[[Project], tuple[Mapping[str, Any], str]]
+
+
 class Flow(ABC):
-    """Turns an exact graph and a board into a project folder; found by the name of its module."""
+    """An architecture that exact graphs are prepared for; found by the name of its package.
+
+    Its keyword arguments are its options.
+    """
 
     name: ClassVar[str]
+    options: ClassVar[tuple[FlowOption, ...]] = ()
+
+    def __init__(self, **given: Any) -> None:
+        known = {option.name: option for option in self.options}
+        for name in given:
+            if name not in known:
+                raise InputError(
+                    f"The {self.name} flow has no option {name!r}",
+                    allowed=", ".join(known) or "no option",
+                    hint=closest(name, known) if known else None,
+                )
+        self.chosen = {
+            name: option.default if given.get(name) is None else option.checked(given[name])
+            for name, option in known.items()
+        }
+
+    @abstractmethod
+    def takes(self, family: Family) -> bool:
+        """Whether it can build for devices of a family."""
+
+    @abstractmethod
+    def architecture(self, graph: ExactGraph) -> Architecture:
+        """How that graph would be built: its units, legal foldings and timing."""
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
-        """Whether tensors of a format can be carried at all: fixed point, unless a flow says more.
+        """Whether tensors of a format can be carried at all; what is priced, unless a flow says less.
 
-        ``computed``: as results of layers, which are rounded to it; not only as constants.
+        Args:
+            computed: as results of layers, which are rounded to it; not only as constants.
         """
-        return isinstance(format, UniformFormat)
+        return is_priced(format)
+
+    def rewritten(self, graph: ExactGraph) -> ExactGraph:
+        """The graph in the form that is built: exact, and names of what is left are kept."""
+        return graph
+
+    def check(self, design: Design) -> None:
+        """Refuse what the flow cannot carry exactly, or has no cost: UnsupportedError names the node."""
+        design.check_priced()
+
+    def prepare(self, graph: ExactGraph, board: Board, multipliers: str = "auto") -> Design:
+        """The design of a graph on a board, not folded yet; all that is refused is refused here.
+
+        Raises:
+            UnsupportedError: a board that the flow cannot build for, or a node that it cannot carry exactly
+                or that has no cost model; named, with the layer that it came from.
+            InputError: an unknown choice of multipliers.
+        """
+        check_multipliers(multipliers)
+        self.check_board(board)
+        built = self.rewritten(graph)
+        design = Design(built, board, self.architecture(graph), multipliers)  # type: ignore[arg-type]
+        self.check(design)
+        return design
+
+    def check_board(self, board: Board) -> None:
+        """Refuse a board that the flow cannot build for, by name."""
+        if self.takes(board.device):
+            return
+        able = [name for name in list_flows() if load_flow(name).takes(board.device)]
+        if not able:
+            raise UnsupportedError(
+                f"No flow can build for {board.name}, which is a {board.kind} ({board.device.title}), yet",
+                allowed="boards of other kinds: see 'qhw boards'",
+            )
+        raise UnsupportedError(
+            f"The {self.name} flow cannot build for {board.name}, which has a {board.device.title}",
+            hint=f"its cost can be had with --flow {' or '.join(able)}",
+        )
+
+
+class ProjectFlow(Flow):
+    """A flow that writes projects, which can be simulated."""
+
+    tools: ClassVar[tuple[Tool, ...]] = ()
+    multipliers: ClassVar[tuple[Multipliers, ...]] = EVERY_MULTIPLIER
+    """The choices of multipliers that its projects can be told; all of them are priced."""
+
+    def check_multipliers(self, chosen: str) -> None:
+        """Refuse multipliers that its projects cannot be told."""
+        check_multipliers(chosen)
+        if chosen not in self.multipliers:
+            raise UnsupportedError(
+                f"The {self.name} flow's projects cannot be told to use multipliers '{chosen}'",
+                allowed=", ".join(self.multipliers),
+                hint="'qhw cost' prices them",
+            )
+
+    @property
+    def stages(self) -> tuple[FlowStage, ...]:
+        """What can be done with a simulated project, in order."""
+        return ()
 
     @abstractmethod
-    def check(self, graph: ExactGraph, board: BoardLike) -> None:
-        """Refuse what the flow cannot carry exactly: UnsupportedError names the node."""
-
-    @abstractmethod
-    def io_type_for(self, graph: ExactGraph) -> str:
-        """How tensors travel between that graph's layers: ``io_stream`` or ``io_parallel``."""
-
-    @abstractmethod
-    def legal_folding(self, graph: ExactGraph) -> dict[str, tuple[int, ...]]:
-        """The reuse factors that every foldable node may take, rising, by node name."""
-
-    @abstractmethod
-    def write(
-        self,
-        graph: ExactGraph,
-        board: BoardLike,
-        folding: Mapping[str, int],
-        out: Path,
-        *,
-        vectors: Mapping[str, IntArray] | None = None,
-    ) -> Project:
+    def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
         """Write the project folder ``out``, beside it first, then renamed.
 
         Args:
-            folding: reuse factor by node name; nodes that are left out are not folded.
+            design: prepared by this flow, with its folding.
             vectors: input mantissas (N, *shape) for the test bench; its expected outputs are interpreted.
         """
 
@@ -137,19 +287,47 @@ class Flow(ABC):
     ) -> Execution:
         """Run the project on input mantissas (N, *shape), in child processes."""
 
-    @abstractmethod
-    def synthesise(self, project: Project) -> Synthesis:
-        """Run the vendor's synthesis; ToolMissingError where it is not installed."""
-
-
-def list_flows() -> list[str]:
-    """The names of the flows there are: the packages in ``qhw.flows``."""
-    return sorted(module.name for module in pkgutil.iter_modules(qhw.flows.__path__) if module.ispkg)
-
 
 def load_flow(name: str, **options: Any) -> Flow:
-    """A flow by name; ``options`` go to its constructor (``io_type`` for hls4ml)."""
-    if name not in list_flows():
-        raise InputError(f"there is no flow '{name}'", hint=closest(name, list_flows()))
-    flow: Flow = importlib.import_module(f"qhw.flows.{name}").flow(**options)
+    """A flow by name, with its options.
+
+    Raises:
+        InputError: an unknown flow, or an option that is not its.
+    """
+    flow: Flow = flow_class(name)(**options)
     return flow
+
+
+def load_project_flow(name: str, **options: Any) -> ProjectFlow:
+    """A flow that writes projects, by name.
+
+    Raises:
+        InputError: an unknown flow, or an option that is not its.
+        UnsupportedError: a flow that is only priced.
+    """
+    flow = load_flow(name, **options)
+    if not isinstance(flow, ProjectFlow):
+        able = [other for other in list_flows() if issubclass(flow_class(other), ProjectFlow)]
+        raise UnsupportedError(
+            f"The {name} flow is an architecture that is priced; qhw cannot write its projects yet",
+            allowed=f"flows that write projects: {', '.join(able)}",
+            hint=f"'qhw cost --flow {name}' tells what a design takes",
+        )
+    return flow
+
+
+def flow_class(name: str) -> type[Flow]:
+    """The class of a flow; raises InputError for an unknown one."""
+    if name not in list_flows():
+        raise InputError(f"There is no flow '{name}'", hint=closest(name, list_flows()))
+    found: type[Flow] = importlib.import_module(f"qhw.flows.{name}").flow
+    return found
+
+
+def every_option() -> dict[str, list[tuple[str, FlowOption]]]:
+    """The options of all flows, by name: whose they are, and what they are."""
+    found: dict[str, list[tuple[str, FlowOption]]] = {}
+    for flow in list_flows():
+        for option in flow_class(flow).options:
+            found.setdefault(option.name, []).append((flow, option))
+    return found

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray, mantissa_bounds
+from qhw.formats.notation import Notation, Reader
+from qhw.formats.operand import MultiplierOperand
 
 FloatArray = NDArray[np.float64]
 
@@ -23,7 +26,13 @@ class Format(ABC):
     and NaN (``special_codes``), and codes that stand for nothing (missing in ``codes()``). Codes keep the
     sign of zero, mantissas do not have it; ``canonical`` is the one place where -0 becomes +0.
     NumPy only: formats never import torch.
+
+    A class of formats is all there is to say of them: once it is defined, in a file of this package or
+    elsewhere, ``parse_format`` reads its texts, and whatever handles numbers asks its methods.
     """
+
+    multiplier_free: ClassVar[bool] = False
+    """Whether its numbers are meant as factors: shifts and signs multiply by them."""
 
     if TYPE_CHECKING:
         # Not a property when it runs, so that a frozen dataclass can hold it as a plain field.
@@ -66,6 +75,34 @@ class Format(ABC):
     @abstractmethod
     def cpp_type(self) -> str:
         """The C++ type that holds one value of the format."""
+
+    def cpp_policy(self) -> str | None:
+        """The structure of ``hls/include/qhw`` that reads an element; None: its numbers are looked up."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def notation(cls) -> Notation:
+        """How the formats of the class are written."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, start: re.Match[str], text: Reader) -> Self:
+        """The format of a text: ``start`` is what ``notation().start`` matched, the rest is still to be read.
+
+        Raises InputError where the text goes wrong, and for a format that cannot be.
+        """
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The text that ``parse_format`` reads back to the same format, modes included."""
+
+    @abstractmethod
+    def operand(self) -> MultiplierOperand:
+        """How the numbers enter a multiplier, which is what products and memories are priced by.
+
+        Raises UnsupportedError, naming the format, where no unit multiplies by its numbers.
+        """
 
     @property
     @abstractmethod
@@ -156,6 +193,11 @@ class UniformFormat(Format):
         if self.width > 62:
             array = array.astype(object)
         return as_mantissas(array & ((1 << self.width) - 1))
+
+    def operand(self) -> MultiplierOperand:
+        """Integers and fixed point are multiplied as they are."""
+        width = self.width
+        return MultiplierOperand("integer", width, self.signed, stored_bits=width, significant=width)
 
     def _check(self, array: IntArray, low: int, high: int, what: str) -> None:
         if array.size and (array.min() < low or array.max() > high):

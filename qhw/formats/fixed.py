@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats.base import UniformFormat, as_mantissas
 from qhw.formats.modes import IntArray, Overflow, Rounding, requantize_mantissa
+from qhw.formats.notation import OVERFLOWS, ROUNDINGS, Notation, Reader
 from qhw.formats.rounding import requantize_values
 
 LARGEST = 512
@@ -106,6 +108,36 @@ class Fixed(UniformFormat):
 
     def _numbers(self) -> tuple[int, bool, int | None]:
         return self.width, self.signed, -self.fraction if self.is_learned else None
+
+    @classmethod
+    def notation(cls) -> Notation:
+        prefixed = "write fixed<…> without the prefix; its modes default to RND_CONV and SAT"
+        return Notation(
+            "fixed",
+            r"(u?)fixed(?!\w)",
+            '["u"] "fixed<" width ["," integer bits] ["," rounding ["," overflow]] ">"\n'
+            "without integer bits, the binary point is learned",
+            ("fixed<8,3>", "ufixed<4,4>", "fixed<8,3,RND_CONV,SAT>", "fixed<8>"),
+            ("fixed", "ufixed"),
+            {"ap_": prefixed, "ac_": prefixed},
+        )
+
+    @classmethod
+    def read(cls, start: re.Match[str], text: Reader) -> Fixed:
+        text.expect("<")
+        width, integer = text.number("the width"), None
+        more = text.take(",")
+        if more and (integer := text.optional_number()) is not None:
+            more = text.take(",")
+        rounding, overflow = Rounding.RND_CONV, Overflow.SAT
+        if more:
+            expected = "a mode of rounding" if integer is not None else "integer bits or a mode of rounding"
+            rounding = ROUNDINGS[text.word(expected, ROUNDINGS)]
+            more = text.take(",")
+            if more:
+                overflow = OVERFLOWS[text.word("a mode of overflow", OVERFLOWS)]
+        text.expect(">", "'>'" if more else "',' or '>'")
+        return cls(width, integer, not start[1], rounding, overflow)
 
     def __str__(self) -> str:
         """The notation that ``parse_format`` reads; RND_CONV and SAT are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike
 from qhw.errors import InputError
 from qhw.formats.base import UniformFormat, as_mantissas
 from qhw.formats.modes import IntArray, Overflow, Rounding, requantize_mantissa
+from qhw.formats.notation import Notation, Reader
 from qhw.formats.rounding import requantize_values
 
 __all__ = ["Integer", "as_mantissas"]
@@ -61,6 +63,18 @@ class Integer(UniformFormat):
 
     def cpp_type(self) -> str:
         return f"ap_{'' if self.is_signed else 'u'}int<{self.bits}>"
+
+    def cpp_policy(self) -> str:
+        return f"qhw::integer<{self.bits}, {str(self.is_signed).lower()}>"
+
+    @classmethod
+    def notation(cls) -> Notation:
+        words = ("int", "uint")
+        return Notation("integer", r"(u?)int(\d{1,4})(?!\d)", '["u"] "int" width', ("int8", "uint4"), words)
+
+    @classmethod
+    def read(cls, start: re.Match[str], text: Reader) -> Integer:
+        return cls(int(start[2]), not start[1])
 
     def __str__(self) -> str:
         return f"{'int' if self.is_signed else 'uint'}{self.bits}"

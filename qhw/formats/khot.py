@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray, Rounding
+from qhw.formats.notation import ROUNDINGS, Notation, Reader, rounding_among
+from qhw.formats.operand import MultiplierOperand
 from qhw.formats.table import WIDEST, Listing, TableFormat
 
 
@@ -30,6 +34,8 @@ class KHot(TableFormat):
 
     Source: the K-hot encoding of QFX, arXiv 2401.17544.
     """
+
+    multiplier_free: ClassVar[bool] = True
 
     width: int
     k: int
@@ -58,6 +64,29 @@ class KHot(TableFormat):
             missing=tuple(np.concatenate([too_many, sign | too_many]).tolist()),
             negative_zero=sign,
         )
+
+    def operand(self) -> MultiplierOperand:
+        """Stored as its shifts, one code of which says that there is no term."""
+        positions = self.width - 1 + self.csd
+        stored = 1 - self.csd + self.k * (positions.bit_length() + self.csd)
+        return MultiplierOperand("khot", self.width, terms=self.k, csd=self.csd, stored_bits=stored)
+
+    def cpp_policy(self) -> str:
+        return f"qhw::sign_magnitude<{self.width}>"
+
+    @classmethod
+    def notation(cls) -> Notation:
+        rule = '"khot<" width "," ones ["," "csd"] ["," rounding] ">"'
+        return Notation("khot", r"khot(?!\w)", rule, ("khot<8,2>", "khot<8,2,csd>"), ("khot",))
+
+    @classmethod
+    def read(cls, start: re.Match[str], text: Reader) -> KHot:
+        text.expect("<")
+        width = text.number("the width")
+        text.expect(",")
+        k = text.number("the most ones")
+        options = text.further_options(["csd"], ROUNDINGS)
+        return cls(width, k, "csd" in options, rounding_among(options))
 
     def __str__(self) -> str:
         parts = [str(self.width), str(self.k)] + ["csd"] * self.csd

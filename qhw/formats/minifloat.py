@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from qhw.errors import InputError
 from qhw.formats.base import as_mantissas
 from qhw.formats.modes import IntArray, Rounding
+from qhw.formats.notation import ENDS, ROUNDINGS, Notation, Reader, rounding_among
+from qhw.formats.operand import MultiplierOperand
 from qhw.formats.table import WIDEST, Listing, TableFormat
 
 LARGEST_FIELD = 8
@@ -152,6 +155,54 @@ class Minifloat(TableFormat):
         shifted = normal.astype(object) << np.maximum((code >> self.mantissa_bits) - 1, 0).astype(object)
         below = fraction if self.subnormals else np.zeros_like(fraction)
         return as_mantissas(np.where(code >> self.mantissa_bits == 0, below.astype(object), shifted))
+
+    def operand(self) -> MultiplierOperand:
+        """A significand and a shift; exponent fields 0 (subnormals) and 1 have the same weight."""
+        return MultiplierOperand(
+            "minifloat",
+            self.mantissa_bits + 2 + (1 << self.exponent_bits) - 2,
+            exponent_bits=self.exponent_bits,
+            mantissa_bits=self.mantissa_bits,
+            stored_bits=self.width,
+            significant=self.mantissa_bits + 1,
+        )
+
+    @property
+    def encoded_by_shifting(self) -> bool:
+        return True
+
+    def cpp_policy(self) -> str:
+        fields = f"{self.exponent_bits}, {self.mantissa_bits}"
+        return f"qhw::minifloat<{fields}, {str(self.subnormals).lower()}>"
+
+    @classmethod
+    def notation(cls) -> Notation:
+        bits = (
+            "write the bits: float8_e4m3fn is e4m3fn, float8_e4m3 is e4m3ieee, float16 e5m10ieee,"
+            " bfloat16 e8m7ieee"
+        )
+        return Notation(
+            "minifloat",
+            r"e(\d{1,3})m(\d{1,3})",
+            '"e" exponent bits "m" mantissa bits ["ieee" | "fn" | "fnuz"] ["@" bias]\n'
+            '["<" ("nosubnormal" | rounding | "SAT" | "SPECIAL") {"," …} ">"]',
+            ("e4m3", "e4m3fn", "e4m3fnuz", "e5m2ieee", "e4m3@7"),
+            foreign={"float": bits, "bfloat": bits},
+        )
+
+    @classmethod
+    def read(cls, start: re.Match[str], text: Reader) -> Minifloat:
+        found = text.match(r"(ieee|fnuz|fn)(?!\w)")
+        special = Special(found[1]) if found else Special.NONE
+        bias = text.bias()
+        options: set[str] = set()
+        if text.take("<"):
+            options = text.options(["nosubnormal"], ROUNDINGS, ENDS)
+        elif bias is None:
+            text.end("'@', '<' or the end" if found else "'ieee', 'fn', 'fnuz', '@', '<' or the end")
+        subnormals, saturate = "nosubnormal" not in options, "SPECIAL" not in options
+        rounding = rounding_among(options)
+        return cls(int(start[1]), int(start[2]), bias, special, subnormals, rounding, saturate)
 
     def __str__(self) -> str:
         """The notation that ``parse_format`` reads; what is the default is left out."""

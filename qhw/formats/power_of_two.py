@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +14,8 @@ from qhw.errors import InputError
 from qhw.formats.base import as_mantissas
 from qhw.formats.minifloat import LARGEST_FIELD, check_bias
 from qhw.formats.modes import IntArray, Rounding
+from qhw.formats.notation import ENDS, ROUNDINGS, Notation, Reader, rounding_among
+from qhw.formats.operand import MultiplierOperand
 from qhw.formats.rounding import exact_integers
 from qhw.formats.table import Listing, TableFormat
 
@@ -35,6 +39,8 @@ class PowerOfTwo(TableFormat):
 
     Source: E8M0 is that of OCP Microscaling Formats 1.0, as ml_dtypes writes it.
     """
+
+    multiplier_free: ClassVar[bool] = True
 
     width: int
     bias: int | None = None
@@ -113,6 +119,44 @@ class PowerOfTwo(TableFormat):
             overflow=None if self.saturate else both[::-1],
             next_mantissa=int(magnitudes[nan if self.nan else sign]),
         )
+
+    def operand(self) -> MultiplierOperand:
+        """A sign and a shift, as of a minifloat without mantissa bits."""
+        return MultiplierOperand(
+            "minifloat",
+            self.mantissa_high.bit_length() + self.signed,
+            self.signed,
+            exponent_bits=self.field_bits,
+            stored_bits=self.width,
+        )
+
+    @property
+    def encoded_by_shifting(self) -> bool:
+        return self.zero
+
+    def cpp_policy(self) -> str:
+        return f"qhw::pow2<{self.field_bits}, {str(self.is_signed).lower()}, {str(self.zero).lower()}>"
+
+    @classmethod
+    def notation(cls) -> Notation:
+        return Notation(
+            "pow2",
+            r"(u?)pow2(?!\w)|e8m0fnu(?!\w)",
+            '["u"] "pow2<" width {"," ("nozero" | "nan" | rounding | "SAT" | "SPECIAL")} ">" ["@" bias]\n'
+            'or "e8m0fnu", which is upow2<8,nozero,nan>',
+            ("pow2<4>", "upow2<8,nozero,nan>", "e8m0fnu"),
+            ("pow2", "upow2"),
+        )
+
+    @classmethod
+    def read(cls, start: re.Match[str], text: Reader) -> PowerOfTwo:
+        if start[1] is None:
+            return cls(8, is_signed=False, zero=False, nan=True)
+        text.expect("<")
+        width = text.number("the width")
+        options = text.further_options(["nozero"], ["nan"], ROUNDINGS, ENDS)
+        zero, nan, saturate = "nozero" not in options, "nan" in options, "SPECIAL" not in options
+        return cls(width, text.bias(), not start[1], zero, nan, rounding_among(options), saturate)
 
     def __str__(self) -> str:
         parts = [str(self.width)] + ["nozero"] * (not self.zero) + ["nan"] * self.nan

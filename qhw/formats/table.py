@@ -73,6 +73,11 @@ class TableFormat(Format):
     def _listing(self) -> Listing:
         """What every code stands for."""
 
+    @property
+    def encoded_by_shifting(self) -> bool:
+        """Whether a code is the number's magnitude, shifted and rounded; else thresholds tell the codes."""
+        return False
+
     @cached_property
     def listing(self) -> Listing:
         """What every code stands for."""

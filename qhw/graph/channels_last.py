@@ -73,6 +73,10 @@ def turn_channels(draft: Draft) -> bool:
     return draft.rewrite(lambda node: _per_channel(draft, node))
 
 
+_LAYOUTS_OF_QONNX = {2: "NC", 3: "NWC", 4: "NCHW"}
+"""What MultiThreshold means by no layout, by the rank with the batch axis."""
+
+
 def _per_channel(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
     rank = len(draft.shape(node.input[0])) if node.domain else 0
     if node.domain == CHANNELS_LAST_DOMAIN:
@@ -85,9 +89,13 @@ def _per_channel(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
         raise UnsupportedError(
             f"{describe(node)} has the layout {layout}", allowed="NCHW, NHWC, NCW, NWC, NC"
         )
-    if not layout:
+    rank = len(draft.shape(node.input[0]))
+    layout = layout or _LAYOUTS_OF_QONNX.get(rank, "")
+    first = {2: "NC", 3: "NCW", 4: "NCHW"}.get(rank, "")
+    if layout == first:
         return None
     drop_attribute(node, "data_layout")
+    node.attribute.append(helper.make_attribute("data_layout", first))
     return _between(draft, node, rank) if layout in ("NHWC", "NWC") and rank > 2 else [node]
 
 
@@ -295,7 +303,7 @@ def _flattened(
 
 
 def absorb_into_products(draft: Draft) -> None:
-    """A Transpose in front of a Reshape to vectors, and of a product with constant rows: the rows are stored so.
+    """Where a Transpose stands before a Reshape to vectors and a product with constants, turn their rows.
 
     Between the Reshape and the MatMul may stand what works element by element, alike for all elements.
     """
@@ -339,7 +347,7 @@ def _rows_stored(
     readers: dict[str, list[NodeProto]],
     order: NDArray[np.int64],
 ) -> bool:
-    """Store the rows of a product's constant operand in another order, quantizer included; whether it has one."""
+    """Store the rows of a constant operand in another order, quantizer included; whether it is one."""
     name = node.input[1]
     quantizer = producers.get(name)
     if name in draft.constants:

@@ -54,7 +54,7 @@ class Draft:
     @property
     def opset(self) -> int:
         """The version of ONNX's own operators."""
-        return next(o.version for o in self.proto.opset_import if o.domain == STANDARD)
+        return next(int(o.version) for o in self.proto.opset_import if o.domain == STANDARD)
 
     @property
     def inputs(self) -> list[str]:
@@ -135,7 +135,8 @@ class Draft:
 
     def rewrite(self, change: Rewrite) -> bool:
         """Put what ``change`` makes of each node in its place (None leaves it); whether anything changed."""
-        nodes, changed = [], False
+        nodes: list[NodeProto] = []
+        changed = False
         for node in list(self.graph.node):
             made = change(node)
             changed |= made is not None
@@ -252,7 +253,7 @@ class Draft:
         except Exception as error:  # the binding raises types of its own
             raise InputError(
                 f"The model's shapes do not fit together: {_reason(error)}",
-                hint="onnx.shape_inference.infer_shapes(…, strict_mode=True) finds the same; export the model again",
+                hint="onnx.shape_inference.infer_shapes(…, strict_mode=True) finds the same",
             ) from error
         self.shapes = {name: value.shape for name, value in self.constants.items()}
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):

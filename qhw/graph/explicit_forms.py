@@ -420,7 +420,7 @@ def _resize(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Node
 def _repeats(
     before: Sequence[int], after: Sequence[int], scales: Sequence[float], coordinates: str, nearest: str
 ) -> bool:
-    """Whether every number is repeated in place: index ``i`` of the result is ``i // factor`` of the input."""
+    """Whether every number is repeated in place: element ``i`` is element ``i // factor`` of the input."""
     for size, out, scale in zip(before, after, scales, strict=True):
         if scale != int(scale) or out != size * int(scale):
             return False

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, QhwError, UnsupportedError
@@ -122,6 +122,7 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     drop_passive(draft)
     fold_constants(draft)
     draft.infer()
+    _check_parameters(draft)
     found = take_off_heads(draft, flattening)
     fold_transposed_quantizers(draft)
     channels_last.cancel_transposes(draft)
@@ -274,3 +275,28 @@ def _check_shapes(draft: Draft) -> None:
                     f"'{name}', which {describe(node)} writes, has shape {draft.shape(name)}",
                     allowed=f"at most {TENSOR_SIZE_LIMIT} elements",
                 )
+
+
+_BROADCASTING = frozenset({"Quant", "BipolarQuant", "Trunc", "FloatQuant", "FormatQuant", "FixedQuant"})
+"""Quantizers whose parameters are of any shape that broadcasts to what they quantise."""
+
+
+def _check_parameters(draft: Draft) -> None:
+    """The parameters of every quantizer broadcast to what it quantises."""
+    for node in draft.graph.node:
+        if node.op_type in _BROADCASTING:
+            _check_broadcast(draft, node)
+
+
+def _check_broadcast(draft: Draft, node: NodeProto) -> None:
+    shape = draft.shape(node.input[0])
+    for name in filter(None, node.input[1:]):
+        given = draft.shape(name)
+        padded = (1,) * (len(shape) - len(given)) + given
+        if len(padded) != len(shape) or any(a not in (1, b) for a, b in zip(padded, shape, strict=True)):
+            raise InputError(
+                f"{describe(node)} has parameters of shape {given} ('{name}') for a tensor of shape {shape}",
+                allowed="one number, or numbers that broadcast to the tensor",
+                hint="quantise per tensor, or along the tensor's channels (qonnx's channels-last conversion "
+                "leaves scales per channel as they were: give the file from before it)",
+            )

@@ -8,7 +8,7 @@ are named are always there.
 
 Quantizers
     Quant: x, scale, zero, bits; signed, narrow, rounding_mode (IntQuant is Quant). BipolarQuant, Trunc,
-    MultiThreshold (channel on axis 1, no data_layout), FloatQuant; FixedQuant, FormatQuant of qhw.
+    MultiThreshold (data_layout NC, NCW or NCHW: channels on axis 1), FloatQuant; FixedQuant, FormatQuant.
     QuantizeLinear and DequantizeLinear are gone: a Quant with zero point 0 where the codes less the zero
     point are a plain range, else Clip to the ends of that range, then a wider Quant with zero point 0
     (Max and Min in place of Clip where the zero points differ by channel); float8 codes are FormatQuant.
@@ -157,11 +157,12 @@ def _stays_bounded(draft: Draft, node: NodeProto, feeds: dict[str, NDArray[Any]]
         return math.prod(sizes) * (values[0].size if len(values) > 1 else 1) <= FOLDED_LIMIT
     if node.op_type == "Range":
         start, limit, delta = (float(value.reshape(-1)[0]) for value in values)
-        return delta != 0 and abs(limit - start) / abs(delta) <= FOLDED_LIMIT
+        return bool(delta) and abs(limit - start) <= abs(delta) * FOLDED_LIMIT
     shapes = [value.shape for value in values]
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    return math.prod(max(sizes) for sizes in zip(*padded, strict=True)) <= TENSOR_SIZE_LIMIT
+    size: int = math.prod(max(sizes) for sizes in zip(*padded, strict=True))
+    return size <= TENSOR_SIZE_LIMIT
 
 
 def drop_passive(draft: Draft) -> None:
@@ -200,7 +201,7 @@ def _final(renamed: dict[str, str], name: str) -> str:
 
 def _is_passive(draft: Draft, node: NodeProto) -> bool:
     if node.domain != STANDARD or node.op_type != "Dropout":
-        return node.op_type == "Identity" and node.domain == STANDARD
+        return bool(node.op_type == "Identity" and node.domain == STANDARD)
     if len(node.input) > 2 and node.input[2]:
         training = draft.constants.get(node.input[2], np.array(True))
         if bool(training.any()):

@@ -28,8 +28,9 @@ def describe(node: NodeProto) -> str:
 def layer_of(node: NodeProto) -> str:
     """The layer of the user's model as torch's exporters note it, ``layer1.conv``; empty where unknown.
 
-    One names nodes ``/layer1/conv/Conv`` (children of a Sequential ``/layer1/layer1.0/Conv``); the other keeps module paths in the node's metadata
-    (``pkg.torch.onnx.name_scopes``: a list whose last entry is the operation itself).
+    One names nodes ``/layer1/conv/Conv`` (children of a Sequential ``/layer1/layer1.0/Conv``); the other
+    keeps module paths in the node's metadata (``pkg.torch.onnx.name_scopes``: a list whose last entry is
+    the operation itself).
     """
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":

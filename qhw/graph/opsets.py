@@ -54,7 +54,7 @@ def raise_opset(draft: Draft) -> frozenset[str]:
 
 
 def _to_inputs(*names: str) -> Raise:
-    """Attributes that became int64 inputs behind the first, in that order; trailing missing ones are left out."""
+    """Attributes that became int64 inputs behind the first, in that order, as far as they are given."""
 
     def change(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto] | None:
         given = [name for name in names if name in options]
@@ -149,4 +149,4 @@ _CHANGES: tuple[tuple[int, str, Raise], ...] = (
     *((18, op, _to_inputs("axes")) for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")),
     (14, "BatchNormalization", _normalization),
 )
-"""Before which opset an operator was written otherwise; in an order in which one change may follow another."""
+"""Before which opset an operator was written otherwise, in an order in which changes may be made."""

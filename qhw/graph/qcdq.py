@@ -21,7 +21,7 @@ from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.onnx_tools import attributes, describe, words
 from qhw.graph.operators import QDQ_OPS, QHW_DOMAIN, QONNX_DOMAIN
 
-_LIMITS = {
+_LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.INT8: (-128, 127),
     TensorProto.UINT8: (0, 255),
     TensorProto.INT16: (-(1 << 15), (1 << 15) - 1),
@@ -30,19 +30,18 @@ _LIMITS = {
     TensorProto.UINT32: (0, (1 << 32) - 1),
     TensorProto.INT4: (-8, 7),
     TensorProto.UINT4: (0, 15),
-} | {
-    getattr(TensorProto, name): limits
-    for name, limits in (("INT2", (-2, 1)), ("UINT2", (0, 3)))
-    if hasattr(TensorProto, name)
+    TensorProto.INT2: (-2, 1),
+    TensorProto.UINT2: (0, 3),
 }
 """Codes of the integer types that quantised tensors have."""
 
-_FORMATS = {
+_FORMATS: dict[int, str] = {
     TensorProto.FLOAT8E4M3FN: "e4m3fn",
     TensorProto.FLOAT8E5M2: "e5m2ieee",
     TensorProto.FLOAT8E4M3FNUZ: "e4m3fnuz",
     TensorProto.FLOAT8E5M2FNUZ: "e5m2fnuz",
-} | ({TensorProto.FLOAT4E2M1: "e2m1"} if hasattr(TensorProto, "FLOAT4E2M1") else {})
+    TensorProto.FLOAT4E2M1: "e2m1",
+}
 """Formats of the floating-point types that quantised tensors have."""
 
 _MOVING = words(

@@ -29,6 +29,8 @@ from qhw.arrays import load_arrays, load_mantissas, save_arrays
 from qhw.boards import Board
 from qhw.errors import InputError
 from qhw.pipeline.data_choice import DataChoice
+from qhw.pipeline.designs import best_design
+from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, file_digest, json_digest, tree_digests
@@ -47,8 +49,8 @@ from qhw.resources import resource_dir
 if TYPE_CHECKING:
     from torch import nn
 
-    from qhw.cost import Estimate, Multipliers
-    from qhw.flows.base import Flow, Project
+    from qhw.cost import Design
+    from qhw.flows.base import FlowStage, Project, ProjectFlow
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
@@ -86,7 +88,7 @@ class Plan:
     options: BuildOptions
     source: Source
     board: Board
-    flow: Flow
+    flow: ProjectFlow
     data: DataChoice | None
     folder: Path
 
@@ -94,7 +96,7 @@ class Plan:
     def board_digest(self) -> str:
         """SHA-256 of what the board's description says, its sources left out."""
         board = self.board
-        return json_digest([board.name, board.part, board.family, board.clock_mhz, board.resources])
+        return json_digest([board.name, board.part, board.family, board.clock_mhz, dict(board.capacity)])
 
 
 def stages(plan: Plan) -> list[Stage]:
@@ -102,35 +104,39 @@ def stages(plan: Plan) -> list[Stage]:
     options = plan.options
     data = {"data": plan.data.identity if plan.data else None}
     board = {"board": plan.board_digest}
-    flow = {"flow": [options.flow, options.io_type]}
+    flow = {"flow": [options.flow, plan.flow.chosen]}
+    wanted = {"wanted": options.wanted.to_json()}
     first = _first_stages(plan, data)
     made = first[-1].name
     chain = [
         *first,
         _stage(plan, "lower", _lower, (made,)),
         _stage(plan, "vectors", _vectors, (made, "lower"), data),
-        _stage(plan, "cost", _cost, ("lower",), board | flow),
+        _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
         replace(
-            _stage(plan, "project", _project, ("lower", "vectors", "cost"), board | flow), keeps_edits=True
+            _stage(plan, "project", _project, ("lower", "vectors", "cost"), board | flow | wanted),
+            keeps_edits=True,
         ),
         _stage(plan, "compile", _compile, ("project",), flow),
         _stage(plan, "verify", _verify, ("lower", "vectors", "project"), flow | {"vectors": options.vectors}),
     ]
-    return [*chain, _stage(plan, "synth", _synthesise, ("project",), flow)] if options.synth else chain
+    further = [stage for stage in plan.flow.stages if options.synth and stage.name == "synth"]
+    return [*chain, *(_stage(plan, s.name, partial(_further, s), ("project",), flow) for s in further)]
 
 
 def _first_stages(plan: Plan, data: Mapping[str, Any]) -> list[Stage]:
     """How the model becomes model.onnx."""
     options, model = plan.options, {"model": plan.source.digest}
+    annotation = {"input": options.input, "has_images": plan.data is not None}
     if plan.source.kind == "qonnx":
-        return [_stage(plan, "import", _import, (), model)]
+        return [_stage(plan, "import", _import, (), model | annotation)]
     if not plan.source.is_trained_here:
-        return [_stage(plan, "export", _export_given, (), {**model, **data})]
+        return [_stage(plan, "export", _export_given, (), {**model, **data, **annotation})]
     given = {**model, **data, "seed": options.seed, "quant": repr(options.quant_config())}
     recipe = {"recipe": [options.float_epochs, options.quantised_epochs, dict(options.training)]}
     return [
         _stage(plan, "train", _train, (), given | recipe),
-        _stage(plan, "export", _export_trained, ("train",), given),
+        _stage(plan, "export", _export_trained, ("train",), given | annotation),
     ]
 
 
@@ -173,7 +179,18 @@ def _import(plan: Plan, work: Workspace) -> Facts:
     assert plan.source.path is not None
     model = load_qonnx(plan.source.path)
     shutil.copyfile(plan.source.path, work.scratch / MODEL_FILE)
-    return {"summary": f"{len(model.graph.node)} nodes", "sha256": file_digest(work.scratch / MODEL_FILE)}
+    return _model_facts(plan, work, f"{len(model.graph.node)} nodes")
+
+
+def _model_facts(plan: Plan, work: Workspace, summary: str) -> Facts:
+    """What is known of model.onnx, once its input is annotated where that is needed."""
+    file = work.scratch / MODEL_FILE
+    annotation = annotated_copy(file, file, plan.options.input, plan.data is not None)
+    facts: Facts = {"sha256": file_digest(file), "summary": summary}
+    if annotation is None:
+        return facts
+    told = f"; '{annotation.input}' is {annotation.type} ({annotation.why})"
+    return facts | {"annotated": annotation.to_json(), "summary": summary + told}
 
 
 def _train(plan: Plan, work: Workspace) -> Facts:
@@ -249,10 +266,7 @@ def _export(model: nn.Module, plan: Plan, work: Workspace) -> Facts:
     if layers := _torch_layers(model, data.test_x[:LAYER_VECTORS]):
         save_arrays(folder / "layers.npz", layers)
     size = (work.scratch / MODEL_FILE).stat().st_size
-    return {
-        "summary": f"{MODEL_FILE}, {size / 1024:,.0f} KiB",
-        "sha256": file_digest(work.scratch / MODEL_FILE),
-    }
+    return _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB")
 
 
 def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -505,18 +519,21 @@ def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.
 
 def _cost(plan: Plan, work: Workspace) -> Facts:
     """Choose the folding that fits the board, and keep what the design is estimated to take."""
-    graph = read_graph(work.build)
-    estimated = estimate_for(graph, plan.board, plan.flow)
+    from qhw.cost import estimate
+
+    design = best_design(read_graph(work.build), plan.board, plan.flow, plan.options.wanted)
+    estimated = estimate(design)
+    folding = {name: fold.to_json() for name, fold in design.folding.items()}
     folder = work.scratch / "cost"
     folder.mkdir()
-    _write_json(folder / "folding.json", dict(estimated.folding))
+    _write_json(folder / "folding.json", folding)
     _write_json(folder / "layers.json", [asdict(layer) for layer in estimated.layers])
     used = estimated.utilisation
     fullest = max(used, key=lambda name: used[name])
     share = f"{used[fullest]:.0%} of the {fullest.upper()}"
     return {
-        "folding": dict(estimated.folding),
-        "io_type": estimated.io_type,
+        "folding": folding,
+        "options": dict(design.architecture.options),
         "resources": estimated.totals,
         "cost_model": estimated.label,
         "latency": {
@@ -527,50 +544,16 @@ def _cost(plan: Plan, work: Workspace) -> Facts:
     }
 
 
-def estimate_for(
-    graph: ExactGraph,
-    board: Board,
-    flow: Flow,
-    *,
-    fps: float | None = None,
-    budget: float | None = None,
-    multipliers: Multipliers = "auto",
-) -> Estimate:
-    """The estimate of a flow's design, at the fastest folding that fits the board or the smallest at a rate.
-
-    Args:
-        fps: images per second that are enough.
-        budget: share of each of the board's resources that may be used.
-        multipliers: what multiplies integers.
-
-    Raises:
-        UnsupportedError: the flow cannot carry the graph.
-        CheckFailedError: nothing fits.
-    """
-    from qhw.cost import BUDGET, choose_folding, estimate
-
-    flow.check(graph, board)
-    io_type = flow.io_type_for(graph)
-    folding = choose_folding(
-        graph,
-        board,
-        flow.legal_folding(graph),
-        flow=flow.name,
-        io_type=io_type,
-        fps=fps,
-        budget=BUDGET if budget is None else budget,
-        multipliers=multipliers,
-    )
-    return estimate(graph, board, folding, flow=flow.name, io_type=io_type, multipliers=multipliers)
-
-
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read_folding(build: Path) -> dict[str, int]:
-    folding: dict[str, int] = json.loads((build / "cost" / "folding.json").read_text())
-    return folding
+def _design(plan: Plan, build: Path) -> Design:
+    """The design that was priced, with the folding that was chosen for it."""
+    design = plan.flow.prepare(read_graph(build), plan.board, plan.options.wanted.multipliers)
+    stored = json.loads((build / "cost" / "folding.json").read_text())
+    notion = design.architecture.fold
+    return design.folded({name: notion.from_json(fold) for name, fold in stored.items()})
 
 
 def _project(plan: Plan, work: Workspace) -> Facts:
@@ -578,18 +561,12 @@ def _project(plan: Plan, work: Workspace) -> Facts:
         name: x[:TEST_BENCH_VECTORS]
         for name, x in load_mantissas(work.build / "vectors" / "inputs.npz").items()
     }
-    project = plan.flow.write(
-        read_graph(work.build),
-        plan.board,
-        _read_folding(work.build),
-        work.scratch / PROJECT_FOLDER,
-        vectors=bench,
-    )
+    project = plan.flow.write(_design(plan, work.build), work.scratch / PROJECT_FOLDER, vectors=bench)
     files = sum(1 for path in project.folder.rglob("*") if path.is_file())
     return {"project_sha256": project.content_hash(), "summary": f"{files} files"}
 
 
-def open_project(flow: Flow, build: Path) -> Project:
+def open_project(flow: ProjectFlow, build: Path) -> Project:
     """The project of a build folder."""
     return flow.open(build.resolve() / PROJECT_FOLDER)
 
@@ -623,10 +600,8 @@ def simulation_vectors(graph: ExactGraph, available: int) -> int:
     return min(available, max(LEAST_SIMULATION_VECTORS, SIMULATION_MACS // max(macs, 1)))
 
 
-def _synthesise(plan: Plan, work: Workspace) -> Facts:
-    synthesis = plan.flow.synthesise(open_project(plan.flow, work.build))
-    _write_json(work.scratch / "synthesis.json", asdict(synthesis))
-    return {
-        "synthesis": asdict(synthesis),
-        "summary": f"{synthesis.lut:,} LUT, {synthesis.dsp} DSP by {synthesis.tool}",
-    }
+def _further(stage: FlowStage, plan: Plan, work: Workspace) -> Facts:
+    """What the flow does with a verified project."""
+    result, summary = stage.run(open_project(plan.flow, work.build))
+    _write_json(work.scratch / f"{stage.result}.json", result)
+    return {stage.result: dict(result), "summary": summary}

@@ -16,7 +16,7 @@ from qhw.doctor import package_version, program_version
 from qhw.errors import InputError
 from qhw.pipeline.stages import write_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "build.json"
 
 Manifest = dict[str, Any]
@@ -68,6 +68,13 @@ def read(folder: Path) -> Manifest:
         ) from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} was written by another version of qhw: its schema_version is {version!r}",
+            allowed=str(SCHEMA_VERSION),
+            hint="run the same qhw build again",
+        )
     validate(manifest)
     return manifest
 

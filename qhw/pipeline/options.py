@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
+from qhw.pipeline.designs import Wanted
+from qhw.pipeline.input_type import check_type
 
 if TYPE_CHECKING:
     from qhw.quant_config import QuantConfig
-
-IO_TYPES = ("io_stream", "io_parallel")
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,12 @@ class BuildOptions:
         quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
         training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
         out: the build folder; None: ``qhw-build/MODEL-BOARD-FLOW``.
-        io_type: how layers are connected; None: the flow chooses.
+        flow_options: the flow's own, by name (hls4ml: ``io_type``).
         clock_mhz: None: the board's usual clock.
+        fps: images per second that are enough: the smallest design; None: the fastest that fits.
+        budget: share of each of the board's resources that may be used; None: the usual one.
+        multipliers: what multiplies integers.
+        input: the integer type of the model's input, as in ``uint8``, where its file does not say it.
         float_epochs, quantised_epochs: None: what ``training`` says, or the model's own recipe.
         seed: of weights and training.
         vectors: samples that go through the C-simulation; None: as many as take well under a minute.
@@ -46,8 +50,12 @@ class BuildOptions:
     quant: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     out: Path | None = None
-    io_type: str | None = None
+    flow_options: Mapping[str, Any] = field(default_factory=dict)
     clock_mhz: float | None = None
+    fps: float | None = None
+    budget: float | None = None
+    multipliers: str = "auto"
+    input: str | None = None
     float_epochs: int | None = None
     quantised_epochs: int | None = None
     seed: int = 0
@@ -55,8 +63,6 @@ class BuildOptions:
     synth: bool = False
 
     def __post_init__(self) -> None:
-        if self.io_type is not None and self.io_type not in IO_TYPES:
-            raise InputError(f"unknown io type {self.io_type!r}", allowed=", ".join(IO_TYPES))
         if self.clock_mhz is not None and not 1 <= self.clock_mhz <= 2000:
             raise InputError(f"the clock is {self.clock_mhz} MHz", allowed="1 to 2000 MHz")
         for name in ("float_epochs", "quantised_epochs", "seed"):
@@ -65,6 +71,13 @@ class BuildOptions:
                 raise InputError(f"{name} is {value}", allowed="integers from 0")
         if self.vectors is not None and self.vectors < 1:
             raise InputError(f"vectors is {self.vectors}", allowed="integers from 1")
+        if self.input is not None:
+            check_type(self.input)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the design should be; raises InputError for what it cannot be."""
+        return Wanted(self.fps, self.budget, self.multipliers)
 
     def quant_config(self) -> QuantConfig:
         """The formats of every layer.
@@ -86,6 +99,8 @@ class BuildOptions:
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "clock_mhz": (int, float),
+    "fps": (int, float),
+    "budget": (int, float, str),
     "float_epochs": (int,),
     "quantised_epochs": (int,),
     "seed": (int,),
@@ -108,6 +123,8 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
     """
+    from qhw.flows.base import load_flow
+
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
     layers, scaling = from_user.pop("layers", ()), from_user.pop("scaling", None)
@@ -121,7 +138,28 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
         merged["quant"] = quant | {"overrides": _with_layers(quant.get("overrides", {}), layers)}
     if isinstance(merged.get("out"), str):
         merged["out"] = Path(merged["out"])
-    return replace(BuildOptions(), **merged)
+    if isinstance(merged.get("budget"), str):
+        merged["budget"] = share_of(merged["budget"])
+    own = {name: merged.pop(name) for name in flow_option_names() if name in merged}
+    options = replace(BuildOptions(), **merged, flow_options=own)
+    load_flow(options.flow, **own)  # refuses what is none of its options
+    return options
+
+
+def flow_option_names() -> list[str]:
+    """The options that flows have of their own."""
+    from qhw.flows.base import every_option
+
+    return list(every_option())
+
+
+def share_of(text: str) -> float:
+    """``70%`` or ``0.7``; raises InputError for anything else."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise InputError(f"The budget {text!r} is not a share", allowed="70% or 0.7") from None
 
 
 def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]:
@@ -150,11 +188,13 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"the config file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the config file {path} is not TOML: {error}") from None
-    known = {option.name for option in fields(BuildOptions)} | {"format"}
+    of_flows = flow_option_names()
+    known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {"format", *of_flows}
     for name, value in config.items():
         if name not in known:
             raise InputError(f"{path}: unknown option {name!r}", hint=closest(name, known))
-        _check_kind(path, name, value)
+        if name not in of_flows:  # the flow checks its own
+            _check_kind(path, name, value)
     return config
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qhw.boards import RESOURCES, Board, load_board
-from qhw.errors import InputError, ToolMissingError, UnsupportedError
+from qhw.boards import Board, load_board
+from qhw.errors import InputError, UnsupportedError
 from qhw.formats.base import Format
 from qhw.pipeline import manifest as manifests
 from qhw.pipeline.build_stages import (
@@ -113,7 +112,8 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
 
     Raises:
         InputError: a name is unknown, a file missing, or the output folder not ours.
-        ToolMissingError: the flow, g++, torch or Brevitas is not installed.
+        ToolMissingError: one of the flow's tools, torch or Brevitas is not installed.
+        UnsupportedError: the flow cannot build for the board, or with what is asked for.
     """
     source = find_source(options.model if model is None else model)
     if not options.board:
@@ -129,14 +129,15 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
         recipe_of(source, options)
     else:
         check_idle(source, options)
-    if shutil.which("g++") is None:
-        raise ToolMissingError(
-            "The C-simulation needs g++, which is not there", hint="apt-get install g++ (or gcc-c++, or gcc)"
-        )
-    from qhw.flows.base import load_flow
+    from qhw.flows.base import load_project_flow
 
-    flow_options = {} if options.io_type is None else {"io_type": options.io_type}
-    flow = load_flow(options.flow, **flow_options)
+    flow = load_project_flow(options.flow, **options.flow_options)
+    flow.check_board(board)
+    flow.check_multipliers(options.wanted.multipliers)
+    for tool in flow.tools:
+        tool.check()
+    if options.synth and "synth" not in [stage.name for stage in flow.stages]:
+        raise UnsupportedError(f"The {flow.name} flow has no synthesis", hint="leave --synth out")
     if source.kind != "qonnx":
         _check_carried(options.quant_config(), flow)
     folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
@@ -162,9 +163,14 @@ def _check_carried(config: QuantConfig, flow: Flow) -> None:
 
 def _carrying(format: Format, computed: bool) -> str:
     """What to do about a format that a flow cannot carry."""
-    from qhw.flows.base import list_flows, load_flow
+    from qhw.flows.base import ProjectFlow, list_flows, load_flow
 
-    able = [name for name in list_flows() if load_flow(name).carries(format, computed=computed)]
+    flows = {name: load_flow(name) for name in list_flows()}
+    able = [
+        name
+        for name, flow in flows.items()
+        if isinstance(flow, ProjectFlow) and flow.carries(format, computed=computed)
+    ]
     if able:
         return f"use --flow {' or '.join(able)}"
     return "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do"
@@ -214,6 +220,7 @@ def _manifest(plan: Plan, outcomes: list[Outcome], mismatch: VerificationError |
         "board": {
             "name": plan.board.name,
             "title": plan.board.title,
+            "kind": plan.board.kind,
             "part": plan.board.part,
             "clock_mhz": plan.board.clock_mhz,
         },
@@ -245,10 +252,11 @@ def _flow(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     project, cost = facts.get("project", {}), facts.get("cost", {})
     return {
         "name": plan.flow.name,
-        "io_type": cost.get("io_type"),
+        "options": cost.get("options", {}),
+        "wanted": plan.options.wanted.to_json(),
         "project": PROJECT_FOLDER if project else None,
         "project_sha256": project.get("project_sha256"),
-        "reuse_factors": cost.get("folding", {}),
+        "folding": cost.get("folding", {}),
     }
 
 
@@ -263,6 +271,7 @@ def _model(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "canonical": facts.get("vectors", {}).get("original"),
         "qonnx_departs": lowered.get("qonnx_departs", {}),
         "postprocessing": lowered.get("postprocessing", []),
+        "annotated": first.get("annotated"),
     } | {name: lowered.get(name) for name in ("nodes", "weights", "macs")}
 
 
@@ -282,14 +291,14 @@ def _accuracy(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 def _resources(board: Board, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     estimated = facts.get("cost", {}).get("resources")
     synthesis = facts.get("synth", {}).get("synthesis")
-    synthesised = {name: synthesis[name] for name in RESOURCES} if synthesis else None
+    has = dict(board.capacity)
+    synthesised = {name: synthesis[name] for name in has} if synthesis else None
     used = synthesised or estimated or {}
-    has = board.resources
     return {
         "estimated": estimated,
         "synthesised": synthesised,
         "board": has,
-        "utilisation": {name: round(used[name] / has[name], 4) for name in used if has[name]},
+        "utilisation": {name: round(used[name] / has[name], 4) for name in used if has.get(name)},
         "cost_model": facts.get("cost", {}).get("cost_model", ""),
     }
 

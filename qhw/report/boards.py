@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from qhw.boards import Board, list_boards, load_board
+from qhw.boards import KINDS, Board, list_boards, load_board
+from qhw.devices import Kind
 from qhw.report.tables import Table
 
 
@@ -18,21 +19,33 @@ def boards_json(name: str | None) -> dict[str, Any]:
 
 def boards_tables(name: str | None) -> list[Table]:
     """A table of the boards, or one board with the sources of its numbers."""
-    return [_one(load_board(name))] if name is not None else [_all()]
+    return [_one(load_board(name))] if name is not None else _tables()
 
 
 def _fields(board: Board) -> dict[str, Any]:
-    return asdict(board) | {"sources": dict(board.sources)}
+    """As its file has it."""
+    fields = {key: value for key, value in asdict(board).items() if key not in ("capacity", "sources")}
+    return {"kind": board.kind} | fields | dict(board.capacity) | {"sources": dict(board.sources)}
 
 
-def _all() -> Table:
+def _tables() -> list[Table]:
+    """A table for each kind of board."""
     boards = [load_board(name) for name in list_boards()]
+    kinds = [kind for kind in KINDS if any(board.kind == kind for board in boards)]
+    return [_all(kind, [board for board in boards if board.kind == kind]) for kind in kinds]
+
+
+def _all(kind: Kind, boards: list[Board]) -> Table:
+    resources = {r.name: r for board in boards for r in board.device.resources}
     rows = tuple(
-        (b.name, b.title, b.part, b.lut, b.ff, b.dsp, b.bram18, b.uram, int(b.clock_mhz)) for b in boards
+        (b.name, b.title, b.part, *(b.capacity.get(name) for name in resources), int(b.clock_mhz))
+        for b in boards
     )
-    columns = ("name", "board", "part", "LUT", "FF", "DSP", "BRAM18", "URAM", "MHz")
+    columns = ("name", "board", "part", *(r.title for r in resources.values()), "MHz")
     note = "'qhw boards NAME' tells where each number comes from"
-    return Table("Boards", columns, rows, note, spare=("board", "URAM"))
+    spare = ("board", *(r.title for r in resources.values() if r.optional))
+    titles = {"fpga": "FPGA boards", "microcontroller": "Microcontrollers (no flow builds for them yet)"}
+    return Table(titles[kind], columns, rows, note, spare=spare)
 
 
 def _one(board: Board) -> Table:

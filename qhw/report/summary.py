@@ -20,6 +20,7 @@ def _overview(manifest: dict[str, Any]) -> Table:
         ("board", f"{board['title']} ({board['part']}) at {board['clock_mhz']:g} MHz"),
         ("model", f"{model['weights']:,} weights, {model['macs']:,} multiply-accumulates per inference"),
         *_accuracy(manifest["accuracy"]),
+        *_annotated(model.get("annotated")),
         *_canonical(model["canonical"]),
         *_departures(model.get("qonnx_departs", {})),
     ]
@@ -45,6 +46,12 @@ def _accuracy(accuracy: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
             f"samples of the {accuracy['split']} split)",
         )
     ]
+
+
+def _annotated(annotation: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
+    if annotation is None:
+        return []
+    return [("input", f"'{annotation['input']}' holds {annotation['type']} ({annotation['why']})")]
 
 
 def _canonical(original: dict[str, Any] | None) -> list[tuple[Cell, ...]]:

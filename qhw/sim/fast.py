@@ -27,7 +27,7 @@ class FastExecutor:
         graph: is not copied and must not change afterwards.
         backend: "auto" (PyTorch where it imports, else NumPy), "torch" or "numpy".
         batch: how many samples run at a time; longer inputs are cut, so memory stays bounded.
-        threads: of the element-wise kernel; every processor of this process by default.
+        threads: threads of the element-wise kernel; every processor of this process by default.
 
     An executor owns its buffers: use one per thread.
 

@@ -17,6 +17,8 @@ from qhw.boards import load_board
 from qhw.convert import convert
 from qhw.cost import estimate
 from qhw.errors import CheckFailedError
+from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.flows.hls4ml.folding import ReuseFactor
 from qhw.formats import Format, Integer, parse_format
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph
@@ -147,8 +149,9 @@ def product(weights: Format) -> ExactGraph:
 
 
 def test_k_hot_with_a_dsp_slice_is_refused(script: ModuleType) -> None:
+    board, by_two = load_board("ultra96-v2"), {"dense": ReuseFactor(2)}
     costs = [
-        estimate(product(parse_format(text)), load_board("ultra96-v2"), {"dense": 2})
+        estimate(Hls4mlFlow("io_stream").prepare(product(parse_format(text)), board).folded(by_two))
         for text in ("khot<8,1>", "int8")
     ]
     assert script.checked("khot<8,1>", costs[0]).totals["dsp"] == 0

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from qhw.boards import list_boards
 from qhw.cli import main
+from qhw.flows import list_flows
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -44,6 +45,16 @@ def test_help_lists_every_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for verb in ("build", "simulate", "cost", "diff", "boards", "doctor"):
         assert verb in done.stdout
+
+
+def test_help_names_every_flow_and_its_options(capfd: pytest.CaptureFixture[str]) -> None:
+    for verb in ("build", "cost"):
+        code, out, _ = run(capfd, verb, "--help")
+        text = " ".join(out.split())
+        assert code == 0
+        assert all(flow in text for flow in list_flows())
+        assert "--io-type" in text
+        assert "hls4ml: io_stream, io_parallel, auto" in text
 
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
@@ -97,6 +108,15 @@ def test_doctor_tells_what_each_tool_unlocks(capfd: pytest.CaptureFixture[str]) 
         (["build", "--board", "ultra96", "--format", "fixed<0>"], ["fixed<0>"]),
         (["build", "--board", "ultra96", "--io-type", "stream"], ["'stream'", "io_stream, io_parallel"]),
         (["build", "--board", "ultra96", "--clock-mhz", "0"], ["0.0 MHz", "1 to 2000"]),
+        (["build", "--board", "ultra96", "--fps", "-1"], ["images per second above 0"]),
+        (["build", "--board", "ultra96", "--budget", "170%"], ["above 0 and up to 1, not 1.7"]),
+        (["build", "--board", "ultra96", "--budget", "lots"], ["'lots' is not a share"]),
+        (["build", "--board", "ultra96", "--multipliers", "packed"], ["'packed'", "auto, lut, dsp"]),
+        (["build", "--board", "ultra96", "--input", "float32"], ["'float32'", "uint1 to uint16"]),
+        (["build", "--board", "ultra96", "--flow", "finn"], ["cannot write its projects yet", "hls4ml"]),
+        (["build", "--board", "ulx3s"], ["hls4ml flow", "ulx3s", "Lattice ECP5", "--flow finn"]),
+        (["build", "--board", "stm32h743"], ["No flow can build for stm32h743", "microcontroller"]),
+        (["simulate", "x.onnx", "--input", "uint8", "--input", "int4"], ["uint8 and int4", "one type"]),
         (["build", "nowhere/model.onnx", "--board", "ultra96"], ["nowhere/model.onnx", "does not exist"]),
         (["build", "nowhere.py:net", "--board", "ultra96"], ["nowhere.py", "does not exist"]),
         (["build", "net.py", "--board", "ultra96"], ["net.py is a Python file", "net.py:NAME"]),

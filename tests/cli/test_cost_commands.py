@@ -85,11 +85,11 @@ def test_multipliers_are_a_choice(model: Path, capfd: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--budget", "lots"), 2, "--budget 'lots' is not a share"),
+        (("--budget", "lots"), 2, "The budget 'lots' is not a share"),
         (("--budget", "170%"), 2, "a share of the board above 0 and up to 1, not 1.7"),
         (("--fps", "-1"), 2, "images per second above 0"),
         (("--fps", "1e9"), 1, "does not reach 1e+09 images/s"),
-        (("--flow", "fin"), 2, "there is no flow 'fin'"),
+        (("--flow", "fin"), 2, "There is no flow 'fin'"),
         (("--multipliers", "dsps"), 2, "no multipliers 'dsps'"),
         (("--budget", "0.1%"), 1, "does not fit ultra96"),
     ],

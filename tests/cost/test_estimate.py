@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from qhw.boards import Board, load_board
-from qhw.cost import estimate
-from qhw.cost.estimate import ESTIMATED, LABEL, Costing
+from qhw.cost import Design, Estimate, estimate
+from qhw.cost.architecture import Architecture
+from qhw.cost.calibrated import CostModel
+from qhw.cost.costing import ESTIMATED, Costing
+from qhw.cost.estimate import LABEL
 from qhw.cost.hardware import Hardware
-from qhw.cost.templates import TEMPLATES, Fold
 from qhw.errors import InputError, UnsupportedError
+from qhw.flows.base import list_flows, load_flow
+from qhw.flows.finn import template as finn
+from qhw.flows.finn.template import PeSimd
+from qhw.flows.hls4ml.folding import ReuseFactor
+from qhw.flows.hls4ml.template import architecture
 from qhw.formats import Integer
 from qhw.graph import ir
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph
 
 ULTRA96 = load_board("ultra96")
+STREAMED, PARALLEL = architecture("io_stream"), architecture("io_parallel")
+
+
+def priced(
+    graph: ExactGraph, folding: dict[str, int], board: Board = ULTRA96, built: Architecture = STREAMED
+) -> Estimate:
+    """The estimate of a graph as it is, with those reuse factors."""
+    folds = {name: ReuseFactor(factor) for name, factor in folding.items()}
+    return estimate(Design(graph, board, built, folding=folds))
 
 
 def two_layers() -> ExactGraph:
@@ -30,9 +47,9 @@ def two_layers() -> ExactGraph:
     return builder.finish([builder.requant("act", y, Integer(8), -6)])
 
 
-@pytest.mark.parametrize("flow", sorted(TEMPLATES))
+@pytest.mark.parametrize("flow", list_flows())
 def test_every_operation_has_a_rule(flow: str) -> None:
-    assert set(TEMPLATES[flow].rules) == set(ir.OPERATIONS)
+    assert set(load_flow(flow).architecture(two_layers()).rules) == set(ir.OPERATIONS)
 
 
 def test_an_operation_without_one_is_named() -> None:
@@ -44,13 +61,13 @@ def test_an_operation_without_one_is_named() -> None:
         graph = two_layers()
         graph.nodes[1] = Sort("sorting", ("conv",), "act")
         with pytest.raises(UnsupportedError, match="Sort 'sorting' has no cost model"):
-            estimate(graph, ULTRA96, {})
+            priced(graph, {})
     finally:
         del ir.OPERATIONS["Sort"]
 
 
 def test_cycles_of_two_layers() -> None:
-    result = estimate(two_layers(), ULTRA96, {"conv": 9})
+    result = priced(two_layers(), {"conv": 9})
     conv, act = result.layers
     assert conv.initiation_interval == 8 * 8 + 36 + 64 * 8  # image, padding, eight more cycles per pixel
     assert conv.dsp == math.ceil(27 * 4 / 9)
@@ -62,23 +79,25 @@ def test_cycles_of_two_layers() -> None:
 
 
 def test_totals_and_utilisation_of_the_board() -> None:
-    result = estimate(two_layers(), ULTRA96, {"conv": 27}, clock_mhz=100)
+    result = priced(two_layers(), {"conv": 27}, replace(ULTRA96, clock_mhz=100.0))
     assert result.totals == {name: sum(getattr(layer, name) for layer in result.layers) for name in ESTIMATED}
     assert result.utilisation["lut"] == result.totals["lut"] / 70560
     assert (result.fits, result.label, result.clock_mhz) == (True, LABEL, 100)
-    bare = Board("bare", "bare", "x", "ultrascale-plus", 70560, 141120, 0, 432)
-    assert estimate(two_layers(), bare, {"conv": 27}).utilisation["dsp"] == math.inf
-    assert estimate(two_layers(), bare, {}).utilisation["dsp"] == 0
+    bare = ULTRA96.having(dsp=0)
+    assert priced(two_layers(), {"conv": 27}, bare).utilisation["dsp"] == math.inf
+    assert priced(two_layers(), {}, bare).utilisation["dsp"] == 0
 
 
 def test_more_reuse_takes_longer_and_fewer_multipliers() -> None:
     graph = two_layers()
     factors = [1, 3, 9, 27, 54, 108]
-    costs = Costing.of(graph, "ultrascale-plus").layers(graph.nodes[0], factors)
+    costs = Costing.of(graph, "ultrascale-plus", STREAMED).layers(
+        graph.nodes[0], list(map(ReuseFactor, factors))
+    )
     intervals, slices = [c.initiation_interval for c in costs], [c.dsp for c in costs]
     assert intervals == sorted(intervals)
     assert slices == [0, 36, 12, 4, 2, 1]
-    assert [estimate(graph, ULTRA96, {"conv": factor}).layers[0] for factor in factors] == costs
+    assert [priced(graph, {"conv": factor}).layers[0] for factor in factors] == costs
 
 
 def test_constants_of_few_ones_cost_less_when_unrolled() -> None:
@@ -86,7 +105,7 @@ def test_constants_of_few_ones_cost_less_when_unrolled() -> None:
         builder = GraphBuilder("dense")
         x = builder.input("x", (16,), Integer(8), 0)
         weight = builder.constant("w", np.full((16, 8), value), Integer(8), 0)
-        return estimate(builder.finish([builder.matmul("fc", x, weight)]), ULTRA96, {}).layers[0].lut
+        return priced(builder.finish([builder.matmul("fc", x, weight)]), {}).layers[0].lut
 
     assert unrolled(0) < unrolled(64) < unrolled(3) < unrolled(85)
 
@@ -96,22 +115,20 @@ def test_where_branches_meet_a_stream_holds_an_image() -> None:
     x = builder.input("x", (16, 28, 28), Integer(8), 0)
     y = builder.requant("act", x, Integer(8), 1)
     graph = builder.finish([builder.add("join", x, y)])
-    act, join = estimate(graph, ULTRA96, {}).layers
+    act, join = priced(graph, {}).layers
     assert (act.bram18, join.bram18) == (0, 8 + 8)  # 784 words of 128 bits are 8 block RAMs
-    assert {layer.bram18 for layer in estimate(graph, ULTRA96, {}, io_type="io_parallel").layers} == {0}
+    assert {layer.bram18 for layer in priced(graph, {}, built=PARALLEL).layers} == {0}
 
 
 def test_a_requant_that_is_the_result_type_of_its_layer_has_no_stream() -> None:
-    act = estimate(two_layers(), ULTRA96, {}).layers[1]
-    parallel = estimate(two_layers(), ULTRA96, {}, io_type="io_parallel").layers[1]
+    act = priced(two_layers(), {}).layers[1]
+    parallel = priced(two_layers(), {}, built=PARALLEL).layers[1]
     assert (act.lut - 1) * 64 < parallel.lut <= act.lut * 64  # a layer's LUT are rounded up
     assert act.ff * 64 == parallel.ff  # LUT, a mean of fitted weights, are rounded after they are added up
 
 
 def test_a_parallel_interface_unrolls_the_pixels() -> None:
-    stream, parallel = (
-        estimate(two_layers(), ULTRA96, {"conv": 27}, io_type=kind) for kind in ("io_stream", "io_parallel")
-    )
+    stream, parallel = (priced(two_layers(), {"conv": 27}, built=built) for built in (STREAMED, PARALLEL))
     assert parallel.layers[1].ff == 64 * stream.layers[1].ff
     assert parallel.layers[1].initiation_interval == 1
 
@@ -140,27 +157,27 @@ def every_operation() -> ExactGraph:
     return builder.finish([builder.matmul("product", y, builder.constant("w", np.ones((8, 2), dtype=int)))])
 
 
-@pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
-def test_every_operation_is_priced(io_type: str) -> None:
-    layers = estimate(every_operation(), ULTRA96, {}, io_type=io_type).layers
+@pytest.mark.parametrize("built", [STREAMED, PARALLEL])
+def test_every_operation_is_priced(built: Architecture) -> None:
+    layers = priced(every_operation(), {}, built=built).layers
     moves = {"Reshape", "Slice", "Pad", "Concat", "Transpose", "Upsample"}
     assert all(layer.lut + layer.dsp > 0 for layer in layers if layer.op not in moves)
     assert all(layer.cycles > 0 for layer in layers)
 
 
-@pytest.mark.parametrize(("flow", "fold"), [("hls4ml", 1), ("finn", (16, 1))])
+@pytest.mark.parametrize(("built", "fold"), [(STREAMED, ReuseFactor(1)), (finn.ARCHITECTURE, PeSimd(16, 1))])
 @pytest.mark.parametrize(
     ("factors", "zeros", "kept"),
     [((2, 2), False, 40), ((3, 1), False, 40), ((1, 2), False, 0), ((1, 1), False, 0), ((2, 2), True, 0)],
 )
 def test_rows_that_are_given_again_are_kept(
-    flow: str, fold: Fold, factors: tuple[int, int], zeros: bool, kept: int
+    built: Architecture, fold: ReuseFactor | PeSimd, factors: tuple[int, int], zeros: bool, kept: int
 ) -> None:
     """Copies along the rows need a row of the image; a pixel's copies and zeros need nothing."""
     builder = GraphBuilder("larger")
     x = builder.input("x", (16, 30, 40), Integer(6), 0)
     graph = builder.finish([builder.upsample("up", x, factors, zeros)])
-    (layer,) = Costing.of(graph, "ultrascale-plus", flow).layers(graph.nodes[0], [fold])
+    (layer,) = Costing.of(graph, "ultrascale-plus", built).layers(graph.nodes[0], [fold])
     stream = Hardware.of("ultrascale-plus").fifo(2, 16 * 6)
     assert layer.initiation_interval == 30 * 40 * math.prod(factors)
     assert layer.memory_bits == (kept + 2) * 16 * 6
@@ -171,25 +188,49 @@ def test_rows_that_are_given_again_are_kept(
 def test_a_pixel_in_several_words_is_kept_to_be_given_again() -> None:
     builder = GraphBuilder("larger")
     graph = builder.finish([builder.upsample("up", builder.input("x", (16, 30), Integer(6), 0), (2,))])
-    costs = Costing.of(graph, "ultrascale-plus", "finn").layers(graph.nodes[0], [(16, 1), (4, 1)])
+    costs = Costing.of(graph, "ultrascale-plus", finn.ARCHITECTURE).layers(
+        graph.nodes[0], [PeSimd(16, 1), PeSimd(4, 1)]
+    )
     assert [cost.memory_bits for cost in costs] == [2 * 16 * 6, 16 * 6 + 2 * 4 * 6]
     assert [cost.initiation_interval for cost in costs] == [60, 240]
 
 
-@pytest.mark.parametrize(
-    ("folding", "said"),
-    [
-        ({"cnv": 2}, "did you mean conv"),
-        ({"conv": 0}, "positive whole number, not 0"),
-        ({"conv": 1.5}, "positive whole number, not 1.5"),
-        ({"conv": True}, "positive whole number, not True"),
-    ],
-)
-def test_a_wrong_folding_is_explained(folding: dict[str, int], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        estimate(two_layers(), ULTRA96, folding)
+@pytest.mark.parametrize("factor", [0, -1, 1.5, True, "2"])
+def test_a_factor_that_is_none_is_explained(factor: int) -> None:
+    with pytest.raises(InputError, match=f"reuse_factor must be a positive whole number, not {factor!r}"):
+        ReuseFactor(factor)
+    with pytest.raises(InputError, match=f"simd must be a positive whole number, not {factor!r}"):
+        PeSimd(1, factor)
 
 
-def test_an_unknown_interface_is_explained() -> None:
-    with pytest.raises(InputError, match="did you mean io_stream"):
-        estimate(two_layers(), ULTRA96, {}, io_type="io_streams")
+def test_a_folding_of_another_notion_or_node_is_explained() -> None:
+    design = Design(two_layers(), ULTRA96, STREAMED)
+    with pytest.raises(InputError, match="did you mean conv"):
+        design.folded({"cnv": ReuseFactor(2)})
+    with pytest.raises(InputError, match="'conv' must be by reuse factor"):
+        design.folded({"conv": PeSimd(2, 1)})
+
+
+@pytest.mark.parametrize("fold", [ReuseFactor(9), PeSimd(4, 2)])
+def test_a_folding_comes_back_from_json(fold: ReuseFactor | PeSimd) -> None:
+    stored = json.loads(json.dumps(fold.to_json()))
+    assert type(fold).from_json(stored) == fold
+    for wrong in ({"reuse": 2}, [2], 2, {"pe": "2"}):
+        with pytest.raises(InputError):
+            PeSimd.from_json(wrong)
+
+
+def test_what_has_no_cost_is_told_with_its_node_and_layer() -> None:
+    """Before anything is built: a unit that was not measured on the family."""
+    graph = two_layers()
+    graph.nodes[0] = replace(graph.nodes[0], source="features.0")
+    design = Design(graph, ULTRA96, STREAMED)
+    weights = {name: w for name, w in design.costing.hardware.model.weights.items() if name != "integer_dot"}
+    costing = replace(
+        design.costing,
+        hardware=replace(
+            design.costing.hardware, model=CostModel("ultrascale-plus", weights), multipliers="dsp"
+        ),
+    )
+    with pytest.raises(InputError, match=r"Conv 'conv' \(from features.0\) cannot be priced: .*integer_dot"):
+        costing.layers(graph.nodes[0], [ReuseFactor(2)])

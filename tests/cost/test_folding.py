@@ -9,16 +9,39 @@ import pytest
 from numpy.typing import NDArray
 
 from qhw.boards import Board, load_board
-from qhw.cost import choose_folding, estimate
-from qhw.cost.estimate import ESTIMATED, Costing
+from qhw.cost import Design, Estimate, choose_folding, estimate
+from qhw.cost.architecture import Fold
+from qhw.cost.costing import ESTIMATED, Costing
 from qhw.errors import CheckFailedError, InputError
+from qhw.flows.hls4ml.folding import ReuseFactor
+from qhw.flows.hls4ml.template import architecture
 from qhw.formats import Integer
 from qhw.formats.modes import IntArray
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph
 
 ULTRA96 = load_board("ultra96")
+STREAMED = architecture("io_stream")
 Legal = dict[str, tuple[int, ...]]
+
+
+def folds(factors: tuple[int, ...]) -> tuple[ReuseFactor, ...]:
+    return tuple(map(ReuseFactor, factors))
+
+
+def chosen_for(
+    graph: ExactGraph, board: Board, legal: Legal, budget: float = 0.8, fps: float | None = None
+) -> Estimate:
+    """The estimate of the best design at those reuse factors."""
+    design = Design(graph, board, STREAMED)
+    every = {name: folds(factors) for name, factors in legal.items()}
+    return estimate(choose_folding(design, every, budget=budget, fps=fps))
+
+
+def priced(graph: ExactGraph, folding: dict[str, int]) -> Estimate:
+    return estimate(
+        Design(graph, ULTRA96, STREAMED, folding={name: ReuseFactor(f) for name, f in folding.items()})
+    )
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -42,27 +65,30 @@ def chain(seed: int, channels: tuple[int, ...], side: int = 8) -> tuple[ExactGra
     return builder.finish([builder.matmul("dense", x, classes)]), legal
 
 
-def fits(graph: ExactGraph, board: Board, folding: dict[str, int], budget: float) -> bool:
-    used = estimate(graph, board, folding).totals
-    return all(used[name] <= int(board.resources[name] * budget) for name in used)
+def fits(result: Estimate, budget: float) -> bool:
+    there = result.board.amounts(ESTIMATED)
+    return all(used <= int(there[name] * budget) for name, used in result.totals.items())
 
 
 def test_a_board_with_ten_dsp_slices_only_makes_the_design_slower() -> None:
     graph, legal = chain(0, (16, 16, 16))
-    ten = replace(ULTRA96, name="ten", dsp=10)
-    usual, scarce = (choose_folding(graph, board, legal) for board in (ULTRA96, ten))
-    assert fits(graph, ULTRA96, usual, 0.8)
-    assert fits(graph, ten, scarce, 0.8)
-    before, after = estimate(graph, ULTRA96, usual), estimate(graph, ten, scarce)
+    ten = replace(ULTRA96.having(dsp=10), name="ten")
+    before, after = (chosen_for(graph, board, legal) for board in (ULTRA96, ten))
+    assert fits(before, 0.8)
+    assert fits(after, 0.8)
     assert after.totals["dsp"] <= 8 < before.totals["dsp"]
-    assert max(scarce.values()) > max(usual.values())
+    assert max(map(factor, after.folding.values())) > max(map(factor, before.folding.values()))
     assert after.latency_cycles > 4 * before.latency_cycles
     assert after.initiation_interval > 4 * before.initiation_interval
 
 
+def factor(fold: Fold) -> int:
+    return fold.to_json()["reuse_factor"]
+
+
 def test_a_large_board_unrolls_everything() -> None:
     graph, legal = chain(0, (4, 4))
-    assert set(choose_folding(graph, load_board("u250"), legal).values()) == {1}
+    assert set(chosen_for(graph, load_board("u250"), legal).folding.values()) == {ReuseFactor(1)}
 
 
 @dataclass(frozen=True)
@@ -76,9 +102,9 @@ class Combinations:
     @classmethod
     def of(cls, graph: ExactGraph, board: Board, legal: Legal) -> Combinations:
         usage, interval, cycles = np.zeros((1, len(ESTIMATED)), dtype=np.int64), np.ones(1), np.zeros(1)
-        costing = Costing.of(graph, board.family)
+        costing = Costing.of(graph, board.family, STREAMED)
         for node in graph.nodes:
-            costs = costing.layers(node, legal.get(node.name, (1,)))
+            costs = costing.layers(node, folds(legal.get(node.name, (1,))))
             rows = np.array([[getattr(cost, name) for name in ESTIMATED] for cost in costs])
             usage = (usage[:, None] + rows).reshape(-1, len(ESTIMATED))
             interval = np.maximum(interval[:, None], [c.initiation_interval for c in costs]).reshape(-1)
@@ -90,18 +116,17 @@ def case(seed: int) -> tuple[ExactGraph, Board, Legal, Combinations, NDArray[np.
     """A small network, a board it may fit, every combination, and which of them fit."""
     random = np.random.default_rng(seed)
     graph, legal = chain(seed, tuple(random.integers(2, 9, 2).tolist()))
-    board = replace(ULTRA96, lut=int(random.integers(6, 30)) * 1000, dsp=int(random.integers(2, 80)))
+    board = ULTRA96.having(lut=int(random.integers(6, 30)) * 1000, dsp=int(random.integers(2, 80)))
     every = Combinations.of(graph, board, legal)
-    return graph, board, legal, every, (every.usage <= [board.resources[n] for n in ESTIMATED]).all(axis=1)
+    return graph, board, legal, every, (every.usage <= list(board.amounts(ESTIMATED).values())).all(axis=1)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_best_of_all_combinations(seed: int) -> None:
     graph, board, legal, every, feasible = case(seed)
     assert feasible.any()
-    chosen = choose_folding(graph, board, legal, budget=1.0)
-    assert fits(graph, board, chosen, 1.0)
-    result = estimate(graph, board, chosen)
+    result = chosen_for(graph, board, legal, budget=1.0)
+    assert fits(result, 1.0)
     assert result.initiation_interval == every.interval[feasible].min()
     fastest = feasible & (every.interval == result.initiation_interval)
     assert sum(layer.cycles for layer in result.layers) == every.cycles[fastest].min()
@@ -113,10 +138,9 @@ def test_the_smallest_of_all_combinations_at_a_rate(seed: int, slower: float) ->
     graph, board, legal, every, feasible = case(seed)
     interval = int(every.interval[feasible].min() * slower)
     fps = board.clock_mhz * 1e6 / (interval + 0.5)
-    chosen = choose_folding(graph, board, legal, budget=1.0, fps=fps)
-    result = estimate(graph, board, chosen)
+    result = chosen_for(graph, board, legal, budget=1.0, fps=fps)
     assert result.initiation_interval <= interval
-    there = np.maximum([board.resources[name] for name in ESTIMATED], 1)
+    there = np.maximum(list(board.amounts(ESTIMATED).values()), 1)
     shares = (every.usage / there)[feasible & (every.interval <= interval)]
     used = np.array([result.totals[name] for name in ESTIMATED]) / there
     assert used.max() == shares.max(axis=1).min()
@@ -126,52 +150,55 @@ def test_the_smallest_of_all_combinations_at_a_rate(seed: int, slower: float) ->
 
 def test_a_rate_out_of_reach_names_the_layer() -> None:
     graph, legal = chain(0, (4, 4))
-    with pytest.raises(CheckFailedError, match=r"does not reach 1e\+07 images/s: 'conv0' takes 100 cycles"):
-        choose_folding(graph, ULTRA96, legal, fps=1e7)
+    said = r"does not reach 1e\+07 images/s at any folding of the hls4ml flow \(reuse factor\): 'conv0'"
+    with pytest.raises(CheckFailedError, match=said):
+        chosen_for(graph, ULTRA96, legal, fps=1e7)
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_wrong_rate_is_explained(fps: float) -> None:
     graph, legal = chain(0, (2,))
     with pytest.raises(InputError, match="images per second above 0"):
-        choose_folding(graph, ULTRA96, legal, fps=fps)
+        chosen_for(graph, ULTRA96, legal, fps=fps)
 
 
 def test_what_cannot_fit_names_the_resource_and_by_how_much() -> None:
     graph, legal = chain(0, (16, 16))
     with pytest.raises(CheckFailedError) as caught:
-        choose_folding(graph, replace(ULTRA96, name="tiny", lut=1000), legal)
+        chosen_for(graph, replace(ULTRA96.having(lut=1000), name="tiny"), legal)
     least = sum(
-        min(estimate(graph, ULTRA96, {name: factor}).layers[place].lut for factor in legal.get(name, (1,)))
+        min(priced(graph, {name: factor}).layers[place].lut for factor in legal.get(name, (1,)))
         for place, name in enumerate(node.name for node in graph.nodes)
         if name in legal
-    ) + sum(layer.lut for layer in estimate(graph, ULTRA96, {}).layers if layer.node not in legal)
+    ) + sum(layer.lut for layer in priced(graph, {}).layers if layer.node not in legal)
     text = str(caught.value)
-    assert f"chain does not fit tiny at any folding: it needs {least:,} LUT" in text
+    assert (
+        f"chain does not fit tiny at any folding of the hls4ml flow (reuse factor): it needs {least:,} LUT"
+        in text
+    )
     assert f"{least - 800:,} more than the 800 (80% of 1,000)" in text
 
 
 def test_resources_that_only_together_do_not_fit() -> None:
     """Unrolled, the layer takes no DSP slice but many LUT; folded, the reverse."""
     graph, legal = chain(0, (16,))
-    folded = estimate(graph, ULTRA96, {name: factors[-1] for name, factors in legal.items()})
-    board = replace(ULTRA96, name="odd", lut=folded.totals["lut"] + 400, dsp=1)
-    with pytest.raises(
-        CheckFailedError, match="at any folding: it needs 2 DSP where it exceeds the budget least, 1 more"
-    ):
-        choose_folding(graph, board, legal, budget=1.0)
+    folded = priced(graph, {name: factors[-1] for name, factors in legal.items()})
+    board = replace(ULTRA96.having(lut=folded.totals["lut"] + 400, dsp=1), name="odd")
+    said = r"at any folding .*: it needs 2 DSP where it exceeds the budget least, 1 more"
+    with pytest.raises(CheckFailedError, match=said):
+        chosen_for(graph, board, legal, budget=1.0)
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, 1.01, float("nan")])
 def test_a_wrong_budget_is_explained(budget: float) -> None:
     graph, legal = chain(0, (2,))
     with pytest.raises(InputError, match="share of the board"):
-        choose_folding(graph, ULTRA96, legal, budget=budget)
+        chosen_for(graph, ULTRA96, legal, budget=budget)
 
 
 def test_wrong_legal_factors_are_explained() -> None:
     graph, _ = chain(0, (2,))
     with pytest.raises(InputError, match="did you mean conv0"):
-        choose_folding(graph, ULTRA96, {"conv": (1,)})
+        chosen_for(graph, ULTRA96, {"conv": (1,)})
     with pytest.raises(InputError, match="No folding is legal for 'conv0'"):
-        choose_folding(graph, ULTRA96, {"conv0": ()})
+        chosen_for(graph, ULTRA96, {"conv0": ()})

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from qhw.boards import load_board
-from qhw.cost import estimate
+from qhw.cost import Design, estimate
 from qhw.cost.hardware import Hardware
-from qhw.cost.operands import operand_of
 from qhw.cost.usage import Usage
 from qhw.errors import InputError
+from qhw.flows.hls4ml.folding import ReuseFactor
+from qhw.flows.hls4ml.template import architecture
 from qhw.formats import Format, Integer, parse_format
 from qhw.formats.modes import Rounding
 from qhw.graph.builder import GraphBuilder
@@ -87,7 +88,7 @@ def test_dsp_slices_by_port_width(a: int, b: int, family: str, slices: int) -> N
 
 
 def test_unrolled_constants_cost_their_digits() -> None:
-    x = operand_of(Integer(8))
+    x = Integer(8).operand()
     lut = [
         float(HARDWARE.constant_dots(np.full((16, 2), value), x).lut)
         for value in (0, 64, 5, 0b10101, 0b1010101)
@@ -146,7 +147,9 @@ def test_a_folded_k_hot_layer_needs_no_dsp_slice_where_integers_do(reuse: int) -
 
     def dsp(weights: str) -> int:
         graph = dense(parse_format(weights), Integer(8))
-        return estimate(graph, board, {"dense": reuse}).totals["dsp"]
+        return estimate(
+            Design(graph, board, architecture("io_stream"), folding={"dense": ReuseFactor(reuse)})
+        ).totals["dsp"]
 
     assert dsp("khot<8,2>") == 0
     assert dsp("int8") == (0 if reuse == 1 else 16 * 8 // reuse)

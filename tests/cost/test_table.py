@@ -7,11 +7,11 @@ import pytest
 from graph_factory import resnet8_graph
 
 from qhw.boards import load_board
-from qhw.cost import estimate
-from qhw.cost.estimate import ESTIMATED, Costing
+from qhw.cost import Design, estimate
+from qhw.cost.costing import ESTIMATED, Costing
 from qhw.cost.table import CostTable
-from qhw.cost.templates.finn import legal_folding
 from qhw.errors import InputError
+from qhw.flows.finn.template import ARCHITECTURE, PeSimd, legal_folding
 
 BOARD = load_board("ultra96")
 GRAPHS = [resnet8_graph(side=8, weight_bits=bits) for bits in (8, 4)]
@@ -20,7 +20,7 @@ LEGAL = {name: folds[:: max(1, len(folds) // 5)] for name, folds in legal_foldin
 
 @pytest.fixture(scope="module")
 def table() -> CostTable:
-    return CostTable.of([Costing.of(graph, BOARD.family, "finn") for graph in GRAPHS], LEGAL)
+    return CostTable.of([Costing.of(graph, BOARD.family, ARCHITECTURE) for graph in GRAPHS], LEGAL)
 
 
 def test_points_cost_what_their_estimates_say(table: CostTable) -> None:
@@ -37,7 +37,7 @@ def test_points_cost_what_their_estimates_say(table: CostTable) -> None:
     costs = table.evaluate(choices)
     for point, (v, row) in enumerate(zip(variant, picked, strict=True)):
         folding = {name: LEGAL[name][fold] for name, fold in zip(table.nodes, row, strict=True)}
-        one = estimate(GRAPHS[v], BOARD, folding, flow="finn")
+        one = estimate(Design(GRAPHS[v], BOARD, ARCHITECTURE, folding=folding))
         assert costs.usage[point].tolist() == [one.totals[name] for name in ESTIMATED]
         assert costs.initiation_interval[point] == one.initiation_interval
         assert costs.energy_nj[point] == pytest.approx(1e3 * one.energy_uj)
@@ -71,9 +71,9 @@ def test_wrong_choices_are_explained(table: CostTable) -> None:
 
 def test_accumulators_of_the_formats_alone_are_no_narrower_than_proven_ones() -> None:
     graph = GRAPHS[0]
-    proven, bound = (Costing.of(graph, BOARD.family, "finn", proven=given) for given in (True, False))
+    proven, bound = (Costing.of(graph, BOARD.family, ARCHITECTURE, proven=given) for given in (True, False))
     for node in graph.nodes:
         if node.op in ("Conv", "MatMul"):
-            (tight,), (loose,) = proven.layers(node, [(1, 1)]), bound.layers(node, [(1, 1)])
+            (tight,), (loose,) = proven.layers(node, [PeSimd()]), bound.layers(node, [PeSimd()])
             assert tight.ff <= loose.ff
             assert tight.lut <= loose.lut

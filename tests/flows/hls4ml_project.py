@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from op_zoo import Zoo
 
+from qhw.boards import load_board
+from qhw.cost import Design
 from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.flows.hls4ml.folding import ReuseFactor
+from qhw.flows.hls4ml.plan import Plan
 from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph.ir import ExactGraph
 
-
-@dataclass(frozen=True)
-class TestBoard:
-    """What a flow asks of a board."""
-
-    __test__ = False
-
-    name: str = "ultra96"
-    part: str = "xczu3eg-sbva484-1-e"
-    clock_mhz: float = 200.0
+BOARD = load_board("ultra96")
 
 
-BOARD = TestBoard()
+def designed(flow: Hls4mlFlow, graph: ExactGraph, folding: Mapping[str, int] | None = None) -> Design:
+    """The flow's design of a graph, with those reuse factors."""
+    folds = {name: ReuseFactor(factor) for name, factor in (folding or {}).items()}
+    return flow.prepare(graph, BOARD).folded(folds)
+
+
+def planned(flow: Hls4mlFlow, graph: ExactGraph, folding: Mapping[str, int] | None = None) -> Plan:
+    """The layers of that design."""
+    return flow.plan(designed(flow, graph, folding))
+
+
+def legal_factors(flow: Hls4mlFlow, graph: ExactGraph) -> dict[str, list[int]]:
+    """The reuse factors that every foldable node may take."""
+    legal = flow.prepare(graph, BOARD).legal
+    return {name: [fold.to_json()["reuse_factor"] for fold in folds] for name, folds in legal.items()}
 
 
 def small_graph(name: str = "small") -> ExactGraph:
@@ -67,7 +76,7 @@ def first_difference(
 
 def middle_folding(flow: Hls4mlFlow, graph: ExactGraph, position: float) -> dict[str, int]:
     """Legal reuse factors, the same fraction of the way from none to all, for every node."""
-    return {name: f[round(position * (len(f) - 1))] for name, f in flow.legal_folding(graph).items()}
+    return {name: f[round(position * (len(f) - 1))] for name, f in legal_factors(flow, graph).items()}
 
 
 def weight_file(folder: Path, project: str, layer: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hls4ml_project import BOARD, middle_folding
+from hls4ml_project import designed, middle_folding
 from torch_nets import NETS, build, inputs
 
 from qhw.convert import QuantConfig, convert
@@ -49,7 +49,7 @@ def test_a_converted_network_simulates_what_torch_computes(
     x = inputs(shape, 60, seed=2).numpy()
     graph = lower(export_qonnx(quantised.eval(), tmp_path / "model.onnx"))
     flow = Hls4mlFlow(io_type)
-    project = flow.write(graph, BOARD, middle_folding(flow, graph, 0.5), tmp_path / "project")
+    project = flow.write(designed(flow, graph, middle_folding(flow, graph, 0.5)), tmp_path / "project")
     mantissas = encode_inputs(graph, x)
     got = flow.simulate(project, mantissas, trace="all")
     expected = interpret(graph, mantissas, keep="all")

@@ -8,7 +8,7 @@ import listed_zoo
 import numpy as np
 import op_zoo
 import pytest
-from hls4ml_project import BOARD, first_difference, middle_folding, random_inputs
+from hls4ml_project import designed, first_difference, middle_folding, random_inputs
 
 from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.graph.interpreter import interpret
@@ -33,7 +33,7 @@ pytest.importorskip("hls4ml")
 def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, io_type: str, folded: float) -> None:
     graph = getattr(op_zoo, kind)()
     flow = Hls4mlFlow(io_type)
-    project = flow.write(graph, BOARD, middle_folding(flow, graph, folded), tmp_path / "project")
+    project = flow.write(designed(flow, graph, middle_folding(flow, graph, folded)), tmp_path / "project")
     inputs = random_inputs(graph, 150)
     got = flow.simulate(project, inputs, trace="all")
     expected = interpret(graph, inputs, keep="all")
@@ -53,7 +53,7 @@ def test_every_operation_keeps_its_codes_in_formats_that_list_them(
 ) -> None:
     graph = getattr(listed_zoo, kind)()
     flow = Hls4mlFlow(io_type)
-    project = flow.write(graph, BOARD, middle_folding(flow, graph, folded), tmp_path / "project")
+    project = flow.write(designed(flow, graph, middle_folding(flow, graph, folded)), tmp_path / "project")
     inputs = random_inputs(graph, 150)
     got = flow.simulate(project, inputs, trace="all")
     expected = interpret(graph, inputs, keep="all")
@@ -69,7 +69,7 @@ def test_a_residual_network_keeps_its_codes(tmp_path: Path) -> None:
 
     graph = resnet8_graph(side=16)
     flow = Hls4mlFlow()
-    project = flow.write(graph, BOARD, middle_folding(flow, graph, 0.6), tmp_path / "project")
+    project = flow.write(designed(flow, graph, middle_folding(flow, graph, 0.6)), tmp_path / "project")
     inputs = random_inputs(graph, 16)
     got = flow.simulate(project, inputs, trace="all")
     assert first_difference(graph, interpret(graph, inputs, keep="all"), got) is None

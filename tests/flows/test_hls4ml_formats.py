@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hls4ml_project import BOARD, first_difference, middle_folding, random_inputs
+from hls4ml_project import (
+    BOARD,
+    designed,
+    first_difference,
+    middle_folding,
+    planned,
+    random_inputs,
+)
 from listed_zoo import ListedZoo
 
 from qhw.errors import UnsupportedError
@@ -51,7 +58,7 @@ def test_every_minifloat_of_three_to_eight_bits(tmp_path: Path) -> None:
     graph, flow = every_minifloat(), Hls4mlFlow("io_parallel")
     wide = {name for name, kind in graph.tensors.items() if kind.format.width > 64}
     assert wide >= {"fc_e5m2", "fc_e6m1", "fc_e7m0"}
-    project = flow.write(graph, BOARD, middle_folding(flow, graph, 0.5), tmp_path / "project")
+    project = flow.write(designed(flow, graph, middle_folding(flow, graph, 0.5)), tmp_path / "project")
     inputs = random_inputs(graph, 150)
     got = flow.simulate(project, inputs, trace="all")
     expected = interpret(graph, inputs, keep="all")
@@ -80,7 +87,9 @@ FLOW = Hls4mlFlow()
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = FLOW.write(GRAPH, BOARD, {"conv1": 4, "fc": 3}, tmp_path_factory.mktemp("built") / "project")
+    project = FLOW.write(
+        designed(FLOW, GRAPH, {"conv1": 4, "fc": 3}), tmp_path_factory.mktemp("built") / "project"
+    )
     FLOW.compile(project)
     return project
 
@@ -123,7 +132,7 @@ def test_one_flipped_bit_of_a_weights_code_names_its_layer(
 
 def test_a_product_and_its_rounding_are_one_layer() -> None:
     """So that wide sums stay inside, and a fault in them shows in the layer's own result."""
-    layers = {layer.name: layer for layer in FLOW.plan(GRAPH, {}).layers}
+    layers = {layer.name: layer for layer in planned(FLOW, GRAPH, {}).layers}
     assert [name for name, layer in layers.items() if layer.kind == "QhwLayer"] == [
         "l_conv1",
         "l_conv2",
@@ -169,5 +178,5 @@ def test_what_is_too_wide_is_refused_by_name(make: Callable[[ListedZoo], None], 
     zoo = ListedZoo("refused")
     make(zoo)
     with pytest.raises(UnsupportedError) as refusal:
-        Hls4mlFlow().check(zoo.finish(), BOARD)
+        Hls4mlFlow().prepare(zoo.finish(), BOARD)
     assert re.search(words, str(refusal.value))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hls4ml_project import BOARD, small_graph
+from hls4ml_project import BOARD, legal_factors, planned, small_graph
 from op_zoo import Zoo
 
 from qhw.errors import InputError, UnsupportedError
@@ -22,7 +22,7 @@ pytest.importorskip("hls4ml")
 
 
 def kinds(graph: ExactGraph, io_type: str = "io_stream") -> list[tuple[str, str]]:
-    plan = Hls4mlFlow(io_type).plan(graph, {})
+    plan = planned(Hls4mlFlow(io_type), graph, {})
     return [(layer.name, layer.kind) for layer in plan.layers]
 
 
@@ -41,7 +41,7 @@ def test_requants_and_reshapes_cost_no_layer() -> None:
 
 def test_types_come_from_the_graph() -> None:
     graph = small_graph()
-    layers = {layer.name: layer for layer in Hls4mlFlow().plan(graph, {}).layers}
+    layers = {layer.name: layer for layer in planned(Hls4mlFlow(), graph, {}).layers}
     exact = graph.tensors["conv2"]
     types = layers["l_conv2"].types
     assert types["accum"].hls4ml() == f"fixed<{exact.format.width},{exact.format.width - 8},TRN,WRAP>"
@@ -53,7 +53,7 @@ def test_two_bit_weights_are_not_taken_for_ternary() -> None:
     zoo = Zoo("two_bits")
     x = zoo.builder.input("x", (4,), Integer(4))
     zoo.end(zoo.builder.matmul("fc", x, zoo.constant("w", 4, 3, bits=2, exponent=0)))
-    (layer,) = (layer for layer in Hls4mlFlow().plan(zoo.finish(), {}).layers if layer.kind == "Dense")
+    (layer,) = (layer for layer in planned(Hls4mlFlow(), zoo.finish(), {}).layers if layer.kind == "Dense")
     assert layer.types["weight"].hls4ml() == "fixed<2,2,TRN,WRAP>"
 
 
@@ -68,14 +68,14 @@ def test_streams_are_chosen_where_there_are_convolutions() -> None:
 def test_legal_reuse_factors_are_hls4mls_own() -> None:
     from hls4ml.backends import get_backend
 
-    legal = Hls4mlFlow().legal_folding(small_graph())
+    legal = legal_factors(Hls4mlFlow(), small_graph())
     backend = get_backend("Vitis")
     assert set(legal) == {"conv1", "conv2", "fc"}
-    assert list(legal["conv2"]) == backend.get_valid_reuse_factors(36, 4)
+    assert legal["conv2"] == backend.get_valid_reuse_factors(36, 4)
     for size in [(1, 1), (7, 3), (48, 10), (90, 16), (64, 64)]:
         assert list(dense_factors(*size)) == backend.get_valid_reuse_factors(*size)
     with pytest.raises(InputError, match=r"conv2.*reuse factor 5"):
-        Hls4mlFlow().plan(small_graph(), {"conv2": 5})
+        planned(Hls4mlFlow(), small_graph(), {"conv2": 5})
 
 
 def test_unrolled_convolutions_are_not_folded_beyond_their_window() -> None:
@@ -86,11 +86,11 @@ def test_unrolled_convolutions_are_not_folded_beyond_their_window() -> None:
     z = zoo.builder.input("z", (3, 2), Integer(4))
     zoo.end(zoo.builder.matmul("rows", z, zoo.constant("w", 2, 4)))
     graph = zoo.finish()
-    every = {"pointwise": (1, 2, 4, 8), "rows": (1, 2, 4, 8)}
-    assert Hls4mlFlow("io_stream").legal_folding(graph) == every
-    assert Hls4mlFlow("io_parallel").legal_folding(graph) == dict.fromkeys(every, (1, 2))
+    every = {"pointwise": [1, 2, 4, 8], "rows": [1, 2, 4, 8]}
+    assert legal_factors(Hls4mlFlow("io_stream"), graph) == every
+    assert legal_factors(Hls4mlFlow("io_parallel"), graph) == {"pointwise": [1, 2], "rows": [1, 2]}
     with pytest.raises(InputError, match=r"pointwise.*reuse factor 4 is not legal for 2 x 4 products"):
-        Hls4mlFlow("io_parallel").plan(graph, {"pointwise": 4})
+        planned(Hls4mlFlow("io_parallel"), graph, {"pointwise": 4})
 
 
 def test_names_that_clash_are_told_apart() -> None:
@@ -99,7 +99,7 @@ def test_names_that_clash_are_told_apart() -> None:
     x = b.input("x", (4,), Integer(4))
     zoo.end(b.matmul("Layer.1", x, zoo.constant("w", 4, 3)))
     zoo.end(b.matmul("layer/1", x, zoo.constant("v", 4, 3)))
-    plan = Hls4mlFlow().plan(zoo.finish(), {})
+    plan = planned(Hls4mlFlow(), zoo.finish(), {})
     assert plan.name == "qhw_float"
     assert [layer.name for layer in plan.layers] == ["l_in_x", "l_layer_1", "l_layer_1_2"]
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_carried_exactly_is_refused_by_name(make: Callable[[Zoo],
     zoo = Zoo("refused")
     make(zoo)
     with pytest.raises(UnsupportedError, match=name):
-        Hls4mlFlow("io_stream").check(zoo.finish(), BOARD)
+        Hls4mlFlow("io_stream").prepare(zoo.finish(), BOARD)
 
 
 def test_an_operation_without_a_mapping_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_an_operation_without_a_mapping_is_refused_by_name(monkeypatch: pytest.M
 
     monkeypatch.delitem(plan.MAPPERS, ir.Affine)
     with pytest.raises(UnsupportedError, match=r"Affine 'bn1'.*\nAllowed: Add, Concat, Conv"):
-        Hls4mlFlow().check(small_graph(), BOARD)
+        Hls4mlFlow().prepare(small_graph(), BOARD)
 
 
 def test_io_parallel_that_unrolls_too_much_says_how_much() -> None:
@@ -199,8 +199,8 @@ def test_io_parallel_that_unrolls_too_much_says_how_much() -> None:
     zoo.end(zoo.conv("big", x, 8, (3, 3), pads=(1, 1, 1, 1)))
     graph = zoo.finish()
     with pytest.raises(UnsupportedError, match="112,896 C\\+\\+ statements, 112,896 of them for 'big'"):
-        Hls4mlFlow("io_parallel").check(graph, BOARD)
-    Hls4mlFlow("io_stream").check(graph, BOARD)
+        Hls4mlFlow("io_parallel").prepare(graph, BOARD)
+    Hls4mlFlow("io_stream").prepare(graph, BOARD)
 
 
 def test_flows_are_found_by_name() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hls4ml_project import BOARD, first_difference, random_inputs, small_graph, weight_file
+from hls4ml_project import designed, first_difference, random_inputs, small_graph, weight_file
 
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Project
@@ -27,7 +27,9 @@ INPUTS = random_inputs(GRAPH, 40)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = FLOW.write(GRAPH, BOARD, {"conv1": 2, "fc": 4}, tmp_path_factory.mktemp("built") / "project")
+    project = FLOW.write(
+        designed(FLOW, GRAPH, {"conv1": 2, "fc": 4}), tmp_path_factory.mktemp("built") / "project"
+    )
     FLOW.compile(project)
     return project
 
@@ -163,9 +165,9 @@ def test_without_a_compiler(project: Project, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_same_graph_gives_the_same_files(built: Project, tmp_path: Path) -> None:
-    again = FLOW.write(GRAPH, BOARD, {"conv1": 2, "fc": 4}, tmp_path / "elsewhere" / "other_name")
+    again = FLOW.write(designed(FLOW, GRAPH, {"conv1": 2, "fc": 4}), tmp_path / "elsewhere" / "other_name")
     assert again.content_hash() == built.content_hash()
-    other = FLOW.write(GRAPH, BOARD, {"conv1": 3, "fc": 4}, tmp_path / "other")
+    other = FLOW.write(designed(FLOW, GRAPH, {"conv1": 3, "fc": 4}), tmp_path / "other")
     assert other.content_hash() != built.content_hash()
 
 
@@ -183,13 +185,13 @@ def test_torch_and_brevitas_are_not_needed(built: Project, tmp_path: Path) -> No
         sys.modules.update(dict.fromkeys(("torch", "brevitas"), None))
         sys.path[:0] = [{str(Path(__file__).parent)!r}]
         from pathlib import Path
-        from hls4ml_project import BOARD
+        from hls4ml_project import designed
         from qhw.flows.base import load_flow
         from qhw.graph.serialize import load_graph
         graph = load_graph(Path({str(tmp_path / "graph")!r}))
         flow = load_flow("hls4ml")
         folding = {{"conv1": 2, "fc": 4}}
-        print(flow.write(graph, BOARD, folding, Path({str(tmp_path / "p")!r})).content_hash())
+        print(flow.write(designed(flow, graph, folding), Path({str(tmp_path / "p")!r})).content_hash())
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -204,7 +206,7 @@ def test_torch_and_brevitas_are_not_needed(built: Project, tmp_path: Path) -> No
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qhw.flows.hls4ml.project._write_vectors", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        FLOW.write(GRAPH, BOARD, {}, tmp_path / "project")
+        FLOW.write(designed(FLOW, GRAPH, {}), tmp_path / "project")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -212,7 +214,7 @@ def test_only_a_project_is_overwritten_or_opened(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
     with pytest.raises(InputError, match="is not an hls4ml project"):
-        FLOW.write(GRAPH, BOARD, {}, tmp_path / "thesis")
+        FLOW.write(designed(FLOW, GRAPH, {}), tmp_path / "thesis")
     with pytest.raises(InputError, match="is not an hls4ml project"):
         FLOW.open(tmp_path / "thesis")
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter1.txt"]

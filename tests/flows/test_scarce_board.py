@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qhw.boards import load_board
-from qhw.cost import choose_folding, estimate
-from qhw.flows.base import load_flow
+from qhw.cost import Estimate, choose_folding, estimate
+from qhw.flows.base import load_project_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
@@ -33,24 +33,28 @@ def small_cnn() -> ExactGraph:
     return builder.finish([builder.matmul("dense", x, weight)])
 
 
+def slowest(found: Estimate) -> int:
+    """The largest reuse factor."""
+    return max(fold.to_json()["reuse_factor"] for fold in found.folding.values())
+
+
 @pytest.mark.slow
 def test_ten_dsp_slices_cost_time_and_change_no_code(tmp_path: Path) -> None:
     file = tmp_path / "scarce.toml"
     file.write_text('based_on = "ultra96"\ndsp = 10\n')
-    graph, flow = small_cnn(), load_flow("hls4ml", io_type="io_stream")
-    legal = flow.legal_folding(graph)
+    graph, flow = small_cnn(), load_project_flow("hls4ml", io_type="io_stream")
     images = {"image": np.random.default_rng(4).integers(0, 256, (40, 1, 8, 8))}
     expected = interpret(graph, images)["dense"]
     estimates = []
     for board in (load_board("ultra96"), load_board(file)):
-        folding = choose_folding(graph, board, legal)
-        project = flow.write(graph, board, folding, tmp_path / board.name)
+        design = choose_folding(flow.prepare(graph, board))
+        project = flow.write(design, tmp_path / board.name)
         flow.compile(project)
         codes = flow.simulate(project, images)["dense"]
         assert np.array_equal(codes, expected)
-        estimates.append(estimate(graph, board, folding))
+        estimates.append(estimate(design))
     usual, scarce = estimates
     assert scarce.totals["dsp"] <= 10 < usual.totals["dsp"]
-    assert max(scarce.folding.values()) > max(usual.folding.values())
+    assert slowest(scarce) > slowest(usual)
     assert scarce.latency_cycles > usual.latency_cycles
     assert np.unique(expected).size > 100

@@ -24,6 +24,7 @@ from qhw.formats import (
     parse_fixed,
     parse_format,
 )
+from qhw.formats.parse import format_classes
 
 roundings = st.sampled_from(Rounding)
 
@@ -74,6 +75,18 @@ def test_text_round_trips_with_everything_in_it(format: Format) -> None:
     assert str(again) == str(format)
     assert getattr(again, "rounding", None) is getattr(format, "rounding", None)
     assert getattr(again, "saturate", None) is getattr(format, "saturate", None)
+
+
+def test_every_class_reads_its_own_examples() -> None:
+    """The classes of the package are all there, and none takes another's texts."""
+    classes = format_classes()
+    assert {Binary, Fixed, Integer, KHot, Minifloat, PowerOfTwo, Ternary} <= set(classes)
+    assert len({kind.notation().name for kind in classes}) == len(classes)
+    for kind in classes:
+        for example in kind.notation().examples:
+            format = parse_format(example)
+            assert type(format) is kind, example
+            assert parse_format(str(format)) == format
 
 
 @pytest.mark.parametrize(

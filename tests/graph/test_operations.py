@@ -17,9 +17,10 @@ from random_graphs import operations_of, random_graph, random_inputs
 import qhw.graph.ops
 from qhw.boards import load_board
 from qhw.cost.energy import MEMORY_PJ_PER_BIT, layer_energy
-from qhw.cost.templates import TEMPLATES
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import load_flow
+from qhw.flows.finn import template as finn
+from qhw.flows.hls4ml import template as hls4ml
 from qhw.flows.hls4ml.plan import MAPPERS
 from qhw.formats import Integer, parse_format
 from qhw.formats.modes import IntArray, Rounding
@@ -98,7 +99,8 @@ PLACES: Mapping[str, Callable[[str], bool]] = {
     "graph of this test": lambda op: op in BY_NAME,
     "random graphs": lambda op: op in RANDOM,
     "energy": has_energy,
-    **{f"{name} costs": lambda op, t=template: op in t.rules for name, template in TEMPLATES.items()},
+    "hls4ml costs": lambda op: op in hls4ml.RULES,
+    "finn costs": lambda op: op in finn.ARCHITECTURE.rules,
     "hls4ml flow": lambda op: OPERATIONS[op] in MAPPERS,
 }
 
@@ -138,7 +140,7 @@ def test_the_flow_refuses_by_name_what_it_does_not_carry() -> None:
         until = GRAPH.nodes[: GRAPH.nodes.index(node) + 1]
         part = replace(GRAPH, outputs=(node.output,)).replace_nodes(until)
         with pytest.raises(UnsupportedError, match=f"{node.op} '{node.name}'.* has no such operation"):
-            load_flow("hls4ml").check(part, load_board("ultra96"))
+            load_flow("hls4ml").prepare(part, load_board("ultra96"))
 
 
 def test_an_operation_is_one_file() -> None:

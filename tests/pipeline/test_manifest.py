@@ -16,7 +16,7 @@ from qhw.pipeline import manifest
 HASH = "0" * 64
 
 EXAMPLE: dict[str, Any] = {
-    "schema_version": 1,
+    "schema_version": 2,
     "inputs": {
         "model": {"given": "digits-cnn", "sha256": HASH},
         "data": {"given": "digits", "sha256": HASH, "source": "scikit-learn"},
@@ -24,13 +24,20 @@ EXAMPLE: dict[str, Any] = {
         "options": {"seed": 0},
     },
     "tools": {"qhw": "0.1.0", "python": "3.11.7"},
-    "board": {"name": "ultra96", "title": "Ultra96", "part": "xczu3eg-sbva484-1-e", "clock_mhz": 200.0},
+    "board": {
+        "name": "ultra96",
+        "title": "Ultra96",
+        "kind": "fpga",
+        "part": "xczu3eg-sbva484-1-e",
+        "clock_mhz": 200.0,
+    },
     "flow": {
         "name": "hls4ml",
-        "io_type": "io_stream",
+        "options": {"io_type": "io_stream"},
+        "wanted": {"fps": None, "budget": 0.8, "multipliers": "auto"},
         "project": "project",
         "project_sha256": HASH,
-        "reuse_factors": {"conv1": 9},
+        "folding": {"conv1": {"reuse_factor": 9}},
     },
     "model": {
         "name": "digits-cnn",
@@ -102,7 +109,7 @@ def test_every_key_is_required(key: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("schema_version",), 2),
+        (("schema_version",), 1),
         (("stages", 0, "status"), "maybe"),
         (("accuracy", "float"), 97.0),
         (("verification", 0, "mismatches"), -1),

@@ -46,9 +46,12 @@ template <unsigned N_TAP, unsigned DEPTH, unsigned N_GROUP, unsigned N_OUT> stru
 };
 
 // The operand, or 0 where there is none: formats without zero (binary) are padded so.
-template <int S, int L> scaled<S, L> if_inside(bool, const scaled<S, L> &x) {
+template <int S, int L> scaled<S, L> if_inside(bool inside, const scaled<S, L> &x) {
     #pragma HLS INLINE
-    return x;
+    scaled<S, L> padded = x;
+    if (!inside)
+        padded.significand = 0;
+    return padded;
 }
 template <int K, int L> powers<K, L> if_inside(bool inside, const powers<K, L> &x) {
     #pragma HLS INLINE

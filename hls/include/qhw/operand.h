@@ -11,6 +11,10 @@
 #define INCLUDE_QHW_OPERAND_H_
 
 #include "raw.h"
+// A project that looks numbers up has them beside this file.
+#if __has_include("tables.h")
+#include "tables.h"
+#endif
 
 namespace qhw {
 
@@ -135,6 +139,25 @@ template <int W> struct sign_magnitude {
     template <class x_T> static ap_int<W + 1> ordinal(const x_T &x) {
         #pragma HLS INLINE
         return signed_magnitude<W>(bits_of<sign_magnitude>(x));
+    }
+    template <class x_T> static read_t read(const x_T &x) {
+        #pragma HLS INLINE
+        read_t number;
+        number.significand = ordinal(x);
+        number.shift = 0;
+        return number;
+    }
+};
+
+// A code without a circuit of its own: TABLE has the mantissa of every code.
+template <class TABLE> struct listed {
+    static const int width = TABLE::width, mantissa_width = TABLE::mantissa_width;
+    static const bool has_zero = TABLE::has_zero;
+    typedef scaled<mantissa_width, 0> read_t;
+
+    template <class x_T> static ap_int<mantissa_width> ordinal(const x_T &x) {
+        #pragma HLS INLINE
+        return TABLE::number(bits_of<listed>(x).to_uint());
     }
     template <class x_T> static read_t read(const x_T &x) {
         #pragma HLS INLINE

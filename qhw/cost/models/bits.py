@@ -58,7 +58,7 @@ def _xnor_popcount_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the sums of many numbers, in one family's cells."""
+    """The models of the units that sum many numbers, in one family's cells."""
     wide = cells_of(family).inputs == 6
     tree, popcount = (_adder_tree, _xnor_popcount) if wide else (_adder_tree_of_lut4, _xnor_popcount_of_lut4)
     return {

@@ -15,7 +15,7 @@ _Bit: TypeAlias = "tuple[tuple[int, int], int] | None"
 """What is in a flip-flop: a bit of a number of a level, by its place; None: 0. Equal ones are one."""
 
 _Bits: TypeAlias = "tuple[_Bit, ...]"
-"""Of a number, from the lowest."""
+"""The bits of a number, from the lowest."""
 
 
 def _spread(held: _Bits, signed: bool, first: int, width: int) -> _Bits:
@@ -43,7 +43,7 @@ def _luts(number: Number, positions: list[tuple[_Bit, _Bit]]) -> int:
 def _contents(
     name: tuple[int, int], number: Number, before: Sequence[Number], held: Sequence[_Bits]
 ) -> _Bits:
-    """Of a number of this name: sums are new, the rest is what was in the registers before."""
+    """The bits of a number with this name: sums are new, the rest is what was in the registers before."""
     if number.right is None:
         return held[number.left]
     positions = _positions(number, before, held)
@@ -76,7 +76,7 @@ class _Counted(NamedTuple):
 
 @cache
 def _counted(made: Plan) -> _Counted:
-    """Of the tree, its lanes included."""
+    """What the tree takes, its lanes included."""
     first, *later = made.levels
     rows: list[_Bits] = [tuple(((0, i), bit) for bit in range(lane.bits)) for i, lane in enumerate(first)]
     luts, lut4s, registers = 0, 0, sum(len(bits) for bits in rows)
@@ -103,6 +103,6 @@ def _khot_constant_dot_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of products with constant k-hot weights, in one family's cells."""
+    """The model of products with constant k-hot weights, in one family's cells."""
     features = partial(_khot_constant_dot, cells_of(family))
     return {"khot_constant_dot": UnitModel(features, _khot_constant_dot_registers)}

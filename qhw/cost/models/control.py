@@ -15,7 +15,7 @@ from qhw.cost.unit_models import Features, UnitModel, Values
 
 
 def _control_counters(values: Values) -> tuple[int, ...]:
-    """Of the weights' address, of a sum's words where there are several sums, of the pixels."""
+    """Steps of each counter: the weights' address, a sum's words where there are several sums, the pixels."""
     words = values["I"] if values["F"] > 1 else 1
     return values["F"] * values["I"], words, values["P"]
 
@@ -35,7 +35,7 @@ def _layer_control_registers(values: Values) -> int:
 
 
 def _window_counters(values: Values) -> tuple[int, ...]:
-    """Of a row of the window, its rows, its folds, its places; a window of one pixel needs no places."""
+    """Steps of each counter: a row of the window, its rows, folds and places (none for a single pixel)."""
     side, depthwise = values["K"], values["DEPTHWISE"]
     along = side if depthwise else side * values["C"]
     places = (values["N"] - side + 1, values["M"] - side + 1) if side > 1 else (1, 1)
@@ -93,7 +93,7 @@ def _window_buffer(family: str, values: Values) -> Features:
 
 
 def _window_sums(cells: Cells, address: int, passed: int) -> Features:
-    """Of the addresses and the level; on ECP5 each addition and comparison is a chain of its own."""
+    """What the addresses and the level take; on ECP5 every addition and comparison is a chain of its own."""
     level = address + 1
     if cells.inputs == 6:
         return {"level bits": level - passed}
@@ -131,7 +131,7 @@ def _window_uram(values: Values, family: str) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the units that drive a layer, in one family's cells."""
+    """The models of the units that drive a layer, in one family's cells."""
     return {
         "layer_control": UnitModel(partial(_layer_control, cells_of(family)), _layer_control_registers),
         "window_buffer": UnitModel(

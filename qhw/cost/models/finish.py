@@ -38,12 +38,12 @@ def _rounding(values: Values) -> _Rounding:
 
 
 def _rounded_bits(values: Values) -> int:
-    """Of the floor, and the carry of rounding up."""
+    """Bits of the floor, and the carry of rounding up."""
     return values["WI"] - values["S"] + _rounding(values).up
 
 
 def _bits_above(values: Values) -> int:
-    """Of the rounded number that the result has no place for, its own sign bit among them."""
+    """Bits of the rounded number that the result has no place for, its own sign bit among them."""
     return max(_rounded_bits(values) - (values["WO"] - values["SO"]), 0)
 
 
@@ -114,7 +114,7 @@ def _threshold(values: Values) -> Features:
 
 
 def _threshold_of_lut4(values: Values) -> Features:
-    """Of a thermometer that is not full, constants reach up to its next power of two."""
+    """A threshold unit on ECP5: a thermometer that is not full has constants up to the next power of two."""
     count = values["T"]
     return {
         "comparison LUTs": count * lut4.comparison(values["A"]),
@@ -128,7 +128,7 @@ def _threshold_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of what follows an accumulator, in one family's cells."""
+    """The models of the units behind an accumulator, in one family's cells."""
     own = cells_of(family)
     threshold = _threshold if own.inputs == 6 else _threshold_of_lut4
     return {

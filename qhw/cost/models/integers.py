@@ -83,7 +83,7 @@ def _packed_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the integer units, in one family's cells."""
+    """The models of the integer units, in one family's cells."""
     own = cells_of(family)
     return {
         "integer_mac": UnitModel(

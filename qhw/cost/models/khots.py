@@ -17,23 +17,23 @@ def _places(values: Values) -> int:
 
 
 def _product_bits(values: Values, bits: int) -> int:
-    """Of an integer times a weight's magnitude; a single term is one bit shorter than a sum."""
+    """Bits of an integer times a weight's magnitude; a single term is one bit shorter than a sum."""
     return bits + values["WB"] - (2 if values["K"] == 1 else 1)
 
 
 def _stored_bits(values: Values) -> int:
-    """Of a weight: its shifts, one code of which says that there is none, and one sign or as many."""
+    """Bits of a stored weight: its shifts, one code of which says "none", and one sign or one for each."""
     terms, csd = values["K"], values["CSD"]
     return terms * _code_bits(values) + (terms if csd else 1)
 
 
 def _code_bits(values: Values) -> int:
-    """Of one shift."""
+    """Bits of one stored shift."""
     return (values["WB"] - 1 + values["CSD"]).bit_length()
 
 
 def _shifts(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
-    """Of the K shifters; one LUT clears a term that is absent, on ECP5 as many as its code takes."""
+    """What the K shifters take; a LUT clears a term that is absent, on ECP5 as many as its code takes."""
     terms = values["K"]
     if cells.inputs == 6:
         luts = structure.shift_luts(bits, _places(values), signed)
@@ -43,7 +43,7 @@ def _shifts(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
 
 
 def _tree(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
-    """Of the K - 1 adders; the top bit of an unsigned term is 0."""
+    """What the K - 1 adders take; the top bit of an unsigned term is 0."""
     terms, product = values["K"], _product_bits(values, bits)
     if cells.inputs == 4:
         return {"tree LUTs": (terms - 1) * _adder_of_lut4(values, bits)}
@@ -75,7 +75,7 @@ def _tree_registers(values: Values, product: int, term: int) -> int:
 
 
 def _product_registers(values: Values, bits: int) -> int:
-    """Of ``cost_models/rtl/khot_product.v`` and of the weight in front of it."""
+    """Flip-flops of a product (``cost_models/rtl/khot_product.v``) and of the weight in front of it."""
     terms, product, term = values["K"], _product_bits(values, bits), bits + _places(values)
     signs = terms - 1 if values["CSD"] else 0
     shifted = terms * term + signs + 1
@@ -132,7 +132,7 @@ def _span(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of multiply-accumulators with k-hot weights, in one family's cells."""
+    """The models of multiply-accumulators with k-hot weights, in one family's cells."""
     own = cells_of(family)
     return {
         "khot_mac": UnitModel(partial(_khot_mac, own), _khot_mac_registers),

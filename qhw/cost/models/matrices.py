@@ -16,7 +16,7 @@ _Bit: TypeAlias = "tuple[int, int] | None"
 """What is in a flip-flop: a bit of an input or sum, by its number and place; None: 0. Equal ones are one."""
 
 _Bits: TypeAlias = "tuple[_Bit, ...]"
-"""Of a number, from the lowest."""
+"""The bits of a number, from the lowest."""
 
 _Position: TypeAlias = "tuple[_Bit, _Bit]"
 """What a carry chain adds in one place."""
@@ -34,12 +34,12 @@ class _Number(NamedTuple):
 
 @dataclass
 class _Count:
-    """Of a circuit, while its stages are walked through.
+    """What was counted of a circuit, while its stages are walked through.
 
     Args:
         sums: the number of each sum by what is added: the same is built once.
-        positions: of carry chains that take a LUT, by whether they subtract.
-        short: positions of sums of up to two bits.
+        positions: positions of carry chains that take a LUT, by whether they subtract.
+        short: such positions in sums of up to two bits.
         lut4s: LUTs on ECP5, where chains share no position.
         read: bits that the current stage reads.
     """
@@ -167,6 +167,6 @@ def _constant_matrix_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of products with a constant matrix, in one family's cells."""
+    """The model of products with a constant matrix, in one family's cells."""
     features = partial(_constant_matrix, cells_of(family))
     return {"constant_matrix": UnitModel(features, _constant_matrix_registers)}

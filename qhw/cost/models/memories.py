@@ -11,8 +11,10 @@ from qhw.cost.cells import Cells, cells_of
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
+from qhw.devices import fabric_of, fabrics
 
-XILINX = ("ultrascale-plus", "7series")
+XILINX = tuple(name for name, fabric in fabrics().items() if fabric.lut_inputs == 6)
+"""Families whose memories are made of the same cells."""
 
 
 class Shape(NamedTuple):
@@ -49,7 +51,7 @@ _ULTRA_SHAPES = (Shape(4096, 72, 1, 1024),)
 """URAM288 (UG573)."""
 
 _MULTIPLEXER_COST = 0.5
-"""Of a bit that selects between two banks, for the mapper."""
+"""What the mapper thinks a bit costs that selects between two banks."""
 
 
 @cache
@@ -74,14 +76,14 @@ def block_ram(words: int, width: int, family: str) -> Tiles:
 
 
 def ultra_ram(words: int, width: int) -> Tiles:
-    """Of 288 Kb."""
+    """UltraRAMs of 288 Kb that hold so many words."""
     return tiles(_ULTRA_SHAPES, words, width)
 
 
 def multiplexer(inputs: int, family: str) -> int:
     """LUTs that select one of some bits: one of four where a LUT has six inputs, else of two.
 
-    Of four inputs, a LUT in seven was seen to be saved by what is decoded anyway.
+    With four inputs, a LUT in seven was seen to be saved by what is decoded anyway.
     """
     return -(-(inputs - 1) // 3) if family in XILINX else inputs - 1 - (inputs + 3) // 7
 
@@ -97,17 +99,13 @@ def memory_banks(words: int) -> tuple[int, bool]:
     return (of_32 if shallow else of_64), shallow
 
 
-_DATA_BITS = {"ultrascale-plus": 7, "7series": 3}
-"""Bits beside the write address in a slice of 64 words."""
-
-
 def lut_memory(words: int, width: int, family: str) -> int:
     """LUTs of a memory with a port to read and one to write."""
     if family not in XILINX:
         return 6 * -(-words // 16) * -(-width // 4)
     banks, shallow = memory_banks(words)
     bits = -(-width // 2) if shallow else width
-    return banks * (bits + -(-bits // _DATA_BITS[family]))
+    return banks * (bits + -(-bits // fabric_of(family).slice_data_bits))
 
 
 def one_port_memory(words: int, width: int, family: str) -> int:
@@ -230,7 +228,7 @@ def _weight_registers(family: str, values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the units that keep words, in one family's cells."""
+    """The models of the units that keep words, in one family's cells."""
     return {
         "fifo": UnitModel(
             partial(_fifo, family), partial(_fifo_registers, family), bram18=_bram18, uram=_uram

@@ -21,7 +21,7 @@ class Shifter(NamedTuple):
     """A shifter with a register behind each stage of two bits (``cost_models/rtl/shift_left.v``).
 
     Args:
-        bits: of its stages, that each take a LUT of up to six inputs.
+        bits: bits of all stages, which each take a LUT of up to six inputs.
         wide: those of them that have five or six.
         lut4s: LUTs of four inputs.
         data_registers: one a bit of a stage that is read.
@@ -86,20 +86,20 @@ def _shifts(cells: Cells, shifter: Shifter, lanes: int = 1) -> Features:
 
 
 def _stage_widths(bits: int, select: int, out_bits: int) -> list[tuple[int, int, int]]:
-    """Of each stage: the lowest bit of the amount that it takes, how many it takes, and its own bits."""
+    """For each stage, the lowest bit of the amount that it takes, how many it takes, and its own bits."""
     first = 2 - select % 2
     bounds = [0, *range(first, select + 1, 2)]
     return [(low, high - low, min(bits + (1 << high) - 1, out_bits)) for low, high in pairwise(bounds)]
 
 
 def _significand_bits(values: Values) -> int:
-    """Of a product; a significand of one bit makes it no longer."""
+    """Bits of a product's significand; a factor of one bit makes it no longer."""
     ma, mb = values["MA"], values["MB"]
     return ma + mb + (2 if ma and mb else 1)
 
 
 def _exponent_luts(cells: Cells, values: Values) -> int:
-    """Of the two leading bits and the sum of the places; on ECP5 the sign's LUT, too.
+    """LUTs of the two leading bits and of the sum of the places; on ECP5 the sign's, too.
 
     Two decoded bits of fields of two bits fit the LUT of their sum; of longer fields, each takes its own.
     """
@@ -209,7 +209,7 @@ class _Conversion(NamedTuple):
     """What ``cost_models/rtl/fixed_to_minifloat.v`` derives from its parameters.
 
     Args:
-        range_bits: of the largest magnitude that may be in range.
+        range_bits: bits of the largest magnitude that may be in range.
         magnitude: bits of the magnitude that are looked at one by one.
         point: digits of the normalised magnitude that go.
         rounded: bits of the rounded code.
@@ -255,7 +255,7 @@ def _fixed_to_minifloat(cells: Cells, values: Values) -> Features:
 
 
 def _reductions(cells: Cells, values: Values, parts: _Conversion) -> int:
-    """Of the digits that go, and of those above the range."""
+    """LUTs that see whether any digit is set among those that go, and among those above the range."""
     sticky = cells.reduction(parts.point) if _unseen(values, parts.point) == 0 else 0
     return sticky + cells.reduction(values["A"] - parts.range_bits)
 
@@ -290,7 +290,7 @@ def _fixed_to_minifloat_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the minifloat units, in one family's cells."""
+    """The models of the minifloat units, in one family's cells."""
     own = cells_of(family)
     conversion = _fixed_to_minifloat if own.inputs == 6 else _fixed_to_minifloat_of_lut4
     return {

@@ -20,7 +20,7 @@ from qhw.cost.unit_models import Features, UnitModel, Values
 
 
 def _line_bits(values: Values) -> int:
-    """Of one column of the rows that are kept."""
+    """Bits of one column of the rows that are kept."""
     return (values["K"] - 1) * values["W"]
 
 
@@ -117,7 +117,7 @@ def _max_pool_registers(values: Values) -> int:
 
 
 def models(family: str) -> Mapping[str, UnitModel]:
-    """Of the units on a stream of pixels, in one family's cells."""
+    """The models of the units on a stream of pixels, in one family's cells."""
     return {
         "line_buffer": UnitModel(
             partial(_line_buffer, family),

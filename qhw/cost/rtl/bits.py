@@ -46,7 +46,7 @@ ADDER_TREE = Unit(
 
 
 def _groups(values: Values) -> int:
-    """Of three lanes: what the six inputs of a LUT hold."""
+    """Groups of three lanes, which are what the six inputs of a LUT hold."""
     return -(-values["L"] // 3)
 
 

@@ -28,7 +28,7 @@ from qhw.formats import Integer, KHot
 
 @dataclass(frozen=True)
 class Number:
-    """An integer in a register: of the numbers one level before, left ± right * 2^distance, or left alone.
+    """An integer in a register: left ± right * 2^distance, numbers of the level before, or left alone.
 
     Args:
         low, high: what it is at least and at most.
@@ -71,7 +71,7 @@ class Plan:
     """A dot product with constants as a tree of additions.
 
     Args:
-        levels: of registers; the first ones hold the lanes.
+        levels: the levels of registers; the first one holds the lanes.
         total: what is left of the last one.
     """
 

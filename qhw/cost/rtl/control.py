@@ -76,12 +76,12 @@ def window_span(values: Values) -> int:
 
 
 def window_words(values: Values) -> int:
-    """Of the memory: a power of two."""
+    """Words of the memory: a power of two."""
     return 1 << max(1, (window_span(values) - 1).bit_length())
 
 
 def _reading_order(values: Values) -> tuple[IntArray, IntArray]:
-    """Of one image: the number of each word that is read, and words that are not needed behind each read."""
+    """The number of each word that an image's windows read, and how many words each read makes needless."""
     side, words = values["K"], values["C"]
     places = [(y, x) for y in range(values["M"] - side + 1) for x in range(values["N"] - side + 1)]
     starts = np.array([(y * values["N"] + x) * words for y, x in places])

@@ -69,7 +69,7 @@ _CONTROLS = (ENABLE, FIRST)
 
 
 def _product_bits(values: Values) -> int:
-    """Of a product with its sign."""
+    """Bits of a product, its sign included."""
     return values["WA"] + values["WB"] - values["SA"]
 
 
@@ -107,7 +107,7 @@ KHOT_MAC = Unit(
 
 
 def _minifloat_product_bits(values: Values) -> int:
-    """Of a product with its sign, in units of the smallest subnormal."""
+    """Bits of a product, its sign included, in units of the smallest subnormal."""
     return values["MA"] + exponent_span(values["EA"]) + values["WB"] + 1
 
 

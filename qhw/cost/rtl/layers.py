@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qhw.cost.operands import operand_of
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.control import window_words
 from qhw.cost.rtl.finish import ROUNDINGS
@@ -45,11 +44,11 @@ class Geometry:
     """A layer's loops.
 
     Args:
-        kernel, rows, columns: of the window and of the image; 1 for a MatMul.
-        words: of a pixel of the input.
+        kernel, rows, columns: side of the window, and the image's rows and columns; 1 for a MatMul.
+        words: words of one pixel of the input.
         lanes: numbers in a word.
         output_folds, input_folds: sums of a pixel, and words of a sum.
-        pixels: of the output.
+        pixels: pixels of the output.
     """
 
     kernel: int
@@ -102,7 +101,7 @@ class FoldedLayer:
 
     @property
     def formats(self) -> tuple[Format, Format, Format]:
-        """Of the inputs, the weights and the outputs."""
+        """The formats of the inputs, the weights and the outputs."""
         names = (*self.node.inputs[:2], self.graph.nodes[1].output)
         x, weight, y = (self.graph.tensors[name].format for name in names)
         return x, weight, y
@@ -265,13 +264,13 @@ def _weights(layer: FoldedLayer) -> Part:
 
 
 def _sum_bits(layer: FoldedLayer) -> int:
-    """Of every possible sum: proven from the weights."""
+    """Bits that hold every possible sum, as the weights prove."""
     return layer.graph.tensors[layer.node.output].format.width
 
 
 def _dot(layer: FoldedLayer) -> Part:
     x, weight, _ = layer.formats
-    a, b = operand_of(x), operand_of(weight)
+    a, b = x.operand(), weight.operand()
     lanes = layer.simd
     if a.kind == b.kind == "minifloat":
         one_sum = a.width + b.width - 1 + levels(lanes)

@@ -46,7 +46,7 @@ def running_sum(terms: IntArray, first: IntArray, width: int, signed: bool = Tru
     """Sums over steps that start anew where ``first`` is 1, in ``width`` bits of an accumulator.
 
     Args:
-        terms, first: of shape (steps,); the first step starts a sum.
+        terms, first: the terms, and where a sum starts, shape (steps,); the first step starts one.
     """
     total = np.cumsum(terms)
     starts = np.maximum.accumulate(np.where(first != 0, np.arange(len(terms)), 0))
@@ -60,7 +60,7 @@ def exponent_span(exponent_bits: int) -> int:
 
 
 def magnitude_bits(values: Values) -> int:
-    """Of the product of two minifloats, in units of the smallest subnormals' product."""
+    """Bits of the product of two minifloats' magnitudes, in units of the smallest subnormals' product."""
     return values["MA"] + values["MB"] + 2 + exponent_span(values["EA"]) + exponent_span(values["EB"])
 
 

@@ -38,7 +38,7 @@ class Plan:
 
     Args:
         stages: da4ml's ``CombLogic``, in order; the fields that one puts out are what the next takes in.
-        outputs: of each column, its field of the last stage, and the zeros that go below it.
+        outputs: for each column, its field of the last stage, and the zeros that go below it.
     """
 
     stages: tuple[Any, ...]
@@ -124,7 +124,7 @@ def _is_python(module: str) -> bool:
 
 
 def field_bits(interval: Any) -> int:
-    """Of a number in da4ml's Verilog: no more than its interval and step need; 0 for a constant 0."""
+    """Bits of a number in da4ml's Verilog: no more than its interval and step need; 0 for a constant 0."""
     from da4ml.cmvm.types import Precision
 
     return sum(Precision.from_qint(interval))
@@ -192,7 +192,7 @@ def _lanes(values: Values, made: Plan) -> Iterator[str]:
 
 
 def _lane_bits(values: Values) -> int:
-    """Of an output: any sum fits, and every field, of which da4ml bounds some more widely."""
+    """Bits of an output: any sum fits, and every field, some of which da4ml bounds more widely."""
     made = plan(values)
     fields = made.stages[-1].out_qint
     needed = (shift + field_bits(fields[place]) + 1 for place, shift in made.outputs)

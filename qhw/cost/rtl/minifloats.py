@@ -42,7 +42,7 @@ def normalised_places(values: Values) -> int:
 
 
 def _shift_stages(places: int) -> int:
-    """Of a shifter by 0 to ``places``: two bits of the amount each, and one at least."""
+    """Stages of a shifter by 0 to ``places``: at least one, each with two bits of the amount."""
     return max(1, (places.bit_length() + 1) // 2)
 
 
@@ -65,7 +65,7 @@ def _ports(values: Values) -> Ports:
 
 
 def _sum_bits(values: Values) -> int:
-    """Of one sum of products, with its sign."""
+    """Bits of one sum of products, its sign included."""
     return magnitude_bits(values) + 1 + levels(values.get("L", 1))
 
 
@@ -110,7 +110,7 @@ def _mixed_ports(values: Values) -> Ports:
 
 
 def _mixed_bits(values: Values) -> int:
-    """Of one product, with its sign."""
+    """Bits of one product, its sign included."""
     return values["WA"] + (not values["SA"]) + values["MB"] + 1 + exponent_span(values["EB"])
 
 

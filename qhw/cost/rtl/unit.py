@@ -43,8 +43,8 @@ class Port:
 
     Args:
         signed: whether its elements are two's complement.
-        codes: of an input, the only codes that may arrive; None: all of them.
-        rising: of an input, whether an element is never less than the one before it.
+        codes: the only codes that may arrive at an input; None: all of them.
+        rising: whether an element of an input is never less than the one before it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Port:
 
     @property
     def bits(self) -> int:
-        """Of all lanes."""
+        """Bits of all lanes together."""
         return self.width * self.lanes
 
 
@@ -85,7 +85,7 @@ RESET = Control("reset", (0.0, 0.01), start=1)
 
 @dataclass(frozen=True)
 class Ports:
-    """Of a unit with its parameters set: what goes in and what comes out, beside ``clk``."""
+    """What goes into a unit whose parameters are set, and what comes out, beside ``clk``."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
@@ -187,7 +187,7 @@ def at_least(unit: str, values: Values, name: str, low: int, why: str) -> None:
 
 
 def levels(lanes: int) -> int:
-    """Of a binary tree over so many lanes."""
+    """Levels of a binary tree over so many lanes."""
     return (lanes - 1).bit_length()
 
 

@@ -70,10 +70,10 @@ class Simulator:
         """Clock every instance through its own rows; what its outputs show behind each clock edge.
 
         Args:
-            stimuli: of each instance, of shape (cycles, words): its inputs, each padded to whole words.
+            stimuli: the inputs of each instance, shape (cycles, words), each padded to whole words.
 
         Returns:
-            Of each instance, of shape (cycles, words): its outputs likewise.
+            The outputs of each instance, likewise.
 
         Raises:
             CheckFailedError: a circuit does not compile.

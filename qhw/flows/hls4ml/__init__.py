@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
 import numpy as np
 
-from qhw.errors import InputError, UnsupportedError
-from qhw.flows.base import BoardLike, Execution, Flow, Project, Synthesis, Trace
-from qhw.flows.hls4ml.coded import is_coded
-from qhw.flows.hls4ml.folding import divisors
-from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder
-from qhw.flows.hls4ml.operations import conv_factors, product_factors
+from qhw.cost import Design
+from qhw.cost.architecture import Architecture, is_priced
+from qhw.devices import Family
+from qhw.errors import UnsupportedError
+from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Tool, Trace
+from qhw.flows.hls4ml.folding import ReuseFactor
+from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder, is_read
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
 from qhw.flows.hls4ml.prepare import prepared
 from qhw.flows.hls4ml.project import read_description, write_project
 from qhw.flows.hls4ml.simulation import compile_project, simulate_project
 from qhw.flows.hls4ml.synthesis import synthesise_project
+from qhw.flows.hls4ml.template import architecture
 from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
@@ -33,7 +35,7 @@ MAX_UNROLLED_STATEMENTS = 60_000
 _SPATIAL = (ir.Conv, ir.SumPool, ir.MaxPool)
 
 
-class Hls4mlFlow(Flow):
+class Hls4mlFlow(ProjectFlow):
     """Projects for hls4ml's Vitis backend.
 
     Args:
@@ -41,63 +43,73 @@ class Hls4mlFlow(Flow):
     """
 
     name = "hls4ml"
+    options = (
+        FlowOption(
+            "io_type",
+            str,
+            "auto",
+            "How layers are connected; auto: io_stream where there are convolutions or pools.",
+            ("io_stream", "io_parallel", "auto"),
+        ),
+    )
+    multipliers = ("auto", "lut", "dsp")
+    tools = (Tool("g++", "The C-simulation", "apt-get install g++ (or gcc-c++, or gcc)"),)
 
-    def __init__(self, io_type: IoType | Literal["auto"] = "auto"):
-        if io_type not in ("io_stream", "io_parallel", "auto"):
-            raise InputError(f"io_type '{io_type}'", allowed="io_stream, io_parallel, auto")
-        self._io_type = io_type
+    def __init__(self, io_type: str | None = None, **others: Any) -> None:
+        super().__init__(io_type=io_type, **others)
+
+    @property
+    def stages(self) -> tuple[FlowStage, ...]:
+        return (FlowStage("synth", "synthesis", _synthesised),)
+
+    def takes(self, family: Family) -> bool:
+        """AMD's, since Vitis HLS compiles the projects."""
+        return family.kind == "fpga" and family.vendor == "AMD"
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
+        if not is_priced(format):
+            return False
         if isinstance(format, TableFormat):
-            return not computed or has_encoder(format) or format.width <= MOST_COMPARED
+            reached = not computed or has_encoder(format) or format.width <= MOST_COMPARED
+            return is_read(format) and reached
         return isinstance(format, UniformFormat)
 
     def io_type_for(self, graph: ExactGraph) -> IoType:
         """How tensors travel between the layers of that graph."""
-        if self._io_type != "auto":
-            return self._io_type
+        if self.chosen["io_type"] != "auto":
+            return cast(IoType, self.chosen["io_type"])
         return "io_stream" if any(isinstance(node, _SPATIAL) for node in graph.nodes) else "io_parallel"
 
-    def plan(self, graph: ExactGraph, folding: Mapping[str, int]) -> Plan:
-        """The layers that carry out a graph; UnsupportedError names what cannot be carried exactly."""
-        plan = Planner(prepared(graph), self.io_type_for(graph), folding).run()
+    def architecture(self, graph: ExactGraph) -> Architecture:
+        return architecture(self.io_type_for(graph))
+
+    def rewritten(self, graph: ExactGraph) -> ExactGraph:
+        return prepared(graph)
+
+    def check(self, design: Design) -> None:
+        self.plan(design)
+        super().check(design)
+
+    def plan(self, design: Design) -> Plan:
+        """The layers that carry out a design; UnsupportedError names what cannot be carried exactly."""
+        reuse = {name: cast(ReuseFactor, fold).reuse_factor for name, fold in design.folding.items()}
+        plan = Planner(design.graph, design.architecture.options["io_type"], reuse).run()
         _check_code_size(plan)
         return plan
 
-    def check(self, graph: ExactGraph, board: BoardLike) -> None:
-        self.plan(graph, {})
-
-    def legal_folding(self, graph: ExactGraph) -> dict[str, tuple[int, ...]]:
-        graph = prepared(graph)
-        legal = {node.name: self._legal(graph, node) for node in graph.nodes}
-        return {name: factors for name, factors in legal.items() if factors}
-
-    def _legal(self, graph: ExactGraph, node: ir.Node) -> tuple[int, ...]:
-        if isinstance(node, ir.Conv | ir.MatMul) and is_coded(graph, node):
-            weight = graph.tensors[node.inputs[1]]
-            return divisors(math.prod(weight.shape)) if node.inputs[1] in graph.constants else ()
-        if isinstance(node, ir.MatMul) and node.inputs[1] in graph.constants:
-            return product_factors(graph, node, self.io_type_for(graph))
-        if not isinstance(node, ir.Conv):
-            return ()
-        return conv_factors(graph, node, self.io_type_for(graph))
-
-    def write(
-        self,
-        graph: ExactGraph,
-        board: BoardLike,
-        folding: Mapping[str, int],
-        out: Path,
-        *,
-        vectors: Mapping[str, IntArray] | None = None,
-    ) -> Project:
-        plan = self.plan(graph, folding)
-        inputs = vectors if vectors is not None else _default_vectors(graph)
-        write_project(plan, board, Path(out), (inputs, interpret(graph, inputs)))
-        return Project(Path(out), self.name, plan.name)
+    def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
+        self.check_multipliers(design.multipliers)
+        plan = self.plan(design)
+        inputs = vectors if vectors is not None else _default_vectors(design.graph)
+        expected = interpret(design.graph, inputs)
+        write_project(plan, design.board, Path(out), (inputs, expected), design.multipliers)
+        return self._project(Path(out), plan.name)
 
     def open(self, folder: Path) -> Project:
-        return Project(Path(folder), self.name, read_description(Path(folder)).name)
+        return self._project(Path(folder), read_description(Path(folder)).name)
+
+    def _project(self, folder: Path, name: str) -> Project:
+        return Project(folder, self.name, name, products=("csim", f"{name}_prj", "logs"))
 
     def compile(self, project: Project) -> float:
         return compile_project(project)
@@ -112,11 +124,13 @@ class Hls4mlFlow(Flow):
     ) -> Execution:
         return simulate_project(project, inputs, trace, timeout)
 
-    def synthesise(self, project: Project) -> Synthesis:
-        return synthesise_project(project)
-
 
 flow = Hls4mlFlow
+
+
+def _synthesised(project: Project) -> tuple[dict[str, Any], str]:
+    synthesis = synthesise_project(project)
+    return asdict(synthesis), f"{synthesis.lut:,} LUT, {synthesis.dsp} DSP by {synthesis.tool}"
 
 
 def _check_code_size(plan: Plan) -> None:

@@ -1,11 +1,21 @@
-"""Which reuse factors hls4ml's layers take."""
+"""Reuse factors, and which of them hls4ml's layers take."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from math import isqrt
 
+from qhw.cost.architecture import Fold
 from qhw.errors import ToolMissingError
+
+
+@dataclass(frozen=True)
+class ReuseFactor(Fold):
+    """How many products one multiplier does after the other; a node that nobody folded has one each."""
+
+    title = "reuse factor"
+    reuse_factor: int = 1
 
 
 @cache

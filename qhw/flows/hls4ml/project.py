@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.boards import Board
 from qhw.errors import InputError, ToolMissingError
-from qhw.flows.base import BoardLike
 from qhw.flows.hls4ml.carry import Carried, FixedType, Order, natural_order, physical
+from qhw.flows.hls4ml.operands import TABLES_HEADER, is_looked_up, tables_header
 from qhw.flows.hls4ml.plan import LayerPlan, Plan
 from qhw.flows.hls4ml.streams import set_stream_depths
 from qhw.formats.modes import IntArray
@@ -70,9 +71,10 @@ def describe(plan: Plan) -> Description:
 
 def write_project(
     plan: Plan,
-    board: BoardLike,
+    board: Board,
     out: Path,
     vectors: tuple[Mapping[str, IntArray], Mapping[str, IntArray]],
+    multipliers: str = "auto",
 ) -> None:
     """Write the folder ``out``: everything goes into a folder beside it, which is then renamed.
 
@@ -87,13 +89,18 @@ def write_project(
     beside.mkdir(parents=True)
     try:
         model = _hls4ml_project(plan, board, beside)
-        shutil.copytree(resource_dir("hls") / "include" / "qhw", beside / "firmware" / "qhw")
+        library = beside / "firmware" / "qhw"
+        shutil.copytree(resource_dir("hls") / "include" / "qhw", library)
+        looked_up = [t.format for t in plan.graph.tensors.values() if is_looked_up(t.format)]
+        if looked_up:
+            (library / TABLES_HEADER).write_text(tables_header(looked_up))
         description = describe(plan)
         _write_description(description, beside)
         _write_test_bench(model, description, beside)
         _write_vectors(description, vectors, beside / "tb_data")
         _write_build_options(beside)
         _set_language(beside / "build_prj.tcl")
+        _set_multipliers(beside / "build_prj.tcl", multipliers)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -112,7 +119,7 @@ def _quiet() -> Iterator[None]:
         logger.debug("hls4ml: %s", line)
 
 
-def _hls4ml_project(plan: Plan, board: BoardLike, folder: Path) -> Any:
+def _hls4ml_project(plan: Plan, board: Board, folder: Path) -> Any:
     """Let hls4ml write its part; nothing in it depends on the time or on where the folder is."""
     try:
         from hls4ml.model.graph import ModelGraph
@@ -144,7 +151,7 @@ def _hls4ml_project(plan: Plan, board: BoardLike, folder: Path) -> Any:
     return model
 
 
-def _period(board: BoardLike) -> float | int:
+def _period(board: Board) -> float | int:
     """The clock period in ns, as short as it can be said."""
     period = round(1e3 / board.clock_mhz, 4)
     return int(period) if period == int(period) else period
@@ -199,6 +206,15 @@ def _write_build_options(folder: Path) -> None:
 def _set_language(script: Path) -> None:
     """Let the vendor's tools compile C++17, which the header library is written in."""
     script.write_text(script.read_text().replace("-std=c++0x", "-std=c++17"))
+
+
+def _set_multipliers(script: Path, multipliers: str) -> None:
+    """Tell Vitis HLS what multiplies: LUTs or DSP slices alone; else it chooses."""
+    implementation = {"lut": "fabric", "dsp": "dsp"}.get(multipliers)
+    if implementation is not None:
+        text = script.read_text()
+        opened = next(line for line in text.splitlines() if line.startswith("create_clock "))
+        script.write_text(text.replace(opened, f"{opened}\nconfig_op mul -impl {implementation}", 1))
 
 
 def _write_test_bench(model: Any, description: Description, folder: Path) -> None:

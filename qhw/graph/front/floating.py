@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Clamped, Floating, Movement, RawInput, Scale
-from qhw.graph.tails.operations import CONSTANT, OPERATIONS, RISING, Step, Value, moves_with
+from qhw.graph.tails.operations import CONSTANT, OPERATIONS, RISING, Operand, Step, Value
 from qhw.graph.tails.quantizer import QUANTIZER_STEPS, Quantizer, quantizer_of
 
 ELEMENTWISE = frozenset(OPERATIONS) - QUANTIZER_STEPS
@@ -220,7 +220,7 @@ def extended(
             f"the numbers in front of it differ along axes {sorted(axes)}",
             allowed="one number, or one per channel",
         )
-    _check_maximum(node, result, op, next((a for a in arrays if a is not None), None), options)
+    _check_maximum(node, result)
     return result
 
 
@@ -271,7 +271,7 @@ def _rerooted(state: State, node: NodeView, value: Floating) -> Floating:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
     if value.raw is not None or axes_of(value):
         raise _unplaced(node, value)
-    if any(move.is_maximum for move in value.moves) and not _only_rises(value):
+    if any(move.is_maximum for move in value.moves) and not only_rises(value):
         raise _unplaced(node, value)
     roots = {root: state.moved(root, value) for root in value.roots}
     steps = tuple(
@@ -297,26 +297,26 @@ def axes_of(value: Floating) -> set[int]:
     return {axis - 1 for shape in shapes for axis, size in enumerate(shape) if size > 1}
 
 
-def _only_rises(value: Floating) -> bool:
+def only_rises(value: Floating) -> bool:
     """Whether a tail of one root never falls as its integer rises, operation by operation."""
-    constants = [[value.constants[i] for i in s.inputs if i in value.constants] for s in value.steps]
-    return len(value.roots) == 1 and all(
-        _is_rising(step.op, next(iter(known), None), step.attributes)
-        for step, known in zip(value.steps, constants, strict=True)
-    )
+    return len(value.roots) == 1 and all(_rises(value, step) for step in value.steps)
 
 
-def _is_rising(op: str, constant: Value | None, options: Mapping[str, Any]) -> bool:
-    found = moves_with(Step(op, (), "", options), constant)
+def _rises(value: Floating, step: Step) -> bool:
+    """Whether a step of a tail never falls as what it reads rises."""
+    moving, still = np.full(1, RISING, np.int8), np.zeros(1, np.int8)
+    operands = [
+        Operand(value.constants.get(name), still if name in value.constants else moving)
+        for name in step.inputs
+    ]
+    found = OPERATIONS[step.op].direction(step, operands)
     return bool(((found == RISING) | (found == CONSTANT)).all())
 
 
-def _check_maximum(
-    node: NodeView, value: Floating, op: str, constant: Value | None, options: Mapping[str, Any]
-) -> None:
+def _check_maximum(node: NodeView, value: Floating) -> None:
     """What follows a maximum of numbers that are not quantised must only rise."""
     move = next((move for move in value.moves if move.is_maximum), None)
-    if move is not None and not _is_rising(op, constant, options):
+    if move is not None and not _rises(value, value.steps[-1]):
         raise node.refuse(
             f"it does not only rise, and follows {move} on numbers that are not quantised",
             hint=f"put a quantizer in front of {move}",

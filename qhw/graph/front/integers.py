@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from qhw.errors import UnsupportedError
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.floating import floating, moved_scale
+from qhw.graph.front.settling import whole_numbers
 from qhw.graph.front.state import InexactError, NodeView, State
 from qhw.graph.front.values import Floating, Scale
 from qhw.graph.tails.operations import Value
@@ -29,11 +30,16 @@ def integers(state: State, node: NodeView, index: int = 0) -> tuple[str, Scale |
             return state.scaled_tensor(node, value)
         except InexactError:
             value = floating(state, node, name)
-    found = _pulled(state, node, value)
+    whole = whole_numbers(state, value)
+    found = _pulled(state, node, value if whole is None else whole)
     if found is None:
         raise not_quantised(node, name, value)
-    state.reasons.append(f"{node}: it reads '{name}' at a scale that is no power of two")
-    return found
+    tensor, scale = found
+    powers = scale.powers
+    if powers is None or not scale.is_uniform:
+        state.reasons.append(f"{node}: it reads '{name}' at a scale that is no power of two")
+        return tensor, scale
+    return state.scaled(node, tensor, powers[0], "_input_scale"), None
 
 
 def not_quantised(node: NodeView, name: str, value: Floating) -> UnsupportedError:

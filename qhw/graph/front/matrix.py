@@ -236,6 +236,12 @@ def _mean(state: State, node: NodeView, name: str, total: str, free: Scale | Non
 
 
 def _pooled_mean(state: State, node: NodeView, x: str, free: Scale | None, frame: Window) -> Activation:
+    if free is not None and free.axis not in (None, 0):
+        raise node.refuse(
+            f"it sums numbers of different scales along axis {free.axis + 1}",
+            allowed="one scale, or one per channel",
+            hint="quantise per tensor",
+        )
     name = node.name if frame.size == 1 or frame.size & (frame.size - 1) else f"{node.name}_sum"
     total = state.builder.sum_pool(name, x, frame.kernel, frame.strides, frame.pads, source=node.name)
     return _mean(state, node, node.name, total, free, frame.size)

@@ -12,11 +12,18 @@ from qhw.formats.integer import Integer, as_mantissas
 from qhw.formats.modes import QONNX_ROUNDING, Rounding
 from qhw.formats.table import TableFormat
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.floating import axes_of, floating, moved_scale, read_quantizer, staged
+from qhw.graph.front.floating import (
+    axes_of,
+    floating,
+    moved_scale,
+    only_rises,
+    read_quantizer,
+    staged,
+)
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Floating, FreeConstant, Lowered, Scale
 from qhw.graph.ir import Exponent, InputEncoding, InputStep
-from qhw.graph.tails.operations import Step, Value, code_bounds, format_named
+from qhw.graph.tails.operations import OPERATIONS, Step, Value, code_bounds, format_named
 from qhw.graph.tails.quantizer import LARGEST_WIDTH, Quantizer
 from qhw.graph.tails.tail import TABLE_ENTRIES, Tail, Thresholds, evaluate, lower_tail
 from qhw.onnx_ops.float_quant import check_held, format_of_metadata
@@ -57,6 +64,74 @@ def quantised(state: State, node: NodeView) -> Lowered:
             allowed="a scale per tensor or per channel",
         )
     exponent, free = _unit(node, value, scale)
+    return _activation(state, node, value, quantizer, exponent, free)
+
+
+def whole_numbers(state: State, value: Floating) -> Floating | None:
+    """A tail that rounds by itself (Sign; Round, Clip) as the integers of its last such step, and the rest.
+
+    None where it does not round, or a float input is rounded without bounds.
+    """
+    place = _last_whole(value)
+    if place is None:
+        return None
+    output = value.steps[place].output
+    prefix = replace(value, steps=value.steps[: place + 1], output=output)
+    rest = value.steps[place + 1 :]
+    node = state.view(state.producers[output]) if output in state.producers else None
+    ends = _ends(prefix) if value.raw is not None else (0, 0)
+    if node is None or ends is None or (value.moves and rest and axes_of(value)):
+        return None
+    quantizer = Quantizer((), np.ones((), np.float32), *ends)
+    found = _activation(state, node, prefix, quantizer, Exponent.scalar(0), None)
+    assert isinstance(found, Activation)
+    steps = [replace(s, inputs=tuple(found.tensor if i == output else i for i in s.inputs)) for s in rest]
+    kept = {i: c for i, c in value.constants.items() if any(i in step.inputs for step in rest)}
+    end = steps[-1].output if steps else found.tensor
+    return Floating((found.tensor,), tuple(steps), kept, end, state.builder.type(found.tensor).shape)
+
+
+_WHOLE = frozenset({"Sign", "Round", "Floor", "Ceil", "BipolarQuant"})
+_KEEPS_WHOLE = frozenset({"Relu", "Neg", "Abs", "Identity"})
+
+
+def _last_whole(value: Floating) -> int | None:
+    """The last step whose result is a whole number, whatever the integers."""
+    whole: dict[str, bool] = {}
+    place = None
+    for index, step in enumerate(value.steps):
+        kept = whole.get(step.inputs[0], False)
+        bounds = [float(step.attributes.get(end, np.inf)) for end in ("min", "max")]
+        clipped = step.op == "Clip" and all(np.isinf(b) or b.is_integer() for b in bounds)
+        whole[step.output] = step.op in _WHOLE or (kept and (step.op in _KEEPS_WHOLE or clipped))
+        place = index if whole[step.output] else place
+    return place
+
+
+def _ends(prefix: Floating) -> tuple[int, int] | None:
+    """The lowest and highest whole number that a float input can become, where steps only rise."""
+    if not only_rises(prefix):
+        return None
+    numbers = np.array([-(2.0**120), 2.0**120], dtype=np.float32)
+    values = {**prefix.constants, prefix.roots[0]: numbers}
+    with np.errstate(all="ignore"):
+        for step in prefix.steps:
+            operands = [values[i] for i in step.inputs]
+            values[step.output] = np.asarray(OPERATIONS[step.op].function(step, operands), np.float32)
+    low, high = np.broadcast_to(values[prefix.output], (2,)) if prefix.steps else numbers
+    if not (np.isfinite([low, high]).all() and max(abs(low), abs(high)) < 1 << LARGEST_WIDTH):
+        return None
+    return int(low), int(high)
+
+
+def _activation(
+    state: State,
+    node: NodeView,
+    value: Floating,
+    quantizer: Quantizer,
+    exponent: Exponent,
+    free: Scale | None,
+) -> Lowered:
     if value.raw is not None:
         return _encoded(state, node, value, quantizer, exponent, free)
     tensor = _settled(state, node, value, quantizer, exponent, free)

@@ -37,14 +37,6 @@ class Step:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def moves_with(step: Step, constant: Value | None) -> Directions:
-    """How a step's result moves with its first operand, given its constant second one, if it has one."""
-    operands = [Operand(None, np.full(1, RISING, np.int8))]
-    if constant is not None:
-        operands.append(Operand(constant, np.zeros(1, np.int8)))
-    return OPERATIONS[step.op].direction(step, operands)
-
-
 @dataclass(frozen=True)
 class Operand:
     """An operand as the direction rules see it: its value if constant, and how it moves."""

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from qhw.cost.operands import operand_of
-from qhw.cost.templates import base
-from qhw.cost.templates.base import Fold, LayerUsage, Site, Template
+from qhw.cost import rules
+from qhw.cost.architecture import Architecture, LayerUsage, Site
 from qhw.cost.usage import Usage
+from qhw.flows.hls4ml.coded import is_coded
+from qhw.flows.hls4ml.folding import ReuseFactor, divisors
+from qhw.flows.hls4ml.operations import conv_factors, product_factors
+from qhw.flows.hls4ml.plan import IoType
 from qhw.graph import ir
-from qhw.graph.ir import Node, TensorType
+from qhw.graph.ir import ExactGraph, Node, TensorType
 
 
-def _reuse(folds: Sequence[Fold]) -> Any:
-    return np.asarray(folds, dtype=np.int64)
+def _reuse(folds: Sequence[ReuseFactor]) -> Any:
+    return np.array([fold.reuse_factor for fold in folds], dtype=np.int64)
 
 
-def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _conv(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     node, x, weight, reuse = site.node, site.type(0), site.type(1), _reuse(folds)
     assert isinstance(node, ir.Conv)
     window = math.prod(weight.shape[2:])
@@ -39,7 +43,7 @@ def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
         usage = matrix.usage + Usage(lut=float(taps * (pixels > 1)))
         return LayerUsage(usage, pixels * reuse, reuse + 3, matrix.memory_bits)
     rank = len(node.strides)
-    padded = base.padded_shape(x.shape[1:], node.pads)
+    padded = rules.padded_shape(x.shape[1:], node.pads)
     extent = [(size - 1) * dilation for size, dilation in zip(weight.shape[2:], node.dilations, strict=True)]
     passing = math.prod(padded) - math.prod(x.shape[1:])
     cycles = math.prod(x.shape[1:]) + passing + pixels * (reuse - 1)
@@ -53,7 +57,7 @@ def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     )
 
 
-def _matmul(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _matmul(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     a, b, reuse = site.type(0), site.type(1), _reuse(folds)
     rows = site.output.size // b.shape[-1]
     matrix = _matrix(site, a.shape[-1], b.shape[-1], reuse, rows)
@@ -73,10 +77,10 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any, vectors: int) -> 
     control = hardware.control(vectors, 1, reuse, hardware.dot_edges(x, w, lanes))
     if constant is None:
         return LayerUsage(dots + control, 0)
-    stored = operand_of(w).stored_bits
+    stored = w.operand().stored_bits
     usage = dots + hardware.weights(reuse, multipliers * stored)
     unrolled = reuse == 1
-    if unrolled.any() and operand_of(x).kind == "integer":
+    if unrolled.any() and x.operand().kind == "integer":
         # Weights that every multiplier has of its own are constants of the circuit.
         fixed = _unrolled(site, constant, outputs)
         usage = fixed.times(unrolled) + usage.times(~unrolled)
@@ -88,7 +92,7 @@ def _unrolled(site: Site, constant: int, outputs: int) -> Usage:
     matrix = weights.reshape(outputs, -1).T if isinstance(site.node, ir.Conv) else weights
     if constant == 0:
         matrix = matrix.T
-    x = operand_of(site.type(1 - constant).format)
+    x = site.type(1 - constant).format.operand()
     return site.hardware.constant_dots(matrix.reshape(-1, matrix.shape[-1]), x)
 
 
@@ -99,26 +103,24 @@ def _window(
     rows = extent[0] + 1 if len(extent) > 1 else 1
     bits = site.lanes(x) * x.format.width
     lines = site.hardware.window(rows, extent[-1] + 1, padded[-1], bits)
-    return lines, base.line_memory(site, x, rows - 1, padded[-1])
+    return lines, rules.line_memory(site, x, rows - 1, padded[-1])
 
 
-def _pool(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _pool(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.SumPool | ir.MaxPool)
-    if isinstance(node, ir.SumPool) and not any(node.pads) and node.kernel == x.shape[1:]:
-        return _reduce(site, folds)
     window = math.prod(node.kernel)
-    usage = base.pooled(site, window).times(site.lanes(site.output))
+    usage = rules.pooled(site, window).times(site.lanes(site.output))
     if not site.streamed:
         return LayerUsage(usage, 1, math.ceil(math.log2(max(window, 2))))
-    padded = base.padded_shape(x.shape[1:], node.pads)
+    padded = rules.padded_shape(x.shape[1:], node.pads)
     extent = [size - 1 for size in node.kernel]
     lines, memory = _window(site, x, extent, padded, node.kernel)
     fill = sum(reach * math.prod(padded[axis + 1 :]) for axis, reach in enumerate(extent)) + 2
     return LayerUsage(usage + lines, math.prod(padded), fill, memory)
 
 
-def _reduce(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _reduce(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     """One running sum or maximum for each lane."""
     x, format = site.type(0), site.output.format
     if site.node.op == "ReduceMax":
@@ -129,33 +131,33 @@ def _reduce(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     return LayerUsage(one.times(site.lanes(x)), steps, steps)
 
 
-def _add(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    return _elementwise(site, base.added(site))
+def _add(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
+    return _elementwise(site, rules.added(site))
 
 
-def _mul(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    return _elementwise(site, base.multiplied(site))
+def _mul(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
+    return _elementwise(site, rules.multiplied(site))
 
 
-def _affine(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    one = base.multiplied(site)
+def _affine(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
+    one = rules.multiplied(site)
     if len(site.node.inputs) < 3:
         return _elementwise(site, one)
-    layer = _elementwise(site, one + base.added(site))
+    layer = _elementwise(site, one + rules.added(site))
     return LayerUsage(layer.usage, layer.cycles, layer.fill + 1)
 
 
-def _requant(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _requant(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     """In one cycle: of the unit's registers, HLS keeps the number's and the result's."""
-    lut = base.requantised(site).lut
+    lut = rules.requantised(site).lut
     return _elementwise(site, Usage(lut, float(site.type(0).format.width + site.output.format.width)))
 
 
-def _threshold(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    return _elementwise(site, base.compared(site))
+def _threshold(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
+    return _elementwise(site, rules.compared(site))
 
 
-def _table(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _table(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     return _elementwise(site, site.hardware.table(site.type(1).shape[-1], site.output.format.width))
 
 
@@ -163,13 +165,13 @@ def _elementwise(site: Site, one: Usage) -> LayerUsage:
     return LayerUsage(one.times(site.lanes(site.output)), site.steps(site.output), 2)
 
 
-def _move(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _move(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     """Codes that pass unchanged: wires, and the cycles of the longer side."""
     steps = max(site.steps(site.output), *(site.steps(site.type(i)) for i in range(len(site.node.inputs))))
     return LayerUsage(Usage(), steps)
 
 
-def _transpose(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _transpose(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     """A stream has to be kept whole before it comes out in another order."""
     x, steps = site.type(0), site.steps(site.output)
     if not site.streamed or len(x.shape) < 2:
@@ -178,43 +180,61 @@ def _transpose(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     return LayerUsage(site.hardware.weights(x.size, x.format.width), x.size, x.size, bits)
 
 
-def _upsample(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _upsample(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
     """Side by side, wires; in a stream, what is given again is kept."""
     moved = _move(site, folds)
     if not site.streamed:
         return moved
-    usage, bits = base.repeated(site, site.lanes(site.type(0)))
+    usage, bits = rules.repeated(site, site.lanes(site.type(0)))
     return LayerUsage(usage, moved.cycles, memory_bits=bits)
 
 
-def _check_fold(node: Node, fold: Fold) -> None:
-    base.check_positive(node, fold, "Reuse factor")
+RULES = {
+    "Add": _add,
+    "Affine": _affine,
+    "Concat": _move,
+    "Conv": _conv,
+    "MatMul": _matmul,
+    "MaxPool": _pool,
+    "Mul": _mul,
+    "Pad": _move,
+    "ReduceMax": _reduce,
+    "ReduceSum": _reduce,
+    "Requant": _requant,
+    "Reshape": _move,
+    "Slice": _move,
+    "SumPool": _pool,
+    "Table": _table,
+    "Threshold": _threshold,
+    "Transpose": _transpose,
+    "Upsample": _upsample,
+}
+"""What each operation becomes."""
 
 
-TEMPLATE = Template(
-    "hls4ml",
-    ("io_stream", "io_parallel"),
-    {
-        "Add": _add,
-        "Affine": _affine,
-        "Concat": _move,
-        "Conv": _conv,
-        "MatMul": _matmul,
-        "MaxPool": _pool,
-        "Mul": _mul,
-        "Pad": _move,
-        "ReduceMax": _reduce,
-        "ReduceSum": _reduce,
-        "Requant": _requant,
-        "Reshape": _move,
-        "Slice": _move,
-        "SumPool": _pool,
-        "Table": _table,
-        "Threshold": _threshold,
-        "Transpose": _transpose,
-        "Upsample": _upsample,
-    },
-    base.streams,
-    unfolded=1,
-    check_fold=_check_fold,
-)
+def architecture(io_type: IoType) -> Architecture:
+    """The architecture with that interface between layers."""
+    return Architecture(
+        "hls4ml",
+        ReuseFactor,
+        RULES,
+        rules.streams,
+        partial(legal_folding, io_type=io_type),
+        streamed=io_type == "io_stream",
+        options={"io_type": io_type},
+    )
+
+
+def legal_folding(graph: ExactGraph, io_type: IoType) -> dict[str, tuple[ReuseFactor, ...]]:
+    """The reuse factors that every foldable node of a prepared graph may take, rising."""
+    legal = {node.name: _legal(graph, node, io_type) for node in graph.nodes}
+    return {name: tuple(map(ReuseFactor, factors)) for name, factors in legal.items() if factors}
+
+
+def _legal(graph: ExactGraph, node: Node, io_type: IoType) -> tuple[int, ...]:
+    if isinstance(node, ir.Conv | ir.MatMul) and is_coded(graph, node):
+        weight = graph.tensors[node.inputs[1]]
+        return divisors(math.prod(weight.shape)) if node.inputs[1] in graph.constants else ()
+    if isinstance(node, ir.MatMul) and node.inputs[1] in graph.constants:
+        return product_factors(graph, node, io_type)
+    return conv_factors(graph, node, io_type) if isinstance(node, ir.Conv) else ()

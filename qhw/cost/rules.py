@@ -1,146 +1,36 @@
-"""What an architecture template is, and what every one of them prices the same way."""
+"""What the architectures of several flows price the same way."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from qhw.cost.energy import layer_energy
-from qhw.cost.hardware import Hardware
-from qhw.cost.operands import operand_of, product_width
+from qhw.cost.architecture import LayerUsage, Site
 from qhw.cost.usage import Amount, Usage
-from qhw.errors import InputError, UnsupportedError
-from qhw.formats import Minifloat, PowerOfTwo
+from qhw.formats.table import TableFormat
 from qhw.graph import ir
+from qhw.graph.infer import requant_bounds
 from qhw.graph.ir import ExactGraph, Node, TensorType
-
-Fold: TypeAlias = "int | tuple[int, int]"
-"""How far a node is time-multiplexed: hls4ml's reuse factor, or FINN's (PE, SIMD)."""
 
 CHAIN_DEPTH = 2
 """Words of a stream between two layers that follow each other."""
-
-
-@dataclass(frozen=True)
-class LayerUsage:
-    """What a node uses, and its cycles; arrays over the foldings that were asked for.
-
-    Args:
-        cycles: between two images.
-        fill: from the first input to the first output.
-        memory_bits: of weights, streams and line buffers.
-    """
-
-    usage: Usage
-    cycles: Amount
-    fill: Amount = 1.0
-    memory_bits: Amount = 0.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """A node with everything that its cost depends on.
-
-    Args:
-        streamed: all channels of a pixel travel together, one pixel after the other; else a whole tensor is
-            there at once.
-        proven: accumulators have the width that the weights prove; else what the formats alone bound.
-    """
-
-    graph: ExactGraph
-    node: Node
-    streamed: bool
-    hardware: Hardware
-    proven: bool = True
-
-    def type(self, index: int) -> TensorType:
-        """The type of an input."""
-        return self.graph.tensors[self.node.inputs[index]]
-
-    @property
-    def output(self) -> TensorType:
-        return self.graph.tensors[self.node.output]
-
-    def accumulator_bits(self, terms: int) -> int:
-        """Of a sum of so many products of the first two inputs."""
-        if self.proven:
-            return self.output.format.width
-        a, b = (operand_of(self.type(i).format) for i in (0, 1))
-        return product_width(a, b) + (terms - 1).bit_length()
-
-    def constant(self, index: int) -> bool:
-        """Whether an input is a constant."""
-        return self.node.inputs[index] in self.graph.constants
-
-    def lanes(self, kind: TensorType) -> int:
-        """Elements that are handled side by side."""
-        return kind.shape[0] if self.streamed and kind.shape else kind.size
-
-    def steps(self, kind: TensorType) -> int:
-        """Cycles that a tensor takes to pass."""
-        return max(1, math.prod(kind.shape[1:])) if self.streamed else 1
-
-
-LayerRule: TypeAlias = "Callable[[Site, Sequence[Fold]], LayerUsage]"
-
-
-@dataclass(frozen=True)
-class Template:
-    """A flow's architecture.
-
-    Args:
-        io_types: its interfaces, the usual one first.
-        rules: what each operation becomes.
-        streams: what feeds a node.
-        unfolded: the folding of a node that is left out.
-        folding: checks one folding of a node; raises InputError.
-    """
-
-    name: str
-    io_types: tuple[str, ...]
-    rules: Mapping[str, LayerRule]
-    streams: LayerRule
-    unfolded: Fold
-    check_fold: Callable[[Node, Fold], None]
-
-    def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:
-        """What a node uses at each folding, the streams that it reads included.
-
-        Raises:
-            UnsupportedError: an operation without a rule.
-        """
-        if site.node.op not in self.rules:
-            raise UnsupportedError(
-                f"{site.node.op} '{site.node.name}' has no cost model: it is not silently free",
-                allowed=", ".join(sorted(self.rules)),
-            )
-        layer, fed = self.rules[site.node.op](site, folds), self.streams(site, folds)
-        memory = layer.memory_bits + fed.memory_bits
-        return LayerUsage(layer.usage + fed.usage, layer.cycles, layer.fill, memory)
-
-    def energy_pj(self, site: Site) -> float:
-        """Of one image, whatever the folding; see :mod:`qhw.cost.energy`."""
-        return layer_energy(site.graph, site.node)
-
-
-def check_positive(node: Node, value: object, what: str) -> None:
-    """Raise InputError unless a factor is a positive whole number."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{what} of {node.name!r} must be a positive whole number, not {value!r}")
 
 
 def requantised(site: Site) -> Usage:
     """What a Requant does to one number."""
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Requant)
-    result, hardware = site.output.format, site.hardware
+    result, hardware, bits = site.output.format, site.hardware, x.format.operand().width
     finest, coarsest = min(x.exponent.values), max(site.output.exponent.values)
-    if isinstance(result, Minifloat | PowerOfTwo):
-        return hardware.to_minifloat(operand_of(x.format).width, result, coarsest - finest)
+    if isinstance(result, TableFormat) and result.encoded_by_shifting:
+        return hardware.to_minifloat(bits, result, coarsest - finest)
+    if isinstance(result, TableFormat):
+        low, high = requant_bounds(node, site.output)
+        numbers = int(((result.numbers >= low) & (result.numbers <= high)).sum())
+        return hardware.threshold(bits, max(numbers - 1, 1), x.format.mantissa_low < 0)
     return hardware.requantise(x.format, result, coarsest - finest, node.rounding, node.overflow.saturates)
 
 
@@ -154,7 +44,7 @@ def multiplied(site: Site) -> Usage:
     """One product of a Mul or Affine: by a constant at the mean over the constants, or of two numbers."""
     node = site.node
     constant = next((i for i in (1, 0) if site.constant(i)), None)
-    bits = [operand_of(site.type(i).format).width for i in (0, 1)]
+    bits = [site.type(i).format.operand().width for i in (0, 1)]
     if constant is not None:
         values = site.graph.constants[node.inputs[constant]]
         return site.hardware.constant_products(values, bits[1 - constant])
@@ -171,7 +61,7 @@ def pooled(site: Site, count: Amount) -> Usage:
     """The sum or the largest of some numbers."""
     format = site.output.format
     if site.node.op in ("SumPool", "ReduceSum"):
-        return site.hardware.sums(count, operand_of(site.type(0).format).width)
+        return site.hardware.sums(count, site.type(0).format.operand().width)
     return site.hardware.maximum(count, format.width, format.mantissa_low < 0)
 
 
@@ -197,7 +87,7 @@ def absorbed(site: Site) -> bool:
     return scalar and len(site.graph.consumers(source.output)) == 1
 
 
-def streams(site: Site, folds: Sequence[Fold], lanes: Amount | None = None) -> LayerUsage:
+def streams(site: Site, folds: Sequence[Any], lanes: Amount | None = None) -> LayerUsage:
     """The streams that feed a node: two words in a chain, a whole image where branches meet.
 
     A tensor with several readers is copied, so its readers share one more stream; a convolution's padding is

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from qhw.cost.operands import operand_of
-from qhw.cost.templates import base
-from qhw.cost.templates.base import Fold, LayerUsage, Site, Template
+from qhw.cost import rules
+from qhw.cost.architecture import Architecture, Fold, LayerUsage, Site
 from qhw.cost.usage import Amount, Usage
-from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType
+
+
+@dataclass(frozen=True)
+class PeSimd(Fold):
+    """Outputs at a time, and inputs at a time; a node that nobody folded has one of each."""
+
+    title = "PE, SIMD"
+    pe: int = 1
+    simd: int = 1
 
 
 class Matrix(NamedTuple):
@@ -43,15 +51,15 @@ def matrix_of(graph: ExactGraph, node: Node) -> Matrix | None:
     return None
 
 
-def legal_folding(graph: ExactGraph) -> dict[str, tuple[Fold, ...]]:
+def legal_folding(graph: ExactGraph) -> dict[str, tuple[PeSimd, ...]]:
     """Every (PE, SIMD) of every node: PE divides the outputs or channels, SIMD the inputs."""
-    legal: dict[str, tuple[Fold, ...]] = {}
+    legal: dict[str, tuple[PeSimd, ...]] = {}
     for node in graph.nodes:
         matrix = matrix_of(graph, node)
         output = graph.tensors[node.output]
         channels = output.shape[0] if output.shape else 1
         outputs, inputs = (matrix.outputs, matrix.inputs) if matrix else (channels, 1)
-        legal[node.name] = tuple((pe, simd) for pe in _divisors(outputs) for simd in _divisors(inputs))
+        legal[node.name] = tuple(PeSimd(pe, simd) for pe in _divisors(outputs) for simd in _divisors(inputs))
     return legal
 
 
@@ -59,8 +67,8 @@ def _divisors(number: int) -> list[int]:
     return [factor for factor in range(1, number + 1) if number % factor == 0]
 
 
-def _factors(site: Site, folds: Sequence[Fold]) -> tuple[IntArray, IntArray]:
-    pairs = np.asarray([fold if isinstance(fold, tuple) else (fold, 1) for fold in folds], dtype=np.int64)
+def _factors(site: Site, folds: Sequence[PeSimd]) -> tuple[IntArray, IntArray]:
+    pairs = np.array([(fold.pe, fold.simd) for fold in folds], dtype=np.int64)
     return pairs[:, 0], pairs[:, 1]
 
 
@@ -69,7 +77,7 @@ def _is_depthwise(site: Site) -> bool:
     return isinstance(node, ir.Conv) and node.groups == site.type(0).shape[0] == site.type(1).shape[0]
 
 
-def _matrix(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _matrix(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     """Dot products, the memory of their weights, and what drives them; of a vector, also what repeats it."""
     matrix, hardware = matrix_of(site.graph, site.node), site.hardware
     assert matrix is not None
@@ -83,7 +91,7 @@ def _matrix(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     usage += hardware.control(matrix.vectors, outputs, inputs, edges)
     if not _slides(site):
         usage += hardware.buffer(1, (1, 1), inputs, outputs, simd * x.width).times(outputs > 1)
-    memory, stored = 0.0, operand_of(w).stored_bits
+    memory, stored = 0.0, w.operand().stored_bits
     if constant is not None:
         usage += hardware.weights(outputs * inputs, pe * simd * stored)
         memory = float(matrix.inputs * matrix.outputs * stored)
@@ -100,7 +108,7 @@ def _slides(site: Site) -> bool:
     return isinstance(site.node, ir.Conv) and math.prod(site.type(1).shape[2:]) > 1
 
 
-def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _conv(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Conv)
     unit = _matrix(site, folds)
@@ -109,7 +117,7 @@ def _conv(site: Site, folds: Sequence[Fold]) -> LayerUsage:
     pe, simd = _factors(site, folds)
     kernel, depthwise = site.type(1).shape[2:], _is_depthwise(site)
     extent = [(size - 1) * dilation for size, dilation in zip(kernel, node.dilations, strict=True)]
-    padded = base.padded_shape(x.shape[1:], node.pads)
+    padded = rules.padded_shape(x.shape[1:], node.pads)
     lanes = pe if depthwise else np.minimum(simd, x.shape[0])
     lines, memory = _window(site, x, extent, padded, lanes, site.output.shape[0] // pe, depthwise)
     at_once = pe * simd if depthwise else simd
@@ -143,7 +151,7 @@ def _window(
         words = words * (extent[-1] + 1)
     image = (padded[0], padded[-1]) if len(padded) > 1 else (1, padded[-1])
     usage = site.hardware.buffer(rows, image, words, folds, lanes * x.format.width, depthwise)
-    return usage, base.line_memory(site, x, rows - 1, padded[-1])
+    return usage, rules.line_memory(site, x, rows - 1, padded[-1])
 
 
 def _rows(extent: list[int]) -> int:
@@ -160,36 +168,36 @@ def _parallel_window(
     return lines + hardware.selection(steps, at_once * x.format.width)
 
 
-def _streams(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _streams(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     """As wide as what a node takes at once: SIMD inputs of a matrix, of a convolution within one pixel."""
     pe, simd = _factors(site, folds)
     if isinstance(site.node, ir.MatMul):
-        return base.streams(site, folds, simd)
+        return rules.streams(site, folds, simd)
     if isinstance(site.node, ir.Conv) and not _is_depthwise(site):
-        return base.streams(site, folds, np.minimum(simd, site.type(0).shape[0]))
-    return base.streams(site, folds, pe)
+        return rules.streams(site, folds, np.minimum(simd, site.type(0).shape[0]))
+    return rules.streams(site, folds, pe)
 
 
-def _pool(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _pool(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.SumPool | ir.MaxPool)
     pe, _ = _factors(site, folds)
-    padded = base.padded_shape(x.shape[1:], node.pads)
+    padded = rules.padded_shape(x.shape[1:], node.pads)
     extent = [size - 1 for size in node.kernel]
     lines, memory = _window(site, x, extent, padded, pe, 1, depthwise=True)
-    usage = base.pooled(site, 2).times(pe) + lines
+    usage = rules.pooled(site, 2).times(pe) + lines
     window = math.prod(node.kernel)
     cycles = np.maximum(math.prod(padded), math.prod(site.output.shape[1:]) * window) * x.shape[0] / pe
     return LayerUsage(usage, cycles, window * x.shape[0] / pe, memory)
 
 
-def _reduce(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _reduce(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     pe, _ = _factors(site, folds)
     steps = np.ceil(site.type(0).size / pe)
-    return LayerUsage(base.pooled(site, 2).times(pe), steps, steps)
+    return LayerUsage(rules.pooled(site, 2).times(pe), steps, steps)
 
 
-def _elementwise(site: Site, folds: Sequence[Fold], one: Usage, constants: int = 0) -> LayerUsage:
+def _elementwise(site: Site, folds: Sequence[PeSimd], one: Usage, constants: int = 0) -> LayerUsage:
     """One unit for each of PE channels; constants of the channels lie in a memory."""
     pe, _ = _factors(site, folds)
     channels = site.output.shape[0] if site.output.shape else 1
@@ -199,68 +207,61 @@ def _elementwise(site: Site, folds: Sequence[Fold], one: Usage, constants: int =
     return LayerUsage(usage, np.ceil(site.output.size / pe), 2, float(channels * constants))
 
 
-def _add(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    return _elementwise(site, folds, base.added(site))
+def _add(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+    return _elementwise(site, folds, rules.added(site))
 
 
-def _mul(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _mul(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     a, b = (site.type(i).format for i in (0, 1))
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (b, a) if constant == 0 else (a, b)
     one = site.hardware.dots(x, w, 1, 1, site.output.format.width)
-    stored = 0 if constant is None else operand_of(w).stored_bits
+    stored = 0 if constant is None else w.operand().stored_bits
     return _elementwise(site, folds, one, stored)
 
 
-def _affine(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _affine(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     a, b = (site.type(i).format for i in (0, 1))
     one = site.hardware.dots(a, b, 1, 1, site.output.format.width)
-    stored = operand_of(b).stored_bits
+    stored = b.operand().stored_bits
     if len(site.node.inputs) < 3:
         return _elementwise(site, folds, one, stored)
-    return _elementwise(site, folds, one + base.added(site), stored + site.type(2).format.width)
+    return _elementwise(site, folds, one + rules.added(site), stored + site.type(2).format.width)
 
 
-def _requant(site: Site, folds: Sequence[Fold]) -> LayerUsage:
-    return _elementwise(site, folds, base.requantised(site))
+def _requant(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+    return _elementwise(site, folds, rules.requantised(site))
 
 
-def _threshold(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _threshold(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     stored = site.type(1).shape[-1] * site.type(0).format.width
-    return _elementwise(site, folds, base.compared(site), stored)
+    return _elementwise(site, folds, rules.compared(site), stored)
 
 
-def _table(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _table(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     return _elementwise(site, folds, site.hardware.table(site.type(1).shape[-1], site.output.format.width))
 
 
-def _move(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _move(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     pe, _ = _factors(site, folds)
     return LayerUsage(Usage(), np.ceil(site.output.size / pe))
 
 
-def _transpose(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _transpose(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     x = site.type(0)
     bits = x.size * x.format.width
     return LayerUsage(site.hardware.weights(x.size, x.format.width), x.size, x.size, bits)
 
 
-def _upsample(site: Site, folds: Sequence[Fold]) -> LayerUsage:
+def _upsample(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     pe, _ = _factors(site, folds)
-    usage, bits = base.repeated(site, pe)
+    usage, bits = rules.repeated(site, pe)
     return LayerUsage(usage, np.ceil(site.output.size / pe), memory_bits=bits)
 
 
-def _check_fold(node: Node, fold: Fold) -> None:
-    if not (isinstance(fold, tuple) and len(fold) == 2):
-        raise InputError(f"The folding of {node.name!r} must be (PE, SIMD), not {fold!r}")
-    for value, what in zip(fold, ("PE", "SIMD"), strict=True):
-        base.check_positive(node, value, what)
-
-
-TEMPLATE = Template(
+ARCHITECTURE = Architecture(
     "finn",
-    ("io_stream",),
+    PeSimd,
     {
         "Add": _add,
         "Affine": _affine,
@@ -282,6 +283,5 @@ TEMPLATE = Template(
         "Upsample": _upsample,
     },
     _streams,
-    unfolded=(1, 1),
-    check_fold=_check_fold,
+    legal_folding,
 )

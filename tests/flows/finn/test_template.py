@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.estimate import Costing, LayerCost
+from qhw.cost.architecture import LayerCost
+from qhw.cost.costing import Costing
 from qhw.cost.hardware import Hardware
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.layers import FoldedLayer
 from qhw.cost.rtl.reference_layers import convolution, depthwise, linear
 from qhw.cost.synth import Design, Yosys
 from qhw.cost.usage import Usage
+from qhw.flows.finn.template import ARCHITECTURE, PeSimd
 from qhw.formats import Integer, Minifloat, parse_format
 
 FAMILY = "ultrascale-plus"
 
 
 def predicted(layer: FoldedLayer) -> list[LayerCost]:
-    costing = Costing.of(layer.graph, FAMILY, "finn")
-    folds = (layer.pe, layer.simd), (layer.pe, 1)
+    costing = Costing.of(layer.graph, FAMILY, ARCHITECTURE)
+    folds = PeSimd(layer.pe, layer.simd), PeSimd(layer.pe)
     return [costing.layers(node, [fold])[0] for node, fold in zip(layer.graph.nodes, folds, strict=True)]
 
 
@@ -87,8 +89,8 @@ def test_two_dot_products_of_the_same_minifloats_share_their_registers_and_expon
 def test_a_window_that_is_needed_at_once_lies_in_registers() -> None:
     """Beyond a pixel's channels at a time, the window generator holds all its pixels."""
     layer = convolution()
-    costing = Costing.of(layer.graph, FAMILY, "finn")
-    one, several = costing.layers(layer.graph.nodes[0], [(2, 4), (2, 12)])
+    costing = Costing.of(layer.graph, FAMILY, ARCHITECTURE)
+    one, several = costing.layers(layer.graph.nodes[0], [PeSimd(2, 4), PeSimd(2, 12)])
     registers = several.ff - one.ff
     assert registers > 2 * 8 * 8 + 9 * 16 - 16
     assert several.initiation_interval * 3 == one.initiation_interval

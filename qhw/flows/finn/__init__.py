@@ -1,0 +1,24 @@
+"""FINN: its dataflow architecture, which is priced and folded; nothing writes its projects yet."""
+
+from __future__ import annotations
+
+from qhw.cost.architecture import Architecture
+from qhw.devices import Family
+from qhw.flows.base import Flow
+from qhw.flows.finn.template import ARCHITECTURE
+from qhw.graph.ir import ExactGraph
+
+
+class FinnFlow(Flow):
+    """FINN's architecture, out of qhw's own measured circuits: on every family that they were measured on."""
+
+    name = "finn"
+
+    def takes(self, family: Family) -> bool:
+        return family.kind == "fpga"
+
+    def architecture(self, graph: ExactGraph) -> Architecture:
+        return ARCHITECTURE
+
+
+flow = FinnFlow

@@ -1,0 +1,100 @@
+"""From an exact graph and a board to a flow's design: prepared, folded, priced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qhw.boards import Board
+from qhw.errors import QhwError
+
+if TYPE_CHECKING:
+    from qhw.cost import Design
+    from qhw.flows.base import Flow
+    from qhw.graph.ir import ExactGraph
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a design should be.
+
+    Args:
+        fps: images per second that are enough: the smallest design; None: the fastest.
+        budget: share of each of the board's resources that may be used; None: the usual one.
+        multipliers: what multiplies integers; see :data:`qhw.cost.Multipliers`.
+
+    Raises:
+        InputError: one of them is no rate, share, or choice of multipliers.
+    """
+
+    fps: float | None = None
+    budget: float | None = None
+    multipliers: str = "auto"
+
+    def __post_init__(self) -> None:
+        from qhw.cost.folding import check_budget, check_rate
+        from qhw.cost.hardware import check_multipliers
+
+        check_multipliers(self.multipliers)
+        if self.budget is not None:
+            check_budget(self.budget)
+        if self.fps is not None:
+            check_rate(self.fps)
+
+    @property
+    def share(self) -> float:
+        """The budget that holds."""
+        from qhw.cost import BUDGET
+
+        return BUDGET if self.budget is None else self.budget
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return {"fps": self.fps, "budget": self.share, "multipliers": self.multipliers}
+
+
+def best_design(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted | None = None) -> Design:
+    """A flow's design at the fastest folding that fits the board, or the smallest at a rate.
+
+    Raises:
+        UnsupportedError: the flow cannot carry the graph, or build for the board.
+        DoesNotFitError: nothing fits; names the flows whose designs would.
+    """
+    from qhw.cost.folding import DoesNotFitError
+
+    wanted = wanted or Wanted()
+    try:
+        return _best(graph, board, flow, wanted)
+    except DoesNotFitError as error:
+        error.hint = f"{error.hint}; {_elsewhere(graph, board, flow, wanted)}"
+        raise
+
+
+def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design:
+    from qhw.cost import choose_folding
+
+    design = flow.prepare(graph, board, wanted.multipliers)
+    return choose_folding(design, budget=wanted.share, fps=wanted.fps)
+
+
+def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> str:
+    """Which other flows' designs would fit."""
+    from qhw.cost import estimate
+    from qhw.flows.base import ProjectFlow, list_flows, load_flow
+
+    found = []
+    others = [name for name in list_flows() if name != flow.name]
+    for name in others:
+        other = load_flow(name)
+        try:
+            design = _best(graph, board, other, wanted)
+        except QhwError:
+            continue
+        priced = estimate(design)
+        fullest, share = max(priced.utilisation.items(), key=lambda item: item[1])
+        only = "" if isinstance(other, ProjectFlow) else "; qhw prices it, and cannot write its projects yet"
+        found.append(
+            f"or --flow {name}: folded by {design.architecture.fold.title} it would fit, with {share:.0%} of "
+            f"the {fullest.upper()} and {priced.throughput_fps:,.0f} images/s{only}"
+        )
+    return "; ".join(found) or f"no folding of another flow fits either ({', '.join(others)})"

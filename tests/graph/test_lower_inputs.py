@@ -1,0 +1,208 @@
+"""Inputs as files have them: floats moved and scaled before a quantizer, integers that never meet one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from qonnx_factory import QONNX, Net, execute
+from test_canonical import check as check_canonical
+from test_canonical import ops, weights
+
+from qhw.errors import InputError, UnsupportedError
+from qhw.graph.encode import decode_output, encode_inputs
+from qhw.graph.interpreter import interpret
+from qhw.graph.ir import ExactGraph
+from qhw.graph.load import load_qonnx
+from qhw.graph.lower import lower, lower_model
+from qhw.graph.serialize import graph_hash, load_graph, save_graph
+
+RNG = np.random.default_rng
+
+
+def equal_to_qonnx(net: Net, y: str, x: np.ndarray, *, distinct: int = 3) -> ExactGraph:
+    """Values of the exact graph against qonnx's execution of the file, exactly."""
+    graph = lower(net.model(y))
+    (name,) = graph.outputs
+    values = decode_output(graph, name, interpret(graph, encode_inputs(graph, x))[name])
+    np.testing.assert_array_equal(values, execute(net.model(y), x)[0])
+    assert len(np.unique(values)) >= distinct
+    return graph
+
+
+def floats(*shape: int) -> np.ndarray:
+    return (RNG(3).normal(size=shape) * 2).astype(np.float32)
+
+
+def sign(net: Net, x: str) -> str:
+    return net.node("Sign", x)
+
+
+def bipolar(net: Net, x: str) -> str:
+    return net.node("BipolarQuant", x, 0.5, domain=QONNX)
+
+
+def thresholds(net: Net, x: str) -> str:
+    steps = np.sort(RNG(1).normal(size=(1, 7)), axis=1)
+    return net.node("MultiThreshold", x, steps, domain=QONNX, out_dtype="INT4", out_scale=0.5, out_bias=-1.5)
+
+
+def shifted(net: Net, x: str) -> str:
+    """As Brevitas's CNV has it: (2x - 1) onto 8 bits."""
+    return net.quant(net.node("Sub", net.node("Mul", x, 2.0), [1.0]), 8, 2.0**-7)
+
+
+def normalised(net: Net, x: str) -> str:
+    return net.quant(net.node("Div", net.node("Sub", x, 0.449), 0.226), 8, 2.0**-5)
+
+
+def rectified(net: Net, x: str) -> str:
+    return net.quant(net.node("Relu", x), 5, 0.25, signed=0)
+
+
+def clipped(net: Net, x: str) -> str:
+    return net.quant(net.node("Clip", x, -0.7, 1.3), 8, 2.0**-5)
+
+
+def wrapped(net: Net, x: str) -> str:
+    return net.fixed_quant(x, 5, 2, overflow="WRAP", rounding="RND")
+
+
+def rounded_by_hand(net: Net, x: str) -> str:
+    """A quantizer that a user wrote: round and clamp."""
+    y = net.node("Clip", net.node("Round", net.node("Mul", x, 8.0)), -15.0, 15.0)
+    return net.node("Mul", y, 0.125)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [sign, bipolar, thresholds, shifted, normalised, rectified, clipped, wrapped, rounded_by_hand],
+)
+def test_what_a_file_does_to_a_float_input_is_its_encoding(before: Callable[[Net, str], str]) -> None:
+    net = Net((8,))
+    y = net.node("MatMul", before(net, net.x), net.quant(weights(8, 5), 4, 0.25))
+    graph = equal_to_qonnx(net, y, floats(40, 8))
+    assert ops(graph)[-1] == "MatMul"
+    assert not {"Threshold", "Table"} & set(ops(graph))
+
+
+@pytest.mark.parametrize("before", [sign, thresholds, normalised, wrapped])
+def test_such_an_encoding_can_be_stored(before: Callable[[Net, str], str], tmp_path: Any) -> None:
+    net = Net((8,))
+    graph = lower(net.model(net.node("MatMul", before(net, net.x), net.quant(weights(8, 5), 4, 0.25))))
+    assert graph.input_encodings["x"].before
+    save_graph(graph, tmp_path)
+    again = load_graph(tmp_path)
+    assert graph_hash(again) == graph_hash(graph)
+    x = floats(20, 8)
+    assert (encode_inputs(again, x)["x"] == encode_inputs(graph, x)["x"]).all()
+
+
+def test_a_stored_step_that_is_none_is_refused(tmp_path: Any) -> None:
+    net = Net((8,))
+    save_graph(lower(net.model(normalised(net, net.x))), tmp_path)
+    path = tmp_path / "graph.json"
+    path.write_text(path.read_text().replace('"Sub"', '"system"'))
+    graph = load_graph(tmp_path)
+    with pytest.raises(InputError, match="a host step is 'system'"):
+        encode_inputs(graph, floats(2, 8))
+
+
+def flattened(net: Net, x: str) -> str:
+    return net.node("Flatten", x)
+
+
+def reshaped(net: Net, x: str) -> str:
+    return net.node("Reshape", x, net.constant([0, 24], dtype=np.int64))
+
+
+def turned(net: Net, x: str) -> str:
+    return net.node("Flatten", net.node("Transpose", x, perm=[0, 3, 1, 2]))
+
+
+def squeezed(net: Net, x: str) -> str:
+    y = net.node("Unsqueeze", x, net.constant([1], dtype=np.int64))
+    return net.node("Flatten", net.node("Squeeze", y, net.constant([1], dtype=np.int64)))
+
+
+@pytest.mark.parametrize("moves", [flattened, reshaped, turned, squeezed])
+@pytest.mark.parametrize("quantizer", [shifted, bipolar, normalised])
+def test_codes_are_moved_behind_the_quantizer_of_an_input(
+    moves: Callable[[Net, str], str], quantizer: Callable[[Net, str], str]
+) -> None:
+    net = Net((2, 3, 4))
+    y = net.node("MatMul", quantizer(net, moves(net, net.x)), net.quant(weights(24, 5), 4, 0.25))
+    graph = equal_to_qonnx(net, y, floats(12, 2, 3, 4))
+    assert graph.tensors["x"].shape == (2, 3, 4)
+    assert set(ops(graph)) <= {"Reshape", "Transpose", "MatMul"}
+
+
+def test_two_inputs_moved_differently_share_no_encoding() -> None:
+    net = Net((2, 3, 4))
+    net.inputs.append(net.inputs[0].__class__.FromString(net.inputs[0].SerializeToString()))
+    net.inputs[1].name = "z"
+    y = net.node("Add", net.quant(flattened(net, "x"), 6, 0.125), net.quant(turned(net, "z"), 5, 0.25))
+    graph = lower(net.model(net.quant(y, 8, 0.25)))
+    assert [graph.tensors[name].exponent.values for name in ("x", "z")] == [(-3,), (-2,)]
+
+
+@pytest.mark.parametrize("weight_scale", [0.25, 0.3])
+@pytest.mark.parametrize(
+    ("op", "number"), [(None, 1), ("Mul", 2.0**-8), ("Div", 256.0), ("Div", 255.0), ("Mul", 1 / 255)]
+)
+def test_pixels_reach_a_first_layer_without_a_quantizer(
+    op: str | None, number: float, weight_scale: float
+) -> None:
+    net = Net((3, 6, 6))
+    net.annotations["x"] = "UINT8"
+    x = net.x if op is None else net.node(op, net.x, number)
+    y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, weight_scale), pads=[1, 1, 1, 1], name="conv")
+    output = net.quant(y, 6, 30.0 * (1 if op is None else 1 / 256))
+    pixels = RNG(2).integers(0, 256, (10, 3, 6, 6)).astype(np.float32)
+    graph = lower(net.model(output))
+    if lower_model(load_qonnx(net.model(output))).reason is None:
+        equal_to_qonnx(net, output, pixels)
+    else:
+        check_canonical(net.model(output), pixels, apart=0.01)
+    assert graph.input_encodings["x"].exact
+    assert ops(graph)[0] == "Conv"
+
+
+def test_centred_pixels_are_whole_numbers_of_half_their_scale() -> None:
+    """(x / 255 - 0.5) / 0.5 is (2x - 255) / 255: zero padding stays what the file says."""
+    net = Net((3, 6, 6))
+    net.annotations["x"] = "UINT8"
+    x = net.node("Div", net.node("Sub", net.node("Div", net.x, 255.0), 0.5), 0.5)
+    y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, 0.25), pads=[1, 1, 1, 1])
+    pixels = RNG(2).integers(0, 256, (10, 3, 6, 6)).astype(np.float32)
+    graph = check_canonical(net.model(net.quant(y, 6, 0.171)), pixels, apart=0.01)
+    assert ops(graph) == ["Affine", "Conv", "Threshold"]
+    assert graph.constants[graph.nodes[0].inputs[1]] == 2
+    assert graph.constants[graph.nodes[0].inputs[2]] == -255
+
+
+def test_pixels_with_a_scale_per_channel_are_refused_with_what_helps() -> None:
+    net = Net((3, 6, 6))
+    net.annotations["x"] = "UINT8"
+    x = net.node("Div", net.x, np.reshape([58.0, 57.0, 57.4], (1, 3, 1, 1)), name="scaled")
+    y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, 0.25), name="first")
+    with pytest.raises(UnsupportedError, match=r"'first'.*3 different scales") as error:
+        lower(net.model(net.quant(y, 6, 0.171)))
+    assert "quantise its input per tensor" in str(error.value)
+
+
+def test_an_input_that_nothing_quantises_is_told_how_to_be_one() -> None:
+    net = Net((3, 6, 6))
+    y = net.node("Conv", net.x, net.quant(weights(4, 3, 3, 3), 4, 0.25), name="first")
+    with pytest.raises(UnsupportedError, match=r"'first'.*float input 'x' without a quantizer") as error:
+        lower(net.model(net.quant(y, 6, 0.171)))
+    assert "--input uint8" in str(error.value)
+
+
+def test_a_float_input_read_twice_before_its_quantizer_is_refused() -> None:
+    net = Net((8,))
+    y = net.quant(net.node("Mul", net.x, net.node("Sigmoid", net.x)), 6, 0.125)
+    with pytest.raises(UnsupportedError, match="read more than once before the input's quantizer"):
+        lower(net.model(y))

@@ -1,0 +1,66 @@
+"""From a graph to the best design of a flow, and what is said where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qhw.boards import load_board
+from qhw.cost import estimate
+from qhw.cost.folding import DoesNotFitError
+from qhw.errors import InputError
+from qhw.flows.base import load_flow
+from qhw.formats import Integer
+from qhw.graph.builder import GraphBuilder
+from qhw.graph.ir import ExactGraph
+from qhw.pipeline.designs import Wanted, best_design
+
+pytest.importorskip("hls4ml")
+
+
+def wide() -> ExactGraph:
+    """A pointwise convolution of many channels: streams of all channels at once, or of a few."""
+    random, b = np.random.default_rng(0), GraphBuilder("wide")
+    x = b.input("x", (256, 8, 8), Integer(8, False))
+    weight = b.constant("w", random.integers(-128, 128, (256, 256, 1, 1)), Integer(8))
+    y = b.requant("act", b.conv("conv", x, weight), Integer(8, False), 12)
+    return b.finish([y])
+
+
+def test_where_nothing_fits_the_flow_that_would_is_named() -> None:
+    board = replace(load_board("ultra96").having(lut=3000), name="small")
+    with pytest.raises(DoesNotFitError) as caught:
+        best_design(wide(), board, load_flow("hls4ml"))
+    text = " ".join(str(caught.value).split())
+    assert "wide does not fit small at any folding of the hls4ml flow (reuse factor)" in text
+    assert "or --flow finn: folded by PE, SIMD it would fit, with" in text
+    assert "cannot write its projects yet" in text
+    said = estimate(best_design(wide(), board, load_flow("finn")))
+    assert f"{said.throughput_fps:,.0f} images/s" in text
+    assert max(said.utilisation.values()) <= 0.8
+
+
+def test_where_no_flow_fits_that_is_said_too() -> None:
+    board = load_board("ultra96").having(lut=50)
+    with pytest.raises(DoesNotFitError, match=r"no folding of another flow fits either \(hls4ml\)"):
+        best_design(wide(), board, load_flow("finn"))
+
+
+def test_what_is_wanted_is_kept() -> None:
+    board, flow = load_board("zcu102"), load_flow("hls4ml")
+    fast, slow = (best_design(wide(), board, flow, w) for w in (Wanted(), Wanted(fps=2000, budget=0.5)))
+    assert slow.folding["conv"].to_json()["reuse_factor"] > fast.folding["conv"].to_json()["reuse_factor"]
+    assert estimate(slow).throughput_fps >= 2000
+    lut = best_design(wide(), board, flow, Wanted(fps=1, multipliers="lut"))
+    assert (lut.multipliers, estimate(lut).totals["dsp"]) == ("lut", 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"fps": -1.0}, "images per second"), ({"budget": 2.0}, "share"), ({"multipliers": "l"}, "multipliers")],
+)
+def test_what_cannot_be_wanted(given: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Wanted(**given)  # type: ignore[arg-type]
