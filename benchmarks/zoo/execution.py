@@ -98,7 +98,9 @@ def _qonnx(model: onnx.ModelProto, names: list[str]) -> Run:
     """The file may not say which version of the channels-last operators: qonnx then takes opset 1."""
     if all(opset.domain != CHANNELS_LAST for opset in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(CHANNELS_LAST, 10))
-    wrapper = ModelWrapper(model).transform(InferShapes())
+    wrapper = ModelWrapper(model)
+    if not wrapper.check_all_tensor_shapes_specified():  # costly: qonnx makes constants as large as results
+        wrapper = wrapper.transform(InferShapes())
 
     def run(sample: Arrays) -> Arrays:
         context = execute_onnx(wrapper, dict(sample), return_full_exec_context=True)

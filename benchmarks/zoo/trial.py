@@ -14,7 +14,7 @@ import numpy as np
 from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.errors import QhwError
-from qhw.flows.base import load_flow
+from qhw.flows.base import load_project_flow
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph, Threshold
@@ -181,15 +181,13 @@ def _doubt(own: Record) -> str:
 
 def _built(graph: ExactGraph, folder: Path) -> Record:
     """What the hls4ml flow makes of the graph, each layer folded as far as it goes: estimate and project."""
-    board, flow = load_board(BOARD), load_flow("hls4ml")
+    flow = load_project_flow("hls4ml")
     try:
-        flow.check(graph, board)
-        folding = {name: factors[-1] for name, factors in flow.legal_folding(graph).items()}
-        io_type = flow.io_type_for(graph)
-        estimated = estimate(graph, board, folding, flow=flow.name, io_type=io_type)
-        found: Record = {"hls4ml": "carried", "lut": estimated.totals["lut"]}
+        design = flow.prepare(graph, load_board(BOARD))
+        design = design.folded({name: folds[-1] for name, folds in design.legal.items()})
+        found: Record = {"hls4ml": "carried", "lut": estimate(design).totals["lut"]}
         if work_of(graph)[0] <= WRITTEN_MACS:
-            flow.write(graph, board, folding, folder / "project")
+            flow.write(design, folder / "project")
             found["hls4ml"] = "written"
     except QhwError as error:
         return {"hls4ml": "refused", "reason": error.message}
