@@ -151,8 +151,8 @@ def _quantised(lowering: Lowering, inputs: Arrays) -> Record:
 
     ``first`` is the share of the first one that differs: all in front of it is equal.
     """
-    ends = {value.name for value in lowering.model.graph.output}
-    inner = [part for part in compare_with_original(lowering, inputs) if part.tensor not in ends]
+    apart = compare_with_original(lowering, inputs)
+    inner = [part for part in apart if part.tensor in lowering.units]  # not sums without a quantiser
     first = next((part.differing / part.codes for part in inner if part.differing), 0.0)
     return {
         "codes": sum(part.codes for part in inner),
