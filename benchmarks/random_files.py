@@ -55,9 +55,13 @@ def lowered(file: File, backend: str = "numpy") -> Record:
     """What this checkout makes of a file: outputs and operations, or how it was refused."""
     from qhw.errors import QhwError
     from qhw.graph.encode import encode_inputs
-    from qhw.graph.interpreter import interpret
     from qhw.graph.lower import lower
     from qhw.sim.fast import FastExecutor
+
+    try:
+        from qhw.graph.interpreter import interpret
+    except ModuleNotFoundError:  # an old checkout
+        from qhw.sim.interpreter import interpret
 
     try:
         graph = lower(file.model)

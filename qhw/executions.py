@@ -66,7 +66,7 @@ class Target:
     def _annotated(self) -> Path | None:
         if self.input is None and not self.has_images:
             return None
-        from qhw.graph.load import load_qonnx
+        from qhw.graph.reading.load import load_qonnx
         from qhw.pipeline.input_type import annotated_copy
 
         with _naming(self.path):

@@ -146,7 +146,10 @@ def _tuples(value: Any) -> Any:
 
 @dataclass
 class ExactGraph:
-    """Typed integer operations in topological order, with named constants."""
+    """Typed integer operations in topological order, with named constants.
+
+    ``output_names`` are what the file that it was lowered from calls its outputs, in the same order.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -157,6 +160,7 @@ class ExactGraph:
     input_encodings: dict[str, InputEncoding] = field(default_factory=dict)
     output_scales: dict[str, OutputScale] = field(default_factory=dict)
     postprocessing: Postprocessing | None = None
+    output_names: tuple[str, ...] = ()
 
     def producer(self, tensor: str) -> Node | None:
         """The node that writes a tensor; None for inputs and constants."""

@@ -17,11 +17,11 @@ from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.floating import ELEMENTWISE, FLOATABLE, axes_of, floating, step
 from qhw.graph.front.settling import quantised, tail_by_rows
 from qhw.graph.front.state import NodeView
-from qhw.graph.front.values import Activation, Floating, RawInput, Scale
+from qhw.graph.front.values import Activation, Clamped, Floating, RawInput, Scale
 from qhw.graph.ir import ExactGraph, OutputScale
-from qhw.graph.load import Source, load_qonnx, postprocessing_of, telling_damage
-from qhw.graph.normal_form import QUANTIZERS
 from qhw.graph.passes import simplify
+from qhw.graph.reading.load import Source, load_qonnx, postprocessing_of, telling_damage
+from qhw.graph.reading.normal_form import QUANTIZERS
 from qhw.graph.tails.tail import Tail, affine_form
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def lower(source: Source) -> ExactGraph:
         source: a path to an ``.onnx`` file, or a model in memory.
 
     Raises:
-        InputError, UnsupportedError: as :func:`qhw.graph.load.load_qonnx`, and for every node that
+        InputError, UnsupportedError: as :func:`qhw.graph.reading.load.load_qonnx`, and for every node that
             cannot be carried exactly, by name.
     """
     return lower_model(load_qonnx(source)).graph
@@ -95,6 +95,7 @@ def _lowered(state: State) -> Lowering:
         raise InputError(f"The model's input '{missing[0]}' is not read")
     graph = simplify(state.builder.finish())
     graph.postprocessing = postprocessing_of(model)
+    graph.output_names = tuple(value.name for value in model.graph.output)
     tails = {name: tail for name, tail in state.tails.items() if name in graph.tensors}
     if state.reasons:
         log.info("not by shifts alone: %s", state.reasons[0])
@@ -140,15 +141,22 @@ def _rule(state: State, node: NodeView):  # type: ignore[no-untyped-def]
             raise
         state.reasons.append(error.message)
         return result
-    computed = {name for name in node.proto.input if name and not isinstance(state.values.get(name), Dyadic)}
-    is_elementwise = node.op in ELEMENTWISE or node.op == "BatchNormalization"
-    if (
-        is_elementwise
-        and len(computed & state.values.keys()) == 1
-        and not isinstance(result, Dyadic | Floating)
-    ):
+    if _is_derived(state, node, result):
         state.derived.add(node.proto.output[0])
     return result
+
+
+def _is_derived(state: State, node: NodeView, result: object) -> bool:
+    """Whether what an integer operation gave may stand for a step of a tail as well.
+
+    An addition on the grid of a free scale may not: integers are added there, by definition.
+    """
+    computed = {name for name in node.proto.input if name and not isinstance(state.values.get(name), Dyadic)}
+    is_elementwise = node.op in ELEMENTWISE or node.op == "BatchNormalization"
+    if not is_elementwise or len(computed & state.values.keys()) != 1:
+        return False
+    adds = node.op in ("Add", "Sub") and isinstance(result, Activation) and result.scale is not None
+    return isinstance(result, Activation | Clamped | RawInput) and not adds
 
 
 def _naming(node: NodeView, error: InputError) -> str:

@@ -87,7 +87,7 @@ def node_hashes(graph: ExactGraph) -> dict[str, str]:
 
 def save_graph(graph: ExactGraph, folder: Path) -> None:
     """Write ``graph.json`` and ``constants.npz`` into a folder; the same graph gives the same bytes."""
-    (folder / "graph.json").write_text(json.dumps(_structure(graph), indent=1) + "\n")
+    (folder / "graph.json").write_text(json.dumps(_stored(graph), indent=1) + "\n")
     with zipfile.ZipFile(folder / "constants.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for index, name in enumerate(sorted(graph.constants)):
             # A fixed date keeps the bytes a function of the content alone.
@@ -112,6 +112,8 @@ def load_graph(folder: Path) -> ExactGraph:
                 f"{path} has schema_version {stored['schema_version']}", allowed=str(SCHEMA_VERSION)
             )
         graph = _graph(stored, _load_constants(folder / "constants.npz", stored))
+        if graph.output_names and len(graph.output_names) != len(graph.outputs):
+            raise ValueError(f"{len(graph.outputs)} outputs have {len(graph.output_names)} names")
         value_ranges(graph)
     except _DAMAGE as error:
         raise InputError(
@@ -133,6 +135,12 @@ def _structure(graph: ExactGraph) -> dict[str, Any]:
         "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
         "nodes": [_node_fields(node) for node in graph.nodes],
     } | ({} if after is None else {"postprocessing": dataclasses.asdict(after)})
+
+
+def _stored(graph: ExactGraph) -> dict[str, Any]:
+    """The structure, and how a file calls what comes out."""
+    names = {"output_names": list(graph.output_names)} if graph.output_names else {}
+    return _structure(graph) | names
 
 
 def _plain(value: Any) -> Any:
@@ -269,4 +277,5 @@ def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph
         encodings,
         scales,
         Postprocessing.from_mapping(stored["postprocessing"]) if "postprocessing" in stored else None,
+        tuple(str(name) for name in stored.get("output_names", ())),
     )

@@ -174,7 +174,7 @@ def read_graph(folder: Path) -> ExactGraph:
 
 
 def _import(plan: Plan, work: Workspace) -> Facts:
-    from qhw.graph.load import load_qonnx
+    from qhw.graph.reading.load import load_qonnx
 
     assert plan.source.path is not None
     model = load_qonnx(plan.source.path)
@@ -326,8 +326,8 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
 
 
 def _lower(plan: Plan, work: Workspace) -> Facts:
-    from qhw.graph.load import load_qonnx
     from qhw.graph.lower import lower_model
+    from qhw.graph.reading.load import load_qonnx
     from qhw.graph.serialize import graph_hash, save_graph
 
     lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
@@ -454,8 +454,8 @@ def _canonical_row(
     """canonical.onnx against the exact graph; and how far the original file's own execution is from it."""
     from qonnx.core.modelwrapper import ModelWrapper
 
-    from qhw.graph.load import load_qonnx
     from qhw.graph.lower import lower_model
+    from qhw.graph.reading.load import load_qonnx
     from qhw.sim.canonical import compare_with_original
 
     canonical = ModelWrapper(str(work.build / CANONICAL_FILE))

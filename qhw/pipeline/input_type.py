@@ -110,7 +110,7 @@ def _is_unquantised(model: ModelWrapper, name: str) -> bool:
     """
     from qonnx.core.datatype import DataType
 
-    from qhw.graph.normal_form import QUANTIZERS
+    from qhw.graph.reading.normal_form import QUANTIZERS
 
     if model.get_tensor_datatype(name) != DataType["FLOAT32"]:
         return False

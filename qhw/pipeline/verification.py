@@ -107,7 +107,7 @@ def qonnx_row(
     graph: ExactGraph, expected: Mapping[str, IntArray], inputs: Mapping[str, NDArray[Any]], model: Path
 ) -> Row:
     """qonnx's own execution of the model file, in float32, against the exact graph, tensor by tensor."""
-    from qhw.graph.load import load_qonnx
+    from qhw.graph.reading.load import load_qonnx
 
     found = execute_qonnx(graph, model, inputs)
     departs = departures_of_qonnx(load_qonnx(model))
@@ -192,8 +192,8 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
     scales are no powers of two, a quantised tensor's mantissa is the nearest one to its value over its scale:
     the file's own execution is off that grid by float32's rounding.
     """
-    from qhw.graph.load import load_qonnx
     from qhw.graph.lower import lower_model
+    from qhw.graph.reading.load import load_qonnx
     from qhw.onnx_ops.specified import as_specified
     from qhw.sim.canonical import grids_of
 

@@ -26,11 +26,12 @@ def postprocess(graph: ExactGraph, values: Mapping[str, Array]) -> dict[str, Arr
         values: by the names of the graph's outputs, as :func:`qhw.graph.encode.decode_output` gives them.
 
     Returns:
-        By the file's names, where it does something behind the graph; else the values as they are.
+        By the file's names; by the graph's, where it was made without a file.
     """
     after = graph.postprocessing
     if after is None:
-        return dict(values)
+        names = graph.output_names or graph.outputs
+        return {name: values[output] for name, output in zip(names, graph.outputs, strict=True)}
     known = {
         name: np.asarray(values[output]).astype(np.float32)
         for name, output in zip(after.reads, graph.outputs, strict=True)

@@ -143,17 +143,57 @@ def moves() -> ExactGraph:
     return zoo.finish()
 
 
+def reach() -> ExactGraph:
+    """What hls4ml has no layer for, or a wrong one."""
+    zoo = Zoo("reach", 5)
+    b = zoo.builder
+    x = zoo.image("x", 5)
+    zoo.end(zoo.conv("class", x, 3, (1, 2), strides=(2, 1)))
+    zoo.end(zoo.conv("größe 重み" * 100, x, 2, (1, 3), strides=(3, 2), pads=(1, 1, 0, 0)))
+    zoo.end(zoo.conv("flat_depthwise", x, 4, (1, 1), strides=(2, 3), groups=4))
+    zoo.end(zoo.conv("pointwise", x, 2, (1, 1), strides=(3, 2)))
+    q, k = b.input("q", (2, 3, 4), Integer(4)), b.input("k", (2, 5, 4), Integer(5, False), -2)
+    scores = b.matmul("scores", q, b.transpose("kt", k, (0, 2, 1)))
+    zoo.end(b.matmul("context", b.requant("soft", scores, Integer(5), 1), k))
+    zoo.end(b.requant("stacked_q", b.matmul("stacked", q, zoo.constant("sw", 1, 4, 3)), Integer(6), -1))
+    zoo.end(b.matmul("mixer", zoo.constant("mw", 2, 5, 3), q))
+    row = b.input("row", (4,), Integer(4))
+    zoo.end(b.matmul("by_row", row, b.input("m", (4, 2), Integer(3))))
+    squeezed = b.requant("squeezed", b.reduce_sum("mean", x, (1, 2), True), Integer(5, False), 1)
+    zoo.end(b.mul("excited", x, b.upsample("wide", squeezed, (6, 5))))
+    zoo.end(b.upsample("nearest", x, (2, 3)))
+    zoo.end(b.upsample("between", b.requant("half", x, Integer(4, False), -1), (1, 2), True))
+    zoo.end(b.upsample("turned_up", b.transpose("turned", x, (1, 0, 2)), (2, 1)))
+    zoo.end(b.concat("framed", [x, zoo.constant("edge", 4, 6, 2, bits=5, exponent=-2), x], 2))
+    deep = b.input("deep", (2, 3, 2, 2), Integer(4))
+    zoo.end(b.concat("four_axes", [deep, b.input("deeper", (2, 1, 2, 2), Integer(4))], 1))
+    blocks = b.transpose("moved", b.reshape("blocks", x, (2, 2, 1, 6, 5)), (2, 3, 0, 4, 1))
+    space = b.reshape("space", blocks, (1, 12, 10))
+    zoo.end(zoo.conv("on_space", space, 2, (2, 2)))
+    zoo.end(b.slice("cropped", b.slice("cut", x, 2, 1, 5), 1, 0, 5, 2))
+    zoo.end(b.pad("value", x, (1, 2, 0, 0, 1, 3), -16))
+    zoo.end(b.max_pool("global_max", x, (6, 5)))
+    zoo.end(b.requant("edges_q", b.sum_pool("edges", x, (2, 2), (1, 1), (2, 0, 3, 2)), Integer(6), 0))
+    wide = b.input("wide", (32, 5, 5), Integer(2))
+    zoo.end(zoo.conv("atrous", wide, 6, (3, 3), dilations=(10, 9), pads=(9, 9, 9, 9)))
+    return zoo.finish()
+
+
 def requants() -> ExactGraph:
-    """Every rounding with every overflow mode, bounds of its own, shifts per channel, left shifts."""
+    """Every rounding with every overflow mode, bounds of its own, shifts per channel, beyond the width."""
     zoo = Zoo("requants", 3)
     b = zoo.builder
     for i, rounding in enumerate(Rounding):
         x = b.input(f"x{i}", (6,), Integer(8, i % 2 == 0), -4)
         for overflow in Overflow:
-            if overflow is Overflow.WRAP_SM and rounding in (Rounding.CEIL, Rounding.UP):
-                continue
-            name = f"{rounding.value}_{overflow.value}"
-            zoo.end(b.requant(name, x, Integer(4), -2, rounding=rounding, overflow=overflow))
+            name, modes = f"{rounding.value}_{overflow.value}", {"rounding": rounding, "overflow": overflow}
+            zoo.end(b.requant(name, x, Integer(4), -2, **modes))
+            zoo.end(b.requant(f"{name}_beyond", x, Integer(2), 3 + i % 3, **modes))
+            if rounding is Rounding.UP:
+                zoo.end(b.requant(f"{name}_finer", x, Integer(4), -11, **modes))
+    total = b.matmul("total", b.input("t", (4,), Integer(3)), zoo.constant("tw", 4, 3))
+    zoo.end(b.requant("all_dropped", total, Integer(2), 90, rounding=Rounding.CEIL))
+    zoo.end(b.requant("all_full", total, Integer(5), -90, overflow=Overflow.SAT_ZERO))
     y = b.input("y", (6,), Integer(7), 0)
     shifts = Exponent((-2, 1, 0, 3, 2, -1), 0)
     zoo.end(b.requant("relu6", y, Integer(5), 1, low=0, high=9))

@@ -26,6 +26,8 @@ pytest.importorskip("hls4ml")
         ("elementwise", "io_parallel", 0.0),
         ("moves", "io_stream", 0.4),
         ("moves", "io_parallel", 1.0),
+        ("reach", "io_stream", 0.5),
+        ("reach", "io_parallel", 1.0),
         ("requants", "io_stream", 0.0),
         ("requants", "io_parallel", 0.0),
     ],

@@ -32,8 +32,8 @@ from torch import Tensor, nn  # noqa: E402
 from qhw.data import Dataset, load_dataset  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
 from qhw.graph.interpreter import interpret  # noqa: E402
-from qhw.graph.load import load_qonnx  # noqa: E402
 from qhw.graph.lower import lower_model  # noqa: E402
+from qhw.graph.reading.load import load_qonnx  # noqa: E402
 from qhw.sim.canonical import canonical_integers, compare_with_original  # noqa: E402
 
 CHANNELS = 8

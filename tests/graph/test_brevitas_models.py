@@ -10,8 +10,8 @@ from qonnx_factory import execute
 
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower_model
+from qhw.graph.reading.load import load_qonnx
 
 torch = pytest.importorskip("torch")
 qnn = pytest.importorskip("brevitas.nn")

@@ -16,8 +16,8 @@ from qhw.graph.canonical import is_canonical, write_canonical
 from qhw.graph.encode import encode_inputs
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower, lower_model
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import graph_hash
 from qhw.sim.canonical import canonical_integers, compare_with_original
 

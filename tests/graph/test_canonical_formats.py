@@ -19,8 +19,8 @@ from qhw.formats import Binary, KHot, Minifloat, parse_format
 from qhw.graph.encode import encode_inputs
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph, Threshold
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower, lower_model
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 from qhw.graph.tails.tail import as_float32
 from qhw.sim.canonical import canonical_integers

@@ -20,9 +20,9 @@ from qhw.formats import KHot, Minifloat  # noqa: E402
 from qhw.graph.encode import decode_output, encode_inputs  # noqa: E402
 from qhw.graph.interpreter import interpret  # noqa: E402
 from qhw.graph.ir import ExactGraph  # noqa: E402
-from qhw.graph.load import load_qonnx  # noqa: E402
 from qhw.graph.lower import lower, lower_model  # noqa: E402
 from qhw.graph.onnx_tools import initializers  # noqa: E402
+from qhw.graph.reading.load import load_qonnx  # noqa: E402
 from qhw.quant_config import QuantConfig  # noqa: E402
 from qhw.sim.canonical import canonical_integers, compare_with_original  # noqa: E402
 

@@ -15,9 +15,10 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower, lower_model
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
+from qhw.sim.postprocess import postprocess
 
 RNG = np.random.default_rng
 
@@ -206,3 +207,16 @@ def test_a_float_input_read_twice_before_its_quantizer_is_refused() -> None:
     y = net.quant(net.node("Mul", net.x, net.node("Sigmoid", net.x)), 6, 0.125)
     with pytest.raises(UnsupportedError, match="read more than once before the input's quantizer"):
         lower(net.model(y))
+
+
+def test_outputs_keep_the_names_of_the_file(tmp_path: Any) -> None:
+    net = Net((8,))
+    x = net.quant(net.x, 4, 0.25)
+    outputs = net.node("MatMul", x, net.quant(weights(8, 5), 4, 0.25)), net.quant(net.node("Relu", x), 3, 0.5)
+    graph = lower(net.model(*outputs))
+    assert graph.output_names == outputs
+    save_graph(graph, tmp_path)
+    assert load_graph(tmp_path).output_names == outputs
+    mantissas = interpret(graph, encode_inputs(graph, floats(4, 8)))
+    decoded = {name: decode_output(graph, name, mantissas[name]) for name in graph.outputs}
+    assert tuple(postprocess(graph, decoded)) == outputs

@@ -4,6 +4,8 @@
 
 #include "qhw/elementwise.h"
 #include "qhw/gather.h"
+#include "qhw/join.h"
+#include "qhw/moves.h"
 #include "qhw/pool.h"
 
 #include "nnet_utils/nnet_types.h"
@@ -149,8 +151,90 @@ static void test_gather() {
     }
 }
 
+// Reads a stream of packs of N and compares each element with what `want` says for (pixel, channel).
+template <unsigned N, class want_T>
+static void expect_stream(hls::stream<nnet::array<in_t, N>> &out, unsigned pixels, const char *what, want_T want) {
+    expect(out.size() == pixels, what, out.size(), pixels);
+    for (unsigned i = 0; i < pixels && !out.empty(); i++) {
+        nnet::array<in_t, N> pack = out.read();
+        for (unsigned c = 0; c < N; c++)
+            expect(mantissa(pack[c]) == want(i, c), what, mantissa(pack[c]), want(i, c));
+    }
+}
+
+// Rows 1 and 4, columns 0 and 2, channels 0 and 2: what lies behind the last row or column is read, too.
+struct slice_config {
+    static const unsigned in_height = H, in_width = W, out_height = 2, out_width = 2, out_chan = 2, first_height = 1,
+                          first_width = 0, first_chan = 0, step_height = 3, step_width = 2, step_chan = 2;
+};
+
+static void test_slice() {
+    hls::stream<in_pack> in("in");
+    hls::stream<nnet::array<in_t, 2>> out("out");
+    send(in);
+    qhw::slice<in_pack, nnet::array<in_t, 2>, slice_config>(in, out);
+    expect(in.empty(), "input left in the stream", in.size(), 0);
+    expect_stream<2>(out, 4, "slice of a stream", [](unsigned i, unsigned c) {
+        return mantissa(image[((1 + i / 2 * 3) * W + i % 2 * 2) * C + 2 * c]);
+    });
+}
+
+struct frame_config {
+    static const unsigned in_height = H, in_width = W, in_chan = C, out_height = H + 3, out_width = W + 1,
+                          out_chan = C + 2, pad_top = 2, pad_left = 0, pad_front = 1;
+    static const long long value = -9;
+};
+
+static void test_frame() {
+    hls::stream<in_pack> in("in");
+    hls::stream<nnet::array<in_t, C + 2>> out("out");
+    send(in);
+    qhw::frame<in_pack, nnet::array<in_t, C + 2>, frame_config>(in, out);
+    expect(in.empty(), "input left in the stream", in.size(), 0);
+    expect_stream<C + 2>(out, (H + 3) * (W + 1), "frame around a stream", [](unsigned i, unsigned c) {
+        int h = int(i / (W + 1)) - 2, w = i % (W + 1), channel = int(c) - 1;
+        bool inside = h >= 0 && h < int(H) && w < int(W) && channel >= 0 && channel < int(C);
+        return inside ? mantissa(image[(h * W + w) * C + channel]) : -9;
+    });
+}
+
+template <bool COPIES> struct enlarge_config {
+    static const unsigned in_height = H, in_width = W, factor_height = 3, factor_width = 2, copies = COPIES;
+    static const long long value = 0;
+};
+
+template <bool COPIES> static void test_enlarge() {
+    hls::stream<in_pack> in("in");
+    hls::stream<in_pack> out("out");
+    send(in);
+    qhw::enlarge<in_pack, in_pack, enlarge_config<COPIES>>(in, out);
+    expect(in.empty(), "input left in the stream", in.size(), 0);
+    expect_stream<C>(out, 3 * H * 2 * W, "a stream enlarged", [](unsigned i, unsigned c) {
+        unsigned h = i / (2 * W), w = i % (2 * W);
+        return COPIES || (h % 3 == 0 && w % 2 == 0) ? mantissa(image[(h / 3 * W + w / 2) * C + c]) : 0;
+    });
+}
+
+struct join_config {
+    static const unsigned n_first = SIZE, n_second = SIZE;
+};
+
+static void test_join() {
+    hls::stream<in_pack> first("first"), second("second");
+    hls::stream<nnet::array<in_t, 1>> out("out");
+    send(first);
+    send(second);
+    qhw::join<in_pack, in_pack, nnet::array<in_t, 1>, join_config>(first, second, out);
+    expect_stream<1>(out, 2 * SIZE, "streams joined", [](unsigned i, unsigned) { return mantissa(image[i % SIZE]); });
+}
+
 int main() {
     fill();
+    test_slice();
+    test_frame();
+    test_enlarge<true>();
+    test_enlarge<false>();
+    test_join();
     test_pool<qhw::sum_op>(true);
     test_pool<qhw::max_op>(false);
     test_reduce();

@@ -13,8 +13,8 @@ import qhw
 from qhw.formats import Minifloat
 from qhw.graph.encode import encode_inputs
 from qhw.graph.interpreter import interpret
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
+from qhw.graph.reading.load import load_qonnx
 from qhw.pipeline import verification
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))

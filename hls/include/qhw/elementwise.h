@@ -26,11 +26,12 @@ struct scale_op {
     }
 };
 
-enum overflow_mode { saturate, saturate_zero, wrap };
+enum overflow_mode { saturate, saturate_zero, wrap, wrap_sm };
 enum rounding_mode { cast, ceiling, away };
 
 // To fewer bits, for what the result type alone cannot say: a shift per channel (shift[k] counts how far the
-// mantissa moves left before the binary point of aligned_t), bounds of its own, rounding up or away from zero.
+// mantissa moves left before the binary point of aligned_t), bounds of its own, rounding up or away from zero, and
+// shifts beyond the width of either side.
 struct requant_op {
     template <class CONFIG_T> static typename CONFIG_T::rounded_t rounded(const typename CONFIG_T::aligned_t &x) {
         #pragma HLS INLINE
@@ -46,13 +47,29 @@ struct requant_op {
         typename raw_of<typename CONFIG_T::rounded_t>::type m =
             raw(rounded<CONFIG_T>(from_raw<typename CONFIG_T::aligned_t>(wide)));
         const typename raw_of<typename CONFIG_T::rounded_t>::type low = CONFIG_T::low, high = CONFIG_T::high;
-        if (CONFIG_T::overflow != wrap) {
+        if (CONFIG_T::overflow == saturate || CONFIG_T::overflow == saturate_zero) {
             if (m < low)
                 m = CONFIG_T::overflow == saturate ? low : decltype(m)(0);
             else if (m > high)
                 m = CONFIG_T::overflow == saturate ? high : decltype(m)(0);
         }
+        if (CONFIG_T::overflow == wrap_sm) {
+            ap_int<y_T::width> wrapped = m;
+            if (wrapped != m && above_sign<y_T, CONFIG_T>(wide) != (wrapped < 0))
+                wrapped = ~wrapped;
+            m = wrapped;
+        }
         return from_raw<y_T>(m);
+    }
+
+    // The bit above the result's sign as it was before rounding: ap_fixed wraps in sign and magnitude by that one.
+    template <class y_T, class CONFIG_T>
+    static bool above_sign(const typename raw_of<typename CONFIG_T::aligned_t>::type &wide) {
+        #pragma HLS INLINE
+        typedef typename CONFIG_T::aligned_t aligned_t;
+        const int place = int(aligned_t::width) - int(aligned_t::iwidth) + int(y_T::width);
+        const int last = int(aligned_t::width) - 1;
+        return place >= 0 && wide[place < last ? (place < 0 ? 0 : place) : last];
     }
 };
 

@@ -120,6 +120,12 @@ class Carried:
     def size(self) -> int:
         return int(self.order.size)
 
+    def places(self) -> Order:
+        """Where the element of every row-major position travels."""
+        travelling = np.empty_like(self.order)
+        travelling[self.order] = np.arange(self.size)
+        return travelling
+
     def arranged(self, order: Order, dims: tuple[int, ...]) -> bool:
         """Whether it already travels in that order and shape."""
         return self.dims == dims and np.array_equal(self.order, order)

@@ -94,7 +94,7 @@ def _along(planner: Planner, tensor: str, axis: int) -> IntArray | None:
     return planner.exponents(tensor) if exponent.axis in (None, axis) else None
 
 
-def _by_output(planner: Planner, node: ir.Node, axis: int, n_out: int) -> tuple[Sums, Finish]:
+def sums_by_output(planner: Planner, node: ir.Node, axis: int, n_out: int) -> tuple[Sums, Finish]:
     """Sums and their end for a product with weights; ``axis`` of the result is the output channel."""
     x, weight = node.inputs[:2]
     products = planner.exponents(x) + planner.exponents(weight)
@@ -123,7 +123,7 @@ def _product_layer(
 ) -> None:
     """Append a matvec or conv; ``weight`` is flat, output by output, as the kernel walks over it."""
     format = planner.graph.tensors[node.inputs[1]].format
-    sums, finish = _by_output(planner, node, axis, n_out)
+    sums, finish = sums_by_output(planner, node, axis, n_out)
     n_param = max((stored.mantissas.size for stored in finish.arrays.values()), default=1)
     options = planner.reuse(node, weight.size // n_out, n_out, divisors(weight.size))
     kernel = Kernel(
@@ -146,14 +146,14 @@ def _product_layer(
         {
             "weight": stored_weights(format, weight),
             "bias": Stored.units(sums.bias),
-            **{name: _repeated(stored, n_param) for name, stored in finish.arrays.items()},
+            **{name: repeated(stored, n_param) for name, stored in finish.arrays.items()},
         },
     )
     out = replace(out, type=finish.type, format=finish.format)
     planner.finish(finish.tensor, planner.kernel(node, x, kernel, out, **options))
 
 
-def _repeated(stored: Stored, n: int) -> Stored:
+def repeated(stored: Stored, n: int) -> Stored:
     return replace(stored, mantissas=np.broadcast_to(stored.mantissas, (n,)))
 
 
@@ -248,7 +248,7 @@ def affine(planner: Planner, node: ir.Affine | ir.Mul, tensor: str, multiplier: 
         {
             "multiplier": stored_weights(format, multiplier[x.order]),
             "offset": Stored.units(sums.bias),
-            **{name: _repeated(stored, x.size) for name, stored in finish.arrays.items()},
+            **{name: repeated(stored, x.size) for name, stored in finish.arrays.items()},
         },
         constants={"product_shift": sums.shift, **finish.constants},
         types={

@@ -16,6 +16,15 @@ from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.infer import requant_bounds
 
+_OVERFLOW = {
+    Overflow.SAT: "saturate",
+    Overflow.SAT_SYM: "saturate",
+    Overflow.SAT_ZERO: "saturate_zero",
+    Overflow.WRAP: "wrap",
+    Overflow.WRAP_SM: "wrap_sm",
+}
+"""The header library's names; a symmetric range has bounds of its own."""
+
 
 @dataclass(frozen=True)
 class Finish:
@@ -46,18 +55,12 @@ def requantised(
     cast = planner.cast_type(node, source) if drops.size == 1 else None
     if cast is not None:
         return Finish(node.output, "cast", target, types={"cast_t": cast})
-    if node.overflow is Overflow.WRAP_SM:
-        raise UnsupportedError(
-            f"{planner.where(node)}: WRAP_SM with {node.rounding.value} or with exponents per channel",
-            allowed="WRAP_SM with a rounding mode of ap_fixed and one exponent",
-        )
     bounds = (0, 0)
     if node.overflow.saturates:
         bounds = requant_bounds(node, kind)
     if max(map(abs, bounds)).bit_length() > 62:
         raise UnsupportedError(f"{planner.where(node)}: its bounds need more than 63 bits")
-    overflow = {Overflow.WRAP: "wrap", Overflow.SAT_ZERO: "saturate_zero"}.get(node.overflow, "saturate")
-    return _shifted(node.output, source, target, drops, node.rounding, overflow, bounds)
+    return _shifted(node.output, source, target, drops, node.rounding, _OVERFLOW[node.overflow], bounds)
 
 
 def exactly(
@@ -79,7 +82,12 @@ def _shifted(
     overflow: str,
     bounds: tuple[int, int],
 ) -> Finish:
-    """A Requant that no result type does by itself: shifts per channel, own bounds, up or away from zero."""
+    """A Requant that no result type does by itself: shifts per channel, own bounds, up or away from zero.
+
+    Shifts are no longer than what they do: one bit beyond the number itself, all that is left of it is its
+    sign and whether it is zero, and one beyond the result every number but zero has left its range.
+    """
+    drops = np.clip(drops, -(target.bits + 1), source.bits + 1)
     most, least = int(drops.max()), int(drops.min())
     width = source.bits + 1 + most - least
     rounded = max(width - most, target.bits) + 3
@@ -115,6 +123,8 @@ def _encoded(
             allowed=f"minifloats, powers of two with zero, other formats of at most {MOST_COMPARED} bits",
         )
     low, high = (ordinal(format, bound) for bound in requant_bounds(node, kind))
+    # Beyond these only a number's sign counts: it is below half of the smallest, or above the largest.
+    drops = np.clip(drops, -(format.mantissa_high.bit_length() + 1), source.bits + 2)
     most, spread = int(drops.max()), int(drops.max() - drops.min())
     check_width(where, max(source.bits + 1 + spread + max(0, -most), most) + format.width)
     return Finish(

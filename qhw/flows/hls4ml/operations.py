@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.errors import UnsupportedError
-from qhw.flows.hls4ml import coded
+from qhw.flows.hls4ml import coded, moves, products
 from qhw.flows.hls4ml.carry import (
     Carried,
     FixedType,
@@ -22,7 +23,7 @@ from qhw.flows.hls4ml.carry import (
     to_float,
 )
 from qhw.flows.hls4ml.finish import requantised
-from qhw.flows.hls4ml.folding import dense_factors, depthwise_factors, window_factors
+from qhw.flows.hls4ml.folding import dense_factors, depthwise_factors, divisors, window_factors
 from qhw.flows.hls4ml.operands import operand_policy
 from qhw.flows.hls4ml.plan import Kernel, Planner, maps
 from qhw.formats.modes import IntArray
@@ -93,27 +94,39 @@ def conv_factors(graph: ir.ExactGraph, node: ir.Conv, io_type: str) -> tuple[int
     return depthwise_factors(n_in, filters) if io_type == "io_stream" else (1,)
 
 
+def is_own(graph: ir.ExactGraph, node: ir.Conv) -> bool:
+    """Whether the project's own layer does it: operands that list their codes, or too many zeros to write."""
+    if coded.is_coded(graph, node):
+        return True
+    filters, depth, *kernel = graph.tensors[node.inputs[1]].shape
+    spread = [d * (k - 1) + 1 for k, d in zip(kernel, node.dilations, strict=True)]
+    groups = 1 if is_depthwise(graph, node) else node.groups
+    rewritten = groups > 1 or max(node.dilations) > 1
+    return rewritten and filters * depth * groups * math.prod(spread) > MAX_REWRITTEN_WEIGHTS
+
+
 @maps(ir.Conv)
 def convolution(planner: Planner, node: ir.Conv) -> None:
-    if coded.is_coded(planner.graph, node):
+    if is_own(planner.graph, node):
         coded.convolution(planner, node)
         return
     x = planner.channel_last(node, 0)
-    weight = _without_dilation(planner, node, planner.constant(node, 1))
+    weight = _without_dilation(node, planner.constant(node, 1))
     filters, channels = weight.shape[0], x.dims[-1]
     depthwise = is_depthwise(planner.graph, node)
     if not depthwise:
-        weight = _without_groups(planner, node, weight, channels)
+        weight = _without_groups(node, weight, channels)
     weights = _weights(planner, node, weight, x, axis=0)
     kernel = np.moveaxis(weights.weight, (0, 1), (-1, -2))  # kernel axes, input channel, filter
     weights = replace(weights, weight=np.moveaxis(kernel, -1, -2) if depthwise else kernel)
     shape, n_in = planner.graph.tensors[node.output].shape, int(np.prod(weight.shape[2:])) * channels
     x, pads = _padded(planner, node, x)
+    x, strides = _thinned(planner, node, x, weight.shape[2:], depthwise)
     attributes = {
         "data_format": "channels_last",
         "n_chan": channels,
         "n_filt": filters,
-        **_window(x.dims[:-1], shape[1:], weight.shape[2:], node.strides, pads, "filt"),
+        **_window(x.dims[:-1], shape[1:], weight.shape[2:], strides, pads, "filt"),
         **weights.data("depthwise" if depthwise else "weight"),
     }
     planner.plan.unrolled_statements[node.name] = int(np.prod(shape[1:])) * n_in
@@ -144,33 +157,17 @@ def _multiply(
     planner.finish(tensor, Carried(name, dims, order, result))
 
 
-def _without_dilation(planner: Planner, node: ir.Conv, weight: IntArray) -> IntArray:
+def _without_dilation(node: ir.Conv, weight: IntArray) -> IntArray:
     """The kernel with zeros between its taps: hls4ml computes dilated convolutions wrongly."""
-    kernel = weight.shape[2:]
-    spread = tuple(d * (k - 1) + 1 for k, d in zip(kernel, node.dilations, strict=True))
-    if spread == kernel:
-        return weight
-    if int(np.prod((*weight.shape[:2], *spread))) > MAX_REWRITTEN_WEIGHTS:
-        raise UnsupportedError(
-            f"{planner.where(node)}: dilation {node.dilations} makes a kernel of {spread}",
-            allowed=f"up to {MAX_REWRITTEN_WEIGHTS} weights, zeros between the taps included",
-        )
+    spread = (d * (k - 1) + 1 for k, d in zip(weight.shape[2:], node.dilations, strict=True))
     wide = np.zeros((*weight.shape[:2], *spread), dtype=weight.dtype)
     wide[(slice(None), slice(None), *(slice(None, None, d) for d in node.dilations))] = weight
     return wide
 
 
-def _without_groups(planner: Planner, node: ir.Conv, weight: IntArray, channels: int) -> IntArray:
+def _without_groups(node: ir.Conv, weight: IntArray, channels: int) -> IntArray:
     """A kernel over all input channels, zero outside each filter's group."""
-    if node.groups == 1:
-        return weight
     filters, depth = weight.shape[:2]
-    size = filters * channels * int(np.prod(weight.shape[2:]))
-    if size > MAX_REWRITTEN_WEIGHTS:
-        raise UnsupportedError(
-            f"{planner.where(node)}: {node.groups} groups written out as a dense kernel need {size} weights",
-            allowed=f"up to {MAX_REWRITTEN_WEIGHTS}; depthwise (as many groups as channels and filters)",
-        )
     wide = np.zeros((filters, channels, *weight.shape[2:]), dtype=weight.dtype)
     per_group = filters // node.groups
     for group in range(node.groups):
@@ -212,6 +209,25 @@ def _padded(planner: Planner, node: ir.Conv, x: Carried) -> tuple[Carried, Seque
     return Carried(name, dims, natural_order(dims), x.type), (0,) * len(node.pads)
 
 
+def _thinned(
+    planner: Planner, node: ir.Conv, x: Carried, kernel: Sequence[int], depthwise: bool
+) -> tuple[Carried, Sequence[int]]:
+    """The rows that a kernel of height 1 reads, and the strides that are left.
+
+    In a stream, hls4ml takes such a kernel for a one-dimensional one and writes a result for every row; only
+    its pointwise layer looks at the vertical stride.
+    """
+    pointwise = set(kernel) == {1} and not depthwise
+    if planner.plan.io_type == "io_parallel" or len(kernel) == 1 or kernel[0] > 1 or pointwise:
+        return x, node.strides
+    height, width, channels = x.dims
+    down, across = node.strides
+    if down == 1:
+        return x, node.strides
+    kept = (range(channels), range(0, height, down), range(width))
+    return moves.sliced(planner, node, x, kept, suffix="_rows"), (1, across)
+
+
 def product_factors(graph: ir.ExactGraph, node: ir.MatMul, io_type: str) -> tuple[int, ...]:
     """The legal reuse factors of a matrix product; of several rows, those of the convolution they become."""
     n_in, n_out = graph.tensors[node.inputs[1]].shape[-2:]
@@ -220,13 +236,27 @@ def product_factors(graph: ir.ExactGraph, node: ir.MatMul, io_type: str) -> tupl
     return window_factors(n_in, n_out, io_type)
 
 
+def legal_factors(graph: ir.ExactGraph, node: ir.Node, io_type: str) -> tuple[int, ...]:
+    """The legal reuse factors of a node, rising; none where it is not folded."""
+    if isinstance(node, ir.Conv):
+        if is_own(graph, node):
+            return divisors(math.prod(graph.tensors[node.inputs[1]].shape))
+        return conv_factors(graph, node, io_type)
+    if not isinstance(node, ir.MatMul):
+        return ()
+    if products.is_general(graph, node):
+        return products.general_factors(graph, node)
+    if coded.is_coded(graph, node):
+        return divisors(math.prod(graph.tensors[node.inputs[1]].shape))
+    return product_factors(graph, node, io_type)
+
+
 @maps(ir.MatMul)
 def matrix_product(planner: Planner, node: ir.MatMul) -> None:
+    if products.is_general(planner.graph, node):
+        products.matrix_product(planner, node)
+        return
     weight = planner.constant(node, 1)
-    if weight.ndim != 2:
-        raise UnsupportedError(
-            f"{planner.where(node)}: its weights have shape {weight.shape}", allowed="(K, M)"
-        )
     if coded.is_coded(planner.graph, node):
         coded.matrix_product(planner, node)
         return
@@ -517,9 +547,6 @@ def _own_pool(
     result: FixedType | None = None,
 ) -> None:
     rank, shape = len(node.kernel), planner.graph.tensors[node.output].shape
-    spans = [d * (k - 1) + 1 for k, d in zip(node.kernel, dilations, strict=True)]
-    if any(pad >= spans[i % rank] for i, pad in enumerate(node.pads)):
-        raise UnsupportedError(f"{planner.where(node)}: padding {node.pads} as wide as its window {spans}")
     tensor, type_ = (node.output, result) if result else planner.result(node, exact)
     constants: dict[str, int | str] = {"n_chan": x.dims[-1]}
     for words in (
@@ -576,69 +603,3 @@ def reduction(planner: Planner, node: ir.ReduceSum | ir.ReduceMax) -> None:
         dims = channels_last(planner.graph.tensors[node.output].shape)[1]
     format = None if total else x.format
     planner.finish(tensor, planner.kernel(node, x, kernel, Carried("", dims, flat, result, format)))
-
-
-@maps(ir.Reshape)
-def reshape(planner: Planner, node: ir.Reshape) -> None:
-    """Nothing moves: positions are counted row-major."""
-    planner.carry(node.output, planner.travelling(node, 0))
-
-
-@maps(ir.Transpose)
-def transpose(planner: Planner, node: ir.Transpose) -> None:
-    """Nothing moves yet: what reads the tensor knows, or rearranges it."""
-    x, shape = planner.travelling(node, 0), planner.graph.tensors[node.inputs[0]].shape
-    moved = natural_order(shape).reshape(shape).transpose(node.perm).reshape(-1)
-    position = np.empty_like(moved)
-    position[moved] = np.arange(moved.size)
-    planner.carry(node.output, x.reordered(position))
-
-
-@maps(ir.Slice, ir.Pad)
-def move(planner: Planner, node: ir.Slice | ir.Pad) -> None:
-    x, shape = planner.travelling(node, 0), planner.graph.tensors[node.inputs[0]].shape
-    travelling = np.empty_like(x.order)
-    travelling[x.order] = np.arange(x.size)
-    source = travelling.reshape(shape)
-    if isinstance(node, ir.Pad):
-        rank = len(shape)
-        widths = [(node.pads[i], node.pads[i + rank]) for i in range(rank)]
-        source = np.pad(source, widths, constant_values=x.size)
-    else:
-        index: list[Any] = [slice(None)] * len(shape)
-        index[node.axis] = slice(node.start, node.stop, node.step)
-        source = source[tuple(index)]
-    order, dims = channels_last(source.shape)
-    out = replace(x, layer="", dims=dims, order=order)
-    value = node.value if isinstance(node, ir.Pad) else 0
-    if x.format is not None and isinstance(node, ir.Pad):
-        value = int(x.format.code_of([value])[0])
-    planner.finish(node.output, planner.gather(node, x, source.reshape(-1)[order], out, value=value))
-
-
-@maps(ir.Concat)
-def concat(planner: Planner, node: ir.Concat) -> None:
-    shapes = [planner.graph.tensors[tensor].shape for tensor in node.inputs]
-    parts = [planner.channel_last(node, i) for i in range(len(node.inputs))]
-    rank = len(shapes[0])
-    types = [str(part.format or part.type.cpp()) for part in parts]
-    if rank > 3 or len(set(types)) > 1:
-        raise UnsupportedError(
-            f"{planner.where(node)}: joins {shapes} of types {types}",
-            allowed="tensors of one type, with up to three axes",
-        )
-    axis = rank if node.axis == 0 else node.axis
-    joined, shape = parts[0], list(shapes[0])
-    for i, part in enumerate(parts[1:], 1):
-        shape[node.axis] += shapes[i][node.axis]
-        order, dims = channels_last(tuple(shape))
-        name = planner.emit(
-            node,
-            "Concatenate",
-            [joined.layer, part.layer],
-            part.type,
-            {"axis": axis, "op": f"concatenate{rank}d"},
-            suffix="" if i == len(parts) - 1 else f"_{i}",
-        )
-        joined = replace(part, layer=name, dims=dims, order=order)
-    planner.finish(node.output, joined)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -39,6 +39,9 @@ IoType = Literal["io_stream", "io_parallel"]
 
 MAX_READERS = 7
 """How often hls4ml can copy one stream."""
+
+LONGEST_NAME = 80
+"""Characters of a layer's name: it becomes part of C++ identifiers, the graph's also of file names."""
 
 MAX_LATENCY_WEIGHTS = 4096
 """Above this many weights a layer without reuse takes the Resource strategy: the Latency one unrolls them."""
@@ -109,8 +112,9 @@ def maps(*operations: type[Node]) -> Callable[[Mapper], Mapper]:
 
 
 def identifier(name: str) -> str:
-    """A name as a lower-case C identifier that is no keyword."""
-    text = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    """A name as a lower-case C identifier that is no keyword: no accents, cut short where it is very long."""
+    letters = (c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c))
+    text = re.sub(r"[^a-z0-9]+", "_", "".join(letters)).strip("_")[:LONGEST_NAME].strip("_")
     return f"l_{text}" if text else "l_unnamed"
 
 
@@ -134,7 +138,7 @@ class Planner:
             if node.name not in self.absorbed:
                 self.mapper(node)(self, node)
         self.separate_outputs()
-        self.check_readers()
+        self.share_streams()
         return self.plan
 
     def mapper(self, node: Node) -> Mapper:
@@ -321,10 +325,8 @@ class Planner:
         """The tensor in that order and shape; a layer that moves its elements is appended if need be."""
         if x.arranged(order, dims):
             return x
-        position = np.empty_like(x.order)
-        position[x.order] = np.arange(x.size)
         out = replace(x, layer="", dims=dims, order=order)
-        return self.gather(node, x, position[order], out, suffix="_order")
+        return self.gather(node, x, x.places()[order], out, suffix="_order")
 
     def gather(
         self, node: Node, x: Carried, index: IntArray, out: Carried, *, value: int = 0, suffix: str = ""
@@ -371,7 +373,10 @@ class Planner:
         if source.exponent != nominal_exponent(self.graph.tensors[node.inputs[0]].exponent):
             return None
         target = fixed_type(kind, self.where(node))
-        rounding = node.rounding if target.exponent > source.exponent else Rounding.TRN
+        dropped = target.exponent - source.exponent
+        if dropped >= source.bits:
+            return None  # ap_fixed looks at bits beyond the source's, and its simulation stops there
+        rounding = node.rounding if dropped > 0 else Rounding.TRN
         if rounding not in CAST_ROUNDING:
             return None
         if not node.overflow.saturates:
@@ -406,16 +411,27 @@ class Planner:
             self.plan.outputs[tensor] = carried
             seen.add(carried.layer)
 
-    def check_readers(self) -> None:
-        """Refuse a tensor that more layers read than hls4ml can copy a stream for."""
-        if self.plan.io_type != "io_stream":
-            return
-        readers = Counter(name for layer in self.plan.layers for name in layer.inputs)
-        readers.update(carried.layer for carried in self.plan.outputs.values())
-        for layer in self.plan.layers:
-            if readers[layer.name] > MAX_READERS:
-                raise UnsupportedError(
-                    f"the result of '{layer.node}' is read {readers[layer.name]} times",
-                    allowed=f"up to {MAX_READERS} in io_stream",
-                    hint="use io_parallel",
-                )
+    def share_streams(self) -> None:
+        """Let no stream be read more often than hls4ml can copy one: some readers have a copy of it."""
+        layers, at = self.plan.layers, 0
+        known = {c.layer: c for c in (*self.decoded.values(), *self.carried.values())}
+        while self.plan.io_type == "io_stream" and at < len(layers):
+            name = layers[at].name
+            outputs = sum(carried.layer == name for carried in self.plan.outputs.values())
+            readers = [
+                (i, j) for i, to in enumerate(layers) for j, read in enumerate(to.inputs) if read == name
+            ]
+            if outputs + len(readers) > MAX_READERS:
+                copied = self.copy(at, known[name], readers[MAX_READERS - 1 - outputs :])
+                known[copied.layer] = copied
+            at += 1
+
+    def copy(self, at: int, x: Carried, readers: Sequence[tuple[int, int]]) -> Carried:
+        """Insert a layer that repeats the one at ``at``; these readers (layer, input) take it from there."""
+        layers, layer = self.plan.layers, self.plan.layers[at]
+        copied = self.elementwise(ir.Reshape(f"{layer.node}_copy", (), ""), x, "keep", x.type)
+        for i, j in readers:
+            inputs = [copied.layer if k == j else read for k, read in enumerate(layers[i].inputs)]
+            layers[i] = replace(layers[i], inputs=tuple(inputs))
+        layers.insert(at + 1, replace(layers.pop(), node=layer.node))
+        return copied

@@ -16,12 +16,11 @@ import numpy as np
 from qhw.cost import rules
 from qhw.cost.architecture import Architecture, LayerUsage, Site
 from qhw.cost.usage import Usage
-from qhw.flows.hls4ml.coded import is_coded
-from qhw.flows.hls4ml.folding import ReuseFactor, divisors
-from qhw.flows.hls4ml.operations import conv_factors, product_factors
+from qhw.flows.hls4ml.folding import ReuseFactor
+from qhw.flows.hls4ml.operations import legal_factors
 from qhw.flows.hls4ml.plan import IoType
 from qhw.graph import ir
-from qhw.graph.ir import ExactGraph, Node, TensorType
+from qhw.graph.ir import ExactGraph, TensorType
 
 
 def _reuse(folds: Sequence[ReuseFactor]) -> Any:
@@ -227,14 +226,5 @@ def architecture(io_type: IoType) -> Architecture:
 
 def legal_folding(graph: ExactGraph, io_type: IoType) -> dict[str, tuple[ReuseFactor, ...]]:
     """The reuse factors that every foldable node of a prepared graph may take, rising."""
-    legal = {node.name: _legal(graph, node, io_type) for node in graph.nodes}
+    legal = {node.name: legal_factors(graph, node, io_type) for node in graph.nodes}
     return {name: tuple(map(ReuseFactor, factors)) for name, factors in legal.items() if factors}
-
-
-def _legal(graph: ExactGraph, node: Node, io_type: IoType) -> tuple[int, ...]:
-    if isinstance(node, ir.Conv | ir.MatMul) and is_coded(graph, node):
-        weight = graph.tensors[node.inputs[1]]
-        return divisors(math.prod(weight.shape)) if node.inputs[1] in graph.constants else ()
-    if isinstance(node, ir.MatMul) and node.inputs[1] in graph.constants:
-        return product_factors(graph, node, io_type)
-    return conv_factors(graph, node, io_type) if isinstance(node, ir.Conv) else ()

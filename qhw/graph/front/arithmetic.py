@@ -213,17 +213,13 @@ def _plus_on_grid(state: State, node: NodeView, value: Activation, constant: Dya
     assert value.scale is not None
     kind = state.builder.type(value.tensor)
     exponent = kind.exponent
-    whole = None
-    if exponent.is_scalar:
-        unit = tuple(float(np.ldexp(np.float32(v), exponent.values[0])) for v in value.scale.values)
-        whole = on_grid(constant, replace(value.scale, values=unit))
+    whole = on_grid(constant, value.scale, np.array(exponent.values)) if exponent.is_scalar else None
     rank = len(kind.shape)
     if whole is None or whole.ndim > rank + 1:
         raise node.inexact("it adds a constant that is not on the grid of the sum")
     if value.scale.axis is not None and value.scale.axis != _varying_axis(whole, rank):
         raise node.inexact("it adds a constant that is not on the grid of the sum")
-    offset = Dyadic(whole.mantissa, whole.exponent + exponent.values[0])
-    added = _affine(state, node, value.tensor, ONE, offset)
+    added = _affine(state, node, value.tensor, ONE, whole)
     assert isinstance(added, Activation)
     return Activation(added.tensor, value.scale)
 

@@ -90,7 +90,7 @@ def convolution(
         raise node.refuse(f"its weight has shape {weight.shape} for {len(spatial)} spatial axes")
     frame = frame or window(node, spatial, weight.shape[2:])
     free = _product_scale(node, x_scale, weight, 0, channels, groups)
-    bias, later = _bias(state, node, 2, free)
+    bias, later = _bias(state, node, 2, free, _sum_exponents(state, x, weight))
     depthwise = groups == channels == weight.shape[0]
     exact = not isinstance(weight, FreeConstant)
     numbers = set(weight.fractions()) if exact and depthwise and frame.size > 1 else set()
@@ -173,8 +173,17 @@ def _product_scale(
     return Scale(tuple(float(n) for n in numbers), axis)
 
 
+def _sum_exponents(state: State, x: str, weight: Dyadic) -> NDArray[np.int64]:
+    """The exponents of sums of products, one or one per output channel."""
+    given = min(state.builder.type(x).exponent.values)
+    if isinstance(weight, FreeConstant):
+        return np.array([given])
+    _, own = weight.typed(0)
+    return given + np.array(own.values, dtype=np.int64)
+
+
 def _bias(
-    state: State, node: NodeView, index: int, free: Scale | None
+    state: State, node: NodeView, index: int, free: Scale | None, exponents: NDArray[np.int64]
 ) -> tuple[Dyadic | None, NDArray[np.float32] | None]:
     """A bias that goes into the sum of integers, or one that is added behind it in float32; None for none."""
     name = node.proto.input[index] if len(node.proto.input) > index else ""
@@ -187,23 +196,31 @@ def _bias(
         if not isinstance(value, FreeConstant) and (value.on_grid or value.width <= SHORT):
             return state.short(node, value), None
         state.reasons.append(f"{node}: its bias '{name}' is not quantised at a power of two")
-    elif (whole := on_grid(value, free)) is not None:
+    elif (whole := on_grid(value, free, exponents)) is not None:
         return whole, None
     numbers = value.float32()
     return None, numbers if numbers.any() else None
 
 
-def on_grid(value: Dyadic, free: Scale) -> Dyadic | None:
-    """A quantised constant as integers of a sum, where it has the sum's scale to float32's precision."""
+def on_grid(value: Dyadic, free: Scale, exponents: NDArray[np.int64]) -> Dyadic | None:
+    """A quantised constant as integers of a sum, where it has the sum's scale to float32's precision.
+
+    Args:
+        exponents: of the sum, one or as many as ``free`` has numbers.
+    """
     if not isinstance(value, FreeConstant):
         return None
     stated = value.scale.astype(np.float64).reshape(-1)
-    wanted = np.array(free.values, dtype=np.float64)
+    wanted = np.ldexp(np.array(free.values, dtype=np.float64), exponents.astype(np.int32))
     if stated.size > 1 and wanted.size > 1 and stated.size != wanted.size:
         return None
     if not (np.abs(stated - wanted) <= SAME_NUMBER * wanted).all():
         return None
-    return Dyadic(as_mantissas(value.integers), np.zeros((1,) * value.ndim, np.int64))
+    if np.unique(exponents).size == 1:
+        exponents = exponents[:1].reshape((1,) * value.ndim)
+    elif value.ndim != 1 or value.shape != exponents.shape:
+        return None
+    return Dyadic(as_mantissas(value.integers), exponents)
 
 
 def _with_float_bias(state: State, node: NodeView, result: Activation, bias: NDArray[np.float32]) -> Lowered:

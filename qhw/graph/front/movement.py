@@ -13,7 +13,7 @@ from onnx import helper
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.floating import moved_scale
+from qhw.graph.front.floating import from_integers, moved_scale
 from qhw.graph.front.integers import integers
 from qhw.graph.front.state import NodeView, State, rule
 from qhw.graph.front.values import Activation, Floating, Lowered, Movement, RawInput, Scale, reshaped_axis
@@ -31,6 +31,9 @@ def apply(state: State, node: NodeView, movement: Movement) -> Lowered:
             return replace(value, moves=(*value.moves, movement))
         case _:
             tensor, scale = state.scaled_tensor(node, value)
+            if scale is not None and scale.axis is not None and movement.axis(scale.axis) is None:
+                floating = from_integers(state, node, value, node.proto.input[0])
+                return replace(floating, moves=(movement,))
             scale = moved_scale(node, scale, [movement])
             return Activation(movement.tensor(tensor, movement.name), scale)
 

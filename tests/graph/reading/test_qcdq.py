@@ -16,9 +16,9 @@ from test_heads import in_onnxruntime
 from qhw.errors import QhwError, UnsupportedError
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes, initializers
+from qhw.graph.reading.load import load_qonnx
 
 
 def ops(model: ModelProto) -> list[str]:

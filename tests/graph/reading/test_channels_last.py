@@ -15,12 +15,12 @@ from qonnx.util.cleanup import cleanup_model
 from qonnx_factory import QONNX, Net, execute
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.graph.draft import Draft
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes
+from qhw.graph.reading.draft import Draft
+from qhw.graph.reading.load import load_qonnx
 
 RNG = np.random.default_rng(7)
 

@@ -12,10 +12,10 @@ from onnx import NodeProto, TensorProto, helper
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import UnsupportedError
-from qhw.graph.draft import Draft
 from qhw.graph.ir import HostStep, Postprocessing
 from qhw.graph.onnx_tools import attributes, describe, words
-from qhw.graph.operators import HEAD_OPS
+from qhw.graph.reading.draft import Draft
+from qhw.graph.reading.operators import HEAD_OPS
 
 METADATA_KEY = "qhw.postprocessing"
 """Where a loaded model keeps what was taken off its end, so that every copy of it does."""

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper
 from qonnx_factory import QONNX, Net, execute
 
 from qhw.errors import QhwError, UnsupportedError
-from qhw.graph.load import load_qonnx
 from qhw.graph.onnx_tools import attributes, initializers
-from qhw.graph.opsets import OPSET
+from qhw.graph.reading.load import load_qonnx
+from qhw.graph.reading.opsets import OPSET
 
 OPSETS = (9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 SHAPE = (4, 6, 6)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.onnx_tools import attributes, describe
+from qhw.graph.reading.draft import STANDARD, Draft
 
 Form = Callable[[Draft, NodeProto, dict[str, Any]], "list[NodeProto] | None"]
 _FORMS: dict[str, Form] = {}

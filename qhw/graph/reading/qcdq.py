@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.onnx_tools import attributes, describe, words
-from qhw.graph.operators import QDQ_OPS, QHW_DOMAIN, QONNX_DOMAIN
+from qhw.graph.reading.draft import STANDARD, Draft
+from qhw.graph.reading.operators import QDQ_OPS, QHW_DOMAIN, QONNX_DOMAIN
 
 _LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.INT8: (-128, 127),

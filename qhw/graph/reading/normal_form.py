@@ -49,11 +49,11 @@ from onnx import NodeProto
 from onnx.reference import ReferenceEvaluator
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.onnx_tools import attributes, describe, drop_attribute, words
-from qhw.graph.operators import QUANTIZERS, SHAPE_OPS
-from qhw.graph.opsets import OPSET
+from qhw.graph.reading.draft import STANDARD, Draft
+from qhw.graph.reading.operators import QUANTIZERS, SHAPE_OPS
+from qhw.graph.reading.opsets import OPSET
 
 __all__ = [
     "QUANTIZERS",

@@ -2,13 +2,14 @@
 
 A model file from elsewhere is data. It is parsed without following external files, and nothing is
 executed or imported on its behalf before every operator and domain in it is known: qonnx looks up a
-node's domain as a Python module. :mod:`qhw.graph.normal_form` says what a loaded model looks like.
+node's domain as a Python module. :mod:`qhw.graph.reading.normal_form` says what a loaded model looks like.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -18,13 +19,21 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, QhwError, UnsupportedError
-from qhw.graph import channels_last
-from qhw.graph.draft import STANDARD, Draft
-from qhw.graph.explicit_forms import write_out
-from qhw.graph.heads import keep_postprocessing, postprocessing_of, take_off_heads
 from qhw.graph.ir import TENSOR_SIZE_LIMIT
-from qhw.graph.model_file import STANDARD_DOMAINS, Source, check_opset, check_structure, name_nodes, parse
-from qhw.graph.normal_form import (
+from qhw.graph.onnx_tools import describe
+from qhw.graph.reading import channels_last
+from qhw.graph.reading.draft import STANDARD, Draft
+from qhw.graph.reading.explicit_forms import write_out
+from qhw.graph.reading.heads import keep_postprocessing, postprocessing_of, take_off_heads
+from qhw.graph.reading.model_file import (
+    STANDARD_DOMAINS,
+    Source,
+    check_opset,
+    check_structure,
+    name_nodes,
+    parse,
+)
+from qhw.graph.reading.normal_form import (
     drop_constant_nodes,
     drop_passive,
     fold_constants,
@@ -32,8 +41,7 @@ from qhw.graph.normal_form import (
     free_batch,
     split_gemm,
 )
-from qhw.graph.onnx_tools import describe
-from qhw.graph.operators import (
+from qhw.graph.reading.operators import (
     EXACT_OPS,
     FUNCTION_OPS,
     HEAD_OPS,
@@ -44,8 +52,8 @@ from qhw.graph.operators import (
     check_operators,
     check_quantised,
 )
-from qhw.graph.opsets import raise_opset
-from qhw.graph.qcdq import fuse_qdq
+from qhw.graph.reading.opsets import raise_opset
+from qhw.graph.reading.qcdq import fuse_qdq
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +72,8 @@ def load_qonnx(source: Source) -> ModelWrapper:
         source: a path to an ``.onnx`` file, or a model in memory (which is not changed).
 
     Returns:
-        A model as :mod:`qhw.graph.normal_form` says. What the file does on the host behind its last layer is
-        off it; :func:`qhw.graph.heads.postprocessing_of` tells what that was.
+        A model as :mod:`qhw.graph.reading.normal_form` says. What the host does behind the file's last layer
+        is off it; :func:`qhw.graph.reading.heads.postprocessing_of` tells what that was.
 
     Raises:
         InputError: the file is missing, too large, not ONNX or broken; a number is NaN or infinite;
@@ -262,6 +270,7 @@ def _infer_and_fold(draft: Draft, batch: int) -> None:
         free_batch(draft, batch)
         fold_constants(draft)
         draft.infer()
+        _check_sizes(draft)
         if not fold_constants(draft):
             return
 
@@ -270,9 +279,18 @@ def _check_shapes(draft: Draft) -> None:
     """Every activation has a known shape of a sane size."""
     for node in draft.graph.node:
         for name in filter(None, node.output):
-            if int(np.prod(draft.shape(name), dtype=object)) > TENSOR_SIZE_LIMIT:
+            draft.shape(name)
+    _check_sizes(draft)
+
+
+def _check_sizes(draft: Draft) -> None:
+    """No shape that is known is too large: what follows counts through some."""
+    for node in draft.graph.node:
+        for name in filter(None, node.output):
+            shape = draft.shapes.get(name, ())
+            if math.prod(shape) > TENSOR_SIZE_LIMIT:
                 raise InputError(
-                    f"'{name}', which {describe(node)} writes, has shape {draft.shape(name)}",
+                    f"'{name}', which {describe(node)} writes, has shape {shape}",
                     allowed=f"at most {TENSOR_SIZE_LIMIT} elements",
                 )
 

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
-from qonnx_factory import Net
+from qonnx_factory import Net, execute
 
 from qhw.errors import InputError, QhwError, UnsupportedError
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import describe, layer_of
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import load_graph, save_graph
 
 
@@ -138,6 +138,25 @@ def test_text_that_is_no_utf8_is_escaped(tmp_path: Path) -> None:
     json.dumps([node.source for node in graph.nodes])
 
 
+def test_constants_whose_bytes_do_not_fit() -> None:
+    net = Net((3, 4))
+    model = net.model(net.node("Add", net.quant(net.x, 6, 0.125), net.constant(np.ones(4), "offset")))
+    for name, change in (("FLOAT", {"dims": [5]}), ("no known type", {"data_type": 99})):
+        damaged = ModelProto.FromString(model.SerializeToString())
+        (tensor,) = (t for t in damaged.graph.initializer if t.name == "offset")
+        tensor.MergeFrom(TensorProto(**change))
+        with pytest.raises(InputError, match=f"The constant 'offset' is damaged: {name}"):
+            load_qonnx(damaged)
+
+
+def test_sizes_are_checked_before_they_are_counted_through() -> None:
+    net = Net((3, 4, 4))
+    scales = np.array([1, 1, 2**20, 2**20], dtype=np.float32)
+    y = net.node("Resize", net.quant(net.x, 6, 0.125), "", scales, mode="nearest", name="huge")
+    with pytest.raises(InputError, match="which Resize 'huge' writes, has shape"):
+        load_qonnx(net.model(y))
+
+
 def test_names_that_are_too_long() -> None:
     net = Net((3, 4))
     model = net.model(net.node("Relu", net.quant(net.x, 6, 0.125)))
@@ -159,6 +178,32 @@ def test_shapes_that_do_not_fit_name_the_node() -> None:
     model = net.model(net.node("Add", x, np.ones((1, 4, 5)), name="/block/add/Add"))
     with pytest.raises(InputError, match="Add '/block/add/Add': Incompatible dimensions"):
         load_qonnx(model)
+
+
+def test_a_convolution_over_another_rank_ends_in_a_message() -> None:
+    """onnx's shape inference ends the process on this one, unless the kernel is stated."""
+    for op, w in (("Conv", np.ones((3, 2, 2, 2))), ("ConvTranspose", np.ones((2, 3, 2, 2)))):
+        net = Net((2, 4))
+        y = net.node(op, net.quant(net.x, 4, 0.1), net.quant(w, 4, 0.1), name="/block/conv/Conv")
+        with pytest.raises(InputError, match=f"{op} '/block/conv/Conv'"):
+            load_qonnx(net.model(y))
+    net = Net((2, 4, 4))
+    x = net.quant(net.x, 4, 0.1)
+    with pytest.raises(UnsupportedError, match="its weight 'relu1_out' is computed"):
+        load_qonnx(net.model(net.node("Conv", x, net.node("Relu", x))))
+
+
+def test_weights_may_be_scaled_and_turned_on_their_way() -> None:
+    """A kernel that no attribute states, behind a quantizer, a factor, a Transpose and an Unsqueeze."""
+    net = Net((2, 5, 5))
+    w = net.node("Mul", net.quant(np.ones((3, 2, 3)), 4, 0.25), np.full((1, 1, 3), 0.5))
+    w = net.node("Unsqueeze", w, net.constant([2], dtype=np.int64))
+    w = net.node("Transpose", w, perm=[0, 1, 3, 2])
+    model = net.model(net.node("Conv", net.quant(net.x, 4, 0.25), w))
+    loaded = load_qonnx(model)
+    assert loaded.get_tensor_shape(model.graph.output[0].name) == [1, 3, 3, 5]
+    x = np.random.default_rng(0).normal(size=(3, 2, 5, 5)).astype(np.float32)
+    np.testing.assert_array_equal(execute(loaded, x)[0], execute(model, x)[0])
 
 
 def test_three_spatial_axes_are_read() -> None:

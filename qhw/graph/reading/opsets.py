@@ -13,8 +13,8 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from qhw.errors import UnsupportedError
-from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.onnx_tools import attributes, describe, drop_attribute
+from qhw.graph.reading.draft import STANDARD, Draft
 
 OPSET = 21
 """The version of ONNX's operators that a loaded model has."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from qhw.errors import InputError, UnsupportedError
-from qhw.graph.draft import STANDARD, Draft
 from qhw.graph.onnx_tools import attributes, describe, drop_attribute, words
-from qhw.graph.operators import CHANNELS_LAST_DOMAIN, QHW_DOMAIN, QONNX_DOMAIN
+from qhw.graph.reading.draft import STANDARD, Draft
+from qhw.graph.reading.operators import CHANNELS_LAST_DOMAIN, QHW_DOMAIN, QONNX_DOMAIN
 
 _UNARY = words(
     """

@@ -17,12 +17,12 @@ from qonnx_factory import Net
 
 from qhw.errors import QhwError, UnsupportedError
 from qhw.graph.encode import decode_output, encode_inputs
-from qhw.graph.heads import postprocessing_of
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.passes import simplify
+from qhw.graph.reading.heads import postprocessing_of
+from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import graph_hash, load_graph, save_graph
 from qhw.sim.postprocess import postprocess, predicted_classes
 

@@ -17,10 +17,10 @@ from onnx import ModelProto, TensorProto, helper
 from qonnx_factory import QONNX, Net, execute
 
 from qhw.errors import InputError, QhwError, UnsupportedError
-from qhw.graph import load, model_file
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes, initializers
+from qhw.graph.reading import load, model_file
+from qhw.graph.reading.load import load_qonnx
 
 
 def small(**options: object) -> tuple[Net, str]:

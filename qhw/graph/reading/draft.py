@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
 from qhw.graph.onnx_tools import Constants, describe
 
 STANDARD = ""
@@ -20,6 +29,12 @@ STANDARD = ""
 
 _LARGE = 1 << 10
 """Elements from which a constant enters shape inference as a shape alone: no shape is stored in it."""
+
+_QUANTISING = frozenset({"Cast", "Clip", "DequantizeLinear", "Identity", "QuantizeLinear"})
+_ELEMENTWISE = frozenset(
+    {"Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Pow", "Relu", "Sign", "Sub", "Tanh"}
+)
+"""What may stand between a stored weight and its convolution, besides what turns or reshapes it."""
 
 Rewrite = Callable[[NodeProto], "list[NodeProto] | None"]
 
@@ -43,7 +58,17 @@ class Draft:
         self._taken = self._names()
 
     def _note(self, tensor: TensorProto) -> None:
-        self.constants[tensor.name] = plain_array(tensor)
+        try:
+            self.constants[tensor.name] = plain_array(tensor)
+        except Exception as error:  # whatever NumPy and protobuf say about bytes that do not fit
+            known = TensorProto.DataType.values()
+            kind = (
+                TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in known else "no known type"
+            )
+            raise InputError(
+                f"The constant '{tensor.name}' is damaged: {kind}, shape {tuple(tensor.dims)} ({error})",
+                hint="export the model again",
+            ) from error
         self.types[tensor.name] = tensor.data_type
 
     def _names(self) -> set[str]:
@@ -248,8 +273,9 @@ class Draft:
         Raises:
             InputError: shapes or types do not fit together, by the node where they do not.
         """
+        skeleton = self._skeleton()
         try:
-            inferred = onnx.shape_inference.infer_shapes(self._skeleton(), strict_mode=True, data_prop=True)
+            inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True)
         except Exception as error:  # the binding raises types of its own
             raise InputError(
                 f"The model's shapes do not fit together: {_reason(error)}",
@@ -284,9 +310,12 @@ class Draft:
                 graph.input.append(
                     helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
                 )
+        producers = self.producers()
         for node in self.graph.node:
             if node.domain == STANDARD:
                 graph.node.append(node)
+                if node.op_type in ("Conv", "ConvTranspose"):
+                    self._state_kernel(graph.node[-1], producers)
             else:
                 cast = helper.make_node(
                     "Cast", node.input[:1], node.output[:1], node.name, to=TensorProto.FLOAT
@@ -295,6 +324,43 @@ class Draft:
         for output in self.outputs:
             graph.output.append(helper.make_empty_tensor_value_info(output))
         return skeleton
+
+    def _state_kernel(self, node: NodeProto, producers: Mapping[str, NodeProto]) -> None:
+        """State the kernel of a convolution: where it is not, onnx reads beyond arrays of another rank."""
+        shape = self._stored_shape(node.input[1], producers)
+        if shape is None:
+            raise UnsupportedError(
+                f"{describe(node)}: its weight '{node.input[1]}' is computed", allowed="constant weights"
+            )
+        if not any(attribute.name == "kernel_shape" for attribute in node.attribute):
+            kernel = helper.make_attribute("kernel_shape", list(shape[2:]), attr_type=AttributeProto.INTS)
+            node.attribute.append(kernel)
+
+    def _stored_shape(self, name: str, producers: Mapping[str, NodeProto]) -> tuple[int, ...] | None:
+        """The shape of a constant behind whatever quantises, scales or turns it; None if it is computed."""
+        if name in self.constants:
+            return self.constants[name].shape
+        node = producers.get(name)
+        if node is None or not node.input:
+            return None
+        shape = self._stored_shape(node.input[0], producers)
+        if shape is None or node.domain != STANDARD or node.op_type in _QUANTISING:
+            return shape
+        array = np.broadcast_to(np.float32(0), shape)
+        if node.op_type == "Transpose":
+            perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
+            return array.transpose(perm).shape
+        if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
+            numbers = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+            if numbers is None:
+                return None
+            sizes = tuple(int(n) for n in numbers.reshape(-1))
+            moved = {"Reshape": np.reshape, "Squeeze": np.squeeze, "Unsqueeze": np.expand_dims}
+            return np.shape(moved[node.op_type](array, sizes))  # type: ignore[operator]
+        others = [self._stored_shape(other, producers) for other in node.input[1:]]
+        if node.op_type not in _ELEMENTWISE or None in others:
+            return None
+        return np.broadcast_shapes(shape, *(other for other in others if other is not None))
 
     def _store(self) -> None:
         """Write what was inferred into the model."""
