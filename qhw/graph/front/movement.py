@@ -107,10 +107,7 @@ def reshape(state: State, node: NodeView) -> Lowered:
 
 @rule("Flatten")
 def flatten(state: State, node: NodeView) -> Lowered:
-    """All axes but the batch in one."""
-    axis = int(node.options.get("axis", 1)) % max(1, len(shape_of(state, node)))
-    if axis == 0 and not _is_constant(state, node):
-        raise node.refuse("axis 0 joins the batch axis with others", allowed="axis 1")
+    """All axes but the batch in one: what axis 0 of a single sample gives too."""
     return _reshaped(state, node)
 
 

@@ -333,14 +333,16 @@ def _pad(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodePro
     pads = [0] * (2 * rank)
     for position, axis in enumerate(places):
         pads[axis], pads[axis + rank] = given[position], given[position + len(places)]
-    value = _constant(draft, node, 2, "values")
-    value = np.zeros((), dtype=np.float32) if value is None else np.asarray(value, dtype=np.float32)
+    named = node.input[2] if len(node.input) > 2 else ""
+    if not named or named in draft.constants:
+        value = draft.constants.get(named, np.zeros((), dtype=np.float32))
+        stored = np.asarray(value, dtype=np.float32).reshape(())
+        named = draft.constant(f"{node.name}_value", stored)
     mode = options.get("mode", "constant")
     if not any(pads):
         return [draft.node(node, "Identity", node.input[:1], node.output[0])]
     del node.input[1:]
-    node.input.append(draft.constant(f"{node.name}_pads", pads))
-    node.input.append(draft.constant(f"{node.name}_value", value.reshape(())))
+    node.input.extend([draft.constant(f"{node.name}_pads", pads), named])  # a value may be quantised
     _set(node, mode=mode)
     return [node]
 
