@@ -18,8 +18,8 @@ from qhw.flows.base import load_project_flow
 from qhw.graph.encode import decode_output, encode_inputs
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph, Threshold
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import Lowering, lower_model
+from qhw.graph.reading.load import load_qonnx
 from qhw.pipeline.build_stages import work_of
 from qhw.sim.canonical import canonical_integers, compare_with_original
 from qhw.sim.compare import compare, describe

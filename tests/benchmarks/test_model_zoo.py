@@ -17,8 +17,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from qhw.graph.load import load_qonnx
 from qhw.graph.lower import lower_model
+from qhw.graph.reading.load import load_qonnx
 
 pytest.importorskip("torch")
 
