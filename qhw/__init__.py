@@ -1,6 +1,7 @@
 """qhw: from a PyTorch model to bit-exact hardware.
 
-``qhw.convert``, ``qhw.build``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do.
+``qhw.build``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do; ``qhw.convert`` and
+``qhw.export_qonnx`` make a quantised model of a module, and a file of that.
 Nothing is imported before it is used.
 """
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         diff,
         simulate,
     )
+    from qhw.export import export_qonnx
     from qhw.quant_config import QuantConfig
 
 __all__ = [
@@ -35,10 +37,14 @@ __all__ = [
     "convert",
     "cost",
     "diff",
+    "export_qonnx",
     "simulate",
 ]
 
-_PLACES = dict.fromkeys(__all__, "qhw.api") | {"QuantConfig": "qhw.quant_config"}
+_PLACES = dict.fromkeys(__all__, "qhw.api") | {
+    "QuantConfig": "qhw.quant_config",
+    "export_qonnx": "qhw.export",
+}
 
 
 class _Verb(ModuleType):

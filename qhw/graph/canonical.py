@@ -54,7 +54,7 @@ def write_canonical(graph: ExactGraph, tails: Mapping[str, Tail], original: Mode
     """An exact graph as a QONNX model; its inputs and outputs are called as in the original file.
 
     Args:
-        tails: what its Threshold and Table nodes stand for, by the tensor that they write.
+        tails: the float32 operations that its Threshold and Table nodes stand for, by the tensor they write.
     """
     writer = _Writer(graph, tails, original)
     for name in graph.inputs:

@@ -1,4 +1,4 @@
-"""From the user's arrays to the mantissas of graph inputs, and from output mantissas to values."""
+"""Encode the user's arrays as mantissas of graph inputs; decode output mantissas to values."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ MAX_BYTES = 1 << 30
 LARGEST_EXPONENT = 1 << 12
 """Bound of an exponent's size: shifts to align numbers stay short."""
 
-# What reading, and checking what was read, makes of a file that is not what it should be.
+# Exceptions that a damaged file raises while it is read and checked.
 _DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -156,7 +156,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _encoding_fields(encoding: InputEncoding) -> dict[str, Any]:
-    """What the host does before the quantizer is stored only where there is something."""
+    """An encoding's fields; the host's operations in front of the quantizer only where there are any."""
     fields = _fields(encoding)
     steps = [_fields(step) for step in fields.pop("before")]
     return fields | ({"before": steps} if steps else {})

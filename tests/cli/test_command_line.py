@@ -58,7 +58,7 @@ def test_help_names_every_flow_and_its_options(capfd: pytest.CaptureFixture[str]
 
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    """Of processor time, the least of three runs: other work on the machine does not count."""
+    """Processor time, the least of three runs: other work on the machine does not count."""
 
     def processor_seconds() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -223,3 +223,11 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" in done.stderr
     assert done.returncode != 0
+
+
+def test_a_full_device_under_the_json_document_is_one_message() -> None:
+    command = [sys.executable, "-m", "qhw", "boards", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "Error: the JSON document cannot be written: No space left on device\n"
