@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,8 +60,8 @@ def write(net: Net, folder: Path) -> Path:
     failures = []
     for settings in ({}, {"dynamo": False}):
         torch.manual_seed(0)
-        model = _warmed(net)
         try:
+            model = _warmed(net)
             with torch.no_grad():
                 export(model, args=samples(net, 1), export_path=str(path), **settings)
         except Exception as error:  # whatever torch and Brevitas raise
@@ -69,7 +70,7 @@ def write(net: Net, folder: Path) -> Path:
         if net.inputs.endswith("INT8"):
             annotate(path, net.inputs, path)
         return path
-    raise AbsentError(f"neither of torch's exporters takes this network: {failures[-1]}")
+    raise AbsentError(f"Brevitas {version('brevitas')} fails on it: {failures[-1]}")
 
 
 def _warmed(net: Net) -> nn.Module:

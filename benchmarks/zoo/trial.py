@@ -36,9 +36,10 @@ INTERPRETED_MACS = 50_000_000
 WRITTEN_MACS = 20_000_000
 """Of larger networks no project is written: its test bench is interpreted, its weights are text."""
 
+FEW_FLIPPED = 3
 MOST_FLIPPED, MOST_ROUNDED, MOST_APART = 0.01, 1e-4, 0.5
-"""Beyond these shares a file's own execution is doubted to be the same network: of codes in the first tensor
-that differs; of the outputs' span where no code differs; and where some do."""
+"""Beyond these a file's own execution is doubted to be the same network: codes, and their share, in the first
+tensor that differs; of the outputs' span where no code differs; and where some do."""
 
 Record = dict[str, Any]
 
@@ -149,11 +150,11 @@ def _own_execution(graph: ExactGraph, found: Mapping[str, Any], path: Path, inpu
 def _quantised(lowering: Lowering, inputs: Arrays) -> Record:
     """The file's quantised tensors, as qonnx executes them in float32, against the exact graph's.
 
-    ``first`` is the share of the first one that differs: all in front of it is equal.
+    ``first`` is the first one that differs, and in how many of its codes: all in front of it is equal.
     """
     apart = compare_with_original(lowering, inputs)
     inner = [part for part in apart if part.tensor in lowering.units]  # not sums without a quantiser
-    first = next((part.differing / part.codes for part in inner if part.differing), 0.0)
+    first = next(([part.tensor, part.differing, part.codes] for part in inner if part.differing), None)
     return {
         "codes": sum(part.codes for part in inner),
         "differing": sum(part.differing for part in inner),
@@ -169,10 +170,10 @@ def _doubt(own: Record) -> str:
     Rounding flips few codes of the first tensor that differs; behind it differences grow.
     """
     quantised = own["quantised"]
-    if quantised["first"] > MOST_FLIPPED:
-        return (
-            f"the file's own execution differs in {quantised['first']:.1%} of its first tensor that differs"
-        )
+    if quantised["first"] is not None:
+        tensor, differing, codes = quantised["first"]
+        if differing > FEW_FLIPPED and differing / codes > MOST_FLIPPED:
+            return f"in the file's own execution '{tensor}' differs in {differing:,} of {codes:,} codes"
     most = MOST_APART if quantised["differing"] else MOST_ROUNDED
     if own["largest_share"] > most:
         return f"outputs of the file's own execution are {own['largest_share']:.1%} of their span away"
