@@ -376,7 +376,7 @@ def _command(as_json: bool) -> Iterator[dict[str, Any]]:
 
 
 def _written(stream: TextIO, text: str) -> bool:
-    """Write past the buffer, which closing would try to write again; tells on stderr why it is not possible."""
+    """Write past the buffer, which closing would try to write again; tells on stderr why it cannot."""
     data = text.encode()
     try:
         while data:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qhw.arrays import UNREADABLE
 from qhw.data.base import Dataset
 from qhw.data.idx import MAX_BYTES
 from qhw.errors import InputError
@@ -33,7 +34,7 @@ def load_npz(path: Path) -> Dataset:
                     f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}"
                 )
             train_x, train_y, test_x, test_y = (file[key] for key in KEYS)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}") from error
     return Dataset(
         name=path.stem,
