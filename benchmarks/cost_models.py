@@ -35,7 +35,7 @@ from qhw.cost.model_file import FittedFamily
 from qhw.cost.models import unit_model
 from qhw.cost.netlist import Counts
 from qhw.cost.published import ebops, finn_element, finn_matrix_unit
-from qhw.cost.synth import FAMILIES, MAPPER, Design, Result, Yosys, measure
+from qhw.cost.synth import FAMILIES, MAPPER, Circuit, SynthesisResult, Yosys, measure
 from qhw.errors import QhwError
 from qhw.formats import Binary, Format, Integer
 
@@ -49,7 +49,7 @@ Estimator = Callable[[Values], float]
 
 @dataclass(frozen=True)
 class Target:
-    """Of the errors on designs that were not fitted: median and 95th percentile, in % or in LUT."""
+    """Allowed errors on designs that were not fitted: median and 95th percentile, in % or in LUT."""
 
     median: float
     p95: float
@@ -134,7 +134,7 @@ def pair(spread: Spread) -> str:
 
 
 def share(part: float) -> str:
-    """Of a whole, never rounded up to it."""
+    """A share as a percentage, never rounded up to 100 %."""
     return "" if math.isnan(part) else f"{math.floor(1000 * part) / 10:g} %"
 
 
@@ -253,7 +253,7 @@ def _products(values: Values) -> int:
 
 
 def _a_bits(values: Values) -> int:
-    """Of the stored number, a minifloat's sign, exponent and mantissa."""
+    """Bits of the stored number: a minifloat's sign, exponent and mantissa."""
     return values["WA"] if "WA" in values else 1 + values["EA"] + values["MA"]
 
 
@@ -360,9 +360,9 @@ NOISE_EACH = 2
 """Designs of each unit."""
 
 
-def noise_designs() -> list[Design]:
+def noise_designs() -> list[Circuit]:
     """The first designs in the catalogue's order that are fitted and multiply in LUTs."""
-    chosen: list[Design] = []
+    chosen: list[Circuit] = []
     for unit in TARGETS:
         points = catalogue.points(NOISE_FAMILY, [unit])
         in_luts = [p for p in points if p.split == "fit" and not dict(p.parameters).get("MULTIPLIER")]
@@ -374,7 +374,7 @@ PUBLISHED_SIZES = (2, 4, 8, 16, 32, 64)
 """PE = SIMD."""
 
 ACCUMULATOR_BITS = 16
-"""Of the published units; an assumption, worth 1 % of our counts at 16 lanes and less beyond."""
+"""Accumulator width of the published units: assumed, worth 1 % of our counts at 16 lanes, less beyond."""
 
 WIDE_SUM_ELEMENT = """
 module wide_sum_element (
@@ -400,19 +400,19 @@ endmodule
 """Products are summed up in the accumulator's width, with no register between."""
 
 
-def element(lanes: int) -> Design:
+def element(lanes: int) -> Circuit:
     """An element of a 4x4-bit matrix-vector unit, as this project builds it."""
     unit = rtl.unit_named("integer_dot")
     values = {"WA": 4, "WB": 4, "SA": 1, "SB": 1, "L": lanes, "A": ACCUMULATOR_BITS, "MULTIPLIER": 0}
-    return Design(unit.top, tuple(unit.files), tuple(values.items()))
+    return Circuit(unit.top, tuple(unit.files), tuple(values.items()))
 
 
-def wide_sum_element(lanes: int) -> Design:
+def wide_sum_element(lanes: int) -> Circuit:
     text = WIDE_SUM_ELEMENT.format(lanes=lanes, bits=ACCUMULATOR_BITS)
-    return Design("wide_sum_element", (), (("L", lanes),), text=text)
+    return Circuit("wide_sum_element", (), (("L", lanes),), text=text)
 
 
-def syntheses() -> dict[str, tuple[Yosys, Design]]:
+def syntheses() -> dict[str, tuple[Yosys, Circuit]]:
     """What is measured besides the sets, by its name."""
     plain = Yosys(NOISE_FAMILY)
     wanted = {_label(design): (plain, design) for design in noise_designs()}
@@ -424,18 +424,20 @@ def syntheses() -> dict[str, tuple[Yosys, Design]]:
     return wanted | {_label(design): (Yosys(ANCHOR_FAMILY), design) for design in anchors}
 
 
-def _label(design: Design, scramble: int | None = None) -> str:
+def _label(design: Circuit, scramble: int | None = None) -> str:
     return f"{design}" if scramble is None else f"{design}, names {scramble}"
 
 
-Measured = dict[str, Result]
+Measured = dict[str, SynthesisResult]
 
 
 def kept_syntheses() -> Measured:
     """Those of the last run."""
     if not SYNTHESES.exists():
         return {}
-    return {label: Result.from_json(data) for label, data in json.loads(SYNTHESES.read_text()).items()}
+    return {
+        label: SynthesisResult.from_json(data) for label, data in json.loads(SYNTHESES.read_text()).items()
+    }
 
 
 def synthesise(jobs: int) -> Measured:
@@ -484,7 +486,7 @@ def noise_section(results: Measured) -> list[str]:
     ]
 
 
-def _under_names(results: Measured, design: Design, field: str) -> list[int]:
+def _under_names(results: Measured, design: Circuit, field: str) -> list[int]:
     """Under its own names first."""
     labels = [_label(design), *(_label(design, seed) for seed in SCRAMBLES)]
     return [getattr(counts_of(results, label), field) for label in labels]
@@ -652,7 +654,7 @@ def clock_section(family: Family) -> list[str]:
 
 
 def ranges_table(found: Sequence[Family]) -> list[str]:
-    """Of the parameters, over every design that was to be measured."""
+    """The parameters' ranges, over every design that was to be measured."""
     units = dict.fromkeys(unit for family in found for unit in family.units)
 
     def told(unit: str) -> str:

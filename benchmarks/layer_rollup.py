@@ -17,34 +17,34 @@ from qhw.cost.netlist import Counts
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.layers import FoldedLayer, Part
 from qhw.cost.rtl.reference_layers import other_foldings, reference_layers
-from qhw.cost.synth import Design, Result, Yosys, measure
+from qhw.cost.synth import Circuit, SynthesisResult, Yosys, measure
 from qhw.flows.finn.template import ARCHITECTURE, PeSimd
 
 RESULT = Path(__file__).parent / "results" / "layer_rollup.md"
 RESOURCES = ("lut", "ff", "dsp", "bram18")
 
 
-def whole(layer: FoldedLayer) -> Design:
+def whole(layer: FoldedLayer) -> Circuit:
     """Everything in one flat netlist."""
     unit = layer.as_unit()
-    return Design(unit.top, unit.files, text=layer.verilog(), memories=True, vendor_cells=True)
+    return Circuit(unit.top, unit.files, text=layer.verilog(), memories=True, vendor_cells=True)
 
 
-def alone(part: Part) -> Design:
+def alone(part: Part) -> Circuit:
     unit = UNITS[part.unit]
     values = tuple(part.values.items())
-    return Design(unit.top, unit.files, values, memories=unit.memories, vendor_cells=_in_dsp(part))
+    return Circuit(unit.top, unit.files, values, memories=unit.memories, vendor_cells=_in_dsp(part))
 
 
 def _in_dsp(part: Part) -> bool:
     return part.values.get("MULTIPLIER", 0) > 0
 
 
-def synthesised(family: str, designs: list[Design], jobs: int) -> list[Counts]:
-    """Of each design; stops at the first that the tool refuses."""
+def synthesised(family: str, designs: list[Circuit], jobs: int) -> list[Counts]:
+    """Synthesised counts of each design; stops at the first that the tool refuses."""
     found: dict[int, Counts] = {}
     for index, result in measure(Yosys(family), designs, jobs=jobs, cache=cache_folder() / "synthesis"):
-        if not isinstance(result, Result) or result.counts is None:
+        if not isinstance(result, SynthesisResult) or result.counts is None:
             raise SystemExit(f"{designs[index]}: {result}")
         found[index] = result.counts
     return [found[index] for index in range(len(designs))]

@@ -243,7 +243,7 @@ def exact_graph(model: nn.Module) -> ExactGraph:
 def hardware(name: str, graph: ExactGraph) -> Record:
     """What the smallest design at ``RATE`` takes, of the whole board, and how fast the fastest is that fits.
 
-    ``matrix_lut``: of ``lut``, what convolutions and linear layers take. ``fastest``: images per second
+    ``matrix_lut``: the part of ``lut`` in convolutions and linear layers. ``fastest``: images per second
     within the usual budget, 0 where nothing fits.
 
     Raises:

@@ -29,7 +29,7 @@ TOGETHER = 12
 
 
 def proofs(simulator: Simulator, unit: str, designs: int) -> list[Proof]:
-    """Of the first designs of a unit's sample."""
+    """Proofs of the first designs of a unit's sample."""
     points = catalogue.points(FAMILY, [unit])[:designs]
     cases = [Case(UNITS[unit], dict(point.parameters)) for point in points]
     batches = [cases[i : i + TOGETHER] for i in range(0, len(cases), TOGETHER)]

@@ -100,7 +100,7 @@ def measure(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, flo
 
 
 def seconds_per_image(run: Callable[[int], object], count: int) -> float:
-    """Of ``count`` images at once, less what a single one takes with all the loading and starting."""
+    """Seconds per image in a run of ``count``, less the run of a single one with its loading and starting."""
     times = []
     for images in (1, count):
         start = time.perf_counter()

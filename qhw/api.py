@@ -1,4 +1,4 @@
-"""What the commands do, from Python; results are small typed objects that a notebook shows as tables."""
+"""The commands as Python functions; results are small typed objects that a notebook shows as tables."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def build(
         data: a data set's name or path, or a :class:`qhw.data.Dataset`.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
-        training: in place of the model's own recipe.
+        training: settings in place of the model's own recipe.
         out: the build folder.
-        fps, budget, multipliers: as for :func:`cost`: that design is built.
+        fps, budget, multipliers: requirements on the design, as for :func:`cost`.
         input: the integer type of the model's input, as in "uint8", where the model does not say it.
         vectors: samples that go through the C-simulation.
-        observer: is told how the build goes on.
+        observer: receives the progress of the build.
         flow_options: the flow's own; hls4ml: ``io_type``.
 
     Raises:
@@ -144,15 +144,15 @@ def _settings(given: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, repr=False)
 class SimulationResult(Shown):
-    """What a model answered.
+    """A model's answers to a batch of inputs.
 
     Args:
-        target: what ran.
+        target: the model or build that ran.
         mantissas: every tensor that was kept, integers (N, *shape), by name.
         values: the outputs by name, as real numbers (float64); where the file ends in a Softmax, an ArgMax or
             their like, its own outputs, computed on the host.
         classes: the class of each sample: the index that the file answers with, or that of the largest value.
-        samples: how many inputs went in.
+        samples: the number of inputs.
         seconds: the run, once it was planned and compiled.
         accuracy: top-1 where labels were known.
     """
@@ -205,9 +205,9 @@ def simulate(
         data: a data set, whose test split goes in, or
         inputs: an array (N, ...), one per input name, or a .npy file. Without either: what a build folder was
             verified on (its data set's test split), or random samples for a file.
-        samples: only the first so many.
+        samples: take at most this many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
-        save_trace: where every layer's mantissas are saved (.npz), for :func:`diff`.
+        save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
 
     Raises:
@@ -329,7 +329,7 @@ def cost(
     input: str | None = None,
     **flow_options: Any,
 ) -> CostResult:
-    """What a model would take of a board, at the fastest folding that fits: what ``qhw cost`` does.
+    """Estimate a model's resources on a board, at the fastest folding that fits: ``qhw cost``.
 
     Args:
         model: a QONNX file or a build folder.
@@ -421,13 +421,13 @@ def diff(
     inputs: NDArray[Any] | str | Path | None = None,
     samples: int | None = None,
 ) -> DiffResult:
-    """Where two executions part, layer by layer: what ``qhw diff`` does.
+    """Compare two executions layer by layer: ``qhw diff``.
 
     Args:
         first, second: ``file.onnx`` (its exact graph), ``file.onnx@qonnx``, a build folder (its project's
             C-simulation), any of them with ``@exact``, ``@interpreter``, ``@qonnx`` or ``@csim``, or a
             trace that :func:`simulate` saved (.npz); one of the two has to be a model.
-        data, inputs, samples: what goes in, as for :func:`simulate`. Beside a trace, the inputs in it.
+        data, inputs, samples: the inputs, as for :func:`simulate`. Beside a trace, the inputs in it.
 
     Raises:
         InputError: something given cannot be used, or the two have no tensor in common.
@@ -436,7 +436,8 @@ def diff(
     models = [side for side in sides if isinstance(side, Target)]
     if not models:
         raise InputError(
-            "Both sides are traces: nothing tells the layers' order", hint="give the model on one side"
+            "Both sides are traces, which do not store the order of the layers",
+            hint="give the model on one side",
         )
     graph = models[0].graph
     trace = next((side for side in sides if not isinstance(side, Target)), None)

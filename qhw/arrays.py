@@ -66,7 +66,7 @@ def load_mantissas(path: Path) -> dict[str, IntArray]:
     """Read integers (N, *shape) by name.
 
     Raises:
-        InputError: as :func:`load_arrays`, or an array is not of integers.
+        InputError: as for :func:`load_arrays`, or an array does not hold integers.
     """
     arrays = load_arrays(path)
     for name, x in arrays.items():
@@ -101,4 +101,4 @@ def _numbers(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     try:
         return np.array([int(text) for text in x.flat], dtype=object).reshape(x.shape)
     except ValueError as error:
-        raise InputError(f"{path} holds text that is no integer: {error}") from None
+        raise InputError(f"{path} holds text that is not an integer: {error}") from None

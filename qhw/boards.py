@@ -14,7 +14,7 @@ from qhw.errors import InputError, closest
 from qhw.resources import resource_dir
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""What boards there are; a file that states none is an FPGA board."""
+"""The kinds of board; a file that states none is an FPGA board."""
 
 _TEXTS = ("name", "title", "part", "family")
 _LONGEST_TEXT = 80
@@ -27,14 +27,14 @@ _DEFAULT_CLOCK_MHZ = 200.0
 
 @dataclass(frozen=True)
 class Board:
-    """A target and what it has, all of the device (no shell or overlay taken off).
+    """A target and its resources: the whole device's, no shell or overlay taken off.
 
     Args:
-        name, title: short, and as tables have it.
-        part: the device's own name, as its vendor's tools have it.
-        family: of devices; it says what is counted.
-        capacity: of each of the family's resources, by name.
-        clock_mhz: what a project targets unless told otherwise.
+        name, title: the short name, and the one in tables.
+        part: the device's name in its vendor's tools.
+        family: the device family; it lists the resources that are counted.
+        capacity: the device's amount of each of the family's resources, by name.
+        clock_mhz: a project's default clock.
         dram_mib: the memory beside the device.
         sources: the document behind each field.
     """
@@ -50,7 +50,7 @@ class Board:
 
     @property
     def kind(self) -> Kind:
-        """What is built for it."""
+        """The kind of its device family: ``fpga`` or ``microcontroller``."""
         return self.device.kind
 
     @property
@@ -128,7 +128,7 @@ def _taken_over(board: Board, given: Mapping[str, Any]) -> dict[str, Any]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"The board file {path} is no ordinary file")
+            raise InputError(f"The board file {path} is not a regular file")
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
@@ -190,7 +190,7 @@ def _family(path: Path, given: Mapping[str, Any]) -> Family:
     allowed = [family.name for family in known.values() if family.kind == kind]
     if name not in allowed:
         hint = f'state kind = "{known[name].kind}"' if name in known else closest(name, allowed)
-        what = f"{path}: {name!r} is no family of kind {kind!r}" if name in known else None
+        what = f"{path}: {name!r} is not a family of kind {kind!r}" if name in known else None
         raise InputError(what or f"{path}: unknown family {name!r}", allowed=", ".join(allowed), hint=hint)
     return known[name]
 
@@ -200,7 +200,7 @@ def _text(path: Path, key: str, value: Any) -> str:
         raise InputError(f"{path}: {key} must be a text, not {value!r}")
     pattern = _PRINTABLE if key == "title" else _IDENTIFIER
     if not pattern.fullmatch(value):
-        # A name becomes a folder's, and a part stands in scripts that the vendor's tools run.
+        # The name becomes a folder's name; the part is written into scripts for the vendor's tools.
         allowed = "printable characters" if key == "title" else "letters, digits, '.', '_', '+' and '-'"
         raise InputError(f"{path}: {key} is {value!r}", allowed=f"{allowed}, at most {_LONGEST_TEXT}")
     return value

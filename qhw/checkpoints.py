@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a phase of training stands.
+    """The state of a training phase.
 
     Args:
         fingerprint: hash of everything that decides the outcome; another run's checkpoint is not used.
@@ -55,7 +55,7 @@ def prepare_folder(folder: Path) -> None:
     """Create the folder, and find out now rather than after the first epoch whether it can be written.
 
     Raises:
-        InputError: it cannot be created or written to.
+        InputError: the folder cannot be created or written to.
     """
     probe = folder / f".probe-{os.getpid()}"
     try:

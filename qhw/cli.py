@@ -53,17 +53,19 @@ Budget = Annotated[
 Multipliers = Annotated[
     str | None,
     typer.Option(
-        "--multipliers", help="Of integers: auto, lut, dsp, or packed in a DSP slice.  [default: auto]"
+        "--multipliers", help="Integer products: auto, lut, dsp, or packed in a DSP slice.  [default: auto]"
     ),
 ]
-Clock = Annotated[float | None, typer.Option("--clock-mhz", help="Instead of the board's usual clock.")]
+Clock = Annotated[float | None, typer.Option("--clock-mhz", help="Clock in MHz.  [default: the board's]")]
 Board = Annotated[
     str | None,
     typer.Option("--board", "-b", help="A board's name ('qhw boards' lists them), or a TOML file."),
 ]
 InputType = Annotated[
     str | None,
-    typer.Option("--input", help="The integer type of the model's input, e.g. uint8, if it does not say it."),
+    typer.Option(
+        "--input", help="The integer type of the model's input, e.g. uint8, if the file states none."
+    ),
 ]
 InputFile = Annotated[
     Path | None, typer.Option("--input", help="A .npy file with a batch of inputs, (N, ...).")
@@ -73,10 +75,10 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         help="A .npy file with a batch of inputs, (N, ...), or the integer type of the model's input, "
-        "e.g. uint8, if the file does not say it; may be given twice.",
+        "e.g. uint8, if the file states none; may be given twice.",
     ),
 ]
-Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take only the first so many samples.")]
+Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take at most this many samples.")]
 
 
 @app.callback()
@@ -96,14 +98,13 @@ def build(
     board: Board = None,
     flow: Annotated[
         str | None,
-        typer.Option(
-            "--flow", help=f"Whose project: {', '.join(list_flows())}; one that is only priced says so."
-        ),
+        typer.Option("--flow", help=f"The kind of project: {', '.join(list_flows())}."),
     ] = None,
     data: Data = None,
     input_type: InputType = None,
     number_format: Annotated[
-        str | None, typer.Option("--format", help="Of the whole network: 'fixed<8>', 'e4m3', 'khot<8,2>'.")
+        str | None,
+        typer.Option("--format", help="Format of the whole network: 'fixed<8>', 'e4m3', 'khot<8,2>'."),
     ] = None,
     weights: Annotated[str | None, typer.Option("--weights", help="Format of the weights.")] = None,
     activations: Annotated[
@@ -119,7 +120,7 @@ def build(
     ] = None,
     scaling: Annotated[
         str | None,
-        typer.Option("--scaling", help="What is trained: power_of_two (default), free, or exponent_bias."),
+        typer.Option("--scaling", help="The trained scale: power_of_two (default), free, or exponent_bias."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Build folder.  [default: qhw-build/MODEL-BOARD-FLOW]")
@@ -135,16 +136,14 @@ def build(
         int | None, typer.Option("--float-epochs", min=0, help="Epochs before quantisation.")
     ] = None,
     quantised_epochs: Annotated[
-        int | None, typer.Option("--quantised-epochs", min=0, help="Epochs with it.")
+        int | None, typer.Option("--quantised-epochs", min=0, help="Epochs with quantisation.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Of weights and training.  [default: 0]")
+        int | None, typer.Option("--seed", min=0, help="Random seed of weights and training.  [default: 0]")
     ] = None,
     vectors: Annotated[
         int | None,
-        typer.Option(
-            "--vectors", min=1, help="Samples that go through the C-simulation (default: by its speed)."
-        ),
+        typer.Option("--vectors", min=1, help="Samples for the C-simulation (default: by its speed)."),
     ] = None,
     synth: Annotated[bool | None, typer.Option("--synth/--no-synth", help="Run Vitis HLS too.")] = None,
     as_json: Json = False,
@@ -210,7 +209,7 @@ def cost(
     model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
     board: Board = None,
     flow: Annotated[
-        str | None, typer.Option("--flow", help=f"Whose architecture: {', '.join(list_flows())}.")
+        str | None, typer.Option("--flow", help=f"The architecture to estimate: {', '.join(list_flows())}.")
     ] = None,
     input_type: InputType = None,
     clock_mhz: Clock = None,
@@ -280,13 +279,13 @@ def boards(
 def calibrate(
     family: Annotated[str, typer.Option("--family", help="ultrascale-plus, 7series or ecp5.")],
     units: Annotated[
-        str | None, typer.Option("--units", help="Only these, with commas between.  [default: all]")
+        str | None, typer.Option("--units", help="Units to measure, separated by commas.  [default: all]")
     ] = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Syntheses at a time.  [default: one per processor]")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Measure at most so many designs now.")
+        int | None, typer.Option("--limit", min=1, help="Measure at most this many designs now.")
     ] = None,
     tool: Annotated[str, typer.Option("--tool", help="yosys, or vivado where it is on the PATH.")] = "yosys",
     out: Annotated[
@@ -318,7 +317,7 @@ def calibrate(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Tell which optional tools are there, what each one unlocks, and how to get it."""
+    """List the optional tools: which are installed, what each one unlocks, and how to get it."""
     with _command(as_json) as document:
         from dataclasses import asdict
 
@@ -376,7 +375,7 @@ def _command(as_json: bool) -> Iterator[dict[str, Any]]:
 
 
 def _written(stream: TextIO, text: str) -> bool:
-    """Write past the buffer, which closing would try to write again; tells on stderr why it cannot."""
+    """Write past the buffer, which closing would write again; tells on stderr why it is not possible."""
     data = text.encode()
     try:
         while data:

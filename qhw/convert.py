@@ -18,17 +18,29 @@ from torch import fx, nn
 
 from qhw.errors import UnsupportedError
 from qhw.formats import Fixed, Format
+from qhw.graph.tails.tail import TABLE_ENTRIES
 from qhw.layers import (
     Normalize,
     QuantActivation,
     QuantAdaptiveAvgPool,
     QuantAdd,
+    QuantAffine,
     QuantAvgPool1d,
     QuantAvgPool2d,
     QuantBatchNorm1d,
     QuantBatchNorm2d,
     QuantConcat,
+    QuantFunction,
+    QuantInterpolate,
+    QuantMultiply,
+    QuantPad,
+    QuantPReLU,
+    QuantSubtract,
+    QuantTotal,
 )
+from qhw.layers.arithmetic import Add, Affine, Interpolate, MatMul, Multiply, Subtract, Total
+from qhw.layers.functions import Function
+from qhw.layers.moves import Concat, Largest, Pad, Permute, Repeat, Reshape, Slice
 from qhw.quant_config import LayerFormats, QuantConfig, Scaling, unsigned_if_learned
 from qhw.quantizers import (
     IDENTITY,
@@ -37,21 +49,18 @@ from qhw.quantizers import (
     Activation,
     Quantizer,
     bias_quantizer,
-    leaky_relu,
     make_quantizer,
     name_quantizers,
     plain_tensors,
     weight_quantizer,
 )
 from qhw.tracing import (
-    Add,
-    Concat,
     Example,
-    Reshape,
     adaptive_sizes,
     as_tuple,
     conv_padding,
     free_path,
+    is_pixels,
     layer_of,
     set_layer,
     trace,
@@ -59,13 +68,20 @@ from qhw.tracing import (
 
 __all__ = ["LayerFormats", "QuantConfig", "convert"]
 
-SUMS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+SUMS = (*WEIGHTED, MatMul)
 """Layers whose exact sum may be read by what follows."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU)
 POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+COMPUTED = (*POOLS, Add, Subtract, Multiply, Affine, Function, nn.PReLU, Interpolate, Total)
+"""Layers that read quantised numbers, and whose result is brought into a format."""
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-MOVES = (nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, Reshape, Concat, *DROPOUTS)
+MOVES = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.Flatten, nn.PixelShuffle, nn.PixelUnshuffle),
+    *(Concat, Largest, Permute, Repeat, Reshape, Slice),
+    *DROPOUTS,
+)
 """Layers that change no number: their result is in the format of their input."""
 
 
@@ -104,7 +120,7 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
         module = trace(model, example)
         _erase_identities(module)
         config.check_patterns([path for node in module.graph.nodes if (path := node.meta.get("path"))])
-        _Conversion(module, config, _is_pixels(example)).run()
+        _Conversion(module, config, is_pixels(example)).run()
     module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
@@ -151,7 +167,7 @@ class _Conversion:
             if (
                 source is not None
                 and len(source.users) == 1
-                and isinstance(self.layers[source], (*NORMS, Add))
+                and isinstance(self.layers[source], (*NORMS, Add, Subtract))
             ):
                 fused[node] = source
         return fused
@@ -169,13 +185,18 @@ class _Conversion:
         if isinstance(layer, SUMS):
             readers = [self.layers[user] for user in node.users]
             return not (len(readers) == 1 and isinstance(readers[0], (*NORMS, *ACTIVATIONS)))
-        return node not in self.fused and isinstance(layer, (*NORMS, *ACTIVATIONS, *POOLS, Add, Normalize))
+        if isinstance(layer, Pad):
+            return layer.value != 0
+        return node not in self.fused and isinstance(layer, (*NORMS, *ACTIVATIONS, *COMPUTED, Normalize))
 
     def _site(self, node: fx.Node) -> Site:
         activation = self._activation_of(node)
-        function = IDENTITY if activation is None else _activation(self.layers[activation], activation)
         paths = [node.meta["path"]] if activation is None else [node.meta["path"], activation.meta["path"]]
-        scaling = self.config.layer(*paths).scaling
+        formats = self.config.layer(*paths)
+        function = IDENTITY if activation is None else _activation(self.layers[activation], formats)
+        scaling = formats.scaling
+        if isinstance(self.layers[node], Function):
+            self._check_table(node)
         if node.op == "placeholder" or isinstance(self.layers[node], Normalize):
             return Site(self._input_format(self.layers[node]), function, scaling)
         given = self.config.result(*paths, last=self._only_output(activation or node))
@@ -184,9 +205,26 @@ class _Conversion:
         return Site(given, function, scaling)
 
     def _never_negative(self, node: fx.Node, function: Activation) -> bool:
+        layer = self.layers[node]
         if function.slope == 0:
             return True
-        return isinstance(self.layers[node], (*POOLS, Add)) and self._reads_unsigned(node)
+        if isinstance(layer, Function):
+            return layer.function.non_negative
+        if isinstance(layer, Affine) and not layer.keeps_sign:
+            return False
+        keeping = (*POOLS, Add, Multiply, Affine, Interpolate, Total, nn.PReLU)
+        return isinstance(layer, keeping) and self._reads_unsigned(node)
+
+    def _check_table(self, node: fx.Node) -> None:
+        """A function is a table of its argument's codes: refuse wider ones before anything is trained."""
+        for source in self._sources_of_inputs(node):
+            site = self.sites.get(source)
+            if site is not None and 1 << site.spec.width > TABLE_ENTRIES:
+                raise UnsupportedError(
+                    f"layer {node.meta['path']}: a function of numbers in {site.spec}",
+                    allowed=f"up to {TABLE_ENTRIES.bit_length() - 1} bits, which a table holds",
+                    hint=f"give {source.meta['path']} activations of fewer bits, by an override",
+                )
 
     def _reads_unsigned(self, node: fx.Node) -> bool:
         sites = [self.sites.get(source) for source in self._sources_of_inputs(node)]
@@ -205,8 +243,7 @@ class _Conversion:
 
     def _only_output(self, node: fx.Node) -> bool:
         return all(
-            user.op == "output" or (isinstance(self.layers[user], MOVES) and self._only_output(user))
-            for user in node.users
+            user.op == "output" or (self._moves(user) and self._only_output(user)) for user in node.users
         )
 
     # --- branches that meet
@@ -242,7 +279,7 @@ class _Conversion:
         """Results that meet in additions, in order: those that share one with another, in one group."""
         groups: list[set[fx.Node]] = []
         for node, layer in self.layers.items():
-            if isinstance(layer, Add):
+            if isinstance(layer, Add | Subtract):
                 group = self._sources_of_inputs(node)
                 touched = [other for other in groups if other & group]
                 groups = [other for other in groups if other not in touched] + [group.union(*touched)]
@@ -261,9 +298,13 @@ class _Conversion:
 
     def _sources(self, node: fx.Node) -> set[fx.Node]:
         """The nodes whose formats a node's result has."""
-        if node in self.sites or not isinstance(self.layers[node], MOVES):
+        if node in self.sites or not self._moves(node):
             return {self.fused.get(node, node)}
         return self._sources_of_inputs(node)
+
+    def _moves(self, node: fx.Node) -> bool:
+        layer = self.layers[node]
+        return isinstance(layer, MOVES) or (isinstance(layer, Pad) and layer.value == 0)
 
     def _sources_of_inputs(self, node: fx.Node) -> set[fx.Node]:
         return set().union(*(self._sources(source) for source in node.all_input_nodes))
@@ -278,7 +319,7 @@ class _Conversion:
         site = self.sites.get(node)
         formats = self.config.layer(node.meta.get("path", ""))
         result = None if site is None else self.quantizers.get(node, site.spec)
-        if isinstance(layer, SUMS) and node.target not in self.converted:
+        if isinstance(layer, WEIGHTED) and node.target not in self.converted:
             set_layer(self.module, str(node.target), _sum_layer(layer, formats))
             self.converted.add(str(node.target))
         if site is None or result is None:
@@ -308,45 +349,56 @@ def _erase_identities(module: fx.GraphModule) -> None:
             module.graph.erase_node(node)
 
 
-def _is_pixels(example: Example) -> bool:
-    """Whether an example holds whole numbers of 0..255, and not just zeros and ones."""
-    if not isinstance(example, torch.Tensor):
-        return False
-    whole = bool((example == example.round()).all())
-    return whole and float(example.min()) >= 0 and 1 < float(example.max()) <= 255
-
-
-def _activation(layer: nn.Module | None, node: fx.Node) -> Activation:
+def _activation(layer: nn.Module | None, formats: LayerFormats) -> Activation:
+    """A ReLU, ReLU6 or leaky ReLU, whose slope is brought into the format of scales."""
     if isinstance(layer, nn.LeakyReLU):
-        try:
-            return leaky_relu(layer.negative_slope)
-        except UnsupportedError as error:
-            raise UnsupportedError(f"layer {node.meta['path']}: {error.message}", hint=error.hint) from error
+        slope = torch.tensor([layer.negative_slope], dtype=torch.float64)
+        return Activation(slope=float(make_quantizer(formats.scales).quantize(slope).detach()))
     return RELU6 if isinstance(layer, nn.ReLU6) else RELU
 
 
-def _sum_layer(layer: nn.Linear | nn.Conv1d | nn.Conv2d, formats: LayerFormats) -> nn.Module:
+_QUANTISED = {
+    nn.Conv1d: qnn.QuantConv1d,
+    nn.Conv2d: qnn.QuantConv2d,
+    nn.ConvTranspose1d: qnn.QuantConvTranspose1d,
+    nn.ConvTranspose2d: qnn.QuantConvTranspose2d,
+}
+
+
+def _sum_layer(layer: Any, formats: LayerFormats) -> nn.Module:
     settings = {
         "bias": layer.bias is not None,
-        "weight_quant": weight_quantizer(formats.weights, formats.per_channel, formats.scaling),
+        "weight_quant": weight_quantizer(
+            formats.weights, formats.per_channel, formats.scaling, _output_axis(layer)
+        ),
         "bias_quant": None if layer.bias is None else bias_quantizer(formats.biases),
         "return_quant_tensor": False,
     }
     if isinstance(layer, nn.Linear):
         quantised = qnn.QuantLinear(layer.in_features, layer.out_features, **settings)
     else:
-        kind = qnn.QuantConv1d if isinstance(layer, nn.Conv1d) else qnn.QuantConv2d
-        window = (layer.kernel_size, layer.stride, conv_padding(layer), layer.dilation, layer.groups)
-        names = ("kernel_size", "stride", "padding", "dilation", "groups")
-        geometry = dict(zip(names, window, strict=True))
-        quantised = kind(layer.in_channels, layer.out_channels, **geometry, **settings)
+        geometry = {name: getattr(layer, name) for name in ("kernel_size", "stride", "dilation", "groups")}
+        if isinstance(layer, nn.Conv1d | nn.Conv2d):
+            geometry["padding"] = conv_padding(layer)
+        else:
+            geometry |= {"padding": layer.padding, "output_padding": layer.output_padding}
+        quantised = _QUANTISED[type(layer)](layer.in_channels, layer.out_channels, **geometry, **settings)
     quantised = quantised.to(layer.weight.dtype)
     quantised.load_state_dict(layer.state_dict(), strict=False)
+    for name, parameter in layer.named_parameters(recurse=False):
+        getattr(quantised, name).requires_grad_(parameter.requires_grad)
     quantised.weight_quant.init_tensor_quant()
     if layer.bias is not None:
         quantised.bias_quant.init_tensor_quant()
     result: nn.Module = quantised
     return result
+
+
+def _output_axis(layer: nn.Module) -> int:
+    """The axis of a weight along which output channels lie: of a transposed convolution, those of a group."""
+    if not isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d):
+        return 0
+    return 0 if layer.groups > 1 and layer.weight.shape[1] == 1 else 1
 
 
 def _with_result(
@@ -370,6 +422,22 @@ def _with_result(
             )
         case Add():
             return QuantAdd(result, activation)
+        case Subtract():
+            return QuantSubtract(result, activation)
+        case Multiply():
+            return QuantMultiply(result)
+        case Affine():
+            return QuantAffine(layer, scale=formats.scales, bias=formats.biases, result=result)
+        case Function():
+            return QuantFunction(layer.function, result)
+        case nn.PReLU():
+            return QuantPReLU(layer.weight, scale=formats.scales, result=result)
+        case Total():
+            return QuantTotal(layer.axes, mean=layer.mean, multiplier=formats.scales, result=result)
+        case Interpolate():
+            return QuantInterpolate(layer.factors, result=result)
+        case Pad():
+            return QuantPad(layer.before, layer.behind, layer.value, result=result)
         case Concat():
             return QuantConcat(result, layer.axis)
         case nn.AvgPool1d():

@@ -1,4 +1,4 @@
-"""Which optional tools are there, what each one unlocks, and how to get it."""
+"""The optional tools: which are installed, what each one unlocks, and how to get it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qhw.report.tables import Shown, Table
 
 
 @dataclass(frozen=True)
-class Tool:
+class ToolStatus:
     """One optional tool: ``found`` is its version or place, None where it is missing."""
 
     name: str
@@ -24,12 +24,12 @@ class Tool:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis(Shown):
-    """What :func:`diagnose` found."""
+    """The optional tools that :func:`diagnose` found or missed."""
 
-    found: tuple[Tool, ...]
+    found: tuple[ToolStatus, ...]
 
     @property
-    def missing(self) -> tuple[Tool, ...]:
+    def missing(self) -> tuple[ToolStatus, ...]:
         """The tools that are not there."""
         return tuple(tool for tool in self.found if tool.found is None)
 
@@ -45,7 +45,7 @@ class Diagnosis(Shown):
 
 def diagnose() -> Diagnosis:
     """Look for every optional tool; imports none of them."""
-    return Diagnosis(tuple(Tool(name, find(), *texts) for name, find, *texts in _TOOLS))
+    return Diagnosis(tuple(ToolStatus(name, find(), *texts) for name, find, *texts in _TOOLS))
 
 
 def package_version(name: str) -> str | None:
@@ -57,7 +57,7 @@ def package_version(name: str) -> str | None:
 
 
 def program_version(name: str, *arguments: str) -> str | None:
-    """What a program says when asked for its version; None where it is missing or does not answer."""
+    """A program's answer when asked for its version; None where it is missing or does not answer."""
     path = shutil.which(name)
     if path is None:
         return None

@@ -10,9 +10,9 @@ class QhwError(Exception):
     """A problem that the user can act on, told in one message.
 
     Args:
-        message: what was given and where (node, layer, line or field).
-        allowed: what would have been accepted, if that can be listed.
-        hint: what to do about it.
+        message: the value given and its place (node, layer, line or field).
+        allowed: the values that would be accepted, if they can be listed.
+        hint: a remedy.
 
     The command line prints ``str(error)`` without a traceback and exits with ``exit_code``.
     """

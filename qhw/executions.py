@@ -1,4 +1,4 @@
-"""What can run a model: a QONNX file or a build folder, by one of several backends, or a saved trace."""
+"""Executions of a model: a QONNX file or a build folder on one of several backends, or a saved trace."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Target:
     """A model, and what runs it.
 
     Args:
-        given: as the user wrote it.
+        given: the target as the user wrote it.
         path: a QONNX file or a build folder.
         backend: one of ``BACKENDS``.
         input: the integer type of a file's input, where the file does not say it.
@@ -52,7 +52,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """What messages call it: the path and the backend."""
+        """Its name in messages: the path and the backend."""
         return f"{self.path}@{self.backend}"
 
     @cached_property
@@ -165,14 +165,14 @@ def find_target(
         raise InputError(f"{path} is a file: it has no project to simulate", hint="give a build folder")
     if input is not None and place.is_dir():
         raise InputError(
-            f"{path} is a build folder: its input was settled when it was built",
-            hint=f"leave --input {input} out, or build it again with it",
+            f"{path} is a build folder: its input type was chosen by 'qhw build'",
+            hint=f"leave --input {input} out, or build again with --input {input}",
         )
     return Target(text, place, chosen, input, has_images)
 
 
 def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None] | None:
-    """What a build folder was verified on: the inputs of its data set's test split, and their labels.
+    """The samples that a build was verified on: inputs of its data set's test split, and their labels.
 
     None for a file, and for a build that did not get so far.
     """
@@ -186,7 +186,7 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Puts a file's name before what is said to be wrong in it: there may be two of them."""
+    """Put a file's name in front of a message about its content: there may be two files."""
     try:
         yield
     except QhwError as error:
@@ -219,7 +219,7 @@ def choose_inputs(
     Args:
         data: a data set, of which the test split is taken.
         inputs: an array (N, ...), a path to a .npy file, or a dict of arrays by input name.
-        samples: take only the first so many.
+        samples: take at most this many.
 
     Raises:
         InputError: both are given, neither fits the graph, or there are no samples.
@@ -245,7 +245,7 @@ def choose_inputs(
 
 
 def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse arrays without samples, and inputs with unlike numbers of them."""
+    """Refuse arrays without samples, and inputs with different numbers of them."""
     for name, array in arrays.items():
         if array.ndim == 0:
             raise InputError(f"input '{name}' is a single number", allowed="a batch, (N, ...)")
@@ -253,7 +253,7 @@ def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:
             raise InputError(f"input '{name}' holds no samples", allowed="a batch, (N, ...), N from 1")
     if len({len(array) for array in arrays.values()}) > 1:
         counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items())
-        raise InputError(f"The inputs hold unlike numbers of samples: {counts}")
+        raise InputError(f"The inputs hold different numbers of samples: {counts}")
 
 
 def inputs_of_trace(graph: ExactGraph, trace: Mapping[str, IntArray]) -> dict[str, NDArray[Any]]:

@@ -27,15 +27,31 @@ from torch import Tensor, fx, nn
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Binary, Fixed, Format, Minifloat, Overflow, Special, TableFormat
 from qhw.formats.modes import QONNX_ROUNDING
-from qhw.layers import Normalize, QuantActivation, QuantAdd, QuantAvgPool, QuantBatchNorm, QuantConcat
+from qhw.layers import (
+    Normalize,
+    QuantActivation,
+    QuantAdd,
+    QuantAffine,
+    QuantAvgPool,
+    QuantBatchNorm,
+    QuantConcat,
+    QuantFunction,
+    QuantInterpolate,
+    QuantMultiply,
+    QuantPad,
+    QuantPReLU,
+    QuantSubtract,
+    QuantTotal,
+)
+from qhw.layers.arithmetic import Add, MatMul
+from qhw.layers.functions import INPUT, OPSETS
+from qhw.layers.moves import Concat, Largest, Pad, Permute, Repeat, Reshape, Slice
+from qhw.layers.pool import Reciprocal
 from qhw.onnx_ops import DOMAIN, OPSET
 from qhw.onnx_ops.float_quant import FORMAT_KEY
 from qhw.quantizers import Activation, Quantizer, TableQuantizer, plain_tensors
 from qhw.tracing import (
-    Add,
-    Concat,
     Example,
-    Reshape,
     as_tuple,
     check_finite,
     example_input,
@@ -46,6 +62,9 @@ from qhw.tracing import (
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 ONNX_OPSET = 13
+"""What a file states, unless one of its functions came later."""
+AXES_ARE_INPUTS = 18
+"""The opset from which ReduceMax has its axes as an input."""
 IR_VERSION = 8
 
 ROUNDING_MODES = {mode: name for name, mode in QONNX_ROUNDING.items() if name != "HALF_EVEN"}
@@ -153,6 +172,7 @@ class _Exporter:
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.opset = max(ONNX_OPSET, *_opsets_of_functions(model), 0)
 
     def run(self) -> Any:
         inputs: list[fx.Node] = []
@@ -179,7 +199,7 @@ class _Exporter:
             self.initializers,
             value_info=between,
         )
-        domains = {"": ONNX_OPSET, QONNX_DOMAIN: 1, DOMAIN: OPSET}
+        domains = {"": self.opset, QONNX_DOMAIN: 1, DOMAIN: OPSET}
         used = {node.domain for node in self.nodes} | {"", QONNX_DOMAIN}
         imports = [
             helper.make_opsetid(domain, version) for domain, version in domains.items() if domain in used
@@ -202,7 +222,7 @@ class _Exporter:
         layer = layer_of(self.model, node)
         name, shape = self.names[node], _shape(node)
         inputs = [self.tensors[source] for source in node.args if isinstance(source, fx.Node)]
-        if isinstance(layer, (qnn.QuantLinear, qnn.QuantConv1d, qnn.QuantConv2d)):
+        if isinstance(layer, (qnn.QuantLinear, *CONVOLUTIONS, *TRANSPOSED)):
             self._sum(layer, name, inputs[0], node)
             self.tensors[node] = name
             return
@@ -217,22 +237,57 @@ class _Exporter:
                 self._result(_quantizer(layer.act_quant, name), name, inputs[0], shape)
             case Add():
                 self._node("Add", name, inputs, shape)
+            case MatMul():
+                self._node("MatMul", name, inputs, shape)
             case QuantBatchNorm():
                 self._batch_norm(layer, name, inputs[0], shape)
             case QuantAdd():
-                total = self._node("Add", f"{name}.add", inputs, shape)
+                op = "Sub" if isinstance(layer, QuantSubtract) else "Add"
+                total = self._node(op, f"{name}.{op.lower()}", inputs, shape)
                 self._result(layer.result, name, total, shape)
+            case QuantMultiply():
+                product = self._node("Mul", f"{name}.mul", inputs, shape)
+                self._result(layer.result, name, product, shape)
+            case QuantAffine():
+                self._affine(layer, name, inputs[0], shape)
+            case QuantFunction():
+                self._function(layer, name, inputs[0], shape)
+            case QuantPReLU():
+                self._prelu(layer, name, inputs[0], shape)
+            case QuantTotal():
+                self._total(layer, name, inputs[0], node)
+            case QuantInterpolate():
+                pixels = self._resize(f"{name}.resize", inputs[0], shape, layer.factors, "linear")
+                self._result(layer.result, name, pixels, shape)
+            case Repeat():
+                self._resize(name, inputs[0], shape, layer.factors, "nearest")
+            case Largest():
+                self._largest(name, inputs[0], shape, layer.axes)
+            case QuantPad():
+                whole = self._result(
+                    layer.result, f"{name}.result", inputs[0], _shape(node.all_input_nodes[0])
+                )
+                self._pad(layer, name, whole, shape, layer.quantised_value)
+            case Pad():
+                self._pad(layer, name, inputs[0], shape, layer.value)
+            case Permute():
+                self._node("Transpose", name, inputs, shape, perm=layer.order)
+            case Slice():
+                self._slice(layer, name, inputs[0], shape)
+            case nn.PixelShuffle():
+                self._node("DepthToSpace", name, inputs, shape, blocksize=layer.upscale_factor, mode="CRD")
+            case nn.PixelUnshuffle():
+                self._pixel_unshuffle(layer, name, inputs[0], node)
             case QuantAvgPool():
                 self._average_pool(layer, name, inputs[0], node)
             case QuantActivation():
                 self._result(layer.result, name, inputs[0], shape)
             case QuantConcat():
-                joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)
-                self._result(layer.result, name, joined, shape)
+                self._concat(layer, name, inputs, node)
             case Concat():
                 self._node("Concat", name, inputs, shape, axis=layer.axis)
             case nn.MaxPool1d() | nn.MaxPool2d():
-                self._max_pool(layer, name, inputs[0], shape)
+                self._max_pool(layer, name, inputs[0], node)
             case nn.Flatten() | Reshape():
                 self._reshape(name, inputs[0], shape)
             case _:
@@ -246,6 +301,7 @@ class _Exporter:
             quantizer = _quantizer(layer.input_quant, name)
             x = self._result(quantizer, f"{name}.input", x, _shape(node.all_input_nodes[0]))
         write = self._linear if isinstance(layer, qnn.QuantLinear) else self._conv
+        write = self._conv_transpose if isinstance(layer, TRANSPOSED) else write
         if layer.output_quant.is_quant_enabled:
             write(layer, f"{name}.sum", x, shape)
             self._result(_quantizer(layer.output_quant, name), name, f"{name}.sum", shape)
@@ -275,6 +331,23 @@ class _Exporter:
             kernel_shape=layer.kernel_size,
             strides=layer.stride,
             pads=as_tuple(layer.padding) * 2,
+            dilations=layer.dilation,
+            group=layer.groups,
+        )
+
+    def _conv_transpose(self, layer: Any, name: str, x: str, shape: tuple[int, ...]) -> None:
+        quantizer = _quantizer(layer.weight_quant, f"{name}.weight")
+        order = range(layer.weight.dim())
+        weight = self._parameter(f"{name}.weight", layer.weight, quantizer, order, quantizer.axis)
+        self._node(
+            "ConvTranspose",
+            name,
+            [x, weight] if layer.bias is None else [x, weight, self._bias(layer, name)],
+            shape,
+            kernel_shape=layer.kernel_size,
+            strides=layer.stride,
+            pads=as_tuple(layer.padding) * 2,
+            output_padding=layer.output_padding,
             dilations=layer.dilation,
             group=layer.groups,
         )
@@ -315,16 +388,128 @@ class _Exporter:
             dilations=(1,) * len(window.kernel),
             group=shape[1],
         )
-        constant = layer.reciprocal(window.area)
-        value, unit = np.array(constant.value), np.ldexp(1.0, -np.array(constant.fraction))
-        multiplier = self._quantised(f"{name}.multiplier", value, constant.format, unit)
-        mean = self._node("Mul", f"{name}.mul", (total, multiplier), shape)
+        mean = self._times(layer.reciprocal(window.area), name, total, shape)
         self._result(layer.result, name, mean, shape)
 
-    def _max_pool(self, layer: Any, name: str, x: str, shape: tuple[int, ...]) -> None:
+    def _times(self, constant: Reciprocal, name: str, x: str, shape: tuple[int, ...]) -> str:
+        """A sum times the constant that makes a mean of it."""
+        value, unit = np.array(constant.value), np.ldexp(1.0, -np.array(constant.fraction))
+        multiplier = self._quantised(f"{name}.multiplier", value, constant.format, unit)
+        return self._node("Mul", f"{name}.mul", (x, multiplier), shape)
+
+    def _total(self, layer: QuantTotal, name: str, x: str, node: fx.Node) -> None:
+        shape = _shape(node)
+        axes = self._initializer(f"{name}.axes", np.array(layer.axes, dtype=np.int64))
+        total = self._node("ReduceSum", f"{name}.sum", (x, axes), shape, keepdims=1)
+        if layer.mean:
+            total = self._times(layer.reciprocal(_shape(node.all_input_nodes[0])), name, total, shape)
+        self._result(layer.result, name, total, shape)
+
+    def _affine(self, layer: QuantAffine, name: str, x: str, shape: tuple[int, ...]) -> None:
+        """The product and the sum with constants, where there are any."""
+        for op, part, value, quantizer in (
+            ("Mul", "gain", layer.gain, layer.gain_quantizer),
+            ("Add", "offset", layer.offset, layer.offset_quantizer),
+        ):
+            if value is not None and quantizer is not None:
+                constant = self._parameter(f"{name}.{part}", value, quantizer, range(value.dim()))
+                x = self._node(op, f"{name}.{op.lower()}", (x, constant), shape)
+        self._result(layer.result, name, x, shape)
+
+    def _function(self, layer: QuantFunction, name: str, x: str, shape: tuple[int, ...]) -> None:
+        """The function's operations, one after the other."""
+        tensors = {INPUT: x}
+        for step in layer.function.steps:
+            inputs = [tensors[operand] for operand in step.inputs]
+            attributes = dict(step.attributes)
+            if step.op == "Clip":
+                inputs += self._bounds(f"{name}.{step.output}", attributes.pop("min"), attributes.pop("max"))
+            tensors[step.output] = self._node(step.op, f"{name}.{step.output}", inputs, shape, **attributes)
+        self._result(layer.result, name, tensors[layer.function.steps[-1].output], shape)
+
+    def _bounds(self, name: str, low: float, high: float) -> list[str]:
+        """A Clip's bounds; none where it is infinite."""
+        names = [
+            "" if np.isinf(value) else self._constant(f"{name}.{bound}", np.array(value))
+            for bound, value in (("low", low), ("high", high))
+        ]
+        return names if names[1] else names[:1]
+
+    def _prelu(self, layer: QuantPReLU, name: str, x: str, shape: tuple[int, ...]) -> None:
+        slopes = (
+            layer.weight.reshape(-1, *[1] * (len(shape) - 2)) if layer.weight.numel() > 1 else layer.weight
+        )
+        stored = self._parameter(f"{name}.slope", slopes, layer.scale_quantizer, range(slopes.dim()))
+        y = self._node("PRelu", f"{name}.prelu", (x, stored), shape)
+        self._result(layer.result, name, y, shape)
+
+    # --- moves
+
+    def _concat(self, layer: QuantConcat, name: str, inputs: Sequence[str], node: fx.Node) -> None:
+        """Joined, then quantised; along axes other than the channels', which share a scale, before."""
+        shape = _shape(node)
+        if layer.axis == 1:
+            joined = self._node("Concat", f"{name}.concat", inputs, shape, axis=layer.axis)
+            self._result(layer.result, name, joined, shape)
+            return
+        branches = [source for source in node.args if isinstance(source, fx.Node)]
+        parts = [
+            self._result(layer.result, f"{name}.part{i}", x, _shape(source))
+            for i, (x, source) in enumerate(zip(inputs, branches, strict=True))
+        ]
+        self._node("Concat", name, parts, shape, axis=layer.axis)
+
+    def _largest(self, name: str, x: str, shape: tuple[int, ...], axes: Sequence[int]) -> None:
+        if self.opset < AXES_ARE_INPUTS:
+            self._node("ReduceMax", name, (x,), shape, axes=axes, keepdims=1)
+        else:
+            stored = self._initializer(f"{name}.axes", np.array(axes, dtype=np.int64))
+            self._node("ReduceMax", name, (x, stored), shape, keepdims=1)
+
+    def _resize(self, name: str, x: str, shape: tuple[int, ...], factors: Sequence[int], mode: str) -> str:
+        """Upsampling by whole factors: each number repeated, or the pixels seen as areas."""
+        scales = self._initializer(f"{name}.scales", np.array((1, 1, *factors), dtype=np.float32))
+        nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        how = nearest if mode == "nearest" else {"coordinate_transformation_mode": "half_pixel"}
+        return self._node("Resize", name, (x, "", scales), shape, mode=mode, **how)
+
+    def _pad(self, layer: Pad, name: str, x: str, shape: tuple[int, ...], value: float) -> None:
+        pads = np.array((0, *layer.before, 0, *layer.behind), dtype=np.int64)
+        inputs = [x, self._initializer(f"{name}.pads", pads)]
+        if value:
+            inputs.append(self._constant(f"{name}.value", np.array(value)))
+        self._node("Pad", name, inputs, shape, mode="constant")
+
+    def _slice(self, layer: Slice, name: str, x: str, shape: tuple[int, ...]) -> None:
+        numbers = {"starts": layer.start, "ends": layer.stop, "axes": layer.axis, "steps": layer.step}
+        stored = [
+            self._initializer(f"{name}.{part}", np.array([number], dtype=np.int64))
+            for part, number in numbers.items()
+        ]
+        self._node("Slice", name, (x, *stored), shape)
+
+    def _pixel_unshuffle(self, layer: nn.PixelUnshuffle, name: str, x: str, node: fx.Node) -> None:
+        """ONNX's SpaceToDepth orders channels otherwise: blocks taken apart, moved, joined."""
+        _, channels, height, width = _shape(node.all_input_nodes[0])
+        block = layer.downscale_factor
+        apart = (1, channels, height // block, block, width // block, block)
+        order = (0, 1, 3, 5, 2, 4)
+        self._reshape(f"{name}.blocks", x, apart)
+        moved = tuple(apart[axis] for axis in order)
+        self._node("Transpose", f"{name}.moved", (f"{name}.blocks",), moved, perm=order)
+        self._reshape(name, f"{name}.moved", _shape(node))
+
+    def _max_pool(self, layer: Any, name: str, x: str, node: fx.Node) -> None:
+        """Where windows reach beyond the input (ceil_mode), it is padded by so much more behind."""
+        shape, before = _shape(node), _shape(node.all_input_nodes[0])[2:]
         axes = len(shape) - 2
         sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         kernel, strides, padding, dilations = (as_tuple(size, axes) for size in sizes)
+        reach = [
+            (out - 1) * stride + dilation * (size - 1) + 1
+            for out, stride, dilation, size in zip(shape[2:], strides, dilations, kernel, strict=True)
+        ]
+        behind = [max(p, r - n - p) for p, r, n in zip(padding, reach, before, strict=True)]
         self._node(
             "MaxPool",
             name,
@@ -332,7 +517,7 @@ class _Exporter:
             shape,
             kernel_shape=kernel,
             strides=strides,
-            pads=padding * 2,
+            pads=(*padding, *behind),
             dilations=dilations,
         )
 
@@ -358,10 +543,7 @@ class _Exporter:
             return self._node("LeakyRelu", f"{name}.leaky_relu", (x,), shape, alpha=activation.slope)
         if activation.cap == float("inf"):
             return self._node("Relu", f"{name}.relu", (x,), shape)
-        bounds = (
-            self._constant(f"{name}.{bound}", np.array(value))
-            for bound, value in (("low", 0.0), ("high", activation.cap))
-        )
+        bounds = self._bounds(name, 0.0, activation.cap)
         return self._node("Clip", f"{name}.clip", (x, *bounds), shape)
 
     def _parameter(
@@ -497,6 +679,16 @@ class _Exporter:
             numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
         )
         return name
+
+
+CONVOLUTIONS = (qnn.QuantConv1d, qnn.QuantConv2d)
+TRANSPOSED = (qnn.QuantConvTranspose1d, qnn.QuantConvTranspose2d)
+
+
+def _opsets_of_functions(model: fx.GraphModule) -> set[int]:
+    """The ONNX opsets that came with the operations of a model's functions."""
+    functions = [module.function for module in model.modules() if isinstance(module, QuantFunction)]
+    return {OPSETS.get(step.op, ONNX_OPSET) for function in functions for step in function.steps}
 
 
 def in_qonnx(spec: Fixed) -> bool:

@@ -21,7 +21,7 @@ class FlowCommand(TyperCommand):
 
 
 def flow_options(context: typer.Context) -> dict[str, str]:
-    """What was given of the flows' own options, by name."""
+    """The flows' own options that were given, by name."""
     given: dict[str, str] = context.meta.get(_KEY, {})
     return given
 

@@ -33,8 +33,8 @@ class Library:
 
     Args:
         path: the shared library.
-        compile_seconds: how long g++ took when it was made.
-        cached: whether it was there already.
+        compile_seconds: g++'s time when the library was made.
+        cached: whether the library was there already.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Library:
         """The library, in this process.
 
         Raises:
-            ToolMissingError: it does not load on this machine.
+            ToolMissingError: the library does not load on this machine.
         """
         try:
             return ctypes.CDLL(str(self.path))
@@ -63,7 +63,7 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> Library:
     """The shared library of a C++ file, compiled now if the cache does not have it.
 
     Args:
-        flags: in addition to ``FLAGS``.
+        flags: compiler flags in addition to ``FLAGS``.
 
     Raises:
         ToolMissingError: there is no g++, it failed, or the cache folder cannot be written.
@@ -86,7 +86,7 @@ def _key(compiler: str, source: Path, flags: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-    """What ``-march=native`` depends on."""
+    """The processor's features, which ``-march=native`` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -14,7 +14,7 @@ from qhw.formats import Fixed, Format, Integer, Overflow, parse_format
 FormatLike = Format | str
 
 Scaling = Literal["power_of_two", "free", "exponent_bias"]
-"""What is trained: a power of two, any number, or (of minifloats, elsewhere a power of two) the bias."""
+"""The trained scale: a power of two, any number, or a minifloat's bias (a power of two elsewhere)."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class LayerFormats:
     """Formats of one layer; a learned binary point (``fixed<8>``) is found by statistics, then trained.
 
     Args:
-        weights: of convolutions and linear layers.
-        biases: of convolutions, linear layers and batch norm.
+        weights: the format of the weights of convolutions and linear layers.
+        biases: the format of the biases of convolutions, linear layers and batch norm.
         scales: the multiplier of a batch norm, and the constant of an average pool.
         activations: the layer's result. Where that is never negative (behind a ReLU), ``fixed<8>`` becomes
             ``ufixed<8>``: the sign bit would be wasted. A format with its binary point stated stays as it is.
         per_channel: whether every output channel has its own binary point for its weights.
-        scaling: what is trained of weights and activations whose binary point or scale is open. Results that
+        scaling: how the open binary point or scale of weights and activations is trained. Results that
             meet in an addition get one free scale. Biases, scales and constants keep powers of two.
     """
 
@@ -53,11 +53,11 @@ class QuantConfig:
 
     Args:
         weights, biases, scales, activations, per_channel, scaling: see :class:`LayerFormats`.
-        inputs: of the network's input. None: 8 bits; where whole pixels of 0..255 come in (a ``Normalize``
+        inputs: the input's format. None: 8 bits; where whole pixels of 0..255 come in (a ``Normalize``
             layer or the example input says so), unsigned and exact.
-        outputs: of the network's result.
+        outputs: the format of the network's result.
         overrides: other settings for some layers, by a pattern of their path (``"block1.*"``, ``"*.conv?"``),
-            as in ``{"classify": {"weights": "fixed<4>"}}``. Of several that match, later ones win.
+            e.g. ``{"classify": {"weights": "fixed<4>"}}``. Where several match, later ones win.
 
     Raises:
         InputError: a format or a setting is not understood.
@@ -84,7 +84,7 @@ class QuantConfig:
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> QuantConfig:
-        """From a table of a configuration file.
+        """The configuration in a table of a configuration file.
 
         Raises:
             InputError: a setting is unknown or not understood.
@@ -115,7 +115,7 @@ class QuantConfig:
         return LayerFormats(**settings)
 
     def result(self, *paths: str, last: bool = False) -> Format:
-        """The format of a layer's result; ``last``: of the whole network's, unless an override states it."""
+        """The format of a layer's result; ``last``: that is ``outputs``, unless an override states it."""
         stated = any("activations" in override for override in self._matching(paths))
         return _format("outputs", self.outputs) if last and not stated else self.layer(*paths).activations
 
@@ -162,7 +162,7 @@ def unsigned_if_learned(format: Format) -> Format:
 
 
 def formats_named(text: str) -> dict[str, str]:
-    """What one format for a network stands for: of weights and activations, or of all factors.
+    """The settings that one format for a network makes: weights and activations, or all factors.
 
     A format that saves the multiplier (k-hot, powers of two, binary, ternary) is one for weights and the
     constants of batch norm and pools; activations then keep their own.

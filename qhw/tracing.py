@@ -3,92 +3,55 @@
 from __future__ import annotations
 
 import copy
-import operator
+import inspect
+import keyword
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
-from qhw.errors import InputError, UnsupportedError
+from qhw.calls import (
+    LAYERS,
+    MODULES,
+    OWN_LAYERS,
+    free_path,
+    label,
+    numbered,
+    place,
+    set_layer,
+    to_layers,
+    unsupported,
+)
+from qhw.errors import InputError, QhwError, UnsupportedError
 from qhw.layers import Normalize
+
+__all__ = [
+    "Example",
+    "adaptive_sizes",
+    "as_tuple",
+    "check_finite",
+    "conv_padding",
+    "example_input",
+    "free_path",
+    "graph_of",
+    "is_pixels",
+    "layer_of",
+    "numbered",
+    "plain_module",
+    "set_layer",
+    "trace",
+    "trainable",
+]
 
 Example = Tensor | Sequence[int]
 
-LAYERS: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.Flatten,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Identity,
-    Normalize,
-)
-SUPPORTED = f"{', '.join(layer.__name__ for layer in LAYERS)}; additions, concatenation, flatten and reshape"
-"""What a model may be made of, for messages."""
-
-HINTS = {
-    "Softmax": "leave it out of the model: the largest logit stays the largest",
-    "LogSoftmax": "leave it out of the model: the largest logit stays the largest",
-    "softmax": "leave it out of the model: the largest logit stays the largest",
-    "log_softmax": "leave it out of the model: the largest logit stays the largest",
-    "Hardtanh": "use ReLU6",
-    "ConvTranspose2d": "use nn.Conv2d",
-    "GELU": "use ReLU",
-    "SiLU": "use ReLU",
-    "sub": "scale inputs with qhw.layers.Normalize, the model's first layer",
-    "mul": "scale inputs with qhw.layers.Normalize, the model's first layer",
-    "truediv": "scale inputs with qhw.layers.Normalize, the model's first layer",
-}
-
-
-class Reshape(nn.Module):
-    """Another shape for every sample; the batch axis stays."""
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.shape[0], *self.shape)
-
-    def extra_repr(self) -> str:
-        return str(self.shape)
-
-
-class Add(nn.Module):
-    """The sum of two tensors of one shape."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a + b
-
-
-class Concat(nn.Module):
-    """Tensors joined along an axis (the batch is axis 0)."""
-
-    def __init__(self, axis: int) -> None:
-        super().__init__()
-        self.axis = axis
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return torch.cat(tensors, self.axis)
-
-    def extra_repr(self) -> str:
-        return f"axis={self.axis}"
+SAME = 1e-3
+"""How far the layers' result may be from the model's own, relative to its largest number: float32's noise."""
 
 
 def trace(model: nn.Module, example: Example) -> fx.GraphModule:
@@ -107,28 +70,123 @@ def trace(model: nn.Module, example: Example) -> fx.GraphModule:
     """
     check_finite(model)
     _check_plain(model)
-    module = graph_of(model, example)
+    module = graph_of(model, example, checked=True)
     for node in module.graph.nodes:
         _check(module, node)
     return module
 
 
-def graph_of(model: nn.Module, example: Example, leaves: tuple[str, ...] = ()) -> fx.GraphModule:
+def graph_of(
+    model: nn.Module, example: Example, leaves: tuple[str, ...] = (), *, checked: bool = False
+) -> fx.GraphModule:
     """As :func:`trace`, for layers of any kind: nothing is checked but that the model can be traced and run.
 
     Args:
         leaves: packages whose modules are layers too, beside torch's own.
+        checked: refuse layers that cannot be converted, and what the layers would compute differently.
     """
-    module = _symbolic(copy.deepcopy(model).eval(), leaves)
     inputs = example_input(example)
-    _propagate_shapes(module, inputs)
-    for node in list(module.graph.nodes):
-        _to_layer(module, node, len(inputs))
+    plain = plain_module(model, inputs).eval()
+    tried = _tried_inputs(inputs, _dtype(plain))
+    graph, wanted = _symbolic(plain, tried, leaves, checked)
+    module = _graph_module(plain, graph)
+    constants = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    to_layers(module, len(inputs), is_pixels(example))
     module.graph.eliminate_dead_code()
+    _drop_constants(module, constants)
     _name_calls(module)
     module.delete_all_unused_submodules()
     module.recompile()
+    module.eval()
+    if checked and isinstance(wanted, Tensor):
+        _check_same(wanted, module, tried)
+        more = torch.cat((tried, tried[:1]))
+        _check_same(_tried(more, lambda: plain(more)), module, more, "for batches of another size")
     return module
+
+
+def plain_module(model: nn.Module, inputs: Tensor) -> nn.Module:
+    """As :func:`trainable`, with the weights of parametrised layers computed: it can be traced."""
+    copied = trainable(model, inputs)
+    for module in list(copied.modules()):
+        if parametrize.is_parametrized(module):
+            _compute_parametrized(module)
+    return copied
+
+
+def _compute_parametrized(module: Any) -> None:
+    """Plain parameters in place of parametrised ones; torch's own way changes a class that copies share."""
+    computed = {
+        name: nn.Parameter(
+            getattr(module, name).detach().clone(), any(p.requires_grad for p in parametrization.parameters())
+        )
+        for name, parametrization in module.parametrizations.items()
+    }
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, parameter in computed.items():
+        module.register_parameter(name, parameter)
+
+
+def trainable(model: nn.Module, inputs: Tensor) -> nn.Module:
+    """A copy of a model whose lazy layers are made; numbers of 16 bits become float32, as quantizers need.
+
+    Args:
+        inputs: an example with its batch axis.
+
+    Raises:
+        InputError: the model does not run on the example.
+        UnsupportedError: TorchScript, torch.ao's prepared modules, or weights that hooks compute.
+    """
+    _check_kind_of_model(model)
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    model = model.module if isinstance(model, nn.DataParallel) else model
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as error:  # whatever a user's own attributes raise
+        raise UnsupportedError(f"{type(model).__name__} cannot be copied: {_first_line(error)}") from error
+    if any(is_lazy(parameter) for parameter in (*copied.parameters(), *copied.buffers())):
+        with torch.random.fork_rng(devices=[]):  # the same weights every time
+            torch.manual_seed(0)
+            _tried(inputs, lambda: copied.eval()(inputs.float()))
+    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in copied.parameters()):
+        copied = copied.float()
+    return copied.train(model.training)
+
+
+def _check_kind_of_model(model: nn.Module) -> None:
+    for path, part in model.named_modules():
+        kind, where = type(part), f"layer {path}" if path else "the model"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise UnsupportedError(
+                f"{where} is a TorchScript module, whose layers cannot be taken apart",
+                hint="give the Python module that it was made from",
+            )
+        if kind.__module__.startswith("torch.ao."):
+            raise UnsupportedError(
+                f"{where} is a {kind.__name__} of torch.ao.quantization: the model is prepared or quantised "
+                "already",
+                hint="give the plain float model: qhw puts quantizers of its own in place and trains them",
+            )
+        for hook in part._forward_pre_hooks.values():
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                kind_of = type(hook).__name__
+                remove = {
+                    "WeightNorm": "torch.nn.utils.remove_weight_norm(layer)",
+                    "SpectralNorm": "torch.nn.utils.remove_spectral_norm(layer)",
+                }.get(kind_of, "torch.nn.utils.prune.remove(layer, 'weight')")
+                raise UnsupportedError(
+                    f"{where}: its weight is computed by a hook ({kind_of}) in front of every call",
+                    hint=f"make it a plain weight first: {remove}",
+                )
+
+
+def is_pixels(example: Example) -> bool:
+    """Whether an example holds whole numbers of 0..255, and not just zeros and ones."""
+    if not isinstance(example, Tensor):
+        return False
+    whole = bool((example == example.round()).all())
+    return whole and float(example.min()) >= 0 and 1 < float(example.max()) <= 255
 
 
 def example_input(example: Example) -> Tensor:
@@ -142,8 +200,11 @@ def check_finite(model: nn.Module) -> None:
     Raises:
         InputError: naming the tensor, and how many there are.
     """
+    _check_kind_of_model(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
+        bad = (
+            int((~torch.isfinite(tensor)).sum()) if not is_lazy(tensor) and tensor.is_floating_point() else 0
+        )
         if bad:
             raise InputError(
                 f"{bad} of {tensor.numel()} numbers in {name} are NaN or infinite",
@@ -165,240 +226,242 @@ def layer_of(module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return module.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def set_layer(module: fx.GraphModule, path: str, layer: nn.Module) -> None:
-    """Put a layer at a path, making the modules on the way as needed."""
-    module.add_submodule(path, layer)
-
-
 class _Tracer(fx.Tracer):
-    def __init__(self, leaves: tuple[str, ...]) -> None:
+    """Records calls, and runs each at once on an example: shapes are numbers that forward() may depend on.
+
+    Notes on each node the shape of its result, batch axis included (None for what is no tensor); those of
+    several results (``parts``); and what does not depend on the input (``constant``).
+
+    Args:
+        example: the input.
+        defaults: of the arguments behind it.
+        leaves: packages whose modules are layers, beside torch's own.
+        checked: refuse layers that cannot be converted, before they run.
+    """
+
+    def __init__(
+        self, example: Tensor, defaults: Mapping[str, Any], leaves: tuple[str, ...], checked: bool
+    ) -> None:
         super().__init__()
+        self.example, self.defaults, self.checked = example, defaults, checked
         self.leaves = tuple(f"{package}." for package in leaves)
+        self.values: dict[fx.Node, Any] = {}
+        self.is_running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        own = type(m) in LAYERS or (type(m).__module__ + ".").startswith(self.leaves)
+        own = type(m) in MODULES or (type(m).__module__ + ".").startswith(self.leaves)
         return own or super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.is_running:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
-def _symbolic(model: nn.Module, leaves: tuple[str, ...]) -> fx.GraphModule:
-    try:
-        return fx.GraphModule(model, _Tracer(leaves).trace(model), type(model).__name__)
-    except Exception as error:  # whatever the user's forward() raises on symbolic values
-        raise UnsupportedError(
-            f"the forward() of {type(model).__name__} cannot be traced: {error}",
-            hint="its control flow must not depend on the values of tensors (torch.fx's rule)",
-        ) from error
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self.is_running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Valued(node, self)
+
+    def create_node(self, kind: str, target: Any, *rest: Any, **options: Any) -> fx.Node:
+        node = super().create_node(kind, target, *rest, **options)
+        module = self.root.get_submodule(target) if kind == "call_module" else None
+        if self.checked and module is not None and type(module) not in MODULES:
+            raise unsupported(node, type(module).__name__)
+        self.is_running = True
+        try:
+            self.values[node] = self._value(node, module)
+        finally:
+            self.is_running = False
+        self._note(node)
+        return node
+
+    def _value(self, node: fx.Node, module: nn.Module | None) -> Any:
+        """What a node gives for the example."""
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        target: Any = node.target
+        match node.op:
+            case "placeholder":
+                return self.defaults.get(str(target).removesuffix("_1"), self.example)
+            case "get_attr":
+                owner, _, name = target.rpartition(".")
+                return getattr(self.root.get_submodule(owner), name)
+            case "output":
+                return args[0]
+            case "call_method":
+                return _tried(self.example, lambda: getattr(args[0], target)(*args[1:], **kwargs))
+        return _tried(self.example, lambda: (module or target)(*args, **kwargs))
+
+    def _note(self, node: fx.Node) -> None:
+        value, sources = self.values[node], node.all_input_nodes
+        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        if isinstance(value, Tensor):
+            node.meta["floating"] = value.is_floating_point()
+        elif isinstance(value, tuple | list) and any(isinstance(part, Tensor) for part in value):
+            node.meta["parts"] = [tuple(part.shape) for part in value if isinstance(part, Tensor)]
+        if node.op == "get_attr":
+            node.meta["constant"] = value
+        elif node.op in ("call_function", "call_method") and all("constant" in s.meta for s in sources):
+            trained = any(source.meta["constant"].requires_grad for source in sources)
+            node.meta["constant"] = nn.Parameter(value.detach().clone()) if trained else value
 
 
-def _propagate_shapes(module: fx.GraphModule, inputs: Tensor) -> None:
-    names = [node.name for node in module.graph.nodes if node.op == "placeholder"]
-    if len(names) != 1:
-        raise UnsupportedError(
-            f"the model takes {len(names)} inputs ({', '.join(names)})", allowed="one tensor"
-        )
+def _tried(example: Tensor, call: Callable[[], Any]) -> Any:
+    """What a call gives.
+
+    Raises:
+        InputError: whatever it raises.
+    """
     try:
         with torch.no_grad():
-            _Shapes(module).run(inputs.to(_dtype(module)))
+            return call()
     except Exception as error:  # whatever the model raises on a wrong shape
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"the model does not run on an input of shape {tuple(inputs.shape)}: {reason}",
+            f"the model does not run on an input of shape {tuple(example.shape)}: {_first_line(error)}"
+            f"{_users_line(error)}",
             hint="give an example input (with a batch axis) that the model accepts",
         ) from error
 
 
-class _Shapes(fx.Interpreter):
-    """Notes the shape of every tensor, the batch axis included; None for what is no tensor."""
+class _Valued(fx.Proxy):
+    """A value that is recorded, and whose shape and number of parts are known."""
 
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else None
-        return result
+    tracer: _Tracer
+
+    @property
+    def known(self) -> Any:
+        return self.tracer.values.get(self.node)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FACTS and isinstance(self.known, Tensor):
+            return getattr(self.known, name)
+        return super().__getattr__(name)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self[index] for index in range(len(self.known))])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.known, tuple | list) and isinstance(index, slice):
+            return tuple(self[place] for place in range(len(self.known))[index])
+        return super().__getitem__(index)  # type: ignore[misc]
+
+
+FACTS = frozenset({"shape", "ndim", "dtype", "device", "size", "dim", "ndimension", "numel", "nelement"}) | {
+    "is_floating_point",
+    "is_contiguous",
+    "stride",
+    "requires_grad",
+    "is_cuda",
+}
+"""What forward() may ask a tensor, and get an answer that is the same for every input."""
+
+
+def _symbolic(
+    model: nn.Module, example: Tensor, leaves: tuple[str, ...], checked: bool
+) -> tuple[fx.Graph, Any]:
+    """The calls of a model, and what it gives for the example."""
+    name = type(model).__name__
+    if getattr(type(model), "forward", nn.Module.forward) is nn.Module.forward and not hasattr(
+        model, "graph"
+    ):
+        raise InputError(f"{name} has no forward()", hint="define forward(self, x) in the model's class")
+    _check_inputs(model)
+    defaults = _defaults(model)
+    tracer = _Tracer(example, defaults, leaves, checked)
+    try:
+        graph = tracer.trace(model, concrete_args=defaults)
+    except QhwError:
+        raise
+    except Exception as error:  # whatever the user's forward() raises on symbolic values
+        raise UnsupportedError(
+            f"the forward() of {name} cannot be traced: {_first_line(error)}{_users_line(error)}",
+            hint=_remedy(error),
+        ) from error
+    _drop_defaults(graph, defaults)
+    return graph, tracer.values[next(node for node in graph.nodes if node.op == "output")]
+
+
+def _remedy(error: Exception) -> str:
+    if "item assignment" in str(error):
+        return "put tensors together by torch.cat, or multiply by a mask, in place of assigning to a part"
+    if isinstance(error, fx.proxy.TraceError) or "Proxy" in str(error):
+        return "it must not depend on the values of tensors (torch.fx's rule): no if, loop, int() or NumPy"
+    return "it has to be made of calls on tensors that torch.fx can follow"
+
+
+def _graph_module(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """The graph with its layers, none of which works in place or is named like a keyword of Python."""
+    parts: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            owner, _, name = str(node.target).rpartition(".")
+            part = getattr(model.get_submodule(owner), name)
+            node.target = ".".join(
+                f"{name}_" * keyword.iskeyword(name) or name for name in node.target.split(".")
+            )
+            parts[node.target] = part
+            if getattr(part, "inplace", False):
+                part.inplace = False
+    return fx.GraphModule(parts, graph, type(model).__name__)
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """Arguments of forward() behind the first that have a default: they keep it."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    return {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
+
+
+def _drop_defaults(graph: fx.Graph, defaults: Mapping[str, Any]) -> None:
+    """Take away the inputs that keep their default, and the checks that they do."""
+    for node in list(graph.nodes):
+        if node.op == "placeholder" and str(node.target).removesuffix("_1") in defaults:
+            for user in reversed([user for user in graph.nodes if _depends(user, node)]):
+                graph.erase_node(user)
+            graph.erase_node(node)
+
+
+def _depends(node: fx.Node, source: fx.Node) -> bool:
+    return any(other is source or _depends(other, source) for other in node.all_input_nodes)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _users_line(error: BaseException) -> str:
+    """The line of the user's own file that raised an error, in brackets."""
+    inner = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*inner, "<")):
+            return f" ({frame.filename}, line {frame.lineno}: {frame.line})"
+    return ""
+
+
+def _drop_constants(module: fx.GraphModule, constants: set[str]) -> None:
+    """Forget parameters and buffers that layers have taken over."""
+    kept = {str(node.target) for node in module.graph.nodes if node.op in ("get_attr", "call_module")}
+    for path in constants - kept:
+        owner, _, name = path.rpartition(".")
+        if owner not in kept:
+            delattr(module.get_submodule(owner), name)
+
+
+def _check_inputs(model: nn.Module) -> None:
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if len(names) != 1:
+        raise UnsupportedError(
+            f"the forward() of {type(model).__name__} takes {len(names)} inputs ({', '.join(names)})",
+            allowed="one tensor",
+        )
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-
-
-# --- functions and methods become layers -------------------------------------------------------------------
-
-Build = Callable[[dict[str, Any]], nn.Module]
-
-
-def _module(kind: Callable[..., nn.Module], *names: str) -> tuple[tuple[str, ...], Build]:
-    """A layer whose constructor takes the function's arguments, but those that only say how to compute."""
-    return names, lambda given: kind(**{k: v for k, v in given.items() if k not in ("training", "inplace")})
-
-
-_MAX_POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-_AVG_POOL = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-_RELU = _module(nn.ReLU, "inplace")
-
-FUNCTIONS: Mapping[Any, tuple[tuple[str, ...], Build]] = {
-    F.relu: _RELU,
-    torch.relu: _RELU,
-    torch.relu_: _RELU,
-    "relu": _RELU,
-    "relu_": _RELU,
-    F.relu6: _module(nn.ReLU6, "inplace"),
-    F.leaky_relu: _module(nn.LeakyReLU, "negative_slope", "inplace"),
-    F.dropout: _module(nn.Dropout, "p", "training", "inplace"),
-    F.max_pool1d: _module(nn.MaxPool1d, *_MAX_POOL),
-    F.max_pool2d: _module(nn.MaxPool2d, *_MAX_POOL),
-    torch.max_pool1d: _module(nn.MaxPool1d, *_MAX_POOL[:-1]),
-    torch.max_pool2d: _module(nn.MaxPool2d, *_MAX_POOL[:-1]),
-    F.avg_pool1d: _module(nn.AvgPool1d, *_AVG_POOL[:-1]),
-    F.avg_pool2d: _module(nn.AvgPool2d, *_AVG_POOL),
-    F.adaptive_avg_pool1d: _module(nn.AdaptiveAvgPool1d, "output_size"),
-    F.adaptive_avg_pool2d: _module(nn.AdaptiveAvgPool2d, "output_size"),
-}
-"""Functions and methods that a layer stands for, with the names of their arguments after the tensor."""
-
-ADDITIONS: set[Any] = {operator.add, operator.iadd, torch.add, "add", "add_"}
-CONCATENATIONS: set[Any] = {torch.cat, torch.concat, torch.concatenate}
-RESHAPES: set[Any] = {torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze}
-RESHAPES |= {"flatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous"}
-MEANS: set[Any] = {torch.mean, "mean"}
-SIZES: set[Any] = {"size", getattr, operator.getitem}
-"""How models ask for shapes; nothing is left of it once the reshapes know theirs."""
-
-
-def _to_layer(module: fx.GraphModule, node: fx.Node, batch: int) -> None:
-    if node.op == "call_module":
-        node.args, node.kwargs = (*node.args, *node.kwargs.values()), {}
-    if node.op not in ("call_function", "call_method"):
-        return
-    target: Any = node.target
-    if target in FUNCTIONS:
-        names, build = FUNCTIONS[target]
-        given = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
-        given.pop("input", None)
-        _replace(module, node, build(given), (_first(node),))
-    elif target in ADDITIONS:
-        _replace(module, node, Add(), _addends(module, node))
-    elif target in CONCATENATIONS:
-        _replace(module, node, Concat(_concat_axis(node)), tuple(_first(node)))
-    elif target in RESHAPES:
-        _replace(module, node, Reshape(_kept_batch(node, batch)), (_first(node),))
-    elif target in MEANS:
-        _replace_mean(module, node)
-    elif target not in SIZES or node.meta["shape"] is not None:
-        raise _unsupported(_place(node), _label(target))
-
-
-def _first(node: fx.Node) -> Any:
-    return node.args[0] if node.args else next(iter(node.kwargs.values()))
-
-
-def _argument(node: fx.Node, position: int, default: Any, *names: str) -> Any:
-    """A call's argument, given by position or by any of its names."""
-    if len(node.args) > position:
-        return node.args[position]
-    return next((node.kwargs[name] for name in names if name in node.kwargs), default)
-
-
-def _replace(module: fx.GraphModule, node: fx.Node, layer: nn.Module, args: tuple[Any, ...]) -> fx.Node:
-    path = free_path(module, _join(_scope(node), _label(node.target)))
-    set_layer(module, path, layer)
-    with module.graph.inserting_after(node):
-        call = module.graph.call_module(path, args)
-    call.meta = {"shape": node.meta["shape"]}
-    node.replace_all_uses_with(call)
-    module.graph.erase_node(node)
-    return call
-
-
-def _addends(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, fx.Node]:
-    operands: tuple[Any, ...] = (_argument(node, 0, None, "input"), _argument(node, 1, None, "other"))
-    shapes = [o.meta["shape"] if isinstance(o, fx.Node) and o.op != "get_attr" else None for o in operands]
-    if None in shapes or node.kwargs.get("alpha", 1) != 1:
-        raise UnsupportedError(
-            f"{_place(node)}: an addition of a constant", allowed="the sum of two activations"
-        )
-    if shapes[0] != shapes[1]:
-        raise UnsupportedError(
-            f"{_place(node)}: an addition of shapes {shapes[0]} and {shapes[1]}",
-            allowed="two tensors of one shape",
-        )
-    first, second = operands
-    return first, second
-
-
-def _concat_axis(node: fx.Node) -> int:
-    axis = int(_argument(node, 1, 0, "dim", "axis"))
-    rank = len(node.meta["shape"])
-    if axis % rank == 0:
-        raise UnsupportedError(f"{_place(node)}: a concatenation along the batch", allowed="axis 1 and up")
-    return axis % rank
-
-
-def _kept_batch(node: fx.Node, batch: int) -> tuple[int, ...]:
-    shape = node.meta["shape"]
-    if shape is None or len(shape) < 2 or shape[0] != batch:
-        raise UnsupportedError(
-            f"{_place(node)}: a reshape to {shape} that does not keep the batch axis",
-            hint="use flatten(1), or reshape(x.shape[0], …)",
-        )
-    return tuple(shape[1:])
-
-
-def _replace_mean(module: fx.GraphModule, node: fx.Node) -> None:
-    """A mean over every spatial axis is a global average pool."""
-    source = _first(node)
-    shape = source.meta["shape"]
-    axes = _argument(node, 1, (), "dim")
-    axes = (axes,) if isinstance(axes, int) else tuple(axes or ())
-    keep = _argument(node, 2, False, "keepdim")
-    if {axis % len(shape) for axis in axes} != set(range(2, len(shape))) or len(shape) not in (3, 4):
-        raise UnsupportedError(
-            f"{_place(node)}: a mean over axes {axes}", allowed="a mean over all spatial axes"
-        )
-    pool = nn.AdaptiveAvgPool1d(1) if len(shape) == 3 else nn.AdaptiveAvgPool2d(1)
-    call = _replace(module, node, pool, (source,))
-    call.meta["shape"] = (*shape[:2], *[1] * (len(shape) - 2))
-    if not keep:
-        path = free_path(module, f"{call.target}_flatten")
-        set_layer(module, path, Reshape(shape[1:2]))
-        with module.graph.inserting_after(call):
-            flat = module.graph.call_module(path, (call,))
-        flat.meta = {"shape": shape[:2]}
-        call.replace_all_uses_with(flat, delete_user_cb=lambda user: user is not flat)
-
-
-def free_path(module: nn.Module, wanted: str) -> str:
-    """The wanted path, or the first numbered one that no submodule has."""
-    taken = {path for path, _ in module.named_modules()}
-    return next(path for path in numbered(wanted) if path not in taken)
-
-
-def numbered(name: str) -> Iterator[str]:
-    """A name, and what it becomes where it is taken: ``relu``, ``relu_1``, ``relu_2``…"""
-    yield name
-    number = 1
-    while True:
-        yield f"{name}_{number}"
-        number += 1
-
-
-def _join(*parts: str) -> str:
-    return ".".join(part for part in parts if part)
-
-
-def _scope(node: fx.Node) -> str:
-    """The path of the module whose forward() made the call."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(next(reversed(stack.values()))[0]) if stack else ""
-
-
-def _label(target: Any) -> str:
-    label = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    return {"iadd": "add", "add_": "add", "cat": "concat", "fn": "pool", "relu_": "relu"}.get(label, label)
-
-
-def _place(node: fx.Node) -> str:
-    if node.op == "call_module":
-        return f"layer {node.target}"
-    return f"module {_scope(node) or '(the model itself)'}, {_label(node.target)}"
 
 
 # --- every call gets a path of its own, and is checked ------------------------------------------------------
@@ -419,25 +482,46 @@ def _name_calls(module: fx.GraphModule) -> None:
             node.meta["shape"] = node.meta["shape"][1:]
 
 
+def _tried_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """An example that a model is compared with its layers on: numbers of 0..1 where only a shape is known."""
+    if bool(inputs.any()):
+        return inputs.to(dtype)
+    return torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def _check_same(wanted: Tensor, module: fx.GraphModule, inputs: Tensor, when: str = "") -> None:
+    """Refuse a model whose layers, none of which works in place, compute something else than it does."""
+    found = _tried(inputs, lambda: module(inputs))
+    if not isinstance(found, Tensor) or wanted.shape != found.shape:
+        return  # told by what is checked next
+    largest = float(wanted.abs().max()) if wanted.numel() else 0.0
+    if float((wanted - found).abs().max()) > SAME * max(largest, SAME):
+        raise UnsupportedError(
+            f"the layers of {type(module).__name__}, one after the other, compute something else than its "
+            f"forward(){' ' * bool(when)}{when}",
+            hint="keep the batch's size, x.shape[0], out of everything but reshapes"
+            if when
+            else "look for tensors that are changed in place (ReLU(inplace=True), x += …) and used again, "
+            "and for forward hooks",
+        )
+
+
 def _check(module: fx.GraphModule, node: fx.Node) -> None:
     if node.op == "output":
         if not isinstance(node.args[0], fx.Node):
-            raise UnsupportedError("the model returns more than one tensor", allowed="one tensor")
+            raise UnsupportedError(
+                f"the model returns a {type(node.args[0]).__name__}, more than one tensor",
+                allowed="one tensor",
+            )
         return
     if node.op == "placeholder":
         return
     layer = layer_of(module, node)
-    if layer is None or type(layer) not in (*LAYERS, Reshape, Add, Concat):
-        raise _unsupported(_place(node), type(layer).__name__ if layer is not None else str(node.target))
+    if layer is None or type(layer) not in (*LAYERS, *OWN_LAYERS):
+        raise unsupported(node, type(layer).__name__ if layer is not None else label(node.target))
     problem = _problem(layer, node)
     if problem:
-        raise UnsupportedError(
-            f"layer {node.target} ({type(layer).__name__}): {problem[0]}", allowed=problem[1]
-        )
-
-
-def _unsupported(place: str, kind: str) -> UnsupportedError:
-    return UnsupportedError(f"{place}: {kind} cannot be converted", allowed=SUPPORTED, hint=HINTS.get(kind))
+        raise UnsupportedError(f"{place(node)} ({type(layer).__name__}): {problem[0]}", allowed=problem[1])
 
 
 def _problem(layer: nn.Module, node: fx.Node) -> tuple[str, str] | None:
@@ -448,13 +532,15 @@ def _problem(layer: nn.Module, node: fx.Node) -> tuple[str, str] | None:
             return f"padding mode {layer.padding_mode!r}", "padding with zeros"
         case nn.Conv1d() | nn.Conv2d() if conv_padding(layer) is None:
             return "padding='same' with an even kernel", "the same padding on both sides"
+        case nn.ConvTranspose1d() | nn.ConvTranspose2d() if len(node.args) > 1:
+            return "output_size", "output_padding"
         case Normalize() if node.all_input_nodes[0].op != "placeholder":
             return "not at the model's input", "Normalize as the first layer"
         case nn.BatchNorm1d() | nn.BatchNorm2d() if not layer.track_running_stats:
             return "no running statistics", "track_running_stats=True"
         case nn.MaxPool1d() | nn.MaxPool2d() if layer.return_indices:
             return "return_indices", "the maxima alone"
-        case nn.MaxPool1d() | nn.MaxPool2d() | nn.AvgPool1d() | nn.AvgPool2d() if layer.ceil_mode:
+        case nn.AvgPool1d() | nn.AvgPool2d() if layer.ceil_mode:
             return "ceil_mode", "ceil_mode=False (pad the input instead)"
         case nn.AvgPool1d() | nn.AvgPool2d() if not layer.count_include_pad and any(as_tuple(layer.padding)):
             return "padding that is not counted", "count_include_pad=True, or no padding"
@@ -464,9 +550,7 @@ def _problem(layer: nn.Module, node: fx.Node) -> tuple[str, str] | None:
             sizes = adaptive_sizes(layer.output_size, shape)
             if any(size % out for size, out in zip(shape[1:], sizes, strict=True)):
                 return f"{shape[1:]} pixels into {sizes}", "an output size that divides the input's"
-        case nn.Flatten() if layer.start_dim != 1 or layer.end_dim not in (-1, len(shape)):
-            return f"axes {layer.start_dim} to {layer.end_dim}", "flatten all but the batch axis"
-        case nn.LeakyReLU() if layer.negative_slope < 0:
+        case nn.LeakyReLU() if not 0 <= layer.negative_slope <= 1:
             return f"slope {layer.negative_slope}", "a slope from 0 to 1"
     return None
 

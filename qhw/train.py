@@ -49,9 +49,9 @@ class TrainConfig:
         batch_size: images per step; an incomplete last batch of an epoch is left out.
         learning_rate: peak of the float phase (AdamW, linear warm-up, cosine to 0).
         quantised_learning_rate: peak of the quantised phase.
-        weight_decay: on weights only, not on biases, batch norm or binary points.
-        seed: of the order of the images and of dropout.
-        threads: that torch computes with; 0 for as many as it is set to. A network of a few thousand numbers
+        weight_decay: decay of the weights; biases, batch norm and binary points take none.
+        seed: the random seed of the images' order and of dropout.
+        threads: torch's threads; 0 for as many as it is set to. A network of a few thousand numbers
             per layer is quickest with one, most of all on a busy machine.
 
     Raises:
@@ -95,13 +95,13 @@ def _require(name: str, value: object, ok: bool, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: told after every step.
+    """Progress of training, reported after every step.
 
     Args:
         phase: "float" or "quantised".
         epoch, epochs: the current epoch, from 1, and how many there are in the phase.
         step, steps: the current step, from 1, and how many there are in the epoch.
-        loss: of this step's batch.
+        loss: the loss of this step's batch.
     """
 
     phase: str
@@ -139,7 +139,8 @@ def train(
     """Train in float, convert, train quantised; the given model is left as it was.
 
     Args:
-        model: a plain module from images (N, C, H, W), floats 0..255, to logits (N, classes).
+        model: a plain module from images (N, C, H, W), floats 0..255, to logits (N, classes). Parameters that
+            need no gradient stay as they are.
         checkpoints: folder of the state after every epoch. A run that was interrupted goes on from there
             and ends with the same weights, bit for bit; checkpoints of other settings are not used.
         progress: called after every step. An exception in it ends the training.
@@ -172,10 +173,13 @@ def _both_phases(
     progress: ProgressCallback | None,
 ) -> tuple[nn.Module, nn.Module]:
     from qhw.convert import convert
+    from qhw.tracing import check_finite, trainable
 
     example = torch.from_numpy(data.train_x[:2]).float()
+    check_finite(model)
+    model = trainable(model, example)
     convert(model, quant, example)  # what cannot be converted is refused before hours of float training
-    model = copy.deepcopy(model)
+    _check_outputs(model, example, data)
     identity = store.fingerprint(store.weights_hash(model), data.sha256, torch.__version__)
     float_phase = Phase("float", config.float_epochs, config.learning_rate, config, folder, identity)
     float_phase.run(model, data, progress)
@@ -228,12 +232,17 @@ class Phase:
         )
 
     def run(self, model: nn.Module, data: Dataset, progress: ProgressCallback | None) -> None:
-        """Train the model in place, from the checkpoint if there is one; leaves it in eval mode."""
-        if self.epochs == 0:
+        """Train the model in place, from the checkpoint if there is one; leaves it in eval mode.
+
+        Where no parameter is trained, it only sees images.
+        """
+        epochs = self.epochs if any(p.requires_grad for p in model.parameters()) else 0
+        if epochs == 0:
             _calibrate(model, data)
+            return
         optimizer = _optimizer(model, self.learning_rate, self.config.weight_decay)
         done = self._resume(model, optimizer)
-        for epoch in range(done, self.epochs):
+        for epoch in range(done, epochs):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(_epoch_seed(self.config.seed, self.name, epoch))
                 self._run_epoch(model, optimizer, data, epoch, progress)
@@ -293,7 +302,7 @@ class Phase:
 
 def evaluate(model: nn.Module, images: NDArray[np.uint8], labels: Labels) -> float:
     """The share of images (N, C, H, W) whose largest output is their label, 0 to 1."""
-    return float(np.mean(predict(model, images).argmax(axis=1) == labels))
+    return float(np.mean(predict(model, images).reshape(len(images), -1).argmax(axis=1) == labels))
 
 
 def predict(
@@ -323,7 +332,7 @@ def _calibrate(model: nn.Module, data: Dataset) -> None:
         np.int64
     )
     with torch.no_grad():
-        model.eval()(_batch(data.train_x, chosen))
+        model.eval()(_batch(data.train_x, chosen).to(_dtype(model)))
 
 
 def _prepared(folder: str | Path | None) -> Path | None:
@@ -339,10 +348,32 @@ def _batch(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
 
 def _train_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
     optimizer.zero_grad(set_to_none=True)
-    loss = functional.cross_entropy(model(images), labels)
+    loss = functional.cross_entropy(model(images.to(_dtype(model))).flatten(1), labels)
     torch.autograd.backward(loss)
     optimizer.step()
     return float(loss.detach())
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """The floating-point type that a model computes in."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _check_outputs(model: nn.Module, example: Tensor, data: Dataset) -> None:
+    """Refuse a model that does not give one number for each class."""
+    with torch.no_grad():
+        shape = tuple(model.eval()(example.to(_dtype(model))).shape[1:])
+    outputs = math.prod(shape)
+    if shape[:1] == (outputs,) and outputs >= data.classes:
+        return
+    pooled = len(shape) > 1 and shape[0] >= data.classes
+    raise InputError(
+        f"the model gives {shape} for one image, and data set {data.name} has {data.classes} classes",
+        allowed=f"one number for each class, ({data.classes},)",
+        hint="average over the pixels at the end: nn.AdaptiveAvgPool2d(1), nn.Flatten()"
+        if pooled
+        else f"end the model with nn.Flatten() and nn.Linear(…, {data.classes})",
+    )
 
 
 def _optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch.optim.AdamW:

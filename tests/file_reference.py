@@ -31,7 +31,7 @@ SHORT = 16
 """Bits of a constant that no quantizer chose and that is taken for an exact one."""
 
 LARGEST_RATIO = 1 << 16
-"""Of two scales whose integers are added."""
+"""The largest ratio of two scales whose integers are added."""
 
 LIMIT = 60
 """Bits up to which int64 is used."""
@@ -171,7 +171,7 @@ class Floats:
 
     Args:
         rectified: the integers whose positive part this is, if it is.
-        affine: of integers, in float64: ``integers * scale + offset``.
+        affine: the values of integers, in float64: ``integers * scale + offset``.
     """
 
     floats: Array

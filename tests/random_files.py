@@ -74,8 +74,8 @@ class Live:
         shape: without the batch axis.
         state: ``raw`` (a float input), ``codes`` (integers of a known scale), ``sum`` (of such), ``float``.
         size: about the largest value.
-        bound: of the integers, where there are any.
-        scale: of the integers, one or one per channel; None where it is not simple.
+        bound: the largest magnitude of the integers, where there are any.
+        scale: the integers' scale, one or one per channel; None where it is not simple.
     """
 
     name: str

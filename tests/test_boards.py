@@ -109,7 +109,7 @@ def test_unknown_board_offers_the_closest() -> None:
         ('based_on = "ultra96"\nname = "u/../../v"', "letters, digits"),
         ('based_on = "ultra96"\ntitle = "\\u001b[31mred"', "printable"),
         ('based_on = "ultra96"\nkind = "fpgas"', "did you mean fpga"),
-        ('based_on = "ultra96"\nkind = "microcontroller"', "no family of kind 'microcontroller'"),
+        ('based_on = "ultra96"\nkind = "microcontroller"', "not a family of kind 'microcontroller'"),
         ('based_on = "ultra96"\nflash = 3', "unknown field 'flash' of a board with AMD UltraScale+"),
         ('based_on = "stm32h743"\nlut = 3', "unknown field 'lut' of a board with Arm Cortex-M7"),
         ('kind = "microcontroller"\npart = "x"\nfamily = "cortex-m7"\nsram = 3', "contiguous_sram, flash"),

@@ -33,6 +33,7 @@ TRAINING = {
     "models",
     "train",
     "tracing",
+    "calls",
     "checkpoints",
     "ptq",
     "patch",

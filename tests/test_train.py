@@ -211,8 +211,8 @@ def test_a_learning_rate_beyond_reason_is_noticed():
 
 def test_what_cannot_be_converted_is_refused_before_training():
     seen: list[Progress] = []
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.GELU())
-    with pytest.raises(UnsupportedError, match="layer 2: GELU"):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.LayerNorm(10))
+    with pytest.raises(UnsupportedError, match="layer 2: LayerNorm"):
         train(model, few_digits(), QUICK, QUANT, progress=seen.append)
     assert not seen
 
@@ -253,3 +253,61 @@ def test_predictions_in_float64_leave_the_model_alone():
 def test_bad_settings(settings, says):
     with pytest.raises(InputError, match=says):
         TrainConfig(**settings)
+
+
+ONE_EPOCH = TrainConfig(float_epochs=1, quantised_epochs=1, batch_size=32, learning_rate=1e-2)
+
+
+def linear_net(*rest: nn.Module) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12), nn.ReLU(), *(rest or (nn.Linear(12, 10),))
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_nets_in_other_types(dtype):
+    result = train(linear_net().to(dtype), load_dataset("digits"), ONE_EPOCH, QUANT)
+    wanted = torch.float64 if dtype is torch.float64 else torch.float32
+    assert {p.dtype for p in result.float_model.parameters()} == {wanted}
+    assert result.quantised_accuracy > 0.6
+
+
+def test_lazy_layers():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(12), nn.ReLU(), nn.LazyLinear(10))
+    assert train(model, load_dataset("digits"), ONE_EPOCH, QUANT).quantised_accuracy > 0.6
+
+
+def test_a_head_of_one_pixel():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 10, 6))
+    result = train(model, load_dataset("digits"), ONE_EPOCH, QUANT)
+    assert predict(result.quantised_model, load_dataset("digits").test_x[:3]).shape == (3, 10, 1, 1)
+    assert result.quantised_accuracy > 0.6
+
+
+def test_frozen_parameters_are_not_trained():
+    model = linear_net()
+    model[1].requires_grad_(False)
+    result = train(model, load_dataset("digits"), ONE_EPOCH, QUANT)
+    for trained in (result.float_model, result.quantised_model):
+        assert torch.equal(trained.get_submodule("1").weight, model[1].weight)
+        assert not torch.equal(trained.get_submodule("4").weight, model[4].weight)
+    whole = train(model.requires_grad_(False), load_dataset("digits"), ONE_EPOCH, QUANT)
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.float_model.parameters(), model.parameters(), strict=True)
+    )
+    assert torch.equal(whole.quantised_model.get_submodule("4").weight, model[4].weight)
+
+
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        ((nn.Linear(12, 5),), r"gives \(5,\).*10 classes[\s\S]*nn\.Linear\(…, 10\)"),
+        ((nn.Linear(12, 1),), r"gives \(1,\)"),
+        ((nn.Linear(12, 40), nn.Unflatten(1, (10, 2, 2))), r"\(10, 2, 2\)[\s\S]*AdaptiveAvgPool2d"),
+    ],
+)
+def test_outputs_that_are_no_classes(rest, says):
+    with pytest.raises(InputError, match=says):
+        train(linear_net(*rest), load_dataset("digits"), ONE_EPOCH, QUANT)

@@ -73,7 +73,7 @@ def _pools() -> Net:
 
 
 class Branches(nn.Module):
-    """Concatenations: of like branches, of those again, and of unlike ones."""
+    """Concatenations of like branches, of those results again, and of unlike ones."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a design costs on a board: units, layers, networks, and the folding that fits."""
+"""Costs of a design on a board: units, layers, networks, and the folding that fits."""
 
 from qhw.cost.design import Design
 from qhw.cost.estimate import Estimate, estimate

@@ -1,4 +1,4 @@
-"""How far a unit's closed forms are from measured circuits that they were not fitted to."""
+"""Errors of a unit's closed forms on measured circuits that they were not fitted to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qhw.cost.measured import Row
 from qhw.cost.unit_models import UnitModel
 
 FF_SLACK, FF_SHARE = 2, 0.05
-"""Flip-flops by which a count may be off at most: so many, or this share."""
+"""Flip-flops by which a count may be off: an absolute number, or a share."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class UnitErrors:
     """The errors of one unit's model over some measured designs.
 
     Args:
-        designs: how many.
+        designs: the number of designs.
         lut_percent, lut: spread of the absolute errors, relative and in LUT.
-        ff_exact: share of designs whose flip-flops are told exactly.
+        ff_exact: share of designs whose flip-flops are predicted exactly.
         ff_beyond: designs whose flip-flops are off by more than 2 and by more than 5 %.
-        dsp_exact, memory_exact: share of designs whose DSP slices, block and UltraRAMs are told exactly.
+        dsp_exact, memory_exact: share of designs whose DSP slices, block and UltraRAMs are predicted exactly.
     """
 
     designs: int

@@ -1,4 +1,4 @@
-"""What an architecture is: the units that a flow makes of an operation, how far it folds them, its timing.
+"""Architectures: the units that a flow makes of an operation, their folding, and the timing.
 
 Each flow has its own and hands it in; nothing here knows one.
 """
@@ -24,14 +24,14 @@ from qhw.graph.ir import ExactGraph, Node, TensorType
 
 @dataclass(frozen=True)
 class Fold:
-    """How far a node is time-multiplexed. Each architecture has its own notion: a subclass.
+    """The time-multiplexing of a node; each architecture subclasses it with its own factors.
 
     Its fields are whole numbers from 1, in the order of ``title``; their defaults are what a node has that
     nobody folded.
     """
 
     title: ClassVar[str] = ""
-    """What the factors are called, as tables and messages have it."""
+    """The factors' names in tables and messages."""
 
     def __post_init__(self) -> None:
         for name, value in self.to_json().items():
@@ -47,7 +47,7 @@ class Fold:
         """The factors as :meth:`to_json` gave them; raises InputError for anything else."""
         names = [item.name for item in fields(cls)]
         if not isinstance(stored, Mapping) or not set(stored) <= set(names):
-            raise InputError(f"{stored!r} is no folding", allowed=", ".join(names))
+            raise InputError(f"{stored!r} is not a folding", allowed=", ".join(names))
         return cls(**stored)
 
     def __str__(self) -> str:
@@ -56,12 +56,12 @@ class Fold:
 
 @dataclass(frozen=True)
 class LayerUsage:
-    """What a node uses, and its cycles; arrays over the foldings that were asked for.
+    """A node's resources and cycles; arrays over the foldings that were asked for.
 
     Args:
-        cycles: between two images.
-        fill: from the first input to the first output.
-        memory_bits: of weights, streams and line buffers.
+        cycles: clock cycles between two images.
+        fill: clock cycles from the first input to the first output.
+        memory_bits: bits of weights, streams and line buffers.
     """
 
     usage: Usage
@@ -72,13 +72,13 @@ class LayerUsage:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one node uses, and its cycles for one image, the streams that feed it included.
+    """One node's resources and its cycles for one image, the streams that feed it included.
 
     Args:
-        cycles: from its first input to its last output when its inputs never wait.
+        cycles: clock cycles from its first input to its last output when its inputs never wait.
         initiation_interval: cycles between two images.
-        energy_nj: of one image, relative; see :mod:`qhw.cost.energy`.
-        memory_bits: of weights, streams and line buffers.
+        energy_nj: the energy of one image, relative; see :mod:`qhw.cost.energy`.
+        memory_bits: bits of weights, streams and line buffers.
     """
 
     node: str
@@ -120,7 +120,7 @@ class Site:
         return self.graph.tensors[self.node.output]
 
     def accumulator_bits(self, terms: int) -> int:
-        """Of a sum of so many products of the first two inputs."""
+        """Bits of a sum of ``terms`` products of the first two inputs."""
         if self.proven:
             return self.output.format.width
         a, b = (self.type(i).format.operand() for i in (0, 1))
@@ -140,7 +140,7 @@ class Site:
 
 
 LayerRule: TypeAlias = "Callable[[Site, Sequence[Any]], LayerUsage]"
-"""What a node becomes, at some foldings of its architecture's notion."""
+"""The resources of a node at each of some foldings."""
 
 Timing: TypeAlias = "Callable[[ExactGraph, Mapping[str, LayerCost]], tuple[int, int]]"
 """Cycles until the last output, and between two images, from the costs of the layers by node."""
@@ -163,17 +163,17 @@ def as_data_arrives(graph: ExactGraph, layers: Mapping[str, LayerCost]) -> tuple
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a flow builds a graph.
+    """The hardware that a flow makes of a graph.
 
     Args:
-        flow: whose it is.
-        fold: its notion of folding.
-        rules: what each operation becomes.
-        streams: what feeds a node.
+        flow: the flow's name.
+        fold: the class of its folding factors.
+        rules: the resources of each operation, by its name.
+        streams: the resources of the streams that feed a node.
         legal_folding: the foldings that every foldable node of a graph may take; other nodes are not folded.
         streamed: see :class:`Site`.
-        options: what the flow's options chose.
-        timing: how images flow through the layers.
+        options: the flow's options as chosen.
+        timing: latency and interval of the whole from the layers' costs.
     """
 
     flow: str
@@ -186,14 +186,14 @@ class Architecture:
     timing: Timing = as_data_arrives
 
     def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:
-        """What a node uses at each folding, the streams that it reads included.
+        """A node's resources at each folding, the streams that it reads included.
 
         Raises:
             UnsupportedError: an operation without a rule, or a format that no unit takes.
         """
         if site.node.op not in self.rules:
             raise UnsupportedError(
-                f"{site.node.op} '{site.node.name}' has no cost model: it is not silently free",
+                f"{site.node.op} '{site.node.name}' has no cost model",
                 allowed=", ".join(sorted(self.rules)),
             )
         layer, fed = self.rules[site.node.op](site, folds), self.streams(site, folds)
@@ -201,7 +201,7 @@ class Architecture:
         return LayerUsage(usage, layer.cycles, layer.fill, layer.memory_bits + fed.memory_bits)
 
     def energy_pj(self, site: Site) -> float:
-        """Of one image, whatever the folding; see :mod:`qhw.cost.energy`."""
+        """The energy of one image, whatever the folding; see :mod:`qhw.cost.energy`."""
         return layer_energy(site.graph, site.node)
 
 
@@ -220,7 +220,7 @@ def looked_up(site: Site) -> Usage:
 
 
 _CODES_ALONE = (ir.Reshape, ir.Transpose, ir.Concat, ir.Slice, ir.Pad, ir.Table)
-"""What moves codes, or reads them as they are."""
+"""Operations that move codes, or read them as they are."""
 
 
 def is_priced(format: Format) -> bool:

@@ -17,7 +17,7 @@ from qhw.cost import catalogue, measured, model_file
 from qhw.cost.catalogue import Point
 from qhw.cost.measured import Row
 from qhw.cost.model_file import FittedFamily
-from qhw.cost.synth import Oracle, Result, Yosys, measure
+from qhw.cost.synth import Oracle, SynthesisResult, Yosys, measure
 from qhw.cost.vivado import Vivado
 from qhw.errors import InputError, QhwError, closest
 from qhw.native import cache_folder
@@ -45,11 +45,11 @@ class UnitRows:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a run of :func:`calibrate` did.
+    """The result of :func:`calibrate`.
 
     Args:
         path: the file of the measured set; the fitted models, ``model.json``, lie beside it.
-        rows: in the set now.
+        rows: the rows of the set after the run.
         measured: rows that this run measured, out of ``missing`` that were not there.
         refused: designs that the tool refused, with what it said.
     """
@@ -85,7 +85,7 @@ class Calibration:
 
     @property
     def units(self) -> dict[str, UnitRows]:
-        """What the set holds of each unit."""
+        """The rows of each unit in the set."""
         by_unit: dict[str, list[Row]] = {}
         for row in self.rows:
             by_unit.setdefault(row.unit, []).append(row)
@@ -108,9 +108,9 @@ def calibrate(
     Args:
         units: only these; all without any.
         jobs: syntheses at a time; as many as there are processors.
-        limit: measure at most so many designs.
+        limit: measure at most this many designs.
         path: the measured set, instead of the project's own; the models are written beside it.
-        oracle: what measures; Yosys where none is given.
+        oracle: the tool that measures; Yosys where none is given.
         cache: a folder for single results, instead of the user's own.
 
     Raises:
@@ -142,7 +142,7 @@ def calibrate(
 
 
 def model_beside(path: Path) -> Path:
-    """Where the models of a measured set are kept."""
+    """The file of a measured set's models."""
     return path.with_name(model_file.FILE)
 
 
@@ -177,7 +177,7 @@ class _Run:
         self.refused: dict[str, str] = {}
         self.measured = self.done = 0
 
-    def take(self, point: Point, result: Result | QhwError) -> None:
+    def take(self, point: Point, result: SynthesisResult | QhwError) -> None:
         self.done += 1
         if isinstance(result, QhwError):
             self.refused[str(point.circuit)] = result.hint or result.message

@@ -1,4 +1,4 @@
-"""What a unit takes of a device family, by its calibrated model: for one set of parameters, or arrays."""
+"""A unit's resources on a device family, by its calibrated model: for one set of parameters, or arrays."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class CostModel:
     _known: dict[Key, tuple[float, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def usage(self, unit: str, **parameters: Any) -> Usage:
-        """What one unit takes; parameters may be arrays, of shapes that go together.
+        """The resources of one unit; parameters may be arrays, of shapes that go together.
 
         Evaluated once for each set of parameters that differs. LUT are not rounded.
 
         Raises:
             UnsupportedError: the unit has no closed forms.
-            InputError: it was not calibrated for this family.
+            InputError: the unit was not calibrated for this family.
         """
         names = tuple(parameters)
         arrays = np.broadcast_arrays(*(np.asarray(value) for value in parameters.values()))
@@ -78,12 +78,12 @@ class CostModel:
 
 @dataclass(frozen=True)
 class UnitCost:
-    """One unit with its parameters, by its model.
+    """The cost of one unit with its parameters, by its model.
 
     Args:
-        lut: not rounded.
+        lut: LUTs, not rounded.
         bram18: blocks of 18 Kb.
-        latency_cycles: from an input to the output it first shows in.
+        latency_cycles: cycles from an input to the output it first shows in.
         initiation_interval: cycles between two inputs.
         energy_pj: energy of one cycle, relative (:mod:`qhw.cost.energy`); None where there is no figure.
     """
@@ -99,7 +99,7 @@ class UnitCost:
 
 
 def unit_cost(family: str, unit: str, parameters: Mapping[str, int]) -> UnitCost:
-    """What one unit takes of a family of devices, and how it works.
+    """Resources, timing and energy of one unit on a family of devices.
 
     Raises:
         InputError: an unknown family or unit, or a parameter out of its range.

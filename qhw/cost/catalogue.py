@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from qhw.cost import rtl
 from qhw.cost.measured import Split
-from qhw.cost.synth import Design
+from qhw.cost.synth import Circuit
 from qhw.devices import fabric_of
 from qhw.errors import InputError
 
@@ -26,7 +26,7 @@ HELD_OUT_FORMATS = frozenset({(3, 2), (4, 1)})
 """(exponent bits, mantissa bits) of which no design is ever fitted, in either operand."""
 
 HELD_OUT_ONE_IN = 5
-"""One design in so many is held out besides."""
+"""One design in this many is held out besides."""
 
 _FORMAT_PARAMETERS = (("EA", "MA"), ("EB", "MB"), ("E", "M"))
 
@@ -72,13 +72,13 @@ class Point:
     split: Split
 
     @property
-    def circuit(self) -> Design:
-        """What is measured; raises ToolMissingError where what emits it is not installed."""
+    def circuit(self) -> Circuit:
+        """The Verilog to measure; raises ToolMissingError where a package that emits it is not installed."""
         return _circuit(self.unit, self.parameters)
 
     @property
     def design(self) -> tuple[str, tuple[tuple[str, int], ...]]:
-        """What identifies it in a measured set."""
+        """The design's key in a measured set."""
         return self.unit, self.parameters
 
 
@@ -255,7 +255,7 @@ def points(family: str, chosen: Sequence[str]) -> list[Point]:
 
 
 def _points(unit: str, family: str) -> Iterator[Point]:
-    """As many different designs as the unit's space wants, or as it holds."""
+    """Different designs of a unit: as many as its space asks for, or as it holds."""
     space, fabric = SPACES[unit], fabric_of(family)
     wanted = max(1, round(space.points * fabric.measured_share))
     found: dict[tuple[tuple[str, int], ...], Point] = {}
@@ -274,9 +274,9 @@ def _points(unit: str, family: str) -> Iterator[Point]:
     yield from found.values()
 
 
-def _circuit(unit: str, parameters: tuple[tuple[str, int], ...]) -> Design:
+def _circuit(unit: str, parameters: tuple[tuple[str, int], ...]) -> Circuit:
     given, values = rtl.UNITS[unit], dict(parameters)
-    return Design(
+    return Circuit(
         given.top,
         tuple(given.files),
         parameters,
@@ -317,7 +317,7 @@ def _is_legal(unit: str, values: Values) -> bool:
 
 
 def split_of(unit: str, parameters: tuple[tuple[str, int], ...]) -> Split:
-    """What a design is for; depends on nothing but the design."""
+    """The design's purpose (fit or held out), which depends on nothing but the design."""
     values = dict(parameters)
     formats = {(values[e], values[m]) for e, m in _FORMAT_PARAMETERS if e in values and m in values}
     if formats & HELD_OUT_FORMATS:

@@ -10,23 +10,23 @@ from qhw.devices import fabric_of
 
 
 class Cells(Protocol):
-    """The LUTs and carry cells of a family of devices; ``inputs`` of a LUT."""
+    """The LUTs and carry cells of a family of devices; a LUT has ``inputs`` inputs."""
 
     inputs: int
 
     def multipliers(
         self, count: int, a_bits: int, b_bits: int, a_signed: bool = False, b_signed: bool = False
     ) -> Features:
-        """What ``count`` products of two integers take."""
+        """Counts of structure in ``count`` products of two integers."""
 
     def tree(self, inputs: int, bits: int) -> Features:
-        """What a sum tree takes (``cost_models/rtl/sum_tree.v``)."""
+        """Counts of structure in a sum tree (``cost_models/rtl/sum_tree.v``)."""
 
     def accumulator(self, bits: int) -> Features:
-        """What an accumulator takes (``accumulate.v``)."""
+        """Counts of structure in an accumulator (``accumulate.v``)."""
 
     def signed_accumulator(self, bits: int, term_bits: int) -> Features:
-        """What an accumulator of terms with a sign takes (``accumulate_signed.v``)."""
+        """Counts of structure in an accumulator of terms with a sign (``accumulate_signed.v``)."""
 
     def reduction(self, inputs: int) -> int:
         """LUTs that find whether any of some bits is set."""

@@ -39,10 +39,10 @@ class Costing:
         multipliers: Multipliers = "auto",
         proven: bool = True,
     ) -> Costing:
-        """By the names of a family and of multipliers.
+        """Costs on a family, by its name, with a choice of multipliers.
 
         Raises:
-            InputError: a choice of multipliers that is none, a family without a model.
+            InputError: an unknown choice of multipliers, or a family without a model.
         """
         return cls(graph, architecture, Hardware.of(family, multipliers), proven)
 
@@ -60,7 +60,7 @@ class Costing:
             raise _naming(node, error) from error
         count = len(folds)
         columns = [np.broadcast_to(getattr(layer.usage, name), count) for name in ESTIMATED]
-        # A thousandth keeps sums of fitted weights that are whole from being rounded up.
+        # Less a thousandth, a whole sum of fitted weights is not rounded up to the next number.
         amounts = np.ceil(np.stack(columns) - 1e-3).astype(np.int64).T
         intervals = np.maximum(1, np.ceil(np.broadcast_to(layer.cycles, count))).astype(np.int64)
         fills = np.rint(np.broadcast_to(layer.fill, count)).astype(np.int64)

@@ -19,12 +19,12 @@ class Design:
     """A graph in a flow's architecture, on a board.
 
     Args:
-        graph: as it is built: a flow's own exact rewriting of the lowered graph.
-        multipliers: what multiplies integers.
-        folding: by node name; nodes that are left out have the default of the architecture's notion.
+        graph: the graph that is built: a flow's own exact rewriting of the lowered graph.
+        multipliers: how integers are multiplied.
+        folding: factors by node name; nodes that are left out have the architecture's default.
 
     Raises:
-        InputError: a folding names a node that is not there, or is of another notion.
+        InputError: a folding names a node that is not in the graph, or has another architecture's factors.
     """
 
     graph: ExactGraph
@@ -39,14 +39,14 @@ class Design:
         for name, fold in self.folding.items():
             if name not in nodes:
                 raise InputError(
-                    f"The folding names a node {name!r}, which is not there", hint=closest(name, nodes)
+                    f"The folding names {name!r}, which is no node of the graph", hint=closest(name, nodes)
                 )
             if not isinstance(fold, notion):
                 raise InputError(f"The folding of {name!r} must be by {notion.title}, not {fold!r}")
 
     @cached_property
     def costing(self) -> Costing:
-        """What prices its nodes; raises InputError for a board without a cost model."""
+        """The cost models of its nodes; raises InputError for a board without a cost model."""
         return Costing.of(self.graph, self.board.family, self.architecture, self.multipliers)
 
     @cached_property
@@ -63,6 +63,6 @@ class Design:
         return self.folding.get(node.name, self.architecture.fold())
 
     def check_priced(self) -> None:
-        """Refuse what cannot be priced: UnsupportedError names the node."""
+        """Check that every node has a cost model; UnsupportedError names the one without."""
         for node in self.graph.nodes:
             self.costing.layers(node, [self.architecture.fold()])

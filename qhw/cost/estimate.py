@@ -12,7 +12,7 @@ from qhw.cost.costing import ESTIMATED
 from qhw.cost.design import Design
 
 LABEL = "calibrated against Yosys, total not validated against HLS"
-"""What every total is called: the errors of its units are known, no whole design was synthesised."""
+"""The label of every total: the errors of its units are known, no whole design was synthesised."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class Estimate:
 
     @property
     def board(self) -> Board:
-        """The design's."""
+        """The board of the design."""
         return self.design.board
 
     @property
     def clock_mhz(self) -> float:
-        """The board's."""
+        """The clock of the board."""
         return self.board.clock_mhz
 
     @property
     def flow(self) -> str:
-        """Whose architecture it is."""
+        """The name of the flow that builds the design."""
         return self.design.architecture.flow
 
     @property
     def folding(self) -> Mapping[str, Fold]:
-        """By node name."""
+        """The folding of each folded node, by its name."""
         return self.design.folding
 
     @property
@@ -68,17 +68,17 @@ class Estimate:
 
     @property
     def energy_uj(self) -> float:
-        """Of one image, relative; see :mod:`qhw.cost.energy`."""
+        """Energy of one image, relative; see :mod:`qhw.cost.energy`."""
         return sum(layer.energy_nj for layer in self.layers) / 1e3
 
     @property
     def memory_bits(self) -> int:
-        """Of all weights, streams and line buffers."""
+        """Bits of all weights, streams and line buffers."""
         return sum(layer.memory_bits for layer in self.layers)
 
     @property
     def latency_us(self) -> float:
-        """From an image's first pixel to its last output."""
+        """Time from an image's first pixel to its last output."""
         return self.latency_cycles / self.clock_mhz
 
     @property
@@ -88,10 +88,10 @@ class Estimate:
 
 
 def estimate(design: Design) -> Estimate:
-    """What a design costs with its folding, by the calibrated models of its units.
+    """The cost of a design with its folding, by the calibrated models of its units.
 
     Raises:
-        UnsupportedError: for an operation that has no cost model, by its node.
+        UnsupportedError: an operation has no cost model; the message names its node.
         InputError: the board's family has no model.
     """
     layers = tuple(design.costing.layers(node, [design.fold_of(node)])[0] for node in design.graph.nodes)

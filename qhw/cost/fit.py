@@ -1,4 +1,4 @@
-"""Fits the weights of the unit models to a measured set, and tells their errors on what was held out.
+"""Fits the weights of the unit models to a measured set, and reports their errors on the held-out rows.
 
 Only rows of the split "fit" are ever fitted. Weights are those of the least sum of squared relative errors,
 none of them negative (Lawson and Hanson's NNLS): a bit of structure cannot free a LUT.
@@ -17,7 +17,7 @@ from qhw.cost.measured import Row
 from qhw.cost.unit_models import UnitModel
 
 SMALL = 30.0
-"""LUT below which an error is told in LUT, and weighted as if the design had so many."""
+"""LUT below which an error is given in LUT, and weighted as if the design had this many."""
 
 DIGITS = 6
 """Decimal places of a weight."""

@@ -58,7 +58,7 @@ class _Options:
         return max(int(self.intervals[self.node == node].min()) for node in np.unique(self.node))
 
     def least(self) -> IntArray:
-        """What every resource needs at least, whatever else that takes."""
+        """The least need of every resource, whatever the others then need."""
         each = [self.usage[self.node == node].min(axis=0) for node in np.unique(self.node)]
         return np.asarray(np.sum(each, axis=0), dtype=np.int64)
 
@@ -69,14 +69,14 @@ class DoesNotFitError(CheckFailedError):
 
 @dataclass(frozen=True)
 class _Budget:
-    """What a design may take of its board; ``room`` and ``limits`` in the order of ``ESTIMATED``."""
+    """The share of a board that a design may use; ``room`` and ``limits`` in the order of ``ESTIMATED``."""
 
     design: Design
     share: float
 
     @property
     def room(self) -> IntArray:
-        """What the board has."""
+        """The board's resources."""
         return np.array(list(self.design.board.amounts(ESTIMATED).values()), dtype=np.int64)
 
     @property
@@ -85,7 +85,7 @@ class _Budget:
 
     @property
     def folded(self) -> str:
-        """Whose foldings were tried, for a message."""
+        """The foldings that were tried, for a message."""
         architecture = self.design.architecture
         return f"folding of the {architecture.flow} flow ({architecture.fold.title})"
 
@@ -98,17 +98,17 @@ class _Budget:
         return DoesNotFitError(
             f"{self.design.graph.name} does not fit {self.design.board.name} {how}: it needs "
             f"{needed:,} {name.upper()}{where}, {needed - limit:,} more than the {limit:,} "
-            f"({self.share:.0%} of {int(self.room[worst]):,}) that it may use, by an estimate ({LABEL})",
+            f"({self.share:.0%} of {int(self.room[worst]):,}) that it may use ({LABEL})",
             hint="use fewer bits, a smaller network, a larger board or a larger budget",
         )
 
 
 def _cycles(count: int) -> str:
-    return f"{count} cycle{'' if count == 1 else 's'}"
+    return f"{count:,} cycle{'' if count == 1 else 's'}"
 
 
 def check_budget(budget: float) -> None:
-    """Refuse what is no share of a board."""
+    """Refuse a budget outside (0, 1]."""
     if not 0 < budget <= 1:
         raise InputError(
             f"The budget must be a share of the board above 0 and up to 1, not {budget}", allowed="70% or 0.7"
@@ -116,7 +116,7 @@ def check_budget(budget: float) -> None:
 
 
 def check_rate(fps: float) -> None:
-    """Refuse what is no rate."""
+    """Refuse a rate that is not a finite number above 0."""
     if not (math.isfinite(fps) and fps > 0):
         raise InputError(f"The rate must be a number of images per second above 0, not {fps}")
 
@@ -203,11 +203,14 @@ def _smallest(options: _Options, budget: _Budget, interval: int, fps: float) -> 
     """The smallest highest share of a resource at a rate, then the smallest sum of shares."""
     if options.slowest > interval:
         slow = max(range(len(options.costs)), key=lambda row: _fastest_of_node(options, row))
-        cost = options.costs[slow]
+        cost, needed = options.costs[slow], _fastest_of_node(options, slow)
+        clock_mhz = budget.design.board.clock_mhz
+        most = math.floor(clock_mhz * 1e9 / needed) / 1000
         raise DoesNotFitError(
             f"{budget.design.graph.name} does not reach {fps:g} images/s at any {budget.folded}: "
-            f"'{cost.node}' at its fastest takes {_cycles(_fastest_of_node(options, slow))} an image, "
-            f"and the clock has {_cycles(interval)} for one",
+            f"'{cost.node}' needs at least {_cycles(needed)} per image; this rate allows {_cycles(interval)} "
+            f"at {clock_mhz:g} MHz",
+            allowed=f"at most {most:,} images/s at this clock, as far as it fits the board",
             hint="ask for a lower rate, or raise the clock",
         )
     room = np.maximum(budget.room, 1)
@@ -227,7 +230,7 @@ def _fastest_of_node(options: _Options, row: int) -> int:
 
 
 def _nothing_fits(options: _Options, budget: _Budget, interval: int, how: str) -> DoesNotFitError:
-    """What the choice that exceeds the budget least takes; what one resource alone needs, if that is it."""
+    """Names the need of the choice that exceeds the budget least, or of one resource if that alone does."""
     least = options.least()
     if (least > budget.limits).any():
         return budget.too_large(least, how)

@@ -1,4 +1,4 @@
-"""What an operation is built of, in calibrated units; every count may be an array over design points.
+"""The calibrated units that build an operation; every count may be an array over design points.
 
 A :class:`Hardware` speaks for one family of devices. Its amounts are sums of units that were measured; wires,
 shifts by constants and renamed codes take nothing.
@@ -27,11 +27,11 @@ from qhw.formats.operand import MultiplierOperand, product_width
 from qhw.formats.table import TableFormat
 
 Multipliers: TypeAlias = Literal["auto", "lut", "dsp", "packed"]
-"""What multiplies integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools
+"""Multipliers of integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools
 map them; LUTs alone; a DSP slice each; DSP slices that several products share where they fit."""
 
 ROM_DEPTH = 64
-"""Words up to which weights lie in LUT memory: a LUT holds so many bits (UG574)."""
+"""Words up to which weights lie in LUT memory: the bits of one LUT (UG574)."""
 
 TABLE_DEPTH = 256
 """Entries up to which a table lies in LUT memory: four LUTs a bit."""
@@ -50,11 +50,11 @@ _IN_LUT = 8
 
 
 def check_multipliers(name: str) -> None:
-    """Refuse what is not a choice of multipliers."""
+    """Refuse an unknown choice of multipliers."""
     known = get_args(Multipliers)
     if name not in known:
         raise InputError(
-            f"There are no multipliers {name!r}", allowed=", ".join(known), hint=closest(name, known)
+            f"unknown choice of multipliers {name!r}", allowed=", ".join(known), hint=closest(name, known)
         )
 
 
@@ -64,7 +64,7 @@ class Hardware:
 
     Args:
         model: the family's calibrated models.
-        multipliers: what multiplies integers.
+        multipliers: how integers are multiplied; see :data:`Multipliers`.
     """
 
     model: CostModel
@@ -72,7 +72,7 @@ class Hardware:
 
     @classmethod
     def of(cls, family: str, multipliers: Multipliers = "auto") -> Hardware:
-        """With the committed model; raises InputError for a family without one."""
+        """The units of a family by its committed model; raises InputError for a family without one."""
         check_multipliers(multipliers)
         return cls(cost_model(family), multipliers)
 
@@ -111,7 +111,7 @@ class Hardware:
         return 3 + (_are_integers(x, w) and self._in_dsp(_as_integer(x), _as_integer(w))) + tree
 
     def shared(self, a: Format, b: Format, lanes: Amount, same: bool) -> Usage:
-        """What all elements of :meth:`dots` have once: the delays of the signal that starts a sum.
+        """The resources that all elements of :meth:`dots` share: the delays of the signal that starts a sum.
 
         Where they are given the ``same`` a, its registers too, unless those are in a DSP slice, and of a
         minifloat what takes its exponent apart. Nothing is counted as shared where several products are in a
@@ -284,7 +284,7 @@ class Hardware:
         return self.model.usage("fifo", D=words, W=width, STYLE=style)
 
     def window(self, rows: int, columns: int, row_length: int, bits: int) -> Usage:
-        """What slides over an image: a window of rows x columns pixels.
+        """The line buffer and window that slide over an image: rows x columns pixels.
 
         Rows are shift registers, as hls4ml's line buffer keeps them; one row needs none.
         """
@@ -309,7 +309,7 @@ class Hardware:
         Args:
             image: its rows and columns, padding included.
             words: words of a pixel, ``bits`` bits each.
-            folds: how often every window is read; depthwise, each word's window is read alone, and once.
+            folds: reads of every window; depthwise, each word's window is read alone, and once.
         """
         rows, columns = image
         span = ((side - 1) * columns + side) * np.asarray(words)
@@ -351,7 +351,7 @@ class Hardware:
         """An integer of some bits to a format that is encoded by shifting, as minifloats are.
 
         Args:
-            below: how many bits its smallest step lies above the integer's unit.
+            below: bits by which its smallest step lies above the integer's unit.
         """
         fields = result.operand()
         rounding = ROUNDINGS.index(result.rounding)

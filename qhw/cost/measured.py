@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Result, check_family
+from qhw.cost.synth import SynthesisResult, check_family
 from qhw.errors import InputError
 from qhw.resources import resource_dir
 
 Split = Literal["fit", "held-out", "held-out format"]
-"""What a row is for: to fit a model, or only to tell its error."""
+"""A row's purpose: to fit a model, or only to measure its error."""
 
 Status = Literal["ok", "time", "memory"]
 
@@ -42,11 +42,11 @@ class Row:
     unit: str
     parameters: tuple[tuple[str, int], ...]
     split: Split
-    result: Result
+    result: SynthesisResult
 
     @property
     def design(self) -> tuple[str, tuple[tuple[str, int], ...]]:
-        """What was measured, whatever came out."""
+        """The key of the measured design, whatever came out."""
         return self.unit, self.parameters
 
     @property
@@ -56,7 +56,7 @@ class Row:
 
     @property
     def counts(self) -> Counts:
-        """What the design takes.
+        """The design's resources.
 
         Raises:
             InputError: its synthesis failed.
@@ -165,7 +165,9 @@ def _row(cells: list[str], where: str) -> Row:
             hint="delete the row and run qhw calibrate: it measures what is missing",
         )
     failure = "" if status == "ok" else status
-    result = Result(given["key"], given["tool"], given["version"], given["mapper"], counts, failure, fmax)
+    result = SynthesisResult(
+        given["key"], given["tool"], given["version"], given["mapper"], counts, failure, fmax
+    )
     return Row(given["unit"], parameters, split, result)
 
 

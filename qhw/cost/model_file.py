@@ -156,7 +156,7 @@ def _spread(given: Mapping[str, Any]) -> Spread:
 
 
 def plain(fitted: FittedFamily | FittedUnit) -> Any:
-    """As JSON has it."""
+    """The models as JSON values."""
     return _rounded(asdict(fitted))
 
 

@@ -69,7 +69,7 @@ Cell = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Counts:
-    """What a netlist uses.
+    """Cells that a netlist uses.
 
     ``lut`` is the ``carry`` count; ``lutram`` are those of its LUTs that are memory or shift registers;
     ``depth`` is the largest number of LUTs and whole carry chains between two registers or ports.
@@ -90,8 +90,8 @@ def count(netlist: Mapping[str, Any], statistics: Mapping[str, Any]) -> Counts:
     """Count the top module of a flat netlist.
 
     Args:
-        netlist: what ``write_json`` wrote.
-        statistics: what ``stat -json`` wrote for the same design; both must agree on every cell.
+        netlist: the output of ``write_json``.
+        statistics: the output of ``stat -json`` for the same design; both must agree on every cell.
 
     Raises:
         CheckFailedError: there is no top module or no statistics block, they disagree, or a cell is unknown.

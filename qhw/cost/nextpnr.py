@@ -20,7 +20,7 @@ _DEVICE = ("--25k", "--package", "CABGA381", "--speed", "6")
 """LFE5U-25F in its slowest grade: 24,288 LUT4."""
 
 _TARGET_MHZ = 400
-"""What the placer aims at: above what the circuits reach, so that it does not stop early."""
+"""The placer's target clock: above what the circuits reach, so that it does not stop early."""
 
 
 @cache

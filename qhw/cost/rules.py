@@ -1,4 +1,4 @@
-"""What the architectures of several flows price the same way."""
+"""Costs of operations that several flows' architectures build the same way."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHAIN_DEPTH = 2
 
 
 def requantised(site: Site) -> Usage:
-    """What a Requant does to one number."""
+    """Resources of a Requant of one number."""
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Requant)
     result, hardware, bits = site.output.format, site.hardware, x.format.operand().width
@@ -35,13 +35,13 @@ def requantised(site: Site) -> Usage:
 
 
 def compared(site: Site) -> Usage:
-    """What a Threshold does to one number."""
+    """Resources of a Threshold of one number."""
     x = site.type(0).format
     return site.hardware.threshold(x.width, site.type(1).shape[-1], x.mantissa_low < 0)
 
 
 def multiplied(site: Site) -> Usage:
-    """One product of a Mul or Affine: by a constant at the mean over the constants, or of two numbers."""
+    """Resources of one product of a Mul or Affine: by a constant, at their mean, or of two numbers."""
     node = site.node
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     bits = [site.type(i).format.operand().width for i in (0, 1)]
@@ -53,12 +53,12 @@ def multiplied(site: Site) -> Usage:
 
 
 def added(site: Site) -> Usage:
-    """One sum of two numbers."""
+    """Resources of a sum of two numbers."""
     return site.hardware.sums(2, site.output.format.width)
 
 
 def pooled(site: Site, count: Amount) -> Usage:
-    """The sum or the largest of some numbers."""
+    """Resources of the sum or the largest of some numbers."""
     format = site.output.format
     if site.node.op in ("SumPool", "ReduceSum"):
         return site.hardware.sums(count, site.type(0).format.operand().width)
@@ -66,7 +66,7 @@ def pooled(site: Site, count: Amount) -> Usage:
 
 
 def padded_shape(spatial: tuple[int, ...], pads: tuple[int, ...]) -> list[int]:
-    """An image with its padding."""
+    """The spatial shape of an image with its padding."""
     rank = len(spatial)
     return [size + pads[axis] + pads[rank + axis] for axis, size in enumerate(spatial)]
 

@@ -28,7 +28,7 @@ class Shifter(NamedTuple):
 
 
 def levels(count: int) -> int:
-    """Levels of a binary tree over so many inputs."""
+    """Levels of a binary tree over ``count`` inputs."""
     return (count - 1).bit_length()
 
 

@@ -41,12 +41,12 @@ FAMILIES = tuple(fabrics())
 
 
 @dataclass(frozen=True)
-class Design:
+class Circuit:
     """A Verilog top module with its parameters.
 
     Args:
         top: the module.
-        files: what to read, in order; they include no other file.
+        files: the Verilog files to read, in order; they include no other file.
         parameters: the top module's parameters, integers.
         text: Verilog of an emitted module, read after the files; its parameters are in it, and not set.
         memories: whether arrays may become memories (else registers and logic).
@@ -97,12 +97,12 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a synthesis gave.
+class SynthesisResult:
+    """The result of a synthesis.
 
     Args:
         key: a hash of the design, the tool and the script: the same key gives the same counts.
-        tool, version, mapper: what measured.
+        tool, version, mapper: the tool that measured, its version and its mapper.
         counts: None where the synthesis ran out of ``failure``: "time" or "memory".
         fmax_mhz: after place and route, where a tool for that is installed (ECP5: nextpnr).
     """
@@ -120,23 +120,23 @@ class Result:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Result:
-        """From what :meth:`to_json` gave."""
+    def from_json(cls, data: Mapping[str, Any]) -> SynthesisResult:
+        """The result that :meth:`to_json` wrote."""
         counts = data["counts"]
         return cls(**{**data, "counts": None if counts is None else Counts(**counts)})
 
 
 class Oracle(Protocol):
-    """What measures designs of one family: Yosys here, Vivado in :mod:`qhw.cost.vivado`."""
+    """A tool that measures designs of one family: Yosys here, Vivado in :mod:`qhw.cost.vivado`."""
 
     @property
     def family(self) -> str:
         """Device family, e.g. "ecp5"."""
 
-    def key(self, design: Design) -> str:
+    def key(self, design: Circuit) -> str:
         """A hash of a design and of everything else that its counts depend on."""
 
-    def synthesise(self, design: Design) -> Result:
+    def synthesise(self, design: Circuit) -> SynthesisResult:
         """Measure, cached or not."""
 
 
@@ -165,7 +165,7 @@ class Yosys:
         if self.scramble is not None and self.scramble < 1:
             raise InputError(f"A seed of names must be 1 or more, not {self.scramble}")
 
-    def key(self, design: Design) -> str:
+    def key(self, design: Circuit) -> str:
         """A hash of a design and of everything else that its counts depend on."""
         digests = [*design.digests, file_digest(_multiplier_map())]
         return short_hash([digests, self.commands(design), self.version])
@@ -176,7 +176,7 @@ class Yosys:
         router = nextpnr.version() if self.family == "ecp5" else None
         return yosys_version() + (f"+nextpnr-{router}" if router else "")
 
-    def commands(self, design: Design) -> list[str]:
+    def commands(self, design: Circuit) -> list[str]:
         """The script, run in a folder that holds copies of the design's files."""
         sets = " ".join(f"-set {name} {value}" for name, value in design.settings)
         return [
@@ -198,7 +198,7 @@ class Yosys:
             "write_json netlist.json",
         ]
 
-    def synthesise(self, design: Design) -> Result:
+    def synthesise(self, design: Circuit) -> SynthesisResult:
         """Measure one design.
 
         Raises:
@@ -215,7 +215,7 @@ class Yosys:
             )
             counts = None if failure else _counts(out, design, log)
             fmax = nextpnr.fmax_mhz(out, self.limits.seconds) if counts else None
-        return Result(self.key(design), "yosys", self.version, self.mapper, counts, failure, fmax)
+        return SynthesisResult(self.key(design), "yosys", self.version, self.mapper, counts, failure, fmax)
 
 
 def check_family(family: str) -> None:
@@ -227,7 +227,7 @@ def yosys_version() -> str:
     """The version of pyosys.
 
     Raises:
-        ToolMissingError: it is not installed.
+        ToolMissingError: pyosys is not installed.
     """
     try:
         return importlib.metadata.version("pyosys")
@@ -238,8 +238,8 @@ def yosys_version() -> str:
 
 
 def measure(
-    oracle: Oracle, designs: Sequence[Design], *, jobs: int = 1, cache: Path | None = None
-) -> Iterator[tuple[int, Result | QhwError]]:
+    oracle: Oracle, designs: Sequence[Circuit], *, jobs: int = 1, cache: Path | None = None
+) -> Iterator[tuple[int, SynthesisResult | QhwError]]:
     """Synthesise many designs, several at a time; yields (index, result) as they finish.
 
     A design that the tool refuses yields its error in place of a result, and the rest goes on. Results that
@@ -254,7 +254,7 @@ def measure(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _measure(oracle: Oracle, design: Design, cache: Path | None) -> Result | QhwError:
+def _measure(oracle: Oracle, design: Circuit, cache: Path | None) -> SynthesisResult | QhwError:
     kept = cache / f"{oracle.key(design)}.json" if cache else None
     found = _cached(kept) if kept else None
     if found:
@@ -270,10 +270,10 @@ def _measure(oracle: Oracle, design: Design, cache: Path | None) -> Result | Qhw
     return result
 
 
-def _cached(path: Path) -> Result | None:
+def _cached(path: Path) -> SynthesisResult | None:
     """A kept result; None if there is none, or the file is not whole."""
     try:
-        return Result.from_json(json.loads(path.read_text()))
+        return SynthesisResult.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -285,7 +285,7 @@ def _write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _counts(out: Path, design: Design, log: str) -> Counts:
+def _counts(out: Path, design: Circuit, log: str) -> Counts:
     """Raises CheckFailedError naming the design, with what the tool said last."""
     try:
         netlist = json.loads((out / "netlist.json").read_text())
@@ -294,7 +294,7 @@ def _counts(out: Path, design: Design, log: str) -> Counts:
     except (OSError, ValueError):
         said = [line for line in log.splitlines() if "ERROR" in line] or log.splitlines()[-3:]
         raise CheckFailedError(
-            f"{design}: Yosys wrote no netlist with statistics", hint="; ".join(said) or "it said nothing"
+            f"{design}: Yosys wrote no netlist with statistics", hint="; ".join(said) or "its log is empty"
         ) from None
     except CheckFailedError as error:
         raise CheckFailedError(f"{design}: {error.message}", hint=error.hint) from None

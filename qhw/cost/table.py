@@ -49,8 +49,8 @@ class CostTable:
 
     Args:
         nodes: names of the layers, in the order of the graph.
-        variants: how many sets of formats there are.
-        options: what each layer may be, in the order of the places in a choice.
+        variants: the number of sets of formats.
+        options: the costs of each layer's variants and foldings, in the order of the places in a choice.
     """
 
     nodes: tuple[str, ...]
@@ -95,7 +95,7 @@ class CostTable:
         """
         if choices.ndim != 2 or choices.shape[1] != len(self.nodes):
             raise InputError(
-                f"Choices have the shape {choices.shape}", allowed=f"(points, {len(self.nodes)} layers)"
+                f"The choices have shape {choices.shape}", allowed=f"(points, {len(self.nodes)} layers)"
             )
         if (choices < 0).any() or (choices >= self.counts).any():
             raise InputError("A choice names an option that its layer does not have")

@@ -1,4 +1,4 @@
-"""What each unit is made of: counts of structure for its LUTs, and closed forms for everything else.
+"""Models of the units: counts of structure for their LUTs, and closed forms for everything else.
 
 The LUTs of a unit are a weighted sum of its structure's bit counts. Where a bit is known to take one LUT the
 weight comes out at 1; the weights are fitted to measured circuits by :mod:`qhw.cost.fit` and kept in
@@ -29,9 +29,9 @@ class UnitModel:
     """The closed forms of one unit.
 
     Args:
-        features: what its LUTs are counted from.
-        flip_flops: how many it has.
-        dsp: DSP slices.
+        features: counts of structure that its LUTs are fitted to.
+        flip_flops: its flip-flops.
+        dsp: its DSP slices.
         bram18: block RAMs of 18 Kb (ECP5: DP16KD) in a family of devices.
         uram: UltraRAMs.
     """

@@ -1,4 +1,4 @@
-"""What some hardware takes, as numbers or as arrays over design points."""
+"""Resources of some hardware, as numbers or as arrays over design points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Amount: TypeAlias = "float | NDArray[Any]"
 
 @dataclass(frozen=True)
 class Usage:
-    """What some hardware uses: LUT, FF, DSP slices, block RAMs of 18 Kb, UltraRAMs."""
+    """Resources of some hardware: LUT, FF, DSP slices, block RAMs of 18 Kb, UltraRAMs."""
 
     lut: Amount = 0.0
     ff: Amount = 0.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from qhw.cost.limited import run_limited
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Design, Limits, Result, short_hash
+from qhw.cost.synth import Circuit, Limits, SynthesisResult, short_hash
 from qhw.devices import fabric_of, fabrics
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 
@@ -54,7 +54,7 @@ class Vivado:
 
     @cached_property
     def program(self) -> str:
-        """Where Vivado is."""
+        """The path of the ``vivado`` program."""
         found = shutil.which("vivado")
         if found is None:
             raise ToolMissingError("vivado is not on the PATH", hint="measure with --tool yosys")
@@ -62,22 +62,23 @@ class Vivado:
 
     @cached_property
     def version(self) -> str:
-        """What ``vivado -version`` says, e.g. 2020.1."""
+        """The version that ``vivado -version`` reports, e.g. 2020.1."""
         answer = subprocess.run(
             [self.program, "-version"], capture_output=True, text=True, timeout=120, check=False
         )
         match = re.search(r"[Vv]ivado v(\S+)", answer.stdout)
         if match is None:
             raise CheckFailedError(
-                f"{self.program} -version does not tell a version", hint=answer.stdout[:200]
+                f"{self.program} -version printed no version: {answer.stdout[:200].strip() or 'nothing'}",
+                hint="check that Vivado runs, or measure with --tool yosys",
             )
         return match[1]
 
-    def key(self, design: Design) -> str:
+    def key(self, design: Circuit) -> str:
         """A hash of a design and of everything else that its counts depend on."""
         return short_hash([design.digests, self.script(design), self.version])
 
-    def script(self, design: Design) -> str:
+    def script(self, design: Circuit) -> str:
         """The Tcl commands, run in a folder that holds copies of the design's files."""
         generics = " ".join(f"{name}={value}" for name, value in design.settings)
         options = [
@@ -99,7 +100,7 @@ class Vivado:
             ]
         )
 
-    def synthesise(self, design: Design) -> Result:
+    def synthesise(self, design: Circuit) -> SynthesisResult:
         """Measure one design.
 
         Raises:
@@ -112,10 +113,10 @@ class Vivado:
             command = [self.program, "-mode", "batch", "-nojournal", "-source", "run.tcl"]
             failure, log = run_limited(command, "", out, self.limits.seconds)
             counts = None if failure else _counts(out, design, log)
-        return Result(self.key(design), "vivado", self.version, "default", counts, failure)
+        return SynthesisResult(self.key(design), "vivado", self.version, "default", counts, failure)
 
 
-def _counts(out: Path, design: Design, log: str) -> Counts:
+def _counts(out: Path, design: Circuit, log: str) -> Counts:
     try:
         report = (out / "utilization.txt").read_text()
         depth = int((out / "levels.txt").read_text() or 0)

@@ -1,8 +1,8 @@
 """The Yosys commands from a Verilog module to a mapped netlist, by device family.
 
 They are what Yosys's own synth_xilinx and synth_lattice run (0.70), in their order, with three changes: every
-``$mul`` goes to rows on carry chains (DSP slices are instances, a choice of the design), abc is told which
-mapper to be, and memories are mapped only where the design says so, which saves a second a design.
+``$mul`` goes to rows on carry chains (DSP slices are instances, a choice of the design), abc is given the
+mapper, and memories are mapped only where the design says so, which saves a second a design.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def commands(
     srl: bool,
     scramble: int | None = None,
 ) -> list[str]:
-    """From the elaboration of ``top`` to a netlist of the family's cells.
+    """Yosys commands from the elaboration of ``top`` to a netlist of the family's cells.
 
     Args:
-        family: of FPGAs.
+        family: the FPGA family, e.g. ``ecp5``.
         memories: whether arrays may become memories (else registers and logic).
         vendor_cells: whether the design instantiates cells of the device.
         srl: whether shift registers may become SRL cells (Xilinx).

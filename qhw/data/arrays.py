@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qhw.arrays import UNREADABLE
 from qhw.data.base import Dataset
@@ -13,6 +15,18 @@ from qhw.data.idx import MAX_BYTES
 from qhw.errors import InputError
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
+
+
+def _classes(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels as int64; what is not whole by its type is a target of regression."""
+    if labels.dtype.kind not in "biu":
+        raise InputError(
+            f"{path}: {key} holds {labels.dtype} numbers, not classes",
+            allowed="one integer per image, from 0",
+            hint="store the classes as integers (astype(np.int64)); a regression is trained by you, then "
+            "converted (qhw.convert) and built as a quantised module",
+        )
+    return labels.astype(np.int64)
 
 
 def load_npz(path: Path) -> Dataset:
@@ -36,13 +50,14 @@ def load_npz(path: Path) -> Dataset:
             train_x, train_y, test_x, test_y = (file[key] for key in KEYS)
     except (OSError, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}") from error
+    labels = _classes(path, "train_y", train_y)
     return Dataset(
         name=path.stem,
         source=f"arrays in {path.name}",
         train_x=train_x,
-        train_y=train_y.astype(np.int64),
+        train_y=labels,
         test_x=test_x,
-        test_y=test_y.astype(np.int64),
-        classes=int(train_y.max(initial=0)) + 1,
+        test_y=_classes(path, "test_y", test_y),
+        classes=int(labels.max(initial=0)) + 1,
         normalisation=-8,
     )

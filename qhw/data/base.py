@@ -1,4 +1,4 @@
-"""What a data set is: images, labels, where they came from, and a split that stays unseen."""
+"""Data sets: images, labels, their origin, and a split that stays unseen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dataset:
 
     Args:
         name: short name, as on the command line.
-        source: where the data came from, for the manifest.
+        source: the data's origin, for the manifest.
         train_x: training images, uint8 of shape (N, C, H, W); ``test_x`` alike.
         train_y: training labels, int64 of shape (N,), 0 to ``classes`` - 1; ``test_y`` alike.
         classes: number of classes.
@@ -69,7 +69,7 @@ class Dataset:
 
 
 def holdout(labels: Labels, every: int = 5) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices (train, test): of each class, every ``every``-th sample, in stored order, is for testing.
+    """Indices (train, test): every ``every``-th sample of a class, in stored order, is for testing.
 
     Depends on no random generator, so the split is the same everywhere and for good.
     """

@@ -9,14 +9,14 @@ from qhw.data.base import Dataset
 from qhw.errors import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four files."""
+"""The folder of the four files in Debian's package dataset-fashion-mnist."""
 
 
 def load(root: Path | None = None) -> Dataset:
     """The whole data set from ``root``, a folder of the four idx files, or from Debian's package.
 
     Raises:
-        InputError: neither the package nor such a folder is there, or a file is damaged.
+        InputError: neither the package nor such a folder exists, or a file is damaged.
     """
     if root is None and not DEBIAN_FOLDER.is_dir():
         raise InputError(

@@ -27,7 +27,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """A built-in data set by name, a folder of idx files, or an ``.npz`` file by path.
 
     Args:
-        name: one of :func:`dataset_names`, or a path.
+        name: a name from :func:`dataset_names`, or a path.
         root: folder with the four idx files, instead of where the built-in one would be looked for.
 
     Raises:

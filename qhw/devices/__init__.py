@@ -38,8 +38,8 @@ def fabrics() -> Mapping[str, Fabric]:
 
 @cache
 def fabric_of(family: str) -> Fabric:
-    """The cells of an FPGA family; raises InputError for what is none."""
+    """The cells of an FPGA family; raises InputError for any other name."""
     fabric = family_named(family).fabric
     if fabric is None:
-        raise InputError(f"{family} is no family of FPGAs", allowed=", ".join(fabrics()))
+        raise InputError(f"{family} is not a family of FPGAs", allowed=", ".join(fabrics()))
     return fabric

@@ -1,4 +1,4 @@
-"""What a device family is."""
+"""Device families: their kind, resources and cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["fpga", "microcontroller"]
-"""What is built for a board: a circuit, or a program."""
+"""A circuit or a program: the product of a build for a board."""
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Resource:
     """Something that a device has so much of.
 
     Args:
-        name: as board files and manifests have it.
-        title: as tables have it.
-        meaning: what is counted, with its unit.
+        name: its key in board files and manifests.
+        title: its name in tables.
+        meaning: the cells or blocks counted, with the unit.
         optional: 0 for boards that do not state it.
     """
 
@@ -31,12 +31,12 @@ class Fabric:
     """The cells of an FPGA family, as the measured circuits and their models need them.
 
     Args:
-        lut_inputs: of a LUT.
+        lut_inputs: inputs of one LUT.
         multiplier: the units' MULTIPLIER that is the family's own DSP slice.
         packs: whether several narrow products share a slice in the measured circuits.
         memories: values of the units' STYLE that the family has cells for.
         slice_data_bits: bits beside an address in a slice of LUT memory; 0 where memory is counted otherwise.
-        measured_share: how many of a unit's designs are measured: the first of its sample.
+        measured_share: the share of a unit's designs that is measured: the first of its sample.
         yosys: the name of the family's flow in Yosys.
         vivado_part: a part that Vivado measures the family on; empty where it does not know the family.
     """
@@ -56,12 +56,12 @@ class Family:
     """Devices that are built alike.
 
     Args:
-        name: as board files and ``cost_models/`` have it.
-        title: as messages have it.
-        vendor: whose tools are needed.
-        kind: what is built for it.
-        resources: in the order of every table.
-        fabric: of an FPGA.
+        name: its key in board files and ``cost_models/``, e.g. ``ecp5``.
+        title: its name in messages.
+        vendor: the maker, whose tools are needed.
+        kind: ``fpga`` or ``microcontroller``: a build for it makes a circuit or a program.
+        resources: its resources, in the order of every table.
+        fabric: an FPGA's cells; None for other kinds.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What every flow offers: an exact graph and a board become a design; a project flow writes it.
+"""The base of every flow: an exact graph and a board become a design; a project flow writes it.
 
 A flow is one package, found by its name: its options and tools as data, its notion of folding, its
 architecture, and, for a project flow, what writes and simulates a project. Nothing else names it.
@@ -42,13 +42,13 @@ EVERY_MULTIPLIER: tuple[Multipliers, ...] = get_args(Multipliers)
 
 @dataclass(frozen=True)
 class FlowOption:
-    """One of a flow's own options: of ``qhw build`` and ``qhw cost``, of a TOML file, and of the Python API.
+    """A flow's own option, for ``qhw build`` and ``qhw cost``, a TOML file and the Python API.
 
     Args:
-        name: as Python and TOML have it; the command line writes ``-`` for ``_``.
-        kind: of its value.
-        default: what holds where it is not given.
-        help: what it does, in a sentence.
+        name: its name in Python and TOML; the command line writes ``-`` for ``_``.
+        kind: the type of its value.
+        default: the value where none is given.
+        help: its effect, in a sentence.
         allowed: its values, where they can be listed.
     """
 
@@ -80,9 +80,9 @@ class Tool:
     """A program that a flow needs.
 
     Args:
-        program: as it is called.
-        purpose: what needs it, as the beginning of a sentence.
-        how_to_get: what to do where it is missing.
+        program: the command's name.
+        purpose: the step that needs it, as the beginning of a sentence.
+        how_to_get: the remedy where it is missing.
     """
 
     program: str
@@ -93,7 +93,7 @@ class Tool:
         """Raise ToolMissingError where it is not on the PATH."""
         if shutil.which(self.program) is None:
             raise ToolMissingError(
-                f"{self.purpose} needs {self.program}, which is not there", hint=self.how_to_get
+                f"{self.purpose} needs {self.program}, which is not on the PATH", hint=self.how_to_get
             )
 
 
@@ -102,9 +102,9 @@ class Project:
     """A written project.
 
     Args:
-        folder: where it lies.
-        flow: what wrote it.
-        name: of its top function or module.
+        folder: the project's folder.
+        flow: the name of the flow that wrote it.
+        name: the name of its top function or module.
         products: files and folders in it that simulation and later stages make: no part of its content.
     """
 
@@ -127,7 +127,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What a synthesis tool reported for a project.
+    """A synthesis tool's report on a project.
 
     ``latency_cycles`` and ``interval_cycles`` are the worst case; None where the tool could not tell.
     ``clock_period_ns`` is the tool's estimate.
@@ -146,12 +146,12 @@ class Synthesis:
 
 @dataclass(frozen=True)
 class FlowStage:
-    """What can be done with a simulated project: its synthesis, a bitstream, flashing a device.
+    """A step after simulation: synthesis, a bitstream, or flashing a device.
 
     Args:
-        name: of the stage: ``synth``, ``bitstream`` or ``flash``.
-        result: what its JSON file and its entry among the build's facts are called.
-        run: does it; returns the result as JSON values, and a summary in a few words.
+        name: the stage's name: ``synth``, ``bitstream`` or ``flash``.
+        result: the name of its JSON file and of its entry among the build's facts.
+        run: runs the stage; returns the result as JSON values, and a summary in a few words.
     """
 
     name: str
@@ -191,10 +191,10 @@ class Flow(ABC):
         """How that graph would be built: its units, legal foldings and timing."""
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
-        """Whether tensors of a format can be carried at all; what is priced, unless a flow says less.
+        """Whether tensors of a format can be carried at all; every priced format, unless a flow says less.
 
         Args:
-            computed: as results of layers, which are rounded to it; not only as constants.
+            computed: also as results of layers, which are rounded to it; else only as constants.
         """
         return is_priced(format)
 
@@ -203,7 +203,7 @@ class Flow(ABC):
         return graph
 
     def check(self, design: Design) -> None:
-        """Refuse what the flow cannot carry exactly, or has no cost: UnsupportedError names the node."""
+        """Check that every node is carried exactly and has a cost; UnsupportedError names the node."""
         design.check_priced()
 
     def prepare(self, graph: ExactGraph, board: Board, multipliers: str = "auto") -> Design:
@@ -233,7 +233,7 @@ class Flow(ABC):
             )
         raise UnsupportedError(
             f"The {self.name} flow cannot build for {board.name}, which has a {board.device.title}",
-            hint=f"its cost can be had with --flow {' or '.join(able)}",
+            hint=f"use --flow {' or '.join(able)}",
         )
 
 
@@ -242,21 +242,21 @@ class ProjectFlow(Flow):
 
     tools: ClassVar[tuple[Tool, ...]] = ()
     multipliers: ClassVar[tuple[Multipliers, ...]] = EVERY_MULTIPLIER
-    """The choices of multipliers that its projects can be told; all of them are priced."""
+    """The choices of multipliers that its projects can state; ``qhw cost`` prices them all."""
 
     def check_multipliers(self, chosen: str) -> None:
-        """Refuse multipliers that its projects cannot be told."""
+        """Refuse a choice of multipliers that its projects cannot state."""
         check_multipliers(chosen)
         if chosen not in self.multipliers:
             raise UnsupportedError(
-                f"The {self.name} flow's projects cannot be told to use multipliers '{chosen}'",
+                f"The {self.name} flow cannot write projects with multipliers '{chosen}'",
                 allowed=", ".join(self.multipliers),
-                hint="'qhw cost' prices them",
+                hint="'qhw cost' estimates designs with any choice",
             )
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
-        """What can be done with a simulated project, in order."""
+        """The steps after simulation, in order."""
         return ()
 
     @abstractmethod
@@ -309,9 +309,9 @@ def load_project_flow(name: str, **options: Any) -> ProjectFlow:
     if not isinstance(flow, ProjectFlow):
         able = [other for other in list_flows() if issubclass(flow_class(other), ProjectFlow)]
         raise UnsupportedError(
-            f"The {name} flow is an architecture that is priced; qhw cannot write its projects yet",
+            f"qhw estimates designs of the {name} flow, but cannot write its projects yet",
             allowed=f"flows that write projects: {', '.join(able)}",
-            hint=f"'qhw cost --flow {name}' tells what a design takes",
+            hint=f"'qhw cost --flow {name}' estimates a design's resources and rate",
         )
     return flow
 

@@ -1,4 +1,4 @@
-"""What a number is: formats, their modes, and the notation that parses and prints back."""
+"""Number formats, their modes, and the notation that parses and prints back."""
 
 from qhw.formats.base import Format, UniformFormat
 from qhw.formats.few_valued import Binary, Ternary

@@ -1,4 +1,4 @@
-"""What every format offers: a finite set of numbers with one exact bit encoding."""
+"""The base of every format: a finite set of numbers with one exact bit encoding."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class KHot(TableFormat):
     """Sign and magnitude with at most ``k`` ones: ``khot<8,2>``; ``khot<8,2,csd>`` with signed digits.
 
     A code is the number itself, the sign bit in front of ``width - 1`` bits of magnitude; codes with
-    more ones are no codes of the format. How a multiplier is told its shifts is the hardware's affair.
+    more ones are no codes of the format. The hardware decides how a multiplier receives its shifts.
     Mantissas are integers, as in ``int8``; the scale is the tensor's exponent. The code of -0 is read
     and written, as in minifloats.
 
@@ -29,7 +29,7 @@ class KHot(TableFormat):
         k: the most ones, or signed digits, of a magnitude; 1 to ``width - 1``.
         csd: the magnitude is a sum of at most ``k`` powers of two of either sign (canonical signed
             digits), so 7 = 8 - 1 counts as two.
-        rounding: to the nearest by true distance, ties to the even multiple of the gap; or another mode.
+        rounding: by default to the nearest by true distance, ties to the even multiple of the gap.
             Numbers beyond the range become the highest magnitude.
 
     Source: the K-hot encoding of QFX, arXiv 2401.17544.

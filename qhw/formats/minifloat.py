@@ -53,9 +53,9 @@ class Minifloat(TableFormat):
     Args:
         exponent_bits: 1 to 8.
         mantissa_bits: 0 or more, so that a code has at most 16 bits.
-        bias: what is subtracted from the exponent field; None: ``2**(exponent_bits-1) - 1``, one more
+        bias: subtracted from the exponent field; None: ``2**(exponent_bits-1) - 1``, one more
             for FNUZ.
-        special: which codes are infinity or NaN.
+        special: the codes that are infinity or NaN.
         subnormals: whether there are numbers between zero and the smallest normal one.
         rounding: any mode; ties to even by default.
         saturate: numbers beyond the range, infinities too, become the largest one. Otherwise they become
@@ -100,7 +100,7 @@ class Minifloat(TableFormat):
 
     @property
     def exponent_bias(self) -> int:
-        """What is subtracted from the exponent field."""
+        """The bias that is subtracted from the exponent field."""
         return self._default_bias if self.bias is None else self.bias
 
     @property

@@ -55,7 +55,7 @@ QONNX_ROUNDING = {
 
 
 class Overflow(enum.Enum):
-    """What a number beyond a format's range becomes."""
+    """The treatment of a number beyond a format's range."""
 
     SAT = "SAT"
     """The nearest bound."""
@@ -90,7 +90,7 @@ def round_shift(mantissa: IntArray, bits: int, rounding: Rounding) -> IntArray:
 
     Args:
         mantissa: integers of any shape, int64 or object.
-        bits: how many fraction bits are dropped.
+        bits: fraction bits to drop.
     """
     if bits <= 0:
         return shift_left(mantissa, -bits)
@@ -185,7 +185,7 @@ def requantize_mantissa(
 
     Args:
         mantissa: integers of any shape, int64 or object.
-        bits: how many fraction bits are dropped; negative for a left shift.
+        bits: fraction bits to drop; negative for a left shift.
         low, high: bounds that replace the format's own; for the saturating modes only.
     """
     rounded = round_shift(mantissa, bits, rounding)

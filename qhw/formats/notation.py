@@ -12,7 +12,7 @@ from qhw.formats.modes import Overflow, Rounding
 ROUNDINGS = {mode.value: mode for mode in Rounding}
 OVERFLOWS = {mode.value: mode for mode in Overflow}
 ENDS = ("SAT", "SPECIAL")
-"""What numbers beyond the range become: the nearest bound, or infinity or NaN."""
+"""The words for overflow: to the nearest bound, or to infinity or NaN."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Notation:
     """How the formats of one class are written.
 
     Args:
-        name: what the grammar calls them.
-        start: what their texts begin with, as a regular expression; of several classes' that match a text,
+        name: their name in the grammar.
+        start: the beginning of their texts, a regular expression; where several classes' match a text,
             the longest match says which class reads it.
         rule: the grammar of their texts, for messages.
-        examples: one of each form, for messages.
+        examples: an example of each form, for messages.
         words: the names that a misspelt one may have meant.
-        foreign: what to write instead of other tools' names, by what those start with.
+        foreign: the texts to write instead of other tools' names, by the beginning of those.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Reader:
         return found
 
     def ahead(self, pattern: str) -> re.Match[str] | None:
-        """What :meth:`match` would read, which stays unread."""
+        """The text that :meth:`match` would read, which stays unread."""
         return re.compile(rf"\s*(?:{pattern})", re.ASCII).match(self.text, self.place)
 
     def take(self, sign: str) -> bool:
@@ -119,7 +119,7 @@ class Reader:
             raise self.error(expected)
 
     def error(self, expected: str, hint: str | None = None) -> InputError:
-        """What stands where ``expected`` should."""
+        """The text found where ``expected`` should stand."""
         rest = self.text[self.place :]
         place = self.place + len(rest) - len(rest.lstrip())
         found = f"character {place + 1} is {self.text[place]!r}" if rest.strip() else "the text ends"

@@ -1,4 +1,4 @@
-"""What a multiplier makes of a number, whatever its format."""
+"""Numbers of every format as operands of a multiplier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Multiplication: TypeAlias = Literal["integer", "minifloat", "khot", "binary"]
-"""How one multiplies by a number: as an integer, by significand and shift, by several shifts, by a sign."""
+"""Ways to multiply by a number: as an integer, by significand and shift, by several shifts, by a sign."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,13 @@ class MultiplierOperand:
     """How numbers of a format enter a multiplier.
 
     Args:
-        kind: how they are multiplied by, which says what units take them.
+        kind: the way to multiply by them, which decides the units.
         width: bits of the number as an integer, the sign bit included where it has one.
         signed: whether it has a sign bit.
         exponent_bits, mantissa_bits: bits of a minifloat's fields.
-        terms: how many shifts a k-hot number takes.
+        terms: shifts of a k-hot number.
         csd: whether each shift has a sign of its own.
-        stored_bits: what a memory keeps of a weight: the code, for k-hot the signs and shifts, or the integer
+        stored_bits: bits of a weight in a memory: the code, for k-hot the signs and shifts, or the integer
             of a code that would have to be looked up.
         significant: bits of what is multiplied, before anything is shifted; 1 where that is a sign or 0.
         lookup_bits: bits of a code that a table turns into the integer; 0 where no table is needed.

@@ -30,7 +30,7 @@ class PowerOfTwo(TableFormat):
     Args:
         width: bits of a code; an exponent field has 1 to 8.
         bias: None: ``2**(field bits - 1) - 1``.
-        is_signed: with a sign bit, or positive only.
+        is_signed: whether there is a sign bit; else all numbers are positive.
         zero: whether field 0 stands for 0, and not for ``2**-bias``.
         nan: all ones (under either sign) stand for NaN.
         rounding: ties go to the larger magnitude under RND_CONV (IEEE 754-2019 4.3.1, one digit).
@@ -53,7 +53,8 @@ class PowerOfTwo(TableFormat):
     def __post_init__(self) -> None:
         low, high = 1 + self.is_signed, LARGEST_FIELD + self.is_signed
         if not (isinstance(self.width, int) and low <= self.width <= high):
-            raise InputError(f"A format of powers of two has {low} to {high} bits here, not {self.width}")
+            name = "pow2" if self.is_signed else "upow2"
+            raise InputError(f"Width of {name}<{self.width}> must be {low} to {high} bits, not {self.width}")
         check_bias(self, self.bias)
         if not (self.saturate or self.nan):
             raise InputError(
@@ -69,7 +70,7 @@ class PowerOfTwo(TableFormat):
 
     @property
     def exponent_bias(self) -> int:
-        """What is subtracted from the exponent field."""
+        """The bias that is subtracted from the exponent field."""
         return self._default_bias if self.bias is None else self.bias
 
     @property

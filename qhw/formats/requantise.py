@@ -1,4 +1,4 @@
-"""From exact numbers to a format: what a Requant does to its mantissas, for every kind of format."""
+"""Rounding of exact numbers to a format: the arithmetic of a Requant, for every kind of format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def requantise(
 
     Args:
         mantissas: integers of any shape and size.
-        bits: how many fraction bits a mantissa of the format has less; negative for a left shift.
+        bits: fraction bits that a mantissa of the format has less; negative for a left shift.
         low, high: bounds that replace the format's own, for the saturating modes only; of a format that
             lists its codes, two of its mantissas.
 

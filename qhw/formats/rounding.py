@@ -30,7 +30,7 @@ def requantize_values(
         fraction: fraction bits of the result; negative where the last bit stands for more than 1.
 
     Raises:
-        InputError: for NaN, and for infinities under a mode that wraps.
+        InputError: a value is NaN, or infinite under a mode that wraps.
     """
     exact = exact_integers(values)
     if exact is not None:
@@ -39,7 +39,7 @@ def requantize_values(
     _check_finite(numbers, overflow)
     scaled = _scale(numbers, fraction)
     if overflow.saturates:
-        # Twice the range says as much as any number further out, and keeps int64 for most.
+        # Numbers beyond twice the range saturate like that bound, which keeps int64 for most formats.
         scaled = np.clip(scaled, -(2.0 ** (width + 1)), 2.0 ** (width + 1))
     else:
         scaled = np.where(np.isinf(scaled), 0.0, scaled)  # a multiple of 2^971: its low bits are zero

@@ -57,5 +57,5 @@ class Scaled:
         return self.decode(self.encode(values))
 
     def mantissa_of(self, codes: ArrayLike) -> IntArray:
-        """What codes stand for in units of ``scale * 2**format.exponent``: exact signed integers."""
+        """The values of codes in units of ``scale * 2**format.exponent``: exact signed integers."""
         return np.asarray(self.format.mantissa_of(codes) - self.zero_point)

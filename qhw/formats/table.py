@@ -24,10 +24,10 @@ _INT64 = range(-(1 << 63), 1 << 63)
 
 @dataclass(frozen=True)
 class Listing:
-    """What every code of a format stands for.
+    """The meaning of every code of a format.
 
     Args:
-        mantissas: by code, 2^width of them; ignored for special and missing codes.
+        mantissas: one per code, 2^width in all; ignored for special and missing codes.
         special: the infinities and NaN, by code.
         missing: codes that stand for nothing.
         negative_zero: the code of -0, if there is one; codes above it that stand for 0 read as -0 too.
@@ -47,7 +47,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _SortedNumbers:
     """The numbers that a format rounds to, rising, and the code of each."""
 
     mantissas: IntArray
@@ -71,16 +71,16 @@ class TableFormat(Format):
 
     @abstractmethod
     def _listing(self) -> Listing:
-        """What every code stands for."""
+        """The meaning of every code, computed anew."""
 
     @property
     def encoded_by_shifting(self) -> bool:
-        """Whether a code is the number's magnitude, shifted and rounded; else thresholds tell the codes."""
+        """Whether a code is the number's magnitude, shifted and rounded; else thresholds find the codes."""
         return False
 
     @cached_property
     def listing(self) -> Listing:
-        """What every code stands for."""
+        """The meaning of every code."""
         return self._listing()
 
     @property
@@ -194,15 +194,15 @@ class TableFormat(Format):
         return f"ap_uint<{self.width}>"
 
     @cached_property
-    def _numbers(self) -> _Grid:
+    def _numbers(self) -> _SortedNumbers:
         """Every number of the format once; where several codes stand for one, the lowest."""
         codes = np.setdiff1d(self.codes(), np.array(list(self.special_codes), dtype=np.int64))
         mantissas, first = np.unique(self.listing.mantissas[codes], return_index=True)
-        return _Grid(mantissas, codes[first])
+        return _SortedNumbers(mantissas, codes[first])
 
     @cached_property
-    def _targets(self) -> _Grid:
-        """What can be written: the numbers, and beyond them what overflow writes in this rounding mode."""
+    def _targets(self) -> _SortedNumbers:
+        """All rounding targets: the numbers, and beyond them the results of overflow in this mode."""
         grid, overflow = self._numbers, self.listing.overflow
         if overflow is None:
             return grid
@@ -212,7 +212,7 @@ class TableFormat(Format):
             mantissas, codes = [*mantissas, self.listing.next_mantissa], [*codes, overflow[1]]
         if self.rounding not in (Rounding.CEIL, Rounding.TRN_ZERO) and self.signed:
             mantissas, codes = [-self.listing.next_mantissa, *mantissas], [overflow[0], *codes]
-        return _Grid(as_mantissas(np.array(mantissas, dtype=object)), np.array(codes))
+        return _SortedNumbers(as_mantissas(np.array(mantissas, dtype=object)), np.array(codes))
 
     @cached_property
     def _boundaries(self) -> tuple[IntArray, NDArray[np.bool_]]:
@@ -238,7 +238,7 @@ class TableFormat(Format):
 
     @cached_property
     def _values(self) -> FloatArray:
-        """By code; NaN where the code stands for nothing."""
+        """The value of every code; NaN where the code stands for nothing."""
         listing = self.listing
         values = np.ldexp(listing.mantissas.astype(np.float64), self.exponent)
         values[list(listing.missing)] = math.nan
@@ -250,14 +250,14 @@ class TableFormat(Format):
 
     @cached_property
     def _canonical(self) -> IntArray:
-        """By code: the code that its number is written as."""
+        """For every code, the code that its number is written as."""
         table = np.arange(1 << self.width)
         finite = np.setdiff1d(self.codes(), np.array(list(self.special_codes), dtype=np.int64))
         table[finite] = self.code_of(self.listing.mantissas[finite])
         return table
 
     def _place_of(self, mantissas: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Where mantissas stand among the numbers, and which ones do not."""
+        """The places of mantissas among the numbers, and a mask of those that are none."""
         numbers = self._numbers.mantissas
         place = np.minimum(np.searchsorted(numbers, mantissas), len(numbers) - 1)
         return np.asarray(place), np.asarray(numbers[place] != mantissas, dtype=bool)
@@ -305,7 +305,7 @@ class TableFormat(Format):
 
 
 def boundaries(numbers: IntArray, rounding: Rounding) -> tuple[IntArray, NDArray[np.bool_]]:
-    """Where rounding changes from each number to the next one.
+    """The thresholds where rounding changes from each number to the next one.
 
     Args:
         numbers: strictly rising integers (int64 or object), of shape (n,).

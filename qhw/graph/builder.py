@@ -383,7 +383,7 @@ def _checked_constant(graph: ExactGraph, name: str) -> Range:
 
 
 def _input_range(name: str, format: Format, encoding: InputEncoding | None) -> Range:
-    """What an input's encoding can write, checked against its type."""
+    """The range of the numbers that an input's encoding can write, checked against its type."""
     if encoding is None:
         return Range.of(format.mantissa_low, format.mantissa_high)
     if not (math.isfinite(encoding.scale) and encoding.scale > 0 and math.isfinite(encoding.zero_point)):
@@ -416,7 +416,7 @@ def _check_result(node: Node, result: Result, declared: TensorType) -> None:
 
 
 def _check_moved(node: Node, formats: Sequence[Format], declared: Format) -> None:
-    """What does not round keeps its operands' format, or its numbers may be none of the declared one."""
+    """Check that a node that does not round keeps its operands' format: it writes only their numbers."""
     if not node.moves_codes or any(format != declared for format in formats):
         given = ", ".join(str(format) for format in formats)
         raise InputError(

@@ -54,7 +54,7 @@ def write_canonical(graph: ExactGraph, tails: Mapping[str, Tail], original: Mode
     """An exact graph as a QONNX model; its inputs and outputs are called as in the original file.
 
     Args:
-        tails: what its Threshold and Table nodes stand for, by the tensor that they write.
+        tails: the float32 operations that its Threshold and Table nodes stand for, by the tensor they write.
     """
     writer = _Writer(graph, tails, original)
     for name in graph.inputs:
@@ -214,11 +214,10 @@ class _Writer:
         kind, scale = self.graph.tensors[tensor], self.graph.output_scales.get(tensor)
         rank = len(kind.shape)
         unit = np.ldexp(1.0, kind.exponent.broadcast(rank).astype(np.int32))
-        shape = (-1, *[1] * (rank - 1)) if rank else (-1,)
         offset = np.zeros(())
         if scale is not None:
-            unit = unit * np.reshape(scale.scale, shape)
-            offset = np.reshape(scale.offset, shape)
+            factor, offset = scale.arrays(rank)
+            unit = unit * factor
         x = self.tensors[tensor]
         chain = [("Mul", unit)] if (np.asarray(unit) != 1).any() else []
         chain += [("Add", offset)] if offset.any() else []

@@ -27,7 +27,7 @@ def interpret(graph: ExactGraph, inputs: Mapping[str, IntArray], keep: Keep = "o
 
     Args:
         inputs: mantissas (N, *shape) of every graph input.
-        keep: which tensors to return: the outputs, all activations, or the named ones.
+        keep: the tensors to return: the outputs, all activations, or the named ones.
     """
     wanted = set(graph.outputs) if keep == "outputs" else None if keep == "all" else set(keep)
     values: dict[str, IntArray] = {}
@@ -50,7 +50,7 @@ def interpret(graph: ExactGraph, inputs: Mapping[str, IntArray], keep: Keep = "o
 
 
 def run_node(graph: ExactGraph, node: Node, values: Mapping[str, IntArray]) -> IntArray:
-    """One operation on a batch of mantissas; constants come from the graph."""
+    """Run one operation on a batch of mantissas; constants come from the graph."""
     types = [graph.tensors[name] for name in node.inputs]
     out = graph.tensors[node.output]
     wide = max(t.format.mantissa_high.bit_length() for t in (*types, out)) > 62

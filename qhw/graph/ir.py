@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.table import TableFormat
 from qhw.graph.ops.add import Add as Add
@@ -50,7 +53,7 @@ class InputStep:
     """One float32 operation on an input, before its quantizer, named as in ONNX (or QONNX).
 
     Args:
-        operands: in the operation's order: None for what is computed, else numbers that broadcast over the
+        operands: one per operand, in order: None where it is computed, else numbers that broadcast over the
             input without its batch axis, nested tuples (thresholds: along one more axis).
     """
 
@@ -82,16 +85,27 @@ class InputEncoding:
 
     @property
     def unit(self) -> float:
-        """What a mantissa of 1 stands for, to the user."""
+        """The value of a mantissa of 1, as the user sees it."""
         return self.scale if self.format is None else math.ldexp(self.scale, self.format.exponent)
 
 
 @dataclass(frozen=True)
 class OutputScale:
-    """``value = scale * mantissa + offset``, scalars or per channel (axis 0), float64."""
+    """``value = scale * mantissa + offset``, scalars or per index of ``axis`` (no batch axis), float64."""
 
     scale: tuple[float, ...]
     offset: tuple[float, ...] = (0.0,)
+    axis: int = 0
+
+    def arrays(self, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scale and offset as they broadcast over a tensor of ``rank`` axes."""
+        found = []
+        for numbers in (self.scale, self.offset):
+            shape = [1] * rank
+            if len(numbers) > 1:
+                shape[self.axis] = len(numbers)
+            found.append(np.array(numbers, dtype=np.float64).reshape(shape))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -102,8 +116,8 @@ class HostStep:
         op: the ONNX operator: Softmax, ArgMax, TopK, Sigmoid, Cast, Reshape …
         source: the ONNX node.
         inputs, outputs: tensors of the file; an output that the file leaves out has an empty name.
-        shapes: of the outputs, batch axis left out.
-        attributes: what decides the result; axes count from 0, the batch axis included.
+        shapes: the outputs' shapes, batch axis left out.
+        attributes: the ONNX attributes; axes count from 0, the batch axis included.
     """
 
     op: str
@@ -116,11 +130,11 @@ class HostStep:
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """What a file does behind the last operation of the graph: Softmax, ArgMax and their like, in order.
+    """The host's operations behind the graph's outputs: Softmax, ArgMax and their like, in order.
 
     Args:
         reads: the file's name for each of the graph's outputs, in their order.
-        steps: what is computed from those.
+        steps: the operations on those.
         outputs: the file's own outputs, in order: some of ``reads``, and results of the steps.
     """
 
@@ -130,7 +144,7 @@ class Postprocessing:
 
     @classmethod
     def from_mapping(cls, stored: Mapping[str, Any]) -> Postprocessing:
-        """From JSON values, as ``dataclasses.asdict`` and :mod:`json` write them."""
+        """Read JSON values as ``dataclasses.asdict`` and :mod:`json` write them."""
         steps = tuple(
             HostStep(**{name: _tuples(value) for name, value in s.items()}) for s in stored["steps"]
         )

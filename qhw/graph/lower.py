@@ -1,4 +1,4 @@
-"""From a QONNX model to the exact graph: one front for every file, and each tail settled on its own."""
+"""Lowering of a QONNX model to the exact graph: one front for every file, each tail settled on its own."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Lowering:
-    """What lowering makes of a model.
+    """The result of lowering a model.
 
     Args:
-        model: as it was loaded.
+        model: the model in normal form, as it was loaded.
         graph: its exact graph. Every node names the ONNX node it came from as its ``source``; the one that
             holds that node's result has its name.
         tails: the float32 operations that a Threshold or Table of the graph stands for, by its output.
@@ -79,7 +79,7 @@ def canonical_reason(source: Source) -> str | None:
 
 
 def lower_model(model: ModelWrapper) -> Lowering:
-    """As :func:`lower`, of a loaded model, with all that was found on the way."""
+    """Lower a loaded model as :func:`lower` does, and keep all that was found on the way."""
     with telling_damage():
         return _lowered(State.of(model))
 
@@ -168,7 +168,9 @@ def _output(state: State, name: str) -> None:
     """Declare a graph output, with what is pending on it carried out."""
     value = state.values[name]
     if isinstance(value, Dyadic):
-        raise InputError(f"The output '{name}' is a constant")
+        raise InputError(
+            f"The output '{name}' is a constant", hint="let the model return what it computes from its input"
+        )
     proto = state.model.find_producer(name)
     is_float = isinstance(value, RawInput) and value.integers is None
     if proto is None or is_float or (isinstance(value, Floating) and value.raw):
@@ -181,9 +183,11 @@ def _output(state: State, name: str) -> None:
             value = floating(state, node, name)
         else:
             if scale is None:
+                if tensor in state.builder.graph.output_scales:
+                    tensor = state.builder.reshape(name, tensor, state.builder.type(tensor).shape)
                 state.builder.output(tensor)
             else:
-                _scaled_output(state, name, tensor, scale, (0.0,))
+                _scaled_output(state, name, tensor, OutputScale(scale.values, axis=scale.axis or 0))
             return
     assert isinstance(value, Floating)
     _float_output(state, node, name, value)
@@ -197,12 +201,12 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
         raise UnsupportedError(
             f"The output '{name}' is computed in float ({value.spelled}), which has no exact integer form",
             allowed="a scale and an offset behind the last integer operation",
-            hint="quantise the output, or leave the operation to whoever reads it",
+            hint="quantise the output, or move the operation behind the model's output",
         )
     scale, offset = form
     for move in value.moves:
         moved = move.axis(axis) if max(scale.size, offset.size) > 1 else 0
-        if moved is None or move.is_maximum:
+        if moved is None or move.is_maximum or move.fill:
             raise UnsupportedError(
                 f"{move} moves numbers that are not quantised, to the output '{name}'",
                 hint="quantise the output",
@@ -210,26 +214,20 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
         axis = moved
     tensor = state.moved(value.roots[0], value)
     exponent = state.builder.type(tensor).exponent
-    if (max(scale.size, offset.size) > 1 and axis) or exponent.axis not in (None, 0):
+    varies = max(scale.size, offset.size) > 1
+    if exponent.axis is not None and varies and exponent.axis != axis:
         raise UnsupportedError(
-            f"The output '{name}' has scales that differ along axis {axis + 1}",
-            allowed="one scale, or one per index of axis 1",
+            f"The output '{name}' has scales that differ along axes {axis + 1} and {exponent.axis + 1}",
+            allowed="one scale, or one per index of one axis",
             hint="quantise the output",
         )
+    axis = axis if exponent.axis is None else exponent.axis
     unit = 2.0 ** np.array(exponent.values)
     numbers = tuple(float(v) for v in np.atleast_1d(scale / unit))
-    _scaled_output(
-        state, name, tensor, Scale(numbers, 0 if len(numbers) > 1 else None), tuple(map(float, offset))
-    )
+    _scaled_output(state, name, tensor, OutputScale(numbers, tuple(map(float, offset)), axis))
 
 
-def _scaled_output(state: State, name: str, tensor: str, scale: Scale, offset: tuple[float, ...]) -> None:
-    if scale.axis not in (None, 0):
-        raise UnsupportedError(
-            f"The output '{name}' has scales that differ along axis {scale.axis + 1}",
-            allowed="one scale, or one per index of axis 1",
-            hint="quantise the output",
-        )
+def _scaled_output(state: State, name: str, tensor: str, scale: OutputScale) -> None:
     if tensor in state.builder.graph.outputs:
         tensor = state.builder.reshape(name, tensor, state.builder.type(tensor).shape)
-    state.builder.output(tensor, OutputScale(scale.values, offset))
+    state.builder.output(tensor, scale)

@@ -1,4 +1,4 @@
-"""What a tensor of the exact graph is: its shape, the format of its mantissas, and their exponent."""
+"""Tensors of the exact graph: a shape, the format of the mantissas, and their exponent."""
 
 from __future__ import annotations
 

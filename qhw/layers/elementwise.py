@@ -28,7 +28,7 @@ def result_quantizer(
         return make_quantizer(result, channels=channels, axis=1, activation=activation)
     if result.activation != activation:
         raise InputError(
-            f"A shared quantizer applies {result.activation}, and this layer needs {activation}",
+            f"A shared quantizer applies {result.activation}, but this layer needs {activation}",
             hint="share quantizers between layers of the same activation",
         )
     return result
@@ -54,7 +54,7 @@ class QuantActivation(nn.Module):
 
     @property
     def activation(self) -> Activation:
-        """What is applied before rounding."""
+        """The activation that is applied before rounding."""
         return self.result.activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +62,9 @@ class QuantActivation(nn.Module):
 
 
 class QuantAdd(nn.Module):
-    """Residual add: the sum of two quantised tensors of one shape, an activation, and the result's format.
+    """Residual add: the sum of two quantised tensors, an activation, and the result's format.
+
+    An axis of length 1 is broadcast.
 
     Args:
         result: the result's format, or a shared quantizer.
@@ -75,13 +77,23 @@ class QuantAdd(nn.Module):
 
     @property
     def activation(self) -> Activation:
-        """What is applied to the sum before rounding."""
+        """The activation that is applied to the sum before rounding."""
         return self.result.activation
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape != b.shape:
-            raise InputError(f"A residual add needs two tensors of one shape, not {a.shape} and {b.shape}")
+            a, b = _broadcast(a, b)
         return self.result.quantize_sum(a, b)
+
+
+def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    pairs = list(zip(a.shape, b.shape, strict=False))
+    if a.dim() != b.dim() or any(m != n and 1 not in (m, n) for m, n in pairs):
+        raise InputError(
+            f"An addition needs two tensors of one shape, or axes of 1, not {a.shape} and {b.shape}"
+        )
+    shape = [max(pair) for pair in pairs]
+    return a.expand(shape), b.expand(shape)
 
 
 class QuantConcat(nn.Module):
@@ -89,7 +101,7 @@ class QuantConcat(nn.Module):
 
     Args:
         result: the common format, or a shared quantizer.
-        axis: of the tensors, with the batch axis.
+        axis: the axis to join along, batch axis counted.
     """
 
     def __init__(self, result: Format | Quantizer, axis: int = 1) -> None:

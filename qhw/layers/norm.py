@@ -33,7 +33,7 @@ class QuantBatchNorm(nn.Module):
         result: the result's format, or a shared quantizer.
         activation: applied before the result is rounded.
         per_channel: one binary point per channel for scale and bias.
-        eps, momentum: as in torch.
+        eps, momentum: as in :class:`torch.nn.BatchNorm2d`.
 
     Attributes:
         scale_quantizer, bias_quantizer, result: the three quantizers.
@@ -74,7 +74,7 @@ class QuantBatchNorm(nn.Module):
         """The quantised form of a torch batch norm, parameters and running statistics included.
 
         Raises:
-            UnsupportedError: it keeps no running statistics.
+            UnsupportedError: the layer keeps no running statistics.
         """
         if norm.running_mean is None or norm.running_var is None:
             raise UnsupportedError(
@@ -83,14 +83,14 @@ class QuantBatchNorm(nn.Module):
             )
         quantised = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum, **settings)
         quantised.load_state_dict(norm.state_dict(), strict=False)
-        if not norm.affine:
-            quantised.weight.requires_grad_(False)
-            quantised.bias.requires_grad_(False)
+        for name, parameter in quantised.named_parameters(recurse=False):
+            given = getattr(norm, name)
+            parameter.requires_grad_(given is not None and given.requires_grad)
         return quantised.train(norm.training)
 
     @property
     def activation(self) -> Activation:
-        """What is applied before the result is rounded."""
+        """The activation that is applied before the result is rounded."""
         return self.result.activation
 
     def constants(self) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ from qhw.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
-class Window:
-    """What a pool slides over its input, per spatial axis; padding on both sides."""
+class PoolWindow:
+    """A pool's window per spatial axis: kernel, stride, and padding on both sides."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -51,11 +51,11 @@ class QuantAvgPool(nn.Module):
         result: Format | Quantizer,
     ) -> None:
         super().__init__()
-        self.static = Window(tuple(kernel), tuple(stride), tuple(padding))
+        self.static = PoolWindow(tuple(kernel), tuple(stride), tuple(padding))
         self.multiplier = multiplier
         self.result = result_quantizer(result)
 
-    def window(self, spatial: Sequence[int]) -> Window:
+    def window(self, spatial: Sequence[int]) -> PoolWindow:
         """The window for an input of that spatial size."""
         if len(spatial) != len(self.static.kernel):
             raise InputError(
@@ -95,7 +95,7 @@ class QuantAdaptiveAvgPool(QuantAvgPool):
         super().__init__(none, none, none, multiplier=multiplier, result=result)
         self.output_size = tuple(output_size)
 
-    def window(self, spatial: Sequence[int]) -> Window:
+    def window(self, spatial: Sequence[int]) -> PoolWindow:
         """The window that makes ``output_size`` of an input of that spatial size."""
         super().window(spatial)
         if any(size % wanted for size, wanted in zip(spatial, self.output_size, strict=True)):
@@ -105,7 +105,7 @@ class QuantAdaptiveAvgPool(QuantAvgPool):
                 allowed="output sizes that divide the input's",
             )
         kernel = tuple(size // wanted for size, wanted in zip(spatial, self.output_size, strict=True))
-        return Window(kernel, kernel, (0,) * len(kernel))
+        return PoolWindow(kernel, kernel, (0,) * len(kernel))
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}, multiplier={self.multiplier}"
@@ -172,7 +172,7 @@ def _reciprocal_format(spec: Fixed, area: int) -> Fixed:
     return spec.learned(spec.width - fraction)
 
 
-def window_sum(x: Tensor, window: Window) -> Tensor:
+def window_sum(x: Tensor, window: PoolWindow) -> Tensor:
     """Sums over a sliding window ``(N, C, *spatial)``; exact where the sums of quantised values are."""
     if len(window.kernel) == 1:
         padding, stride = (0, window.padding[0]), (1, window.stride[0])

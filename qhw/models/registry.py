@@ -20,9 +20,9 @@ class ModelEntry:
     """A built-in model.
 
     Args:
-        name: as on the command line.
-        title: one line of what it is.
-        module: where it is defined: ``build(image_shape, classes, normalisation)`` and ``RECIPE``.
+        name: its name on the command line.
+        title: its description, one line.
+        module: the module with its ``build(image_shape, classes, normalisation)`` and ``RECIPE``.
         dataset: the data set it is trained on unless another is asked for.
     """
 

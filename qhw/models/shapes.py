@@ -1,4 +1,4 @@
-"""What a model needs of its images."""
+"""Requirements of models on the shape of images."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def _largest(where: str, value: NDArray[Any], format: Minifloat) -> int | None:
     nearest = float(format.quantize(numbers[0]))
     if nearest != numbers[0]:
         raise UnsupportedError(
-            f"{where}: its max_val {numbers[0]:g} is no number of {format}",
+            f"{where}: its max_val {numbers[0]:g} is not a number of {format}",
             hint=f"the nearest is {nearest:g}",
         )
     return int(format.to_mantissa(numbers[0]))

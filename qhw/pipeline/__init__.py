@@ -1,1 +1,1 @@
-"""From a model and a board to a build folder: stages that are resumed, checked and recorded."""
+"""Builds: a model and a board become a build folder, in stages that are resumed, checked and recorded."""

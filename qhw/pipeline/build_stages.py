@@ -82,7 +82,7 @@ LEAST_SIMULATION_VECTORS = 128
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """A build, with every name in its options looked up."""
 
     options: BuildOptions
@@ -99,7 +99,7 @@ class Plan:
         return json_digest([board.name, board.part, board.family, board.clock_mhz, dict(board.capacity)])
 
 
-def stages(plan: Plan) -> list[Stage]:
+def stages(plan: BuildPlan) -> list[Stage]:
     """The stages of a build, each with what it depends on."""
     options = plan.options
     data = {"data": plan.data.identity if plan.data else None}
@@ -124,7 +124,7 @@ def stages(plan: Plan) -> list[Stage]:
     return [*chain, *(_stage(plan, s.name, partial(_further, s), ("project",), flow) for s in further)]
 
 
-def _first_stages(plan: Plan, data: Mapping[str, Any]) -> list[Stage]:
+def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     """How the model becomes model.onnx."""
     options, model = plan.options, {"model": plan.source.digest}
     annotation = {"input": options.input, "has_images": plan.data is not None}
@@ -141,9 +141,9 @@ def _first_stages(plan: Plan, data: Mapping[str, Any]) -> list[Stage]:
 
 
 def _stage(
-    plan: Plan,
+    plan: BuildPlan,
     name: str,
-    run: Callable[[Plan, Workspace], Facts],
+    run: Callable[[BuildPlan, Workspace], Facts],
     needs: tuple[str, ...],
     inputs: Mapping[str, Any] | None = None,
 ) -> Stage:
@@ -173,7 +173,7 @@ def read_graph(folder: Path) -> ExactGraph:
 # --- a model becomes model.onnx ---------------------------------------------------------------------
 
 
-def _import(plan: Plan, work: Workspace) -> Facts:
+def _import(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.graph.reading.load import load_qonnx
 
     assert plan.source.path is not None
@@ -182,8 +182,8 @@ def _import(plan: Plan, work: Workspace) -> Facts:
     return _model_facts(plan, work, f"{len(model.graph.node)} nodes")
 
 
-def _model_facts(plan: Plan, work: Workspace, summary: str) -> Facts:
-    """What is known of model.onnx, once its input is annotated where that is needed."""
+def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
+    """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
     annotation = annotated_copy(file, file, plan.options.input, plan.data is not None)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
@@ -193,7 +193,7 @@ def _model_facts(plan: Plan, work: Workspace, summary: str) -> Facts:
     return facts | {"annotated": annotation.to_json(), "summary": summary + told}
 
 
-def _train(plan: Plan, work: Workspace) -> Facts:
+def _train(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
     from qhw.train import Progress, train
@@ -228,7 +228,7 @@ def _train(plan: Plan, work: Workspace) -> Facts:
     }
 
 
-def _export_trained(plan: Plan, work: Workspace) -> Facts:
+def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
     from qhw.convert import convert
@@ -244,12 +244,12 @@ def _export_trained(plan: Plan, work: Workspace) -> Facts:
     return _export(model, plan, work)
 
 
-def _export_given(plan: Plan, work: Workspace) -> Facts:
+def _export_given(plan: BuildPlan, work: Workspace) -> Facts:
     require_training()
     return _export(plan.source.module, plan, work)
 
 
-def _export(model: nn.Module, plan: Plan, work: Workspace) -> Facts:
+def _export(model: nn.Module, plan: BuildPlan, work: Workspace) -> Facts:
     """Write model.onnx, and what torch itself says in float64: every layer, and the whole test split."""
     import torch
 
@@ -278,14 +278,16 @@ def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[A
     return layer_values(model, images) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
 
 
-def _required_data(plan: Plan) -> DataChoice:
+def _required_data(plan: BuildPlan) -> DataChoice:
     if plan.data is None:
-        raise InputError(f"The model {plan.source.given} needs data", hint="give it with --data")
+        raise InputError(
+            f"The model {plan.source.given} has no data to train on", hint="name a data set with --data"
+        )
     return plan.data
 
 
 def check_idle(source: Source, options: BuildOptions) -> None:
-    """Refuse what would change nothing: a quantised model has its formats, and is not trained.
+    """Refuse options without effect: a quantised model has its formats, and is not trained.
 
     Raises:
         InputError: naming the options.
@@ -325,7 +327,7 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
 # --- model.onnx becomes codes -----------------------------------------------------------------------
 
 
-def _lower(plan: Plan, work: Workspace) -> Facts:
+def _lower(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.graph.lower import lower_model
     from qhw.graph.reading.load import load_qonnx
     from qhw.graph.serialize import graph_hash, save_graph
@@ -356,7 +358,7 @@ def _lower(plan: Plan, work: Workspace) -> Facts:
 
 
 def host_steps(graph: ExactGraph) -> list[dict[str, Any]]:
-    """What is left to the host behind the graph's outputs, as build.json lists it."""
+    """The host's operations behind the graph's outputs, as build.json lists them."""
     after = graph.postprocessing
     if after is None:
         return []
@@ -386,7 +388,7 @@ def work_of(graph: ExactGraph) -> tuple[int, int]:
     return macs, weights
 
 
-def _vectors(plan: Plan, work: Workspace) -> Facts:
+def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     """Inputs, and the codes that the exact graph answers with: what every backend is compared with."""
     from qhw.graph.encode import encode_inputs
     from qhw.sim.fast import FastExecutor
@@ -481,14 +483,14 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: Plan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None]:
+def _samples(plan: BuildPlan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None]:
     """The test split, or random samples; and the labels, if there are any."""
     if plan.data is None:
         return random_inputs(graph, RANDOM_VECTORS), None
     if len(graph.inputs) != 1:
         raise InputError(
-            f"The model has {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), the data set one",
-            hint="leave --data out: it is then verified on random inputs",
+            f"A data set feeds one input, but the model has {len(graph.inputs)} ({', '.join(graph.inputs)})",
+            hint="leave --data out: the build then verifies on random inputs",
         )
     data = plan.data.dataset
     return {graph.inputs[0]: data.test_x}, data.test_y
@@ -523,7 +525,7 @@ def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.
 # --- codes become a project -------------------------------------------------------------------------
 
 
-def _cost(plan: Plan, work: Workspace) -> Facts:
+def _cost(plan: BuildPlan, work: Workspace) -> Facts:
     """Choose the folding that fits the board, and keep what the design is estimated to take."""
     from qhw.cost import estimate
 
@@ -554,7 +556,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _design(plan: Plan, build: Path) -> Design:
+def _design(plan: BuildPlan, build: Path) -> Design:
     """The design that was priced, with the folding that was chosen for it."""
     design = plan.flow.prepare(read_graph(build), plan.board, plan.options.wanted.multipliers)
     stored = json.loads((build / "cost" / "folding.json").read_text())
@@ -562,7 +564,7 @@ def _design(plan: Plan, build: Path) -> Design:
     return design.folded({name: notion.from_json(fold) for name, fold in stored.items()})
 
 
-def _project(plan: Plan, work: Workspace) -> Facts:
+def _project(plan: BuildPlan, work: Workspace) -> Facts:
     bench = {
         name: x[:TEST_BENCH_VECTORS]
         for name, x in load_mantissas(work.build / "vectors" / "inputs.npz").items()
@@ -577,12 +579,12 @@ def open_project(flow: ProjectFlow, build: Path) -> Project:
     return flow.open(build.resolve() / PROJECT_FOLDER)
 
 
-def _compile(plan: Plan, work: Workspace) -> Facts:
+def _compile(plan: BuildPlan, work: Workspace) -> Facts:
     plan.flow.compile(open_project(plan.flow, work.build))
     return {}
 
 
-def _verify(plan: Plan, work: Workspace) -> Facts:
+def _verify(plan: BuildPlan, work: Workspace) -> Facts:
     """The project's C-simulation against the exact graph, layer by layer."""
     from qhw.sim.compare import compare
     from qhw.sim.fast import FastExecutor
@@ -606,8 +608,8 @@ def simulation_vectors(graph: ExactGraph, available: int) -> int:
     return min(available, max(LEAST_SIMULATION_VECTORS, SIMULATION_MACS // max(macs, 1)))
 
 
-def _further(stage: FlowStage, plan: Plan, work: Workspace) -> Facts:
-    """What the flow does with a verified project."""
+def _further(stage: FlowStage, plan: BuildPlan, work: Workspace) -> Facts:
+    """Run a flow's own stage on a verified project."""
     result, summary = stage.run(open_project(plan.flow, work.build))
     _write_json(work.scratch / f"{stage.result}.json", result)
     return {stage.result: dict(result), "summary": summary}

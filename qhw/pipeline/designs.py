@@ -1,4 +1,4 @@
-"""From an exact graph and a board to a flow's design: prepared, folded, priced."""
+"""A flow's design of an exact graph on a board: prepared, folded, priced."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a design should be.
+    """Requirements on a design.
 
     Args:
         fps: images per second that are enough: the smallest design; None: the fastest.
         budget: share of each of the board's resources that may be used; None: the usual one.
-        multipliers: what multiplies integers; see :data:`qhw.cost.Multipliers`.
+        multipliers: how integers are multiplied; see :data:`qhw.cost.Multipliers`.
 
     Raises:
-        InputError: one of them is no rate, share, or choice of multipliers.
+        InputError: the rate, the share or the choice of multipliers is not allowed.
     """
 
     fps: float | None = None
@@ -43,13 +43,13 @@ class Wanted:
 
     @property
     def share(self) -> float:
-        """The budget that holds."""
+        """The budget given, or the usual one."""
         from qhw.cost import BUDGET
 
         return BUDGET if self.budget is None else self.budget
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """The requirements as the manifest stores them."""
         return {"fps": self.fps, "budget": self.share, "multipliers": self.multipliers}
 
 
@@ -78,7 +78,7 @@ def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design
 
 
 def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> str:
-    """Which other flows' designs would fit."""
+    """A remedy: the other flows whose designs would fit."""
     from qhw.cost import estimate
     from qhw.flows.base import ProjectFlow, list_flows, load_flow
 
@@ -92,9 +92,11 @@ def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> s
             continue
         priced = estimate(design)
         fullest, share = max(priced.utilisation.items(), key=lambda item: item[1])
-        only = "" if isinstance(other, ProjectFlow) else "; qhw prices it, and cannot write its projects yet"
+        only = (
+            "" if isinstance(other, ProjectFlow) else "; qhw estimates it, but cannot write its projects yet"
+        )
         found.append(
-            f"or --flow {name}: folded by {design.architecture.fold.title} it would fit, with {share:.0%} of "
-            f"the {fullest.upper()} and {priced.throughput_fps:,.0f} images/s{only}"
+            f"or use --flow {name}, which fits with {share:.0%} of the {fullest.upper()} and "
+            f"{priced.throughput_fps:,.0f} images/s, folded by {design.architecture.fold.title}{only}"
         )
     return "; ".join(found) or f"no folding of another flow fits either ({', '.join(others)})"

@@ -1,4 +1,4 @@
-"""What integers a model's input holds, where its file does not say so: annotated before it is lowered."""
+"""The integer type of a model's input, where its file states none: annotated before lowering."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
 
 LARGEST_BITS = 16
-"""Of an input that a table may look up."""
+"""Bits up to which a table may look up an input."""
 
 _NAME = re.compile(r"u?int([1-9][0-9]?)")
 _MOVES = ("Cast", "Dropout", "Flatten", "Identity", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _OF_THE_DATA = "uint8"
-"""What the images of every data set are."""
+"""The integer type of every data set's images."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Annotation:
     why: str
 
     def to_json(self) -> dict[str, str]:
-        """As the manifest has it."""
+        """The annotation as the manifest stores it."""
         return {"input": self.input, "type": self.type, "why": self.why}
 
 
@@ -43,14 +43,15 @@ def is_type_name(text: str) -> bool:
 
 
 def check_type(text: str) -> None:
-    """Refuse what is no integer type of an input."""
+    """Refuse a text that is not an integer type for an input."""
     found = _NAME.fullmatch(text)
     if found is None or int(found[1]) > LARGEST_BITS:
         raise InputError(
-            f"{text!r} is no integer type of an input", allowed=f"uint1 to uint{LARGEST_BITS}, int2 to int16"
+            f"{text!r} is not an integer type for an input",
+            allowed=f"uint1 to uint{LARGEST_BITS}, int2 to int16",
         )
     if text == "int1":
-        raise InputError("int1 has no value but 0 and -1", allowed="int2, or uint1")
+        raise InputError("int1 holds only 0 and -1", allowed="int2, or uint1")
 
 
 def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annotation | None:
@@ -58,7 +59,7 @@ def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annota
 
     Args:
         given: the type that the user named.
-        has_images: whether a data set goes in: what nothing quantises is then of its images' type.
+        has_images: whether a data set goes in: an input that nothing quantises then has its images' type.
 
     Raises:
         InputError: the user named a type, and the model has several inputs, or one annotated otherwise.
@@ -72,7 +73,7 @@ def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annota
         check_type(given)
         if len(inputs) != 1:
             raise InputError(
-                f"The model has {len(inputs)} inputs ({', '.join(inputs)}), and one type is given",
+                f"One input type is given, but the model has {len(inputs)} inputs ({', '.join(inputs)})",
                 hint="annotate them in the file (set_tensor_datatype in qonnx)",
             )
         found = Annotation(inputs[0], given, "given")
@@ -84,7 +85,8 @@ def annotate(model: ModelWrapper, given: str | None, has_images: bool) -> Annota
     wanted = DataType[found.type.upper()]
     if present not in (DataType["FLOAT32"], wanted):
         raise InputError(
-            f"The input '{found.input}' is annotated as {present.name} in the file, not as {wanted.name}"
+            f"The input '{found.input}' is annotated as {present.name} in the file, not as {wanted.name}",
+            hint="leave the type out (--input), or change the file's annotation",
         )
     model.set_tensor_datatype(found.input, wanted)
     return found

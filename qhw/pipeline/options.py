@@ -1,4 +1,4 @@
-"""What a build can be told: on the command line, in a TOML file, or from Python."""
+"""The options of a build: on the command line, in a TOML file, or from Python."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class BuildOptions:
     Args:
         model: a built-in model, a QONNX file, or ``file.py:function``.
         board: a board's name, or a TOML file.
-        flow: what kind of project is generated.
+        flow: the kind of project to generate, e.g. ``hls4ml``.
         data: a data set's name or path; None: the built-in model's own.
         weights, activations: formats, as text; None: what ``quant`` says, or 8 bits.
         quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
         training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
         out: the build folder; None: ``qhw-build/MODEL-BOARD-FLOW``.
-        flow_options: the flow's own, by name (hls4ml: ``io_type``).
+        flow_options: the flow's own options, by name (hls4ml: ``io_type``).
         clock_mhz: None: the board's usual clock.
         fps: images per second that are enough: the smallest design; None: the fastest that fits.
         budget: share of each of the board's resources that may be used; None: the usual one.
-        multipliers: what multiplies integers.
-        input: the integer type of the model's input, as in ``uint8``, where its file does not say it.
-        float_epochs, quantised_epochs: None: what ``training`` says, or the model's own recipe.
-        seed: of weights and training.
+        multipliers: integer products in LUTs, DSP slices, or as each product fits (``auto``).
+        input: the integer type of the model's input, e.g. ``uint8``, where its file does not state it.
+        float_epochs, quantised_epochs: None: as in ``training``, or else the model's own recipe.
+        seed: the random seed of weights and training.
         vectors: samples that go through the C-simulation; None: as many as take well under a minute.
         synth: run the vendor's synthesis too.
     """
@@ -76,7 +76,7 @@ class BuildOptions:
 
     @property
     def wanted(self) -> Wanted:
-        """What the design should be; raises InputError for what it cannot be."""
+        """The design that was asked for; raises InputError for a rate, budget or choice out of range."""
         return Wanted(self.fps, self.budget, self.multipliers)
 
     def quant_config(self) -> QuantConfig:
@@ -172,7 +172,7 @@ def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[st
         setting, equals, format = given.partition("=")
         if not (pattern and colon and given):
             raise InputError(
-                f"--layer {text!r} is not understood",
+                f"--layer {text!r} is not a pattern with a format",
                 allowed="PATTERN:FORMAT or PATTERN:SETTING=FORMAT, as in 'classify:weights=fixed<4>'",
             )
         settings = result.pop(pattern, {}) | ({setting: format} if equals else formats_named(given))

@@ -16,7 +16,7 @@ from qhw.pipeline.build_stages import (
     GRAPH_FOLDER,
     MODEL_FILE,
     PROJECT_FOLDER,
-    Plan,
+    BuildPlan,
     check_idle,
     read_graph,
     recipe_of,
@@ -85,7 +85,7 @@ def build(
     Args:
         model: a ``torch.nn.Module``, in place of ``options.model``.
         data: a data set, in place of ``options.data``.
-        observer: is told how it goes on.
+        observer: receives the progress of the build.
 
     Raises:
         InputError, UnsupportedError, ToolMissingError: something given cannot be used.
@@ -107,7 +107,7 @@ def build(
     return BuildResult(plan.folder, written)
 
 
-def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = None) -> Plan:
+def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = None) -> BuildPlan:
     """Look up everything that the options name, and refuse now what would fail later.
 
     Raises:
@@ -142,7 +142,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
         _check_carried(options.quant_config(), flow)
     folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
     check_ours(folder)
-    return Plan(options, source, board, flow, choice, folder)
+    return BuildPlan(options, source, board, flow, choice, folder)
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:
@@ -162,7 +162,7 @@ def _check_carried(config: QuantConfig, flow: Flow) -> None:
 
 
 def _carrying(format: Format, computed: bool) -> str:
-    """What to do about a format that a flow cannot carry."""
+    """A remedy for a format that a flow cannot carry."""
     from qhw.flows.base import ProjectFlow, list_flows, load_flow
 
     flows = {name: load_flow(name) for name in list_flows()}
@@ -186,7 +186,7 @@ def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:
     if source.kind == "qonnx":
         return None
     raise InputError(
-        f"The model {source.given} needs data to be trained and checked on", hint="give it with --data"
+        f"The model {source.given} has no data to train and check on", hint="name a data set with --data"
     )
 
 
@@ -198,7 +198,7 @@ def _board_names() -> str:
 
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[None]:
-    """What libraries print goes into a file of the build folder."""
+    """Redirect what libraries print into a file of the build folder."""
     with (
         log.open("w", encoding="utf-8") as file,
         contextlib.redirect_stdout(file),
@@ -210,7 +210,9 @@ def _quiet(log: Path) -> Iterator[None]:
 # --- the manifest -----------------------------------------------------------------------------------
 
 
-def _manifest(plan: Plan, outcomes: list[Outcome], mismatch: VerificationError | None) -> manifests.Manifest:
+def _manifest(
+    plan: BuildPlan, outcomes: list[Outcome], mismatch: VerificationError | None
+) -> manifests.Manifest:
     facts: dict[str, Mapping[str, Any]] = {outcome.name: outcome.facts for outcome in outcomes}
     rows = [row for outcome in outcomes for row in outcome.facts.get("verification", ())]
     return {
@@ -234,7 +236,7 @@ def _manifest(plan: Plan, outcomes: list[Outcome], mismatch: VerificationError |
     }
 
 
-def _inputs(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _inputs(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     data = None
     if plan.data is not None:
         vectors = facts.get("vectors", {})
@@ -248,7 +250,7 @@ def _inputs(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     }
 
 
-def _flow(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _flow(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     project, cost = facts.get("project", {}), facts.get("cost", {})
     return {
         "name": plan.flow.name,
@@ -260,7 +262,7 @@ def _flow(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _model(plan: Plan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _model(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     first, lowered = facts.get("export") or facts.get("import") or {}, facts.get("lower", {})
     return {
         "name": plan.source.name,

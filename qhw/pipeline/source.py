@@ -1,4 +1,4 @@
-"""What a user may give as a model: a built-in name, a QONNX file, ``file.py:function``, or a module."""
+"""Models as a user gives them: a built-in name, a QONNX file, ``file.py:function``, or a module."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Source:
     """A model as it was given, before anything of it is loaded.
 
     Args:
-        kind: what it is.
-        given: as the user wrote it.
-        name: short, fit for a folder's name.
+        kind: where the model comes from.
+        given: the model's name as the user wrote it.
+        name: a short name, fit for a folder.
         digest: SHA-256 of what decides the model: the file; the weights and the structure of a module.
         path: the file of a ``qonnx`` or ``function`` source.
         function: the name after the colon.
@@ -99,7 +99,7 @@ def require_training() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise ToolMissingError(
-            f"Training and exporting a module needs torch and brevitas, but {error.name} is not there",
+            f"Training and exporting a module needs torch and brevitas, but {error.name} is not installed",
             hint="pip install 'qhw[train]', or give a QONNX file",
         ) from None
 

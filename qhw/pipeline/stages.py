@@ -35,7 +35,7 @@ MARKER = ".qhw"
 
 
 LEAST_FREE_BYTES = 1 << 16
-"""With less room than this on the disk, whatever failed is put down to it."""
+"""Bytes of free disk below which a failure is reported as a full disk."""
 
 
 class Observer(Protocol):
@@ -76,13 +76,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a running stage may use.
+    """The folders and facts that a running stage may use.
 
     Args:
         build: the build folder, with the files of the earlier stages: to read.
         scratch: an empty folder; what lies in it at the end becomes the stage's outputs.
         partial: a folder that outlives an interruption (checkpoints), removed when the stage has finished.
-        facts: what the earlier stages returned, by stage.
+        facts: the earlier stages' results, by stage.
         progress: call it with (fraction, text).
     """
 
@@ -153,7 +153,7 @@ def check_ours(folder: Path) -> None:
     """Refuse an output folder that holds something other than a build.
 
     Raises:
-        InputError: it is a file, or has content but was not made by ``qhw build``.
+        InputError: the folder is a file, or has content that ``qhw build`` did not make.
     """
     hint = "name an empty or new folder with --out"
     if folder.exists() and not folder.is_dir():
@@ -234,9 +234,9 @@ def run_stages(
 
     Args:
         folder: a build folder, held by :func:`opened`.
-        stages: in an order in which each comes after what it needs.
+        stages: the stages, each after those that it needs.
         outcomes: receives one entry per stage, also when one fails (the rest is then ``pending``).
-        observer: is told about every stage.
+        observer: receives the progress of every stage.
 
     Returns:
         The facts of every stage, by name.

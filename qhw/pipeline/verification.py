@@ -85,7 +85,7 @@ def widest_tensor(graph: ExactGraph) -> tuple[int, str]:
 
 
 def held_by(graph: ExactGraph, bits: int) -> set[str]:
-    """The tensors that are exact in a float of so many bits: they, and all that they are computed from."""
+    """The tensors that are exact in a float of ``bits`` bits: they, and all that they are computed from."""
     held = {name for name in (*graph.inputs, *graph.constants) if graph.tensors[name].format.width <= bits}
     for node in graph.nodes:
         if graph.tensors[node.output].format.width <= bits and held.issuperset(node.inputs):
@@ -160,7 +160,7 @@ def mantissas_of(graph: ExactGraph, values: Mapping[str, NDArray[Any]]) -> dict[
     Inputs are left out: a graph takes them as the user has them, their scaling folded into what they mean.
 
     Raises:
-        CheckFailedError: a value is not on its tensor's grid.
+        CheckFailedError: a value lies between two codes of its tensor.
     """
     found = {}
     for name, value in values.items():
@@ -177,8 +177,8 @@ def _integers(name: str, mantissas: NDArray[np.float64]) -> IntArray:
     if off.any():
         where = tuple(int(i) for i in np.argwhere(off)[0])
         raise CheckFailedError(
-            f"{name} is off its grid: element {where} is {mantissas[where]} steps of its last place",
-            hint="this is a fault of qhw: please report it with the model",
+            f"{name} holds a value between two codes: element {where} is {mantissas[where]} steps",
+            hint="this is a bug of qhw: please report it with the model",
         )
     if np.abs(mantissas).max(initial=0.0) < 2.0**62:
         return mantissas.astype(np.int64)
@@ -190,12 +190,12 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
 
     FloatQuant nodes that qonnx computes otherwise than specified are executed by qhw's own operator. Where
     scales are no powers of two, a quantised tensor's mantissa is the nearest one to its value over its scale:
-    the file's own execution is off that grid by float32's rounding.
+    the file's own execution differs from that by float32's rounding.
     """
     from qhw.graph.lower import lower_model
     from qhw.graph.reading.load import load_qonnx
     from qhw.onnx_ops.specified import as_specified
-    from qhw.sim.canonical import grids_of
+    from qhw.sim.canonical import tensor_scales
 
     lowering = lower_model(load_qonnx(model))
     wrapper = lowering.model
@@ -204,9 +204,9 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
         named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
         return mantissas_of(graph, named)
     return {
-        grid.tensor: grid.integers(values[name])
-        for name, grid in grids_of(lowering)
-        if name in values and grid.tensor in graph.tensors and grid.tensor not in graph.inputs
+        scale.tensor: scale.integers(values[name])
+        for name, scale in tensor_scales(lowering)
+        if name in values and scale.tensor in graph.tensors and scale.tensor not in graph.inputs
     }
 
 

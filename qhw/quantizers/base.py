@@ -1,4 +1,4 @@
-"""What every quantizer does: the format is given, the scale is trained."""
+"""The base of every quantizer: the format is given, the scale is trained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Quantizer(nn.Module):
     Args:
         spec: the format.
         fraction: the fraction bits, or None where data will start them.
-        channels: fraction bits for each of so many channels; None for the whole tensor.
+        channels: the number of channels, each with fraction bits; None: one for the whole tensor.
         axis: the channel axis of the tensors that will come.
         activation: applied before rounding, in the same pass.
         passes_outside: saturated numbers keep their gradient (the usual choice for weights).
@@ -39,8 +39,8 @@ class Quantizer(nn.Module):
 
     Attributes:
         theta: the trainable fraction bits, ``()`` or ``(channels,)``.
-        started: whether they have been set, by the format, by data or by a checkpoint.
-        layer: what it belongs to, for messages; see :func:`name_quantizers`.
+        started: whether ``theta`` has been set, by the format, by data or by a checkpoint.
+        layer: the path of its layer, for messages; see :func:`name_quantizers`.
     """
 
     started: Tensor
@@ -70,11 +70,11 @@ class Quantizer(nn.Module):
         self.is_open = fraction is None
 
     learns = "scale"
-    """What its fraction bits are called."""
+    """The name of the trained parameter, for messages."""
 
     @property
     def activation(self) -> Activation:
-        """What is applied before rounding."""
+        """The activation that is applied before rounding."""
         return self.rule.activation
 
     @property
@@ -84,7 +84,7 @@ class Quantizer(nn.Module):
 
     @property
     def is_free(self) -> bool:
-        """Whether its scale may be any number."""
+        """Whether the scale may be any number, not only a power of two."""
         return self.rule.free
 
     @property
@@ -98,13 +98,13 @@ class Quantizer(nn.Module):
         if self.is_free:
             raise InputError(
                 f"A quantizer of {self.spec} has a free scale, and so no whole fraction bits",
-                hint="its unit is what a mantissa of 1 stands for",
+                hint="read its unit, the value of a mantissa of 1",
             )
         return tuple(int(bits) for bits in fraction_bits(self.theta))
 
     @property
     def unit(self) -> NDArray[np.float64]:
-        """What a mantissa of 1 stands for, one per channel (or a single one): exact in float32.
+        """The value of a mantissa of 1, one per channel (or a single one): exact in float32.
 
         Raises:
             InputError: no data has been seen yet.
@@ -127,7 +127,7 @@ class Quantizer(nn.Module):
 
     @abstractmethod
     def scale(self, rank: int) -> Tensor:
-        """What a number of the format is multiplied by, as Brevitas sees it; broadcasts over that rank."""
+        """The scale as Brevitas sees it: the factor of a number of the format; broadcasts over that rank."""
 
     def share_scale(self, other: Quantizer) -> None:
         """Take another quantizer's scale, to be trained as one: sums of both then stay sums of integers."""

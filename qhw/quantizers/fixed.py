@@ -40,5 +40,5 @@ class FixedQuantizer(Quantizer):
         return formats if self.per_channel else formats[0]
 
     def scale(self, rank: int) -> Tensor:
-        """What a mantissa of 1 stands for: ``()``, or per channel so that it broadcasts over that rank."""
+        """The value of a mantissa of 1: ``()``, or per channel so that it broadcasts over that rank."""
         return self._broadcastable(units_of(self.theta, self.rule), rank)

@@ -13,7 +13,7 @@ reason.
 
 A free scale is ``s = 2^-theta``, not rounded to a power of two, with the same gradients.
 
-``x/s`` is computed in the type of ``x``: of a power of two exact, unless it underflows (below 2^-126 in
+``x/s`` is computed in the type of ``x``: exact for a power of two, unless it underflows (below 2^-126 in
 float32).
 """
 

@@ -28,10 +28,14 @@ _BREVITAS_ROUNDING = {
 
 
 def weight_quantizer(
-    spec: Format, per_channel: bool = False, scaling: Scaling = "power_of_two"
+    spec: Format, per_channel: bool = False, scaling: Scaling = "power_of_two", axis: int = 0
 ) -> type[ExtendedInjector]:
-    """A ``weight_quant=`` for Brevitas's layers; per output channel, or one scale for the tensor."""
-    return _injector(spec, WeightProxy, per_channel=per_channel, scaling=scaling)
+    """A ``weight_quant=`` for Brevitas's layers; per output channel, or one scale for the tensor.
+
+    Args:
+        axis: the axis of the output channels in the weight (1 in a transposed convolution).
+    """
+    return _injector(spec, WeightProxy, per_channel=per_channel, scaling=scaling, axis=axis)
 
 
 def bias_quantizer(
@@ -50,7 +54,7 @@ def activation_quantizer(
     A ``QuantReLU``'s ReLU runs in the quantizer's own pass.
 
     Args:
-        channels: one binary point for each of so many channels (axis 1).
+        channels: the number of channels (axis 1), each with a binary point; None: one for all.
     """
     return _injector(spec, ActivationProxy, channels=channels, scaling=scaling)
 
@@ -115,8 +119,14 @@ class _ParameterQuantizer(_OneQuantizer):
             return
         if self.tensor_quant is None:
             injector = self.quant_injector
-            channels = parameters[0].shape[0] if injector.per_channel else None
-            settings = {"channels": channels, "passes_outside": True, "scaling": injector.scaling}
+            axis = injector.axis if "axis" in injector else 0
+            channels = parameters[0].shape[axis] if injector.per_channel else None
+            settings = {
+                "channels": channels,
+                "passes_outside": True,
+                "scaling": injector.scaling,
+                "axis": axis,
+            }
             self.tensor_quant = make_quantizer(injector.spec, **settings)
         if not preserve_state_dict:
             self.tensor_quant.start(parameters[0])

@@ -1,4 +1,4 @@
-"""Where a binary point starts: the one with the least squared error on the first data."""
+"""Initial binary points: those with the least squared error on the first data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CANDIDATES = 8
 """Binary points that are tried, from the one that holds the largest number on."""
 
 FREE_STEP = 0.25
-"""What free scales are tried in steps of, in fraction bits."""
+"""Step between the free scales that are tried, in fraction bits."""
 
 
 def best_fraction(data: Tensor, rule: Rule, axis: int | None) -> Tensor:

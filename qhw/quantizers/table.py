@@ -23,7 +23,7 @@ class TableQuantizer(Quantizer):
 
     Args:
         spec: a format that lists its codes; numbers beyond it saturate.
-        learns: what the trained power of two is called: the scale; or, of a minifloat, its exponent bias
+        learns: the name of the trained power of two: the scale; or, of a minifloat, its exponent bias
             (a scale of ``2**s`` is a bias that is lower by ``s``), and the scale is 1.
         settings: as for :class:`Quantizer`.
 
@@ -44,7 +44,9 @@ class TableQuantizer(Quantizer):
                 f"{spec} has no exponent bias to learn", allowed="minifloats", hint="learn the scale"
             )
         if learns == "bias" and settings.get("free"):
-            raise InputError("A free scale is no exponent bias", hint="learn one of the two")
+            raise InputError(
+                "A free scale and an exponent bias cannot be learned together", hint="learn one of the two"
+            )
         self.learns = learns
         super().__init__(spec, None, **settings)
 
@@ -64,7 +66,7 @@ class TableQuantizer(Quantizer):
         return formats if self.per_channel else formats[0]
 
     def scale(self, rank: int) -> Tensor:
-        """What a number is multiplied by, 1 where the bias is learned; broadcasts over that rank."""
+        """The factor of a number of the format, 1 where the bias is learned; broadcasts over that rank."""
         scales = np.ldexp(units_of(self.theta, self.rule), -self.spec.exponent)
         return self._broadcastable(scales if self.learns == "scale" else np.ones_like(scales), rank)
 

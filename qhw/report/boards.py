@@ -23,7 +23,7 @@ def boards_tables(name: str | None) -> list[Table]:
 
 
 def _fields(board: Board) -> dict[str, Any]:
-    """As its file has it."""
+    """The board's fields as in its file."""
     fields = {key: value for key, value in asdict(board).items() if key not in ("capacity", "sources")}
     return {"kind": board.kind} | fields | dict(board.capacity) | {"sources": dict(board.sources)}
 

@@ -1,4 +1,4 @@
-"""What a calibration run measured, as tables."""
+"""Tables of a calibration run's measurements."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ _NAMES = {"lut": "LUT", "ff": "FF", "dsp": "DSP", "bram18": "BRAM18", "uram": "U
 
 
 def build_tables(manifest: dict[str, Any]) -> list[Table]:
-    """What was reached, what was compared with what, and what it takes of the board."""
+    """The summary of a build: accuracy, the executions compared, and the board's resources."""
     return [_overview(manifest), _verification(manifest["verification"]), _resources(manifest)]
 
 

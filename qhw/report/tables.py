@@ -25,7 +25,7 @@ class Table:
     Args:
         title: shown above.
         columns: one title per column.
-        rows: as many cells each as there are columns.
+        rows: the rows, one cell per column.
         note: a line below: what kind of figures these are.
         spare: titles of columns that a terminal too narrow for the whole table does without.
     """

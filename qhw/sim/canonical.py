@@ -41,7 +41,7 @@ class Difference:
 
     Args:
         tensor: the quantised tensor (or output) of the original model.
-        codes, differing: how many were compared, and how many differ.
+        codes, differing: numbers of codes compared, and of codes that differ.
         largest: the largest difference, in codes.
     """
 
@@ -55,28 +55,28 @@ def compare_with_original(lowering: Lowering, inputs: Mapping[str, ArrayLike]) -
     """Count how far a model's float32 execution differs from its exact graph, quantizer by quantizer.
 
     Both are executed from the inputs on, so a difference carries on to what follows. An output without a
-    quantizer is compared on the grid of its accumulator; numbers of a format that lists its codes as their
+    quantizer is compared on the scale of its accumulator; numbers of a format that lists its codes as their
     places among its numbers.
 
     Args:
         inputs: float arrays (N, …) by input name.
     """
     graph = lowering.graph
-    grids = dict(grids_of(lowering))
-    counts = {name: np.zeros(3, dtype=np.int64) for name in grids}
+    scales = dict(tensor_scales(lowering))
+    counts = {name: np.zeros(3, dtype=np.int64) for name in scales}
     model, executor = as_specified(lowering.model), FastExecutor(graph)
     for chunk in _chunks(inputs):
         original = _execute(model, chunk)
         reference = executor(encode_inputs(graph, chunk), keep="all")
-        for name, grid in grids.items():
-            apart = np.abs(grid.codes(original[name]) - grid.places(reference[grid.tensor]))
+        for name, scale in scales.items():
+            apart = np.abs(scale.codes(original[name]) - scale.places(reference[scale.tensor]))
             seen = np.array([apart.size, np.count_nonzero(apart), apart.max(initial=0)], dtype=np.int64)
             counts[name] = np.append(counts[name][:2] + seen[:2], max(counts[name][2], seen[2]))
     return tuple(Difference(name, *(int(n) for n in count)) for name, count in counts.items())
 
 
 def canonical_integers(canonical: ModelWrapper, inputs: Mapping[str, ArrayLike]) -> dict[str, IntArray]:
-    """What every integer node of a canonical model writes in qonnx, by the node's name.
+    """The results of every integer node of a canonical model in qonnx, by the node's name.
 
     The exact graph's tensors have the same names, but for those that it has no use for. Sums that float32
     does not hold are taken in float64, by ONNX's reference implementation: exact where they stay below 2^53.
@@ -185,13 +185,13 @@ def _with_batch(model: ModelWrapper, batch: int) -> ModelWrapper:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where a tensor's values stand: ``value = scale * integer + offset``.
+class TensorScale:
+    """The scale of a tensor's integers: ``value = scale * integer + offset``.
 
     Args:
         scale, offset: float64, broadcasting over the tensor with its batch axis.
-        tensor: the exact graph's, of the integers.
-        format: what they are mantissas of, where that is a format that lists its codes.
+        tensor: the exact graph's tensor of the integers.
+        format: the integers' format, where it is one that lists its codes.
     """
 
     scale: NDArray[np.float64]
@@ -220,26 +220,24 @@ class Grid:
         return np.asarray(np.searchsorted(numbers, integers), dtype=np.float64)
 
 
-def grids_of(lowering: Lowering) -> Iterator[tuple[str, Grid]]:
-    """The grid of every quantised tensor of the file, and of its outputs."""
+def tensor_scales(lowering: Lowering) -> Iterator[tuple[str, TensorScale]]:
+    """The scale of every quantised tensor of the file, and of its outputs."""
     graph = lowering.graph
     for name, (tensor, free) in lowering.units.items():
         kind = graph.tensors[tensor]
         unit = _unit(graph, tensor) * (1.0 if free is None else _batched(free.array(len(kind.shape))))
         format = kind.format if isinstance(kind.format, TableFormat) else None
-        yield name, Grid(np.asarray(unit, dtype=np.float64), np.zeros(()), tensor, format)
+        yield name, TensorScale(np.asarray(unit, dtype=np.float64), np.zeros(()), tensor, format)
     for tensor, output in zip(graph.outputs, lowering.model.graph.output, strict=True):
         scale = graph.output_scales.get(tensor)
         if output.name not in lowering.units:
             rank = len(graph.tensors[tensor].shape)
-            shape = (1, -1, *[1] * (rank - 1)) if rank else (-1,)
             unit = _unit(graph, tensor)
             if scale is None:
-                yield output.name, Grid(unit, np.zeros(()), tensor)
+                yield output.name, TensorScale(unit, np.zeros(()), tensor)
             else:
-                parts = (np.reshape(part, shape) for part in (scale.scale, scale.offset))
-                factor, offset = parts
-                yield output.name, Grid(unit * factor, offset, tensor)
+                factor, offset = (_batched(part) for part in scale.arrays(rank))
+                yield output.name, TensorScale(unit * factor, offset, tensor)
 
 
 def _unit(graph: ExactGraph, tensor: str) -> NDArray[np.float64]:

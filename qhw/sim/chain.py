@@ -25,7 +25,7 @@ Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class Scale:
+class MultiplyAdd:
     """``x * multiplier + offset``, per channel (C,), object dtype."""
 
     multiplier: IntArray
@@ -66,7 +66,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class TableLookup:
     """``table[channel, x - first]``."""
 
     table: IntArray
@@ -81,7 +81,7 @@ class Count:
     levels: IntArray
 
 
-ChainStep = Scale | Join | Product | Round | Bound | Lookup | Count
+ChainStep = MultiplyAdd | Join | Product | Round | Bound | TableLookup | Count
 Interval = tuple[int, int]
 """Lowest and highest number, as Python integers."""
 
@@ -98,7 +98,7 @@ def steps_of(graph: ExactGraph, node: Node, main: str | None = None) -> list[Cha
     if isinstance(node, ir.Conv | ir.MatMul):
         # A MatMul of several rows has its bias along another axis than the chain's: it brings it along.
         aligned = len(node.inputs) == 2 or (isinstance(node, ir.MatMul) and len(out.shape) > 1)
-        return [] if aligned else [Scale(*weighted_factors(graph, node))]
+        return [] if aligned else [MultiplyAdd(*weighted_factors(graph, node))]
     activations = [graph.tensors[name] for name in graph.activations(node)]
     if not out.shape or any(kind.exponent.axis not in (None, 0) for kind in (*activations, out)):
         return None
@@ -112,7 +112,7 @@ def steps_of(graph: ExactGraph, node: Node, main: str | None = None) -> list[Cha
         case ir.Threshold():
             return [Count(graph.constants[node.inputs[1]], graph.constants[node.inputs[2]])]
         case ir.Table():
-            return [Lookup(graph.constants[node.inputs[1]], node.first)]
+            return [TableLookup(graph.constants[node.inputs[1]], node.first)]
     return None
 
 
@@ -134,20 +134,20 @@ _ONE = np.ones(1, dtype=object)
 
 
 def weighted_factors(graph: ExactGraph, node: Node) -> tuple[IntArray, IntArray]:
-    """What turns the products of a Conv or MatMul with a bias into its sums: multiplier and offset."""
+    """Multiplier and offset that turn the products of a Conv or MatMul with a bias into its sums."""
     x, weight, bias = (_exponents(graph.tensors[name]) for name in node.inputs)
     finest = np.minimum(x + weight, bias)
     return _factor(x + weight - finest), _flat(graph.constants[node.inputs[2]]) * _factor(bias - finest)
 
 
-def _affine_step(graph: ExactGraph, node: Node, kinds: Sequence[TensorType], out: TensorType) -> Scale:
+def _affine_step(graph: ExactGraph, node: Node, kinds: Sequence[TensorType], out: TensorType) -> MultiplyAdd:
     finest = _exponents(out)
     multiplier = _flat(graph.constants[node.inputs[1]])
     multiplier = multiplier * _factor(_exponents(kinds[0]) + _exponents(kinds[1]) - finest)
     if len(node.inputs) == 2:
-        return Scale(multiplier, _ZERO)
+        return MultiplyAdd(multiplier, _ZERO)
     offset = _flat(graph.constants[node.inputs[2]]) * _factor(_exponents(kinds[2]) - finest)
-    return Scale(multiplier, offset)
+    return MultiplyAdd(multiplier, offset)
 
 
 def _binary_steps(graph: ExactGraph, node: Node, main: str, out: TensorType) -> list[ChainStep] | None:
@@ -167,7 +167,7 @@ def _binary_steps(graph: ExactGraph, node: Node, main: str, out: TensorType) -> 
     if any(n != 1 for n in value.shape[1:]):
         return None
     constant = value.reshape(-1) * side
-    return [Scale(own, constant) if is_sum else Scale(constant, _ZERO)]
+    return [MultiplyAdd(own, constant) if is_sum else MultiplyAdd(constant, _ZERO)]
 
 
 def _requant_steps(node: ir.Requant, kind: TensorType, out: TensorType) -> list[ChainStep] | None:
@@ -179,7 +179,7 @@ def _requant_steps(node: ir.Requant, kind: TensorType, out: TensorType) -> list[
         return None
     steps: list[ChainStep] = []
     if (shift < 0).any():
-        steps.append(Scale(_factor(np.maximum(-shift, 0)), _ZERO))
+        steps.append(MultiplyAdd(_factor(np.maximum(-shift, 0)), _ZERO))
     if (shift > 0).any():
         steps.append(Round(np.maximum(shift, 0), node.rounding))
     low, high = requant_bounds(node, out)
@@ -191,19 +191,21 @@ def _count_of(node: ir.Requant, out: TensorType, format: TableFormat, shift: Int
     rounded = saturating(format, node.rounding)
     rows = [rounded.mantissa_thresholds(format.exponent - int(bits)) for bits in shift]
     limits = np.iinfo(np.int64)
-    # What 63 bits do not hold is never reached, or always: the chain's numbers stay within them.
+    # The chain's numbers fit 63 bits: a threshold beyond them is reached never, or always.
     thresholds = np.array([[min(max(t, int(limits.min)), int(limits.max)) for t in row] for row in rows])
     levels = np.clip(rounded.numbers, *requant_bounds(node, out))
     return Count(thresholds.reshape(len(rows), -1), levels.reshape(1, -1))
 
 
 def fold(steps: Sequence[ChainStep]) -> list[ChainStep]:
-    """Neighbouring Scale steps as one (exact: integers distribute)."""
+    """Neighbouring MultiplyAdd steps as one (exact: integers distribute)."""
     folded: list[ChainStep] = []
     for step in steps:
         last = folded[-1] if folded else None
-        if isinstance(step, Scale) and isinstance(last, Scale):
-            folded[-1] = Scale(last.multiplier * step.multiplier, last.offset * step.multiplier + step.offset)
+        if isinstance(step, MultiplyAdd) and isinstance(last, MultiplyAdd):
+            folded[-1] = MultiplyAdd(
+                last.multiplier * step.multiplier, last.offset * step.multiplier + step.offset
+            )
         else:
             folded.append(step)
     return folded
@@ -213,7 +215,7 @@ def peak(step: ChainStep, x: Interval, intervals: Mapping[str, Interval]) -> tup
     """The interval after a step on numbers in ``x``, and the largest magnitude that it forms on the way."""
     largest = max(abs(x[0]), abs(x[1]))
     match step:
-        case Scale(multiplier, offset):
+        case MultiplyAdd(multiplier, offset):
             top = int(np.max(np.abs(multiplier) * largest + np.abs(offset)))
             return (-top, top), max(top, int(np.max(np.abs(multiplier))))
         case Join(tensor, own, other):
@@ -231,7 +233,7 @@ def peak(step: ChainStep, x: Interval, intervals: Mapping[str, Interval]) -> tup
         case Bound(low, high, _):
             after_low, after_high = (min(max(v, low), high) for v in (-largest, largest))
             return (min(after_low, 0), max(after_high, 0)), max(largest, abs(after_low), abs(after_high))
-        case Lookup(table, first):
+        case TableLookup(table, first):
             return (int(table.min()), int(table.max())), max(
                 int(np.abs(table).max()), largest, table.size + abs(first)
             )
@@ -248,7 +250,7 @@ def _per_channel(values: IntArray, rank: int) -> IntArray:
 def run_numpy(step: ChainStep, x: IntArray, tensors: Mapping[str, Array]) -> IntArray:
     """One step on int64 numbers (N, C, …), in NumPy."""
     match step:
-        case Scale(multiplier, offset):
+        case MultiplyAdd(multiplier, offset):
             return np.asarray(x * _per_channel(multiplier, x.ndim) + _per_channel(offset, x.ndim))
         case Join(tensor, own, other):
             side = tensors[tensor].astype(np.int64)
@@ -259,7 +261,7 @@ def run_numpy(step: ChainStep, x: IntArray, tensors: Mapping[str, Array]) -> Int
             return _round_numpy(step, x)
         case Bound():
             return _bound_numpy(step, x)
-        case Lookup(table, first):
+        case TableLookup(table, first):
             rows = _per_channel(np.arange(len(table)), x.ndim)
             return np.asarray(table[rows, x - first])
         case Count():

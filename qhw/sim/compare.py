@@ -103,8 +103,8 @@ def compare(
 
     Args:
         left, right: mantissas (N, *shape) by tensor name, as the interpreter returns them.
-        names: what to call the two in messages.
-        right_graph: where the right execution is another graph's; tensors are matched by name, and numbers
+        names: the two executions' names in messages.
+        right_graph: the right execution's graph, if it is another; tensors are matched by name, and numbers
             at another exponent are aligned before they are compared.
 
     Raises:

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from qhw.formats.modes import IntArray, Overflow, Rounding
-from qhw.sim.chain import Array, Bound, ChainStep, Count, Join, Lookup, Product, Round, Scale, run_numpy
+from qhw.sim.chain import (
+    Array,
+    Bound,
+    ChainStep,
+    Count,
+    Join,
+    MultiplyAdd,
+    Product,
+    Round,
+    TableLookup,
+    run_numpy,
+)
 
 Buffer = Callable[[tuple[int, ...]], Array]
 """Gives a C-contiguous array of a shape, of the chain's result type."""
@@ -95,7 +106,7 @@ def _encode(step: ChainStep, channels: int, lane: np.dtype[np.signedinteger]) ->
         return np.ascontiguousarray(np.broadcast_to(values.reshape(-1), (channels,)).astype(lane))
 
     match step:
-        case Scale(multiplier, offset):
+        case MultiplyAdd(multiplier, offset):
             flag = int((multiplier != 1).any()) | 2 * int((offset != 0).any())
             return _Encoded(_SCALE, flag, (row(multiplier), row(offset), None))
         case Join(tensor, own, other):
@@ -107,7 +118,7 @@ def _encode(step: ChainStep, channels: int, lane: np.dtype[np.signedinteger]) ->
             return _encode_round(step, row)
         case Bound():
             return _encode_bound(step, lane)
-        case Lookup(table, first):
+        case TableLookup(table, first):
             starts = np.arange(len(table)) * table.shape[1] - first
             return _Encoded(_TABLE, 0, (row(starts), None, None), np.ascontiguousarray(table, dtype=lane))
         case Count():
@@ -170,9 +181,9 @@ class CompiledChain:
     """A chain in the compiled kernel.
 
     Args:
-        kernel: from ``qhw.sim.native``.
+        kernel: the compiled library of ``qhw.sim.native``.
         lane_bits: 32 or 64, proven to hold every intermediate number.
-        buffer: where results go; they are overwritten by the next run.
+        buffer: takes the results; the next run overwrites them.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from qhw.graph.interpreter import Execution, Keep
 from qhw.graph.ir import ExactGraph
 from qhw.sim.backends import select_backend
 from qhw.sim.chain import Array
-from qhw.sim.plan import Planner, Step, integers, thread_count
+from qhw.sim.plan import ExecutionPlanner, FusedStep, integers, thread_count
 
 
 class FastExecutor:
@@ -26,7 +26,7 @@ class FastExecutor:
     Args:
         graph: is not copied and must not change afterwards.
         backend: "auto" (PyTorch where it imports, else NumPy), "torch" or "numpy".
-        batch: how many samples run at a time; longer inputs are cut, so memory stays bounded.
+        batch: samples per run; longer inputs are cut, so memory stays bounded.
         threads: threads of the element-wise kernel; every processor of this process by default.
 
     An executor owns its buffers: use one per thread.
@@ -45,12 +45,12 @@ class FastExecutor:
         self, graph: ExactGraph, backend: str = "auto", *, batch: int = 256, threads: int | None = None
     ):
         if batch < 1:
-            raise InputError(f"a batch of {batch} samples", allowed="1 or more")
+            raise InputError(f"batch is {batch}", allowed="1 or more")
         self.graph = graph
         self.batch = batch
         self._backend = select_backend(backend)
         self._threads = threads or thread_count()
-        self._planners: dict[frozenset[str], tuple[Planner, list[Step]]] = {}
+        self._planners: dict[frozenset[str], tuple[ExecutionPlanner, list[FusedStep]]] = {}
 
     @property
     def backend(self) -> str:
@@ -62,7 +62,7 @@ class FastExecutor:
 
         Args:
             inputs: mantissas (N, *shape) of every graph input, within the range of their encoding.
-            keep: which tensors to return: the outputs, all activations, or the named ones.
+            keep: the tensors to return: the outputs, all activations, or the named ones.
 
         Returns:
             mantissas (N, *shape) by tensor name: int64, or Python integers beyond 63 bits.
@@ -90,13 +90,13 @@ class FastExecutor:
             raise InputError(f"the graph has no tensor {', '.join(sorted(unknown))} to keep")
         return frozenset(keep)
 
-    def _planned(self, wanted: frozenset[str]) -> tuple[Planner, list[Step]]:
+    def _planned(self, wanted: frozenset[str]) -> tuple[ExecutionPlanner, list[FusedStep]]:
         if wanted not in self._planners:
-            planner = Planner(self.graph, self._backend, wanted, self._threads)
+            planner = ExecutionPlanner(self.graph, self._backend, wanted, self._threads)
             self._planners[wanted] = (planner, planner.plan())
         return self._planners[wanted]
 
-    def _checked(self, name: str, inputs: Mapping[str, IntArray], planner: Planner) -> Array:
+    def _checked(self, name: str, inputs: Mapping[str, IntArray], planner: ExecutionPlanner) -> Array:
         """An input batch; its shape and range are what the proofs stand on."""
         if name not in inputs:
             raise InputError(f"no array is given for input '{name}'")
@@ -115,7 +115,11 @@ class FastExecutor:
         return array
 
     def _run(
-        self, steps: list[Step], inputs: Mapping[str, Array], planner: Planner, wanted: frozenset[str]
+        self,
+        steps: list[FusedStep],
+        inputs: Mapping[str, Array],
+        planner: ExecutionPlanner,
+        wanted: frozenset[str],
     ) -> dict[str, Array]:
         tensors = {name: x.astype(planner.type_of(name)) for name, x in inputs.items()}
         last_use = {name: i for i, step in enumerate(steps) for name in step.inputs}
@@ -123,7 +127,7 @@ class FastExecutor:
         for i, step in enumerate(steps):
             result = step.run(tensors)
             if len(result) != count:
-                # What is computed from constants alone comes once, not once per sample.
+                # A result of constants alone has one row, not one per sample.
                 result = np.repeat(result, count, axis=0)
             tensors[step.output] = result
             for name in step.inputs:

@@ -16,7 +16,7 @@ from qhw.graph.builder import value_ranges
 from qhw.graph.interpreter import run_node
 from qhw.graph.ir import ExactGraph, Node
 from qhw.sim.backends import Backend, Geometry, exact_float, product_bound
-from qhw.sim.chain import Array, ChainStep, Interval, Scale, fold, peak, steps_of, weighted_factors
+from qhw.sim.chain import Array, ChainStep, Interval, MultiplyAdd, fold, peak, steps_of, weighted_factors
 from qhw.sim.elementwise import CompiledChain, NumpyChain
 from qhw.sim.native import elementwise_kernel
 
@@ -26,7 +26,7 @@ _LANES = {32: (1 << 31) - 2, 64: (1 << 63) - 2}
 
 
 @dataclass(frozen=True)
-class Step:
+class FusedStep:
     """One fused step: the tensor it writes, the tensors it reads, and the function."""
 
     output: str
@@ -67,7 +67,7 @@ class _Chain:
 
 
 @dataclass
-class Planner:
+class ExecutionPlanner:
     """Plans one graph for one backend; ``keep`` names tensors that must be written, not fused away."""
 
     graph: ExactGraph
@@ -86,9 +86,9 @@ class Planner:
         self._products = {n.name: p for n in self.graph.nodes if (p := self._prepare_products(n)) is not None}
         self._kernel = elementwise_kernel()
 
-    def plan(self) -> list[Step]:
+    def plan(self) -> list[FusedStep]:
         """Fused steps in an order that can be run."""
-        steps: list[Step] = []
+        steps: list[FusedStep] = []
         available, done = set(self.graph.inputs), set[str]()
         for node in self.graph.nodes:
             if node.name in done:
@@ -155,7 +155,7 @@ class Planner:
             top = max(top, formed, *map(abs, interval))
         return top
 
-    def _step(self, first: Node, nodes: list[Node], chain: _Chain | None) -> Step:
+    def _step(self, first: Node, nodes: list[Node], chain: _Chain | None) -> FusedStep:
         if chain is None:
             return self._unfused(first)
         output = nodes[-1].output
@@ -167,7 +167,7 @@ class Planner:
         def fused(tensors: Mapping[str, Array]) -> Array:
             return run(product.run(tensors), tensors, True) if product else run(tensors[main], tensors)
 
-        return Step(output, inputs, fused)
+        return FusedStep(output, inputs, fused)
 
     def _chain_function(
         self, chain: _Chain, result: np.dtype[np.generic], channels: int
@@ -176,19 +176,19 @@ class Planner:
         if self._kernel is None:
             return NumpyChain(steps, result)
         bits = 32 if self._peak(chain) <= _LANES[32] else 64
-        return CompiledChain(self._kernel, steps, channels, bits, result, Workspace(result), self.threads)
+        return CompiledChain(self._kernel, steps, channels, bits, result, ResultBuffer(result), self.threads)
 
-    def _unfused(self, node: Node) -> Step:
+    def _unfused(self, node: Node) -> FusedStep:
         graph, result = self.graph, self.type_of(node.output)
         inputs = frozenset(graph.activations(node))
         if node.moves_codes and inputs == {*node.inputs}:
             types, out = [graph.tensors[i] for i in node.inputs], graph.tensors[node.output]
-            return Step(node.output, inputs, lambda t: node.run([t[i] for i in node.inputs], types, out))
+            return FusedStep(node.output, inputs, lambda t: node.run([t[i] for i in node.inputs], types, out))
 
         def interpreted(tensors: Mapping[str, Array]) -> Array:
             return run_node(graph, node, {i: integers(tensors[i]) for i in inputs}).astype(result)
 
-        return Step(node.output, inputs, interpreted)
+        return FusedStep(node.output, inputs, interpreted)
 
     def _prepare_products(self, node: Node) -> _Products | None:
         match node:
@@ -269,7 +269,7 @@ def _with_bias(products: _Products, multiplier: IntArray, bias: IntArray) -> _Pr
     return _Products(bound, lambda tensors: products.run(tensors).astype(np.int64) * factors + offsets)
 
 
-class Workspace:
+class ResultBuffer:
     """Memory of one result, used again in every run (fresh pages would cost as much as the arithmetic)."""
 
     def __init__(self, kind: np.dtype[np.generic]):
@@ -293,10 +293,10 @@ def thread_count() -> int:
 
 
 def _folded(links: list[_Link]) -> list[_Link]:
-    """Neighbouring Scale steps joined; what is known after the second holds after both."""
+    """Neighbouring MultiplyAdd steps joined; what is known after the second holds after both."""
     folded: list[_Link] = []
     for link in links:
-        if folded and isinstance(link.step, Scale) and isinstance(folded[-1].step, Scale):
+        if folded and isinstance(link.step, MultiplyAdd) and isinstance(folded[-1].step, MultiplyAdd):
             folded[-1] = _Link(fold([folded[-1].step, link.step])[0], link.interval)
         else:
             folded.append(link)

@@ -1,4 +1,4 @@
-"""What a file does behind its last layer, on real values: Softmax, ArgMax, TopK and their like, in NumPy.
+"""Operations behind a file's last layer, on real values: Softmax, ArgMax, TopK and their like, in NumPy.
 
 Values are float32, as in the file; results agree with ONNX Runtime's up to float32's rounding in Softmax,
 LogSoftmax, Sigmoid and Tanh, and are the same in all else.
@@ -23,10 +23,10 @@ def postprocess(graph: ExactGraph, values: Mapping[str, Array]) -> dict[str, Arr
     """A file's own outputs (N, …), from the real values of the graph's outputs.
 
     Args:
-        values: by the names of the graph's outputs, as :func:`qhw.graph.encode.decode_output` gives them.
+        values: real values by the names of the graph's outputs, from :func:`qhw.graph.encode.decode_output`.
 
     Returns:
-        By the file's names; by the graph's, where it was made without a file.
+        Arrays by the file's output names; by the graph's, where it was made without a file.
     """
     after = graph.postprocessing
     if after is None:
@@ -50,7 +50,7 @@ def predicted_classes(graph: ExactGraph, values: Mapping[str, Array]) -> NDArray
     float32's rounding makes.
 
     Args:
-        values: by the names of the graph's outputs.
+        values: real values by the names of the graph's outputs.
     """
     after = graph.postprocessing
     if after is not None:

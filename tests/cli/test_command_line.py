@@ -58,7 +58,7 @@ def test_help_names_every_flow_and_its_options(capfd: pytest.CaptureFixture[str]
 
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    """Of processor time, the least of three runs: other work on the machine does not count."""
+    """Processor time, the least of three runs: other work on the machine does not count."""
 
     def processor_seconds() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)

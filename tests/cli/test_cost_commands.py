@@ -90,7 +90,7 @@ def test_multipliers_are_a_choice(model: Path, capfd: pytest.CaptureFixture[str]
         (("--fps", "-1"), 2, "images per second above 0"),
         (("--fps", "1e9"), 1, "does not reach 1e+09 images/s"),
         (("--flow", "fin"), 2, "There is no flow 'fin'"),
-        (("--multipliers", "dsps"), 2, "no multipliers 'dsps'"),
+        (("--multipliers", "dsps"), 2, "unknown choice of multipliers 'dsps'"),
         (("--budget", "0.1%"), 1, "does not fit ultra96"),
     ],
 )

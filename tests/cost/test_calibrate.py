@@ -12,7 +12,7 @@ from qhw.cost.calibrate import calibrate, oracle_of
 from qhw.cost.catalogue import HELD_OUT_FORMATS, SPACES, points
 from qhw.cost.netlist import Counts
 from qhw.cost.rtl import UNITS
-from qhw.cost.synth import FAMILIES, Design, Result
+from qhw.cost.synth import FAMILIES, Circuit, SynthesisResult
 from qhw.errors import CheckFailedError, InputError
 
 
@@ -25,17 +25,17 @@ class Counting:
     out_of_time: str = "-"
     refused: str = "-"
 
-    def key(self, design: Design) -> str:
+    def key(self, design: Circuit) -> str:
         return f"{design}"
 
-    def synthesise(self, design: Design) -> Result:
+    def synthesise(self, design: Circuit) -> SynthesisResult:
         self.asked.append(str(design))
         if self.refused in str(design):
             raise CheckFailedError("no netlist", hint="a latch")
         bits = sum(value for _, value in design.parameters)
         counts = Counts(bits, bits, bits, 0, bits, 0, 0, 0, 1)
         failed = self.out_of_time in str(design)
-        return Result(
+        return SynthesisResult(
             self.key(design), "toy", "1", "area", None if failed else counts, "time" if failed else ""
         )
 

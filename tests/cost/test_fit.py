@@ -14,7 +14,7 @@ from qhw.cost.calibrated import CostModel, unit_cost
 from qhw.cost.fit import Spread, fit, predicted_lut
 from qhw.cost.measured import Row, Split
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Result
+from qhw.cost.synth import SynthesisResult
 from qhw.cost.unit_models import UnitModel, Values
 from qhw.errors import InputError
 
@@ -24,7 +24,7 @@ MODEL = UnitModel(lambda v: {"bits": v["W"], "lanes": v["L"]}, lambda v: v["W"] 
 
 def row(values: Values, lut: int, split: Split = "fit", ff: int | None = None, failure: str = "") -> Row:
     counts = Counts(lut, lut, lut, 0, values["W"] * values["L"] if ff is None else ff, 0, 0, 0, 1)
-    result = Result("k", "yosys", "1", "area", None if failure else counts, failure)
+    result = SynthesisResult("k", "yosys", "1", "area", None if failure else counts, failure)
     return Row("toy", tuple(values.items()), split, result)
 
 

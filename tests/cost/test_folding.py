@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -151,8 +152,17 @@ def test_the_smallest_of_all_combinations_at_a_rate(seed: int, slower: float) ->
 def test_a_rate_out_of_reach_names_the_layer() -> None:
     graph, legal = chain(0, (4, 4))
     said = r"does not reach 1e\+07 images/s at any folding of the hls4ml flow \(reuse factor\): 'conv0'"
-    with pytest.raises(CheckFailedError, match=said):
+    with pytest.raises(CheckFailedError, match=said) as caught:
         chosen_for(graph, ULTRA96, legal, fps=1e7)
+    told = str(caught.value)
+    found = re.search(r"needs at least ([\d,]+) cycles per image; this rate allows ([\d,]+)", told)
+    assert found is not None
+    needed, allowed = (int(number.replace(",", "")) for number in found.groups())
+    assert allowed == ULTRA96.clock_mhz * 1e6 // 1e7 < needed
+    most = re.search(r"at most ([\d,.]+) images/s", told)
+    assert most is not None
+    design = chosen_for(graph, ULTRA96, legal, fps=float(most[1].replace(",", "")))
+    assert design.initiation_interval == needed
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])

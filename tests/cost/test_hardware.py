@@ -128,7 +128,7 @@ def test_requantising_costs_what_the_modes_need() -> None:
 def test_a_family_without_a_model_is_named() -> None:
     with pytest.raises(InputError, match="'virtex2' is not a device family"):
         Hardware.of("virtex2")
-    with pytest.raises(InputError, match="no multipliers 'dsps'"):
+    with pytest.raises(InputError, match="unknown choice of multipliers 'dsps'"):
         Hardware.of(FAMILY, "dsps")  # type: ignore[arg-type]
 
 

@@ -11,10 +11,10 @@ import pytest
 from qhw.cost import measured
 from qhw.cost.measured import Row
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Result
+from qhw.cost.synth import SynthesisResult
 from qhw.errors import InputError
 
-RESULT = Result(
+RESULT = SynthesisResult(
     "0123456789abcdef", "yosys", "0.70", "area", Counts(49, 67, 48, 0, 44, 0, 0, 0, 6), "", 171.64
 )
 ROWS = [

@@ -11,7 +11,7 @@ import pytest
 
 from qhw.cost import netlist, synth
 from qhw.cost.limited import run_limited
-from qhw.cost.synth import Design, Limits, Result, Yosys
+from qhw.cost.synth import Circuit, Limits, SynthesisResult, Yosys
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.resources import resource_dir
 
@@ -50,16 +50,16 @@ endmodule
 
 @pytest.fixture
 def design(tmp_path: Path) -> Any:
-    def write(text: str, **parameters: int) -> Design:
+    def write(text: str, **parameters: int) -> Circuit:
         top = text.split()[1]
         file = tmp_path / f"{top}.v"
         file.write_text(text)
-        return Design(top, (file,), tuple(parameters.items()))
+        return Circuit(top, (file,), tuple(parameters.items()))
 
     return write
 
 
-def counts(oracle: Yosys, design: Design) -> netlist.Counts:
+def counts(oracle: Yosys, design: Circuit) -> netlist.Counts:
     found = oracle.synthesise(design).counts
     assert found is not None
     return found
@@ -137,7 +137,7 @@ def test_a_result_is_found_again_and_not_after_a_change(design: Any, tmp_path: P
     cache = tmp_path / "cache"
     one = design(ADDER, W=4)
     ((_, first),) = synth.measure(Yosys("ecp5"), [one], cache=cache)
-    assert isinstance(first, Result)
+    assert isinstance(first, SynthesisResult)
     kept = cache / f"{first.key}.json"
     kept.write_text(kept.read_text().replace(f'"lut": {first.counts.lut}', '"lut": 777'))  # type: ignore[union-attr]
     ((_, again),) = synth.measure(Yosys("ecp5"), [one], cache=cache)
@@ -152,7 +152,7 @@ def test_a_design_that_does_not_parse_is_named_and_the_rest_goes_on(design: Any)
     results = dict(synth.measure(Yosys("ecp5"), [broken, good], jobs=2))
     assert isinstance(results[0], CheckFailedError)
     assert "broken" in str(results[0])
-    assert isinstance(results[1], Result)
+    assert isinstance(results[1], SynthesisResult)
 
 
 def test_out_of_time_and_out_of_memory_are_results(design: Any) -> None:

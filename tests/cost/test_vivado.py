@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qhw.cost.netlist import Counts
-from qhw.cost.synth import Design
+from qhw.cost.synth import Circuit
 from qhw.cost.vivado import Vivado
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 
@@ -46,13 +46,13 @@ def vivado(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def design(tmp_path: Path) -> Design:
+def design(tmp_path: Path) -> Circuit:
     file = tmp_path / "unit.v"
     file.write_text("module unit; endmodule\n")
-    return Design("unit", (file,), (("WA", 5), ("S", -2)))
+    return Circuit("unit", (file,), (("WA", 5), ("S", -2)))
 
 
-def test_what_is_asked_and_what_is_read(vivado: Path, design: Design) -> None:
+def test_what_is_asked_and_what_is_read(vivado: Path, design: Circuit) -> None:
     result = Vivado("ultrascale-plus").synthesise(design)
     assert (result.tool, result.version) == ("vivado", "2020.1")
     assert result.counts == Counts(200, 200, 200, 16, 220, 3, 3, 0, 6)
@@ -63,13 +63,13 @@ def test_what_is_asked_and_what_is_read(vivado: Path, design: Design) -> None:
     assert "xczu3eg" in script
 
 
-def test_a_report_without_a_row_is_refused(vivado: Path, design: Design) -> None:
+def test_a_report_without_a_row_is_refused(vivado: Path, design: Circuit) -> None:
     (vivado / "report").write_text(REPORT.replace("DSPs", "DPUs"))
     with pytest.raises(CheckFailedError, match="no row for dsp"):
         Vivado("7series").synthesise(design)
 
 
-def test_without_vivado_or_for_another_maker(monkeypatch: pytest.MonkeyPatch, design: Design) -> None:
+def test_without_vivado_or_for_another_maker(monkeypatch: pytest.MonkeyPatch, design: Circuit) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(ToolMissingError, match="PATH"):
         Vivado("7series").synthesise(design)

@@ -133,6 +133,14 @@ def test_npz(tmp_path):
         load_dataset(str(tmp_path / "mine.npz"))
 
 
+def test_targets_of_a_regression_are_no_classes(tmp_path):
+    images = np.zeros((4, 1, 4, 4), dtype=np.uint8)
+    arrays = {"train_x": images, "test_x": images, "test_y": np.arange(4)}
+    np.savez(tmp_path / "mine.npz", train_y=np.linspace(0, 3, 4), **arrays)
+    with pytest.raises(InputError, match=r"train_y holds float64 numbers[\s\S]*integer"):
+        load_dataset(str(tmp_path / "mine.npz"))
+
+
 def test_npz_is_never_unpickled(tmp_path):
     np.savez(
         tmp_path / "bad.npz",

@@ -28,5 +28,5 @@ def test_a_families_own_multiplier_is_one_slice_of_it(family: str) -> None:
 def test_what_is_no_family_is_explained() -> None:
     with pytest.raises(InputError, match="did you mean ultrascale-plus"):
         family_named("ultrascale")
-    with pytest.raises(InputError, match="cortex-m7 is no family of FPGAs"):
+    with pytest.raises(InputError, match="cortex-m7 is not a family of FPGAs"):
         fabric_of("cortex-m7")

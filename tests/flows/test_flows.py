@@ -170,7 +170,7 @@ def test_multipliers_that_vitis_cannot_be_told_are_refused(tmp_path: Any) -> Non
         assert script.index(line) < script.index("    csynth_design")
     with pytest.raises(UnsupportedError, match="multipliers 'packed'"):
         flow.write(flow.prepare(small_graph(), BOARD, "packed"), tmp_path / "packed")
-    with pytest.raises(InputError, match="no multipliers 'luts'"):
+    with pytest.raises(InputError, match="unknown choice of multipliers 'luts'"):
         flow.prepare(small_graph(), BOARD, "luts")
 
 

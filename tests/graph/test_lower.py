@@ -605,7 +605,6 @@ REFUSED: dict[str, tuple[Callable[[Net, str], str], str]] = {
         "divisor differs at the padded edges",
     ),
     "batch axis": (lambda n, x: n.node("Transpose", x, perm=[1, 0, 2, 3]), "moves the batch axis"),
-    "flattened batch": (lambda n, x: n.node("Flatten", x, axis=0), "batch axis"),
     "batch reshaped": (lambda n, x: n.node("Reshape", x, n.constant([2, -1], dtype=np.int64)), "batch axis"),
     "batch reduced": (lambda n, x: n.node("ReduceMean", x), "batch axis"),
     "pad off the grid": (

@@ -140,6 +140,20 @@ def test_codes_are_moved_behind_the_quantizer_of_an_input(
     assert set(ops(graph)) <= {"Reshape", "Transpose", "MatMul"}
 
 
+@pytest.mark.parametrize("moves", [flattened, reshaped, turned, squeezed])
+@pytest.mark.parametrize("scale", [2.0**-4, 0.037])
+def test_codes_are_moved_that_stood_behind_operations_on_an_input(
+    moves: Callable[[Net, str], str], scale: float
+) -> None:
+    """Between the operations and the quantizer, not in front of both."""
+    net = Net((2, 3, 4))
+    y = net.quant(moves(net, net.node("Mul", net.node("Relu", net.x), 0.375)), 8, scale)
+    graph = lower(net.model(y))
+    x = floats(12, 2, 3, 4)
+    codes = interpret(graph, encode_inputs(graph, x))[graph.outputs[0]]
+    np.testing.assert_array_equal(codes, np.rint(execute(net.model(y), x)[0] / np.float32(scale)))
+
+
 def test_two_inputs_moved_differently_share_no_encoding() -> None:
     net = Net((2, 3, 4))
     net.inputs.append(net.inputs[0].__class__.FromString(net.inputs[0].SerializeToString()))
@@ -220,3 +234,61 @@ def test_outputs_keep_the_names_of_the_file(tmp_path: Any) -> None:
     mantissas = interpret(graph, encode_inputs(graph, floats(4, 8)))
     decoded = {name: decode_output(graph, name, mantissas[name]) for name in graph.outputs}
     assert tuple(postprocess(graph, decoded)) == outputs
+
+
+def test_outputs_that_are_constants_are_left_out() -> None:
+    """Brevitas returns a scale and a bit width beside the values where it is told to."""
+    net = Net((8,))
+    y = net.node("MatMul", net.quant(net.x, 8, 0.125), net.quant(weights(8, 5), 4, 0.25))
+    scale, bits = net.constant(0.125), net.node("Identity", net.constant(8.0))
+    assert list(lower(net.model(y, scale, bits)).outputs) == list(lower(net.model(y)).outputs)
+
+
+def padded(net: Net, x: str) -> str:
+    return net.node("Pad", x, net.constant([0, 0, 1, 0, 0, 0, 0, 2], dtype=np.int64), np.float32(0.6))
+
+
+def mirrored(net: Net, x: str) -> str:
+    return net.node("Pad", x, net.constant([0, 0, 1, 1, 0, 0, 1, -1], dtype=np.int64), mode="reflect")
+
+
+def doubled(net: Net, x: str) -> str:
+    swapped = net.node("Slice", x, *(net.constant([n], dtype=np.int64) for n in (-1, -9, 1, -1)))
+    return net.node("Concat", x, swapped, axis=2)
+
+
+@pytest.mark.parametrize("enlarged", [padded, mirrored, doubled])
+@pytest.mark.parametrize("scale", [2.0**-4, 0.037])
+@pytest.mark.parametrize("first", [False, True])
+def test_what_enlarges_numbers_waits_for_their_quantizer(
+    enlarged: Callable[[Net, str], str], scale: float, first: bool
+) -> None:
+    """Of an input, and of a sum in the middle of a tail; a Pad's number goes through what follows it."""
+    net = Net((2, 3, 4))
+    x = net.node("LeakyRelu", enlarged(net, net.x)) if first else enlarged(net, net.node("Relu", net.x))
+    y = net.quant(net.node("Sub", x, 0.25), 7, scale)
+    z = net.node("Conv", y, net.quant(weights(3, 2, 1, 1), 4, scale), weights(3))
+    z = net.node("LeakyRelu", enlarged(net, z)) if first else enlarged(net, net.node("Relu", z))
+    model = net.model(y, net.quant(z, 6, scale))
+    graph, given = lower(model), floats(12, 2, 3, 4)
+    codes = interpret(graph, encode_inputs(graph, given))
+    for name, expected in zip(graph.outputs, execute(model, given), strict=True):
+        np.testing.assert_array_equal(codes[name], np.rint(expected / np.float32(scale)))
+
+
+def test_an_output_may_have_a_scale_per_index_of_any_axis(tmp_path: Any) -> None:
+    net = Net((4, 6))
+    scales, bias = (0.0031 * (1 + np.arange(5))).astype(np.float32), weights(5)
+    y = net.node("MatMul", net.quant(net.x, 8, 0.125), net.quant(weights(6, 5), 8, scales))
+    y = net.node("Add", y, bias)
+    save_graph(lower(net.model(y, net.node("Transpose", y, perm=[0, 2, 1]))), tmp_path)
+    graph = load_graph(tmp_path)
+    x = floats(5, 4, 6)
+    codes = np.clip(np.rint(x / np.float32(0.125)), -128, 127).astype(np.int64)
+    rows = np.clip(np.rint(weights(6, 5) / scales), -128, 127).astype(np.int64)
+    expected = (codes @ rows) / 8 * scales.astype(np.float64) + bias.astype(np.float64)
+    mantissas = interpret(graph, encode_inputs(graph, x))
+    first, second = (decode_output(graph, name, mantissas[name]) for name in graph.outputs)
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(second, expected.transpose(0, 2, 1))
+    assert [graph.output_scales[name].axis for name in graph.outputs] == [1, 0]

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qonnx_factory import Net
+from qonnx_factory import Net, execute
 from test_canonical import check as check_canonical
 from test_canonical import images, ops, weights
 from test_lower_inputs import equal_to_qonnx, floats
 
 from qhw.errors import UnsupportedError
+from qhw.graph.encode import encode_inputs
+from qhw.graph.interpreter import interpret
 from qhw.graph.lower import lower
 
 TRANSPOSED: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
@@ -134,3 +136,50 @@ def test_batch_norm_of_a_vector_between_unsqueeze_and_squeeze() -> None:
     y = net.quant(net.node("Squeeze", y, net.constant([2], dtype=np.int64)), 4, 0.3)
     graph = check_canonical(net.model(y), floats(30, 16))
     assert ops(graph).count("Threshold") == 1
+
+
+PICKS = [(1.5, 1.5), (0.5, 0.5), (3.0, 2.0), (1.3, 1.0), (2.0, 0.75)]
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+@pytest.mark.parametrize("nearest", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+def test_nearest_pixels_by_any_factor(coordinates: str, nearest: str) -> None:
+    options = {"coordinate_transformation_mode": coordinates, "nearest_mode": nearest, "mode": "nearest"}
+    for factors in PICKS:
+        net = Net((1, 10, 6))
+        y = net.node("Resize", net.quant(net.x, 8, 0.0625), "", net.constant([1, 1, *factors]), **options)
+        equal_to_qonnx(net, y, floats(2, 1, 10, 6))
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.113])
+def test_computed_tensors_are_copied(scale: float) -> None:
+    net = Net((3, 2, 4))
+    x = net.quant(net.x, 6, scale)
+    most = net.node("GlobalMaxPool", x)
+    wide = net.node("Expand", most, net.constant([1, 3, 2, 4], dtype=np.int64))
+    tiled = net.node("Tile", x, net.constant([1, 2, 1, 3], dtype=np.int64))
+    model = net.model(net.quant(tiled, 5, scale), net.quant(wide, 5, scale))
+    graph, given = lower(model), floats(4, 3, 2, 4)
+    found = interpret(graph, encode_inputs(graph, given))
+    for name, expected in zip(graph.outputs, execute(model, given), strict=True):
+        np.testing.assert_array_equal(found[name], np.rint(expected / np.float32(scale)))
+
+
+def test_copies_that_move_the_batch_axis_are_refused_by_name() -> None:
+    net = Net((3, 2, 4))
+    shape = net.constant([1, 1, 3, 2, 4], dtype=np.int64)
+    y = net.node("Expand", net.quant(net.x, 6, 0.125), shape, name="larger")
+    with pytest.raises(UnsupportedError, match="'larger' adds an axis in front of the batch"):
+        lower(net.model(y))
+
+
+@pytest.mark.parametrize("scale", [0.125, 0.113])
+def test_the_least_and_rounding_up(scale: float) -> None:
+    net = Net((3, 2, 4))
+    least = net.node("ReduceMin", net.quant(net.x, 6, scale), axes=[2, 3], keepdims=0)
+    y = net.quant(net.node("Ceil", least), 5, 1.0)
+    graph = lower(net.model(y))
+    x = floats(16, 3, 2, 4)
+    codes = interpret(graph, encode_inputs(graph, x))[graph.outputs[0]]
+    np.testing.assert_array_equal(codes, execute(net.model(y), x)[0])
+    assert len(np.unique(codes)) >= 3

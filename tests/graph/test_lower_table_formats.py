@@ -137,7 +137,7 @@ def test_a_weight_that_is_not_k_hot_is_refused_by_name() -> None:
     [
         ({"exponent_bits": 4.5}, r"'q'.*exponent width is \[4.5\]"),
         ({"mantissa_bits": 14}, r"'q'.*0 to 11 mantissa bits"),
-        ({"largest": 449.0}, r"'q'.*max_val 449 is no number of e4m3"),
+        ({"largest": 449.0}, r"'q'.*max_val 449 is not a number of e4m3"),
         ({"largest": float("nan")}, r"'q'|NaN|nan"),
         ({"saturation": 0, "has_nan": 1}, r"'q'.*overflows to infinity or NaN"),
         ({"rounding": "STOCHASTIC"}, r"'q'.*rounding mode 'STOCHASTIC'"),

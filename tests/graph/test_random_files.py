@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 SEEDS = range(30)
 LEAST_LOWERED = 8
-"""Of the files of a kind: the others hold something that is refused."""
+"""Files of each kind that lower at least; the others hold something that is refused."""
 
 
 def lowered(file: File) -> ExactGraph | None:

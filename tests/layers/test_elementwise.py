@@ -46,7 +46,16 @@ def test_add_of_a_tensor_to_itself() -> None:
 
 def test_add_needs_one_shape() -> None:
     with pytest.raises(InputError, match="one shape"):
-        QuantAdd(Fixed(8))(torch.ones(2, 3), torch.ones(2, 1))
+        QuantAdd(Fixed(8))(torch.ones(2, 3), torch.ones(2, 2))
+
+
+def test_add_broadcasts_axes_of_length_one() -> None:
+    a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 1, requires_grad=True)
+    layer = QuantAdd(Fixed(12))
+    result = layer(a, b)
+    assert torch.equal(result, layer(a, b.expand(2, 3, 4)))
+    result.sum().backward()
+    assert torch.equal(b.grad, torch.full((2, 3, 1), 4.0))
 
 
 def test_mixed_memory_orders() -> None:

@@ -35,7 +35,8 @@ def test_where_nothing_fits_the_flow_that_would_is_named() -> None:
         best_design(wide(), board, load_flow("hls4ml"))
     text = " ".join(str(caught.value).split())
     assert "wide does not fit small at any folding of the hls4ml flow (reuse factor)" in text
-    assert "or --flow finn: folded by PE, SIMD it would fit, with" in text
+    assert "or use --flow finn, which fits with" in text
+    assert "folded by PE, SIMD" in text
     assert "cannot write its projects yet" in text
     said = estimate(best_design(wide(), board, load_flow("finn")))
     assert f"{said.throughput_fps:,.0f} images/s" in text

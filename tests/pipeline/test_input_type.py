@@ -93,5 +93,5 @@ def test_names_of_types_are_told_from_files() -> None:
 
 def test_a_build_folders_input_is_settled(tmp_path: Path) -> None:
     (tmp_path / ".qhw").mkdir()
-    with pytest.raises(InputError, match="its input was settled when it was built"):
+    with pytest.raises(InputError, match="its input type was chosen by 'qhw build'"):
         find_target(tmp_path, input="uint8")

@@ -82,7 +82,7 @@ def test_resnet8(backend):
 
 def test_resnet8_runs_in_a_dozen_fused_steps_of_32_bit_lanes():
     graph = resnet8_graph()
-    planner = plan.Planner(graph, select_backend("torch"), frozenset(graph.outputs), 1)
+    planner = plan.ExecutionPlanner(graph, select_backend("torch"), frozenset(graph.outputs), 1)
     chains = [planner._grow(node, set(graph.tensors))[1] for node in graph.nodes if node.op == "Conv"]
     assert len(planner.plan()) == 12
     assert all(planner._peak(chain) < 2**31 for chain in chains)

@@ -1,4 +1,4 @@
-"""What each unit is made of: closed forms, one file for each kind of unit, with a table ``MODELS``.
+"""Closed forms of each unit's cells: one file for each kind of unit, with a table ``MODELS``.
 
 Units whose structure depends on the memory cells of a family have a function ``models(family)`` in its place.
 """
@@ -24,7 +24,7 @@ def unit_models(family: str) -> Mapping[str, UnitModel]:
 
 
 def unit_model(unit: str, family: str) -> UnitModel:
-    """The closed forms of a unit; raises UnsupportedError where there are none: it is not silently free."""
+    """The closed forms of a unit; raises UnsupportedError where there are none, never zero cost."""
     models = unit_models(family)
     if unit not in models:
         raise UnsupportedError(f"The unit {unit!r} has no cost model", hint=closest(unit, models))

@@ -8,11 +8,11 @@ from typing import NamedTuple, TypeAlias
 
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.constants import Number, Plan, plan
+from qhw.cost.rtl.constants import Number, ShiftAddTree, shift_add_tree
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 _Bit: TypeAlias = "tuple[tuple[int, int], int] | None"
-"""What is in a flip-flop: a bit of a number of a level, by its place; None: 0. Equal ones are one."""
+"""The bit in a flip-flop: of a number of a level, by its place; None: 0. Equal ones are one."""
 
 _Bits: TypeAlias = "tuple[_Bit, ...]"
 """The bits of a number, from the lowest."""
@@ -24,7 +24,7 @@ def _spread(held: _Bits, signed: bool, first: int, width: int) -> _Bits:
 
 
 def _positions(number: Number, before: Sequence[Number], held: Sequence[_Bits]) -> list[tuple[_Bit, _Bit]]:
-    """What an adder's carry chain adds; below ``distance`` the left number passes by."""
+    """The positions of an adder's carry chain; below ``distance`` the left number passes by."""
     assert number.right is not None
     width = number.bits - number.distance
     left = _spread(held[number.left], before[number.left].signed, number.distance, width)
@@ -36,7 +36,7 @@ def _luts(number: Number, positions: list[tuple[_Bit, _Bit]]) -> int:
     """Positions that differ; one whose other operand is 0 takes none, unless that is inverted."""
     needed = any if number.subtracts else all
     different = {pair for pair in positions if needed(bit is not None for bit in pair)}
-    # Sums of up to two bits are no carry chain.
+    # Sums of up to two bits are built without a carry chain.
     return len(positions) if different and len(positions) <= 2 else len(different)
 
 
@@ -75,8 +75,8 @@ class _Counted(NamedTuple):
 
 
 @cache
-def _counted(made: Plan) -> _Counted:
-    """What the tree takes, its lanes included."""
+def _counted(made: ShiftAddTree) -> _Counted:
+    """Resources of the tree, its lanes included."""
     first, *later = made.levels
     rows: list[_Bits] = [tuple(((0, i), bit) for bit in range(lane.bits)) for i, lane in enumerate(first)]
     luts, lut4s, registers = 0, 0, sum(len(bits) for bits in rows)
@@ -91,14 +91,14 @@ def _counted(made: Plan) -> _Counted:
 
 
 def _khot_constant_dot(cells: Cells, values: Values) -> Features:
-    made = plan(values)
+    made = shift_add_tree(values)
     counted = _counted(made)
     tree: Features = {"tree bits": counted.luts} if cells.inputs == 6 else {"tree LUTs": counted.lut4s}
     return {**tree, **cells.accumulator(values["A"] - made.total.shift)}
 
 
 def _khot_constant_dot_registers(values: Values) -> int:
-    made = plan(values)
+    made = shift_add_tree(values)
     return _counted(made).registers + len(made.levels) + values["A"] - made.total.shift
 
 

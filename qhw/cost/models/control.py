@@ -1,4 +1,4 @@
-"""What drives a folded layer: counters on carry chains, and the addresses of a window's words."""
+"""Models of a folded layer's control: counters on carry chains, and the addresses of a window's words."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _window_counters(values: Values) -> tuple[int, ...]:
 
 
 def _moves(values: Values) -> list[int]:
-    """By how much the read address grows at the end of each loop that there is, the innermost first."""
+    """Steps of the read address at the end of each loop that there is, the innermost first."""
     side, words, span = values["K"], values["C"], window_span(values)
     if values["DEPTHWISE"]:
         back = words + 1 - span
@@ -93,7 +93,7 @@ def _window_buffer(family: str, values: Values) -> Features:
 
 
 def _window_sums(cells: Cells, address: int, passed: int) -> Features:
-    """What the addresses and the level take; on ECP5 every addition and comparison is a chain of its own."""
+    """LUTs of the addresses and the level; on ECP5 every addition and comparison is a chain of its own."""
     level = address + 1
     if cells.inputs == 6:
         return {"level bits": level - passed}

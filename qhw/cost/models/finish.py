@@ -1,4 +1,4 @@
-"""What follows an accumulator: rounding and saturation to fewer bits, thresholds."""
+"""Models of the units behind an accumulator: rounding and saturation to fewer bits, thresholds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qhw.cost.unit_models import Features, UnitModel, Values
 
 
 class _Rounding(NamedTuple):
-    """What a requantisation needs of the bits that go, and whether it ever rounds up."""
+    """The dropped bits that a requantisation reads, and whether it ever rounds up."""
 
     half: bool
     sticky: bool
@@ -20,7 +20,7 @@ class _Rounding(NamedTuple):
 
 
 def _rounding(values: Values) -> _Rounding:
-    """By mode, sign and shift; ``cost_models/rtl/round_up.v`` has the functions."""
+    """The bits that rounding needs, by mode, sign and shift, as in ``cost_models/rtl/round_up.v``."""
     mode, signed, dropped = values["ROUNDING"], values["SI"], values["S"]
     to_even, floor, to_zero, ceiling, away = 4, 5, 6, 7, 8
     if not dropped or mode == floor or (mode == to_zero and not signed):
@@ -98,7 +98,7 @@ def _requantize_registers(values: Values) -> int:
     decisions = rounding.half + rounding.sticky
     last = min(values["WO"] - values["SO"], rounded - signed) + signed
     fits = _bits_above(values) > (signed and values["SO"]) or (signed and not values["SO"])
-    # An unsigned number has no sign to show.
+    # The result of an unsigned number has no sign bit.
     result = min(values["WO"] - (values["SO"] and not signed), rounded)
     return kept + below + kept + decisions + rounded + last + fits + result
 

@@ -78,7 +78,7 @@ def _packed(values: Values) -> Features:
 
 
 def _packed_registers(values: Values) -> int:
-    # The last bits of a and of every weight but the first wait for the product, as does `first`.
+    # The last bits of a, those of every weight but the first, and `first` are delayed until the product.
     return values["P"] * values["A"] + 4 * (values["P"] - 1) + 8
 
 

@@ -12,7 +12,7 @@ from qhw.cost.unit_models import Features, UnitModel, Values
 
 
 def _places(values: Values) -> int:
-    """By which a term is shifted at most; signed digits may go one beyond their sum."""
+    """The largest shift of a term; signed digits may go one beyond their sum."""
     return values["WB"] - (1 if values["CSD"] and values["K"] > 1 else 2)
 
 
@@ -33,7 +33,7 @@ def _code_bits(values: Values) -> int:
 
 
 def _shifts(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
-    """What the K shifters take; a LUT clears a term that is absent, on ECP5 as many as its code takes."""
+    """LUTs of the K shifters; a LUT clears a term that is absent, on ECP5 as many as its code takes."""
     terms = values["K"]
     if cells.inputs == 6:
         luts = structure.shift_luts(bits, _places(values), signed)
@@ -43,7 +43,7 @@ def _shifts(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
 
 
 def _tree(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
-    """What the K - 1 adders take; the top bit of an unsigned term is 0."""
+    """LUTs of the K - 1 adders; the top bit of an unsigned term is 0."""
     terms, product = values["K"], _product_bits(values, bits)
     if cells.inputs == 4:
         return {"tree LUTs": (terms - 1) * _adder_of_lut4(values, bits)}
@@ -55,7 +55,7 @@ def _tree(cells: Cells, values: Values, bits: int, signed: bool) -> Features:
 
 
 def _adder_of_lut4(values: Values, bits: int) -> int:
-    """On ECP5, the bits of a term are inverted beside the chain."""
+    """LUTs of an adder on ECP5, where a term's bits are inverted beside the chain."""
     product = _product_bits(values, bits)
     if not values["CSD"]:
         return lut4.adder(product)

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.matrices import field_bits, plan
+from qhw.cost.rtl.matrices import adder_graph, field_bits
 from qhw.cost.unit_models import Features, UnitModel, Values
 
 _Bit: TypeAlias = "tuple[int, int] | None"
-"""What is in a flip-flop: a bit of an input or sum, by its number and place; None: 0. Equal ones are one."""
+"""The bit in a flip-flop: of an input or sum, by its number and place; None: 0. Equal ones are one."""
 
 _Bits: TypeAlias = "tuple[_Bit, ...]"
 """The bits of a number, from the lowest."""
 
 _Position: TypeAlias = "tuple[_Bit, _Bit]"
-"""What a carry chain adds in one place."""
+"""The two bits that a carry chain adds in one place."""
 
 
 class _Number(NamedTuple):
@@ -34,12 +34,12 @@ class _Number(NamedTuple):
 
 @dataclass
 class _Count:
-    """What was counted of a circuit, while its stages are walked through.
+    """Counts of a circuit, while its stages are walked through.
 
     Args:
         sums: the number of each sum by what is added: the same is built once.
         positions: positions of carry chains that take a LUT, by whether they subtract.
-        short: such positions in sums of up to two bits.
+        short: positions that take a LUT, in sums of up to two bits.
         lut4s: LUTs on ECP5, where chains share no position.
         read: bits that the current stage reads.
     """
@@ -71,7 +71,7 @@ class _Count:
             self.lut4s += lut4.sum_of(len(bits), len(chain))
             needed = any if subtracts else all
             different = {frozenset(pair) for pair in chain if needed(bit is not None for bit in pair)}
-            # Sums of up to two bits are no carry chain.
+            # Sums of up to two bits are built without a carry chain.
             if len(chain) <= 2:
                 self.short += len(chain)
             else:
@@ -99,7 +99,7 @@ def _counted(values: Values) -> _Counted:
 
 @cache
 def _counted_once(parameters: tuple[tuple[str, int], ...]) -> _Counted:
-    stages, count, registers = plan(dict(parameters)).stages, _Count(), 0
+    stages, count, registers = adder_graph(dict(parameters)).stages, _Count(), 0
     held = [
         _Number(tuple((-lane, bit) for bit in range(field_bits(interval))), interval.min < 0)
         for lane, interval in enumerate(stages[0].inp_qint)
@@ -117,7 +117,7 @@ def _distinct(numbers: Sequence[_Number]) -> set[_Bit]:
 
 
 def _stage(stage: Any, held: Sequence[_Number], count: _Count) -> list[_Number]:
-    """What its outputs are."""
+    """The circuit's outputs."""
     numbers: list[_Number] = []
     for op in stage.ops:
         numbers.append(_operation(op, stage.ops, numbers, held, count))

@@ -18,7 +18,7 @@ XILINX = tuple(name for name, fabric in fabrics().items() if fabric.lut_inputs =
 
 
 class Shape(NamedTuple):
-    """A memory cell: rows of so many bits, what it counts for, and what a mapper takes it to cost."""
+    """A memory cell: its shape, the blocks that it counts as, and its cost to the mapper."""
 
     rows: int
     bits: int
@@ -51,7 +51,7 @@ _ULTRA_SHAPES = (Shape(4096, 72, 1, 1024),)
 """URAM288 (UG573)."""
 
 _MULTIPLEXER_COST = 0.5
-"""What the mapper thinks a bit costs that selects between two banks."""
+"""The mapper's own cost of a bit that selects between two banks."""
 
 
 @cache
@@ -76,7 +76,7 @@ def block_ram(words: int, width: int, family: str) -> Tiles:
 
 
 def ultra_ram(words: int, width: int) -> Tiles:
-    """UltraRAMs of 288 Kb that hold so many words."""
+    """UltraRAMs of 288 Kb that hold the words."""
     return tiles(_ULTRA_SHAPES, words, width)
 
 
@@ -89,7 +89,7 @@ def multiplexer(inputs: int, family: str) -> int:
 
 
 _SHALLOW = 1.7
-"""Twice as wide cells of 32 words are used up to so many times the banks of 64 words."""
+"""Twice as wide cells of 32 words are used up to this multiple of the banks of 64 words."""
 
 
 def memory_banks(words: int) -> tuple[int, bool]:

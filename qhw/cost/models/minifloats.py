@@ -17,15 +17,15 @@ from qhw.cost.unit_models import Features, UnitModel, Values
 from qhw.formats.modes import Rounding
 
 
-class Shifter(NamedTuple):
+class PipelinedShifter(NamedTuple):
     """A shifter with a register behind each stage of two bits (``cost_models/rtl/shift_left.v``).
 
     Args:
         bits: bits of all stages, which each take a LUT of up to six inputs.
-        wide: those of them that have five or six.
+        wide: bits whose LUT has five or six inputs.
         lut4s: LUTs of four inputs.
-        data_registers: one a bit of a stage that is read.
-        amount_registers: bits of the amount that wait for later stages.
+        data_registers: flip-flops of the data, one per bit of a stage that is read.
+        amount_registers: flip-flops of the amount's bits that wait for later stages.
         read: the bits of the operand that are read.
     """
 
@@ -44,7 +44,9 @@ class Shifter(NamedTuple):
 
 
 @cache
-def staged_shifter(bits: int, places: int, out_bits: int, signed: bool = False, unseen: int = 0) -> Shifter:
+def staged_shifter(
+    bits: int, places: int, out_bits: int, signed: bool = False, unseen: int = 0
+) -> PipelinedShifter:
     """A left shift by 0 to ``places``.
 
     Args:
@@ -53,7 +55,7 @@ def staged_shifter(bits: int, places: int, out_bits: int, signed: bool = False, 
     select = places.bit_length()
     read = frozenset(range(unseen, min(bits, out_bits) if select == 0 else out_bits))
     if select == 0:
-        return Shifter(0, 0, 0, len(read), 0, 1, read)
+        return PipelinedShifter(0, 0, 0, len(read), 0, 1, read)
     inputs_of: Counter[int] = Counter()
     data = amount = lut4s = 0
     stages = _stage_widths(bits, select, out_bits)
@@ -66,7 +68,7 @@ def staged_shifter(bits: int, places: int, out_bits: int, signed: bool = False, 
         data, amount = data + len(read), amount + select - low - taken
         read = frozenset().union(*(choice for choice, _ in sources))
     wide = inputs_of[5] + inputs_of[6]
-    return Shifter(inputs_of.total(), wide, lut4s, data, amount, len(stages), read)
+    return PipelinedShifter(inputs_of.total(), wide, lut4s, data, amount, len(stages), read)
 
 
 def _sources(bit: int, width: int, step: int, choices: int, signed: bool) -> tuple[frozenset[int], bool]:
@@ -76,7 +78,7 @@ def _sources(bit: int, width: int, step: int, choices: int, signed: bool) -> tup
     return chosen, signed and places[-1] >= width - 1
 
 
-def _shifts(cells: Cells, shifter: Shifter, lanes: int = 1) -> Features:
+def _shifts(cells: Cells, shifter: PipelinedShifter, lanes: int = 1) -> Features:
     if cells.inputs == 4:
         return {"shifter LUTs": lanes * shifter.lut4s}
     return {
@@ -140,7 +142,7 @@ def _minifloat_mac_registers(values: Values) -> int:
     return _operands(values) + product + shifter.registers + controls + values["A"]
 
 
-def _lane_shifter(values: Values) -> Shifter:
+def _lane_shifter(values: Values) -> PipelinedShifter:
     bits, span = _significand_bits(values) + 1, product_span(values)
     return staged_shifter(bits, span, bits + span, signed=True)
 
@@ -206,7 +208,7 @@ def _mixed_mac_registers(values: Values) -> int:
 
 
 class _Conversion(NamedTuple):
-    """What ``cost_models/rtl/fixed_to_minifloat.v`` derives from its parameters.
+    """The values that ``cost_models/rtl/fixed_to_minifloat.v`` derives from its parameters.
 
     Args:
         range_bits: bits of the largest magnitude that may be in range.
@@ -220,7 +222,7 @@ class _Conversion(NamedTuple):
     places: int
     point: int
     rounded: int
-    shifter: Shifter
+    shifter: PipelinedShifter
 
 
 def _conversion(values: Values) -> _Conversion:
@@ -280,9 +282,9 @@ def _fixed_to_minifloat_registers(values: Values) -> int:
     parts, a = _conversion(values), values["A"]
     saturates, stages = a > parts.range_bits, parts.shifter.stages
     # The exponent comes from the leading zeros and the range check; both read the bits above the subnormals'.
-    looked_at = parts.shifter.read | set(range(values["P"] + values["M"] + 1, a))
-    magnitudes = len(looked_at) + len(parts.shifter.read)
-    # All of the amount waits beside the shifter: the exponent field comes from it.
+    inspected = parts.shifter.read | set(range(values["P"] + values["M"] + 1, a))
+    magnitudes = len(inspected) + len(parts.shifter.read)
+    # The whole amount is delayed along the shifter: the exponent field is computed from it.
     amount = (stages + 1) * parts.places.bit_length()
     flags = stages + 3 + (stages + 2 if saturates else 0)
     code = 1 + min(parts.rounded, values["E"] + values["M"])

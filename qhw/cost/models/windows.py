@@ -39,7 +39,7 @@ def _column(cells: Cells, row: int) -> Features:
     bits = counter_bits(row)
     wrapping = 0 if is_power(row) else bits
     if cells.inputs == 4:
-        # `enable` is looked at with the last count.
+        # The gate that finds the last count reads `enable` too.
         return {"column LUTs": lut4.increment(bits) + (lut4.reduction(bits + 1) if wrapping else 0)}
     return {"column counter": 1, "column bits": bits, "wrapping column bits": wrapping}
 

@@ -31,7 +31,7 @@ class Number:
     """An integer in a register: left ± right * 2^distance, numbers of the level before, or left alone.
 
     Args:
-        low, high: what it is at least and at most.
+        low, high: its smallest and largest value.
         right: None where left waits for the next level.
     """
 
@@ -44,12 +44,12 @@ class Number:
 
     @property
     def signed(self) -> bool:
-        """Whether it can be negative."""
+        """Whether the number can be negative."""
         return self.low < 0
 
     @property
     def bits(self) -> int:
-        """Two's complement if it can be negative."""
+        """Width of the register: two's complement if the number can be negative."""
         return (
             max((~self.low).bit_length(), self.high.bit_length()) + 1
             if self.signed
@@ -67,12 +67,12 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShiftAddTree:
     """A dot product with constants as a tree of additions.
 
     Args:
         levels: the levels of registers; the first one holds the lanes.
-        total: what is left of the last one.
+        total: the sum, in terms of the last level's number.
     """
 
     levels: tuple[tuple[Number, ...], ...]
@@ -86,14 +86,14 @@ def weights(values: Values) -> tuple[int, ...]:
     return tuple(int(weight) for weight in drawn)
 
 
-def plan(values: Values) -> Plan:
-    """How the dot product with these parameters is added up."""
+def shift_add_tree(values: Values) -> ShiftAddTree:
+    """The tree of additions for the dot product with these parameters."""
     kind = Integer(values["WA"], bool(values["SA"]))
     return _planned(weights(values), kind.mantissa_low, kind.mantissa_high)
 
 
 @cache
-def _planned(given: tuple[int, ...], low: int, high: int) -> Plan:
+def _planned(given: tuple[int, ...], low: int, high: int) -> ShiftAddTree:
     rows = [tuple(Number(low, high, lane) for lane in range(len(given)))]
     terms = [
         Term(place, lane, weight < 0)
@@ -108,7 +108,7 @@ def _planned(given: tuple[int, ...], low: int, high: int) -> Plan:
             for shift, number, negative in _paired(terms, rows[-1])
         ]
         rows.append(tuple(made))
-    return Plan(tuple(rows), terms[0])
+    return ShiftAddTree(tuple(rows), terms[0])
 
 
 def _paired(terms: list[Term], row: Sequence[Number]) -> Iterator[tuple[int, Number, bool]]:
@@ -129,7 +129,7 @@ def _paired(terms: list[Term], row: Sequence[Number]) -> Iterator[tuple[int, Num
 
 
 def _dot_module(values: Values) -> str:
-    made, bits = plan(values), values["WA"]
+    made, bits = shift_add_tree(values), values["WA"]
     depth, shift = len(made.levels), made.total.shift
     width = values["A"] - shift
     total = _signed(made.levels[-1][made.total.number], f"x{depth - 1}_{made.total.number}")
@@ -162,7 +162,7 @@ def _dot_module(values: Values) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _additions(made: Plan) -> Iterator[str]:
+def _additions(made: ShiftAddTree) -> Iterator[str]:
     for level, (before, row) in enumerate(zip(made.levels, made.levels[1:], strict=False)):
         for place, number in enumerate(row):
             yield f"x{level + 1}_{place} <= {_expression(number, before, f'x{level}_')}"
@@ -215,7 +215,7 @@ KHOT_CONSTANT_DOT = Unit(
     ),
     sources=("delay",),
     ports=_dot_ports,
-    latency=lambda values: 1 + len(plan(values).levels),
+    latency=lambda values: 1 + len(shift_add_tree(values).levels),
     reference=_dot,
     rule=_dot_rule,
     emit=_dot_module,

@@ -1,4 +1,4 @@
-"""What drives a folded layer: counters with their handshake, and the memory that repeats a window's words."""
+"""Units that control a folded layer: counters with their handshake, and the memory that repeats words."""
 
 from __future__ import annotations
 

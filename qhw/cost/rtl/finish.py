@@ -1,4 +1,4 @@
-"""What follows an accumulator: rounding to fewer bits, thresholds, minifloat codes."""
+"""Units behind an accumulator: rounding to fewer bits, thresholds, minifloat codes."""
 
 from __future__ import annotations
 

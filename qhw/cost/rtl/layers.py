@@ -27,12 +27,12 @@ from qhw.graph.ir import ExactGraph, Node
 
 STREAM_WORDS = 2
 LUT_WORDS = 64
-"""Words of a memory up to which it is of LUTs: a LUT holds so many bits."""
+"""Words up to which a memory is made of LUTs: the bits of one LUT."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A unit of a layer, and how often it is there."""
+    """A unit of a layer with its parameters, and how many of it there are."""
 
     unit: str
     values: Values
@@ -40,7 +40,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class LayerLoops:
     """A layer's loops.
 
     Args:
@@ -67,7 +67,7 @@ class FoldedLayer:
     """A layer in hardware.
 
     Args:
-        graph: one Conv or MatMul, and one Requant.
+        graph: a graph of one Conv or MatMul, and one Requant.
         pe: outputs at a time.
         simd: inputs at a time, of each output.
         multiplier: the MULTIPLIER parameter of integer dot products: 0 LUT, 1 DSP48E2, 2 DSP48E1.
@@ -96,7 +96,7 @@ class FoldedLayer:
         return self.graph.nodes[0]
 
     @property
-    def geometry(self) -> Geometry:
+    def loops(self) -> LayerLoops:
         return _conv(self) if isinstance(self.node, ir.Conv) else _matmul(self)
 
     @property
@@ -120,26 +120,26 @@ class FoldedLayer:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What the units are made of, in order, each once."""
+        """The Verilog files of the units, in order, each once."""
         units = [UNITS[part.unit] for part in self.parts.values()]
         return tuple(dict.fromkeys(source for unit in units for source in unit.sources))
 
     @property
     def ports(self) -> Ports:
-        """Beside ``clk``; ``load`` writes a word of weights."""
+        """Its ports beside ``clk``; ``load`` writes a word of weights."""
         weights = self.parts["weights"].values
         y_bits = self.formats[2].width
         inputs = (
             *(Port(name, 1) for name in ("reset", "x_valid", "y_ready", "load")),
             Port("load_address", (weights["D"] - 1).bit_length()),
             Port("load_word", weights["W"]),
-            Port("x", self.formats[0].width, self.geometry.lanes),
+            Port("x", self.formats[0].width, self.loops.lanes),
         )
         outputs = Port("x_ready", 1), Port("y_valid", 1), Port("y_last", 1), Port("y", y_bits, self.pe)
         return Ports(inputs, outputs, ())
 
     def as_unit(self) -> Unit:
-        """For the simulator and the oracle; it has no parameters and no reference but the graph."""
+        """The layer for the simulator and the oracle: no parameters, and the graph is its reference."""
         return Unit(
             name=self.graph.name,
             summary="a folded layer",
@@ -158,19 +158,19 @@ class FoldedLayer:
 
     def weight_words(self) -> IntArray:
         """The weights' codes by address, of shape (addresses, PE * SIMD), the first in the lowest bits."""
-        geometry, weight = self.geometry, self.graph.constants[self.node.inputs[1]]
+        loops, weight = self.loops, self.graph.constants[self.node.inputs[1]]
         if isinstance(self.node, ir.Conv):
             # Outputs by taps by channels, as words come.
             matrix = np.moveaxis(weight, 1, -1).reshape(weight.shape[0], -1)
         else:
             matrix = weight.T
-        shape = (geometry.output_folds, self.pe, geometry.input_folds, self.simd)
+        shape = (loops.output_folds, self.pe, loops.input_folds, self.simd)
         ordered = matrix.reshape(shape).transpose(0, 2, 1, 3).reshape(-1, self.pe * self.simd)
         return np.asarray(self.formats[1].code_of(ordered))
 
     def input_words(self, images: IntArray) -> IntArray:
         """Mantissas of shape (images, *shape) as the stream's words, of shape (words, lanes)."""
-        return _words(self.formats[0], images, self.geometry.lanes)
+        return _words(self.formats[0], images, self.loops.lanes)
 
     def output_words(self, images: IntArray) -> IntArray:
         """Likewise of the output."""
@@ -182,7 +182,7 @@ def _words(format: Format, images: IntArray, lanes: int) -> IntArray:
     return np.asarray(format.code_of(np.moveaxis(images, 1, -1).reshape(-1, lanes)))
 
 
-def _conv(layer: FoldedLayer) -> Geometry:
+def _conv(layer: FoldedLayer) -> LayerLoops:
     node, graph = layer.node, layer.graph
     assert isinstance(node, ir.Conv)
     channels, rows, columns = graph.tensors[node.inputs[0]].shape
@@ -191,12 +191,12 @@ def _conv(layer: FoldedLayer) -> Geometry:
     plain = depthwise or node.groups == 1
     if kernel != across or any(node.pads) or {*node.strides, *node.dilations} != {1} or not plain:
         raise UnsupportedError(
-            f"Conv '{node.name}' has a window that no window_buffer is made for",
+            f"window_buffer does not support the window of Conv '{node.name}'",
             allowed="square, stride 1, no dilation, no padding, groups 1 or all channels",
         )
     lanes = layer.pe if depthwise else layer.simd
     words = channels // lanes
-    return Geometry(
+    return LayerLoops(
         kernel=kernel,
         rows=rows,
         columns=columns,
@@ -209,10 +209,10 @@ def _conv(layer: FoldedLayer) -> Geometry:
     )
 
 
-def _matmul(layer: FoldedLayer) -> Geometry:
+def _matmul(layer: FoldedLayer) -> LayerLoops:
     inputs, outputs = layer.graph.tensors[layer.node.inputs[1]].shape
     words = inputs // layer.simd
-    return Geometry(1, 1, 1, words, layer.simd, outputs // layer.pe, words, 1, depthwise=False)
+    return LayerLoops(1, 1, 1, words, layer.simd, outputs // layer.pe, words, 1, depthwise=False)
 
 
 def _check_folding(layer: FoldedLayer) -> None:
@@ -223,12 +223,12 @@ def _check_folding(layer: FoldedLayer) -> None:
             raise UnsupportedError(
                 f"{what} of {layer.graph.name} is {factor}", allowed=f"a divisor of {count}"
             )
-    if layer.geometry.output_folds * layer.geometry.input_folds == 1:
+    if layer.loops.output_folds * layer.loops.input_folds == 1:
         raise UnsupportedError(f"{layer.graph.name} is not folded: no memory holds its weights")
 
 
 def _word_bits(layer: FoldedLayer) -> int:
-    return layer.geometry.lanes * layer.formats[0].width
+    return layer.loops.lanes * layer.formats[0].width
 
 
 def _style(words: int) -> int:
@@ -236,14 +236,14 @@ def _style(words: int) -> int:
 
 
 def _window(layer: FoldedLayer) -> Part:
-    geometry = layer.geometry
+    loops = layer.loops
     values = {
-        "K": geometry.kernel,
-        "N": geometry.columns,
-        "M": geometry.rows,
-        "C": geometry.words,
-        "DEPTHWISE": int(geometry.depthwise),
-        "F": 1 if geometry.depthwise else geometry.output_folds,
+        "K": loops.kernel,
+        "N": loops.columns,
+        "M": loops.rows,
+        "C": loops.words,
+        "DEPTHWISE": int(loops.depthwise),
+        "F": 1 if loops.depthwise else loops.output_folds,
         "W": _word_bits(layer),
     }
     return Part("window_buffer", {**values, "STYLE": _style(window_words(values))})
@@ -251,14 +251,14 @@ def _window(layer: FoldedLayer) -> Part:
 
 def _control(layer: FoldedLayer) -> Part:
     """Behind the memories' own edge come the dot product's and the rounding's."""
-    geometry = layer.geometry
+    loops = layer.loops
     edges = [UNITS[part.unit].latency(part.values) for part in (_dot(layer), _finish(layer))]
-    counts = {"P": geometry.pixels, "F": geometry.output_folds, "I": geometry.input_folds}
+    counts = {"P": loops.pixels, "F": loops.output_folds, "I": loops.input_folds}
     return Part("layer_control", {**counts, "D": 1 + sum(edges)})
 
 
 def _weights(layer: FoldedLayer) -> Part:
-    depth = layer.geometry.output_folds * layer.geometry.input_folds
+    depth = layer.loops.output_folds * layer.loops.input_folds
     bits = layer.pe * layer.simd * layer.formats[1].width
     return Part("weight_memory", {"D": depth, "W": bits, "STYLE": _style(depth)})
 
@@ -278,7 +278,9 @@ def _dot(layer: FoldedLayer) -> Part:
         values = {**fields, "L": lanes, "A": max(_sum_bits(layer), one_sum)}
         return Part("minifloat_dot", values, layer.pe)
     if not (a.kind == b.kind == "integer"):
-        raise UnsupportedError(f"No layer of {x} and {weight} is emitted", allowed="integers, or minifloats")
+        raise UnsupportedError(
+            f"a layer of {x} and {weight} cannot be emitted", allowed="integers, or minifloats"
+        )
     widths = {"WA": a.width, "WB": b.width, "SA": int(a.signed), "SB": int(b.signed)}
     total = max(_sum_bits(layer), a.width + b.width + levels(lanes))
     return Part("integer_dot", {**widths, "L": lanes, "A": total, "MULTIPLIER": layer.multiplier}, layer.pe)
@@ -349,7 +351,7 @@ def _body(layer: FoldedLayer) -> Iterator[str]:
         "read=enable, write=load, read_address=address, write_address=load_address, x=load_word, y=weights",
     )
     for i in range(layer.pe):
-        given = f"window[{i * x_bits}+:{x_bits}]" if layer.geometry.depthwise else "window"
+        given = f"window[{i * x_bits}+:{x_bits}]" if layer.loops.depthwise else "window"
         share = layer.simd * weight_bits
         yield f"    wire [{dot.values['A'] - 1}:0] sum{i};"
         yield _instance(

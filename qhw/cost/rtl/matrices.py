@@ -33,20 +33,20 @@ def matrix(values: Values) -> IntArray:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What da4ml found for a matrix, cut behind every level of additions.
+class AdderGraph:
+    """The additions that da4ml found for a matrix, cut behind every level.
 
     Args:
         stages: da4ml's ``CombLogic``, in order; the fields that one puts out are what the next takes in.
-        outputs: for each column, its field of the last stage, and the zeros that go below it.
+        outputs: each column's field of the last stage, and the zeros that go below it.
     """
 
     stages: tuple[Any, ...]
     outputs: tuple[tuple[int, int], ...]
 
 
-def plan(values: Values) -> Plan:
-    """How the product with these parameters is added up; the same parameters give the same plan.
+def adder_graph(values: Values) -> AdderGraph:
+    """The additions of the product with these parameters; the same parameters give the same ones.
 
     Raises:
         ToolMissingError: da4ml is not installed.
@@ -57,7 +57,7 @@ def plan(values: Values) -> Plan:
 
 
 @cache
-def _planned(rows: tuple[tuple[int, ...], ...], low: int, high: int) -> Plan:
+def _planned(rows: tuple[tuple[int, ...], ...], low: int, high: int) -> AdderGraph:
     with _interpreted():
         try:
             from da4ml.cmvm import solve
@@ -77,7 +77,7 @@ def _planned(rows: tuple[tuple[int, ...], ...], low: int, high: int) -> Plan:
     fields = {end: place for place, end in enumerate(dict.fromkeys(ends))}
     zeros = (_zeros_below(interval) for interval in last.out_qint)
     outputs = tuple((fields[end], shift) for end, shift in zip(ends, zeros, strict=True))
-    return Plan((*first, *_signed(last, list(fields))), outputs)
+    return AdderGraph((*first, *_signed(last, list(fields))), outputs)
 
 
 def _signed(last: Any, fields: Sequence[tuple[int, bool]]) -> Iterator[Any]:
@@ -100,13 +100,13 @@ def _putting_out(stage: Any, fields: Sequence[tuple[int, bool]]) -> Any:
 
 @contextmanager
 def _interpreted() -> Iterator[None]:
-    """What is imported within is not compiled: that takes da4ml minutes, a matrix without it a second."""
+    """Import without compiling: compilation takes da4ml minutes, a matrix without it a second."""
     try:
         config: Any = importlib.import_module("numba").config
     except ImportError:
         yield
         return
-    # Another user of da4ml in this process keeps the modules, compiled or not, that it has.
+    # Modules of da4ml that this process has imported already stay as they are for their other users.
     others = {name: module for name, module in sys.modules.items() if module and _is_python(name)}
     before, config.DISABLE_JIT = config.DISABLE_JIT, True
     for name in others:
@@ -136,7 +136,7 @@ def _zeros_below(interval: Any) -> int:
 
 
 def _matrix_module(values: Values) -> str:
-    made = plan(values)
+    made = adder_graph(values)
     from da4ml.codegen.rtl.verilog.comb import comb_logic_gen
 
     name = "_".join(["constant_matrix", *(str(value) for value in values.values())])
@@ -152,7 +152,7 @@ def _library() -> Iterator[str]:
         yield (Path(verilog.__file__).parent / "source" / f"{module}.v").read_text()
 
 
-def _registered(values: Values, name: str, made: Plan) -> str:
+def _registered(values: Values, name: str, made: AdderGraph) -> str:
     """The stages with a register before each of them, and one behind the last."""
     bits, used = values["WA"], [field_bits(interval) > 0 for interval in made.stages[0].inp_qint]
     inputs = [f"a[{lane * bits}+:{bits}]" for lane in reversed(range(values["N"])) if used[lane]]
@@ -179,7 +179,7 @@ def _registered(values: Values, name: str, made: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lanes(values: Values, made: Plan) -> Iterator[str]:
+def _lanes(values: Values, made: AdderGraph) -> Iterator[str]:
     """Each output: its field with the sign above and zeros below."""
     width, register, fields = _lane_bits(values), f"x{len(made.stages)}", made.stages[-1].out_qint
     first = [0, *accumulate(map(field_bits, fields))]
@@ -193,7 +193,7 @@ def _lanes(values: Values, made: Plan) -> Iterator[str]:
 
 def _lane_bits(values: Values) -> int:
     """Bits of an output: any sum fits, and every field, some of which da4ml bounds more widely."""
-    made = plan(values)
+    made = adder_graph(values)
     fields = made.stages[-1].out_qint
     needed = (shift + field_bits(fields[place]) + 1 for place, shift in made.outputs)
     return max(values["WA"] + values["WB"] + levels(values["N"]), *needed)
@@ -230,7 +230,7 @@ CONSTANT_MATRIX = Unit(
     ),
     sources=(),
     ports=_matrix_ports,
-    latency=lambda values: 1 + len(plan(values).stages),
+    latency=lambda values: 1 + len(adder_graph(values).stages),
     reference=_product,
     rule=_matrix_rule,
     emit=_matrix_module,

@@ -1,4 +1,4 @@
-"""What holds words between units: the queue of a stream, and the memory of a layer's weights."""
+"""Units that hold words: the queue of a stream, and the memory of a layer's weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 
 SHIFT_REGISTER, LUT_MEMORY, BLOCK_RAM, ULTRA_RAM = range(4)
-"""What a unit's STYLE parameter says words are kept in."""
+"""The kinds of memory that a unit's STYLE parameter chooses from."""
 
 MEMORY_STYLES = "1 LUT memory, 2 block RAM, 3 UltraRAM"
 MEMORY = ("memory",)
@@ -65,7 +65,7 @@ _FIRST_READ = 200
 """Steps after which something has been read, and the output is defined."""
 
 _FULL_AND_EMPTY = (0.05, 0.5, 0.95)
-"""How often a stream's end is willing: long enough for a queue to fill, and to run empty."""
+"""Shares of cycles in which a stream's end is ready: long enough for a queue to fill and run empty."""
 
 FIFO = Unit(
     name="fifo",

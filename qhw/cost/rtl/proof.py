@@ -18,7 +18,7 @@ from qhw.errors import CheckFailedError
 from qhw.formats.modes import IntArray
 
 EXHAUSTIVE_BITS = 20
-"""Up to so many bits of input, every combination is tried."""
+"""Bits of input up to which every combination is tried."""
 
 VECTORS = 100_000
 """Random steps where not every combination is tried."""
@@ -37,18 +37,18 @@ class Case:
 
     @property
     def instance(self) -> Instance:
-        """With the defaults filled in; raises InputError for values out of range."""
+        """The instance, defaults filled in; raises InputError for values out of range."""
         return Instance(self.unit, self.unit.checked(self.given))
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a simulation found.
+    """The result of comparing a simulation with the reference.
 
     Args:
         vectors: steps whose outputs were compared.
         exhaustive: whether every combination of inputs was among them.
-        differences: how many clock cycles showed something else than they should.
+        differences: clock cycles whose outputs differ from the reference.
     """
 
     instance: Instance
@@ -62,7 +62,7 @@ class _Trial:
     """Steps of one instance spread over clock cycles.
 
     Args:
-        streams: by step.
+        streams: the inputs and the expected outputs, by step.
         step_of: the step that each cycle shows the inputs of.
         edges: enabled clock edges up to and with each cycle.
     """
@@ -113,10 +113,10 @@ def _trial(instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial
     for control in ports.controls:
         streams[control.name] = _ones(control, steps, rng)[:, None]
     enable = next((control for control in ports.controls if control.name == "enable"), None)
-    # The last step that goes in shows at the last edge.
+    # The outputs of the last step appear at the last edge.
     needed = steps + instance.unit.latency(instance.values) - 1
     edges = np.cumsum(np.ones(needed) if enable is None else _enabled(enable, needed, rng)).astype(np.int64)
-    # The cycle before whose edge n steps are over shows step n; a stopped cycle, any other.
+    # An enabled cycle after n edges holds the inputs of step n; a stopped cycle, those of any step.
     enabled = np.diff(edges, prepend=0)
     step_of = np.where(enabled, np.minimum(edges - 1, steps - 1), rng.integers(0, steps, len(edges)))
     return _Trial(instance, streams, step_of, edges, exhaustive)
@@ -133,7 +133,7 @@ def _input_bits(ports: Sequence[Port]) -> float:
 def _all_codes(ports: Sequence[Port], least: int, rng: np.random.Generator) -> dict[str, IntArray]:
     """Every combination of codes in random order, again in others up to the ``least`` steps.
 
-    A unit that sums or stores shows its states only over many steps. Of shape (steps, lanes) each.
+    A unit that sums or stores shows its states only over many steps. Each array has shape (steps, lanes).
     """
     lists = [_codes(port) for port in ports for _ in range(port.lanes)]
     grid = np.stack(np.meshgrid(*lists, indexing="ij"), axis=-1).reshape(-1, len(lists))
@@ -193,7 +193,7 @@ def _ones(control: Control, steps: int, rng: np.random.Generator) -> IntArray:
 
 
 def _enabled(control: Control, needed: int, rng: np.random.Generator) -> IntArray:
-    """Enabled or not by cycle, until so many were; the last one is."""
+    """Enabled or not by cycle, until ``needed`` cycles were; the last one is."""
     ones = _ones(control, 8 * needed, rng)
     return ones[: int(np.searchsorted(np.cumsum(ones), needed)) + 1]
 
@@ -216,7 +216,7 @@ def _packed_reference(instance: Instance, streams: Streams, steps: int) -> Words
 
 
 def _check_range(instance: Instance, port: Port, rows: IntArray) -> None:
-    """What the reference says must fit the port, or the comparison would hide its upper bits."""
+    """Check that the reference's numbers fit the port, or the comparison would hide their upper bits."""
     low = -(1 << port.width - 1) if port.signed else 0
     if rows.min() < low or rows.max() >= low + (1 << port.width):
         raise CheckFailedError(

@@ -16,7 +16,7 @@ _DSP48 = {"ultrascale-plus": 1, "7series": 2}
 
 
 def reference_layers(family: str) -> Mapping[str, FoldedLayer]:
-    """By name: a convolution in LUTs, a depthwise one in DSP slices, a matrix of minifloats."""
+    """Three layers by name: a convolution in LUTs, a depthwise one in DSP slices, a matrix of minifloats."""
     return {
         "convolution 3x3, 4 to 8 channels, int4 x int4": convolution(),
         "depthwise 3x3, 8 channels, uint8 x int8 in DSP slices": depthwise(_DSP48[family]),

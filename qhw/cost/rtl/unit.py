@@ -65,7 +65,7 @@ class Control:
     """A one-bit input.
 
     Args:
-        often: how often it is 1 when the unit is tried; several: from time to time another of them.
+        often: the shares of clock cycles in which it is 1 in a simulation, which changes between them.
         start: its value in the first step.
     """
 
@@ -85,7 +85,7 @@ RESET = Control("reset", (0.0, 0.01), start=1)
 
 @dataclass(frozen=True)
 class Ports:
-    """What goes into a unit whose parameters are set, and what comes out, beside ``clk``."""
+    """Inputs and outputs of a unit whose parameters are set, beside ``clk``."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
@@ -98,12 +98,12 @@ class Unit:
 
     Args:
         name: also the name of its Verilog module.
-        summary: one line.
+        summary: its description, one line.
         ranges: its parameters, in order; all of them integers.
         sources: its files in ``cost_models/rtl``, what they need first.
-        ports: by the values of the parameters.
+        ports: its ports, from the values of its parameters.
         latency: clock edges from an input to the output it first shows in.
-        reference: from codes on the inputs (one row per enabled clock edge; controls are inputs of one bit)
+        reference: maps codes on the inputs (one row per enabled clock edge; controls are inputs of one bit)
             to the numbers that the outputs show ``latency`` edges on.
         rule: raises InputError for values that do not go together.
         warm_up: steps after which every output is defined.
@@ -137,7 +137,7 @@ class Unit:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What a tool reads, in order."""
+        """The files that a tool reads, in order."""
         folder = resource_dir("cost_models") / "rtl"
         return tuple(folder / f"{source}.v" for source in self.sources)
 
@@ -187,7 +187,7 @@ def at_least(unit: str, values: Values, name: str, low: int, why: str) -> None:
 
 
 def levels(lanes: int) -> int:
-    """Levels of a binary tree over so many lanes."""
+    """Levels of a binary tree over the lanes, 0 for one."""
     return (lanes - 1).bit_length()
 
 

@@ -191,7 +191,7 @@ def _words(ports: Iterable[Port]) -> int:
 
 
 _LEAST_WORDS = 3
-"""From 65 bits on, Verilator's ports are arrays of words, whatever their size."""
+"""The fewest words of a port: from 65 bits on, Verilator's ports are arrays of words of any size."""
 
 
 def _padded(rows: Words) -> Words:
@@ -211,7 +211,7 @@ def _sources(instances: Sequence[Instance], folder: Path) -> list[Path]:
 
 
 def _renamed(instance: Instance, number: int) -> str:
-    """What a unit emits, its top module's name made unique."""
+    """The Verilog that a unit emits, its top module's name made unique."""
     assert instance.unit.emit is not None
     text = instance.unit.emit(instance.values)
     return text.replace(f"module {instance.unit.top} ", f"module {instance.unit.top}_{number} ")

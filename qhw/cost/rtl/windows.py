@@ -1,4 +1,4 @@
-"""What slides over an image: the pixels under a window, and the largest of some numbers."""
+"""Units of windows over an image: the pixels under a window, and the largest of some numbers."""
 
 from __future__ import annotations
 

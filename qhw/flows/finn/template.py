@@ -32,7 +32,7 @@ class PeSimd(Fold):
 
 
 class Matrix(NamedTuple):
-    """A node as a product of a matrix and vectors: (outputs x inputs) by so many vectors."""
+    """A node as a product of a matrix (outputs x inputs) and ``vectors`` vectors."""
 
     inputs: int
     outputs: int
@@ -40,7 +40,7 @@ class Matrix(NamedTuple):
 
 
 def matrix_of(graph: ExactGraph, node: Node) -> Matrix | None:
-    """Of a Conv or MatMul, a depthwise one with one window for each output; None for other nodes."""
+    """The matrix of a Conv or MatMul, a depthwise one with a window per output; None for other nodes."""
     output = graph.tensors[node.output]
     if isinstance(node, ir.Conv):
         weight = graph.tensors[node.inputs[1]]
@@ -100,7 +100,7 @@ def _matrix(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
 
 
 _ROUNDING_EDGES = 5
-"""Of the requantiser behind a sum; the layer's handshake reaches to its end."""
+"""Clock edges of the requantiser behind a sum; the layer's handshake reaches to its end."""
 
 
 def _slides(site: Site) -> bool:
@@ -169,7 +169,7 @@ def _parallel_window(
 
 
 def _streams(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    """As wide as what a node takes at once: SIMD inputs of a matrix, of a convolution within one pixel."""
+    """A stream as wide as a node's reads: SIMD inputs of a matrix, for a convolution within one pixel."""
     pe, simd = _factors(site, folds)
     if isinstance(site.node, ir.MatMul):
         return rules.streams(site, folds, simd)

@@ -63,7 +63,7 @@ class FixedType:
         return self.bits + self.exponent
 
     def hls4ml(self) -> str:
-        """As hls4ml's configuration writes it. Integers too: ``int<2>`` would be taken for ternary."""
+        """The type for hls4ml's configuration; integers as fixed point, since ``int<2>`` reads as ternary."""
         name = "fixed" if self.signed else "ufixed"
         return f"{name}<{self.bits},{self.integer},{self.rounding.value},{self.overflow.value}>"
 
@@ -121,7 +121,7 @@ class Carried:
         return int(self.order.size)
 
     def places(self) -> Order:
-        """Where the element of every row-major position travels."""
+        """The place in the stream of every row-major position's element."""
         travelling = np.empty_like(self.order)
         travelling[self.order] = np.arange(self.size)
         return travelling
@@ -189,7 +189,7 @@ def physical(carried: Carried, mantissas: IntArray) -> NDArray[np.float64]:
 
 
 def logical(carried: Carried, values: NDArray[np.float64], shape: tuple[int, ...]) -> IntArray:
-    """What the project returned, (N, size), as mantissas (N, *shape)."""
+    """Mantissas (N, *shape) from the project's results (N, size)."""
     travelled = np.ldexp(values, -carried.type.exponent).astype(np.int64)
     if carried.format is not None:
         travelled = carried.format.mantissa_of(travelled)

@@ -46,7 +46,7 @@ def policy(x: Carried) -> str:
 class Sums:
     """Exact sums of products and a bias, as the accumulators count them.
 
-    ``exponents``: what a mantissa of 1 stands for, one or one per output; ``shift``: how far products move
+    ``exponents``: those of a mantissa of 1, one or one per output; ``shift``: how far products move
     left.
     """
 

@@ -1,4 +1,4 @@
-"""What an exact sum ends in: the mantissa itself, or the result of the Requant that alone reads it."""
+"""The end of an exact sum: the mantissa itself, or the result of the Requant that alone reads it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def requantised(
     if node.overflow.saturates:
         bounds = requant_bounds(node, kind)
     if max(map(abs, bounds)).bit_length() > 62:
-        raise UnsupportedError(f"{planner.where(node)}: its bounds need more than 63 bits")
+        raise UnsupportedError(
+            f"{planner.where(node)}: its bounds need more than 63 bits",
+            hint="quantise to a narrower format",
+        )
     return _shifted(node.output, source, target, drops, node.rounding, _OVERFLOW[node.overflow], bounds)
 
 
@@ -119,7 +122,7 @@ def _encoded(
     where, kind = planner.where(node), planner.graph.tensors[node.output]
     if not has_encoder(format):
         raise UnsupportedError(
-            f"{where}: the hls4ml flow rounds to {format} by thresholds, and here there are too many",
+            f"{where}: the hls4ml flow rounds to {format} by thresholds, and the format has too many",
             allowed=f"minifloats, powers of two with zero, other formats of at most {MOST_COMPARED} bits",
         )
     low, high = (ordinal(format, bound) for bound in requant_bounds(node, kind))

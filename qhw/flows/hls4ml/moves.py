@@ -1,4 +1,4 @@
-"""What moves codes and changes none: Reshape, Transpose, Slice, Pad, Upsample, Concat; layers, or none.
+"""Operations that only move codes: Reshape, Transpose, Slice, Pad, Upsample, Concat; layers, or none.
 
 A tensor says in which order its elements travel, so Reshape and Transpose take no layer; what reads the
 tensor gathers its elements in the order that it needs, any chain of moves at once. In a stream, what can be
@@ -50,7 +50,7 @@ def slice_(planner: Planner, node: ir.Slice) -> None:
 def sliced(
     planner: Planner, node: ir.Node, x: Carried, kept: Sequence[range], *, suffix: str = ""
 ) -> Carried:
-    """What a stream brings, channel last, at some places of every axis (channel first)."""
+    """The part of a stream, channel last, at some places of every axis (channel first)."""
     order, dims = channels_last(tuple(map(len, kept)))
     constants = {
         **_geometry("in", [*x.dims[-1:], *x.dims[:-1]]),
@@ -124,7 +124,7 @@ def concat(planner: Planner, node: ir.Concat) -> None:
 
 
 def _concatenated(planner: Planner, node: ir.Concat) -> None:
-    """By hls4ml's own layer, two tensors at a time."""
+    """Concatenate by hls4ml's own layer, two tensors at a time."""
     shapes = [planner.graph.tensors[tensor].shape for tensor in node.inputs]
     parts = [planner.channel_last(node, i) for i in range(len(node.inputs))]
     rank = len(shapes[0])

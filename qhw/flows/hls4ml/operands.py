@@ -37,7 +37,7 @@ def operand_policy(format: Format) -> str:
         return policy
     if not is_looked_up(format):
         raise UnsupportedError(
-            f"the hls4ml flow reads no codes of {format}",
+            f"the hls4ml flow cannot read codes of {format}",
             allowed=f"formats that hls/include/qhw knows, others of at most {WIDEST_TABLE} bits",
         )
     return f"qhw::listed<qhw::tables::{_table_name(format)}>"

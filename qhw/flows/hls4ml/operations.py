@@ -38,7 +38,7 @@ MAX_TABLE = 1 << 20
 
 @dataclass(frozen=True)
 class Weights:
-    """What a layer multiplies by and adds, as values, with their types."""
+    """A layer's weights and bias as values, with their types."""
 
     weight: NDArray[np.float64]
     weight_type: FixedType
@@ -479,7 +479,11 @@ def table(planner: Planner, node: ir.Table) -> None:
     entries = _as_travelling(planner, node, planner.constant(node, 1))
     rows, (kept,) = _rows(planner, node, x, entries)
     if kept.size > MAX_TABLE:
-        raise UnsupportedError(f"{planner.where(node)}: a table of {kept.size}", allowed=f"up to {MAX_TABLE}")
+        raise UnsupportedError(
+            f"{planner.where(node)}: its table has {kept.size:,} entries",
+            allowed=f"up to {MAX_TABLE:,}",
+            hint="quantise in front of it to fewer bits",
+        )
     constants: dict[str, int | str] = {"n_entry": entries.shape[1], "first": node.first}
     arrays = {"table": Stored(kept.reshape(-1), 0, replace(target, exponent=0))}
     planner.finish(node.output, _looked_up(planner, node, x, "table", target, len(rows), constants, arrays))

@@ -98,7 +98,7 @@ class Kernel:
 
 Mapper = Callable[["Planner", Any], None]
 MAPPERS: dict[type[Node], Mapper] = {}
-"""What carries out every operation of the exact graph; filled by ``operations``."""
+"""The mapper of every operation of the exact graph; filled by ``operations``."""
 
 
 def maps(*operations: type[Node]) -> Callable[[Mapper], Mapper]:
@@ -253,7 +253,7 @@ class Planner:
     ) -> Carried:
         """Append an element-wise kernel; parameters are given for every element as it travels.
 
-        ``format``: of the result, where that travels as codes.
+        ``format`` is the result's, where that travels as codes.
         """
         parameters = parameters or {}
         period = max((shortest_period(p.mantissas, 1, x.dims[-1]) for p in parameters.values()), default=1)

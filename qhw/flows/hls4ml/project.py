@@ -34,7 +34,7 @@ _SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Port:
+class SimulatedTensor:
     """A graph tensor as the simulation returns it: its layer, its shape in the graph, how it travels."""
 
     tensor: str
@@ -44,21 +44,23 @@ class Port:
 
 @dataclass(frozen=True)
 class Description:
-    """What the simulation of a written project needs to know of it."""
+    """The facts of a written project that its simulation needs."""
 
     name: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    traced: tuple[Port, ...]
+    inputs: tuple[SimulatedTensor, ...]
+    outputs: tuple[SimulatedTensor, ...]
+    traced: tuple[SimulatedTensor, ...]
     nodes: Mapping[str, str]
     """Graph node by layer name."""
 
 
 def describe(plan: Plan) -> Description:
-    """What the simulation will need to know of a plan's project."""
+    """The facts of a plan's project that its simulation will need."""
 
-    def ports(carried: Mapping[str, Carried]) -> tuple[Port, ...]:
-        return tuple(Port(tensor, plan.graph.tensors[tensor].shape, c) for tensor, c in carried.items())
+    def ports(carried: Mapping[str, Carried]) -> tuple[SimulatedTensor, ...]:
+        return tuple(
+            SimulatedTensor(tensor, plan.graph.tensors[tensor].shape, c) for tensor, c in carried.items()
+        )
 
     return Description(
         plan.name,
@@ -111,7 +113,7 @@ def write_project(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """hls4ml prints; what it says goes to the log."""
+    """Redirect what hls4ml prints to the log."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         yield
@@ -266,7 +268,7 @@ def _write_vectors(
         (folder / name).write_text(text)
 
 
-def batch(ports: tuple[Port, ...], values: Mapping[str, IntArray]) -> NDArray[np.float64]:
+def batch(ports: tuple[SimulatedTensor, ...], values: Mapping[str, IntArray]) -> NDArray[np.float64]:
     """Mantissas by tensor as the project takes them: (N, all elements) float64."""
     return np.concatenate([physical(p.carried, np.asarray(values[p.tensor])) for p in ports], axis=1)
 
@@ -279,7 +281,7 @@ def _write_description(description: Description, folder: Path) -> None:
     """The description, with the orders that are not plain kept beside it, each once."""
     orders: list[Order] = []
 
-    def port(entry: Port) -> dict[str, Any]:
+    def port(entry: SimulatedTensor) -> dict[str, Any]:
         carried = entry.carried
         return {
             "tensor": entry.tensor,
@@ -304,7 +306,7 @@ def _write_description(description: Description, folder: Path) -> None:
 
 
 def _order_reference(order: Order, orders: list[Order]) -> int | None:
-    """Where an order starts in the file of orders; None for the plain one."""
+    """The start of an order in the file of orders; None for the plain one."""
     if np.array_equal(order, natural_order((order.size,))):
         return None
     start = 0
@@ -332,7 +334,7 @@ def read_description(folder: Path) -> Description:
         raise InputError(f"{folder} is not an hls4ml project that qhw wrote: {error}") from error
 
 
-def _port(stored: dict[str, Any], orders: Order) -> Port:
+def _port(stored: dict[str, Any], orders: Order) -> SimulatedTensor:
     size = int(np.prod(stored["shape"], dtype=np.int64))
     start = stored["order"]
     order = natural_order((size,)) if start is None else orders[start : start + size]
@@ -344,4 +346,4 @@ def _port(stored: dict[str, Any], orders: Order) -> Port:
     if not isinstance(format, TableFormat | None):
         raise ValueError(f"'{stored['tensor']}' travels as codes of {format}")
     carried = Carried(stored["layer"], tuple(stored["dims"]), order, type_, format)
-    return Port(stored["tensor"], tuple(stored["shape"]), carried)
+    return SimulatedTensor(stored["tensor"], tuple(stored["shape"]), carried)

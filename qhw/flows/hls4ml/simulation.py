@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.hls4ml.carry import logical
-from qhw.flows.hls4ml.project import Description, Port, batch, read_description
+from qhw.flows.hls4ml.project import Description, SimulatedTensor, batch, read_description
 from qhw.formats.modes import IntArray
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _program(project: Project) -> Path:
 
 
 def _source_hash(project: Project) -> str:
-    """What the compiled program depends on: sources and headers; weights are read at run time."""
+    """Files that the compiled program depends on: sources and headers; weights are read at run time."""
     digest = hashlib.sha256(" ".join(COMPILE_FLAGS).encode())
     sources = [*project.folder.glob("*_test.cpp"), *(project.folder / "firmware").rglob("*")]
     for path in sorted(p for p in sources if p.suffix in (".h", ".cpp") and "ap_types" not in p.parts):
@@ -143,8 +143,8 @@ def simulate_project(
     return {name: merged[name] for name in merged if name in set(trace)}
 
 
-def _wanted(description: Description, trace: Trace) -> tuple[Port, ...]:
-    """The tensors to trace; InputError where one is not carried as such."""
+def _wanted(description: Description, trace: Trace) -> tuple[SimulatedTensor, ...]:
+    """The tensors to trace; InputError where no layer of the project carries one."""
     if trace == "outputs":
         return ()
     if trace == "all":
@@ -153,7 +153,7 @@ def _wanted(description: Description, trace: Trace) -> tuple[Port, ...]:
     missing = sorted(set(trace) - known)
     if missing:
         raise InputError(
-            f"the project does not hold the tensors {', '.join(missing)} as such",
+            f"the project has no layer for the tensors {', '.join(missing)} alone",
             allowed=", ".join(sorted(known)),
         )
     return tuple(port for port in description.traced if port.tensor in set(trace))
@@ -163,7 +163,7 @@ def _simulate_part(
     project: Project,
     description: Description,
     samples: NDArray[np.float64],
-    traced: Sequence[Port],
+    traced: Sequence[SimulatedTensor],
     timeout: float,
 ) -> Execution:
     with tempfile.TemporaryDirectory(dir=project.folder / "csim", prefix="run-") as name:
@@ -194,7 +194,7 @@ def _child(command: Sequence[str], project: Project, timeout: float) -> None:
         raise CheckFailedError(f"the C-simulation of {project.folder} says:\n{done.stderr.strip()[-2000:]}")
 
 
-def _split(path: Path, ports: Sequence[Port], samples: int, project: Project) -> Execution:
+def _split(path: Path, ports: Sequence[SimulatedTensor], samples: int, project: Project) -> Execution:
     """A file of float64 rows as mantissas by tensor."""
     width = sum(port.carried.size for port in ports)
     values = np.fromfile(path, dtype=np.float64)

@@ -80,7 +80,7 @@ def _matrix(site: Site, inputs: int, outputs: int, reuse: Any, vectors: int) -> 
     usage = dots + hardware.weights(reuse, multipliers * stored)
     unrolled = reuse == 1
     if unrolled.any() and x.operand().kind == "integer":
-        # Weights that every multiplier has of its own are constants of the circuit.
+        # A multiplier with a single weight has it as a constant of the circuit.
         fixed = _unrolled(site, constant, outputs)
         usage = fixed.times(unrolled) + usage.times(~unrolled)
     return LayerUsage(usage + control, 0, memory_bits=inputs * outputs * stored * ~unrolled)
@@ -147,7 +147,7 @@ def _affine(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
 
 
 def _requant(site: Site, folds: Sequence[ReuseFactor]) -> LayerUsage:
-    """In one cycle: of the unit's registers, HLS keeps the number's and the result's."""
+    """A Requant takes one cycle; HLS keeps two of the unit's registers, the number's and the result's."""
     lut = rules.requantised(site).lut
     return _elementwise(site, Usage(lut, float(site.type(0).format.width + site.output.format.width)))
 
@@ -208,7 +208,7 @@ RULES = {
     "Transpose": _transpose,
     "Upsample": _upsample,
 }
-"""What each operation becomes."""
+"""The rule for each operation, by its name."""
 
 
 def architecture(io_type: IoType) -> Architecture:

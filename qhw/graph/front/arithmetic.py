@@ -81,7 +81,7 @@ def _settled(state: State, node: NodeView, index: int) -> Activation:
     """A computed operand with what is pending carried out.
 
     Raises:
-        InexactError: it is in the middle of a tail.
+        InexactError: the tensor is in the middle of a tail.
     """
     return Activation(*state.scaled_tensor(node, state.operand(node, index)))
 
@@ -288,7 +288,8 @@ def negate(state: State, node: NodeView) -> Lowered:
     if isinstance(value, Dyadic):
         return -value
     assert not isinstance(value, Dyadic)
-    return Activation(state.affine(node, state.settle(node, value), MINUS_ONE))
+    tensor, scale = state.scaled_tensor(node, value)
+    return Activation(state.affine(node, tensor, MINUS_ONE), scale)
 
 
 def _affine(state: State, node: NodeView, x: str, multiplier: Dyadic, offset: Dyadic | None) -> Lowered:

@@ -24,7 +24,7 @@ class Dyadic:
         mantissa: integers.
         exponent: int64 of the same rank, each axis as long as the mantissa's or 1.
         on_grid: whether a quantizer chose the numbers (then they are as short as they get).
-        format: that lists its codes, where all mantissas are numbers of one; arithmetic forgets it.
+        format: the format that lists its codes, if all mantissas are numbers of one; arithmetic forgets it.
     """
 
     mantissa: IntArray

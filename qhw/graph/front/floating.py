@@ -164,8 +164,9 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
             allowed="equal shapes, or a constant that broadcasts",
             hint="quantise both",
         )
-    if (a.raw or b.raw) and a.raw != b.raw:
-        name = (a.raw or b.raw).name  # type: ignore[union-attr]
+    names = [value.raw.name for value in (a, b) if value.raw is not None]
+    if len(names) == 1 or len(set(names)) > 1:
+        name = names[0]
         raise node.refuse(f"it joins the float input '{name}' with another tensor before a quantizer")
     if len(axes_of(a) | axes_of(b)) > 1:
         raise node.refuse("it joins tensors with numbers per index of different axes", hint="quantise both")
@@ -197,7 +198,10 @@ def extended(
     placed = value
     for array in arrays:
         if array is not None and _placed(node, op, placed, array, options) is None:
-            placed = _rerooted(state, node, placed)
+            moved = _rerooted(state, node, placed)
+            if moved is None:
+                raise _unplaced(node, placed)
+            placed = moved
     constants, names = dict(placed.constants), []
     for index, array in enumerate(arrays):
         if array is None:
@@ -220,8 +224,17 @@ def extended(
             f"the numbers in front of it differ along axes {sorted(axes)}",
             allowed="one number, or one per channel",
         )
-    _check_maximum(node, result)
-    return result
+    move = next((move for move in result.moves if move.is_maximum), None)
+    if move is None or _rises(result, result.steps[-1]):
+        return result
+    moved = _rerooted(state, node, value)
+    if moved is None:
+        raise node.refuse(
+            f"it does not only rise, and follows {move} on numbers that are not quantised",
+            hint=f"put a quantizer in front of {move}",
+        )
+    outputs = [moved.output if name == value.output else name for name in outputs] if outputs else None
+    return extended(state, node, moved, op, output, operands, options, outputs)
 
 
 def _placed(
@@ -267,19 +280,41 @@ def _axis_before(value: Floating, axis: int) -> int | None:
     return axis
 
 
-def _rerooted(state: State, node: NodeView, value: Floating) -> Floating:
+def _rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
-    if value.raw is not None or axes_of(value):
-        raise _unplaced(node, value)
+    if value.raw is not None or any(move.fill for move in value.moves):
+        return None
     if any(move.is_maximum for move in value.moves) and not only_rises(value):
-        raise _unplaced(node, value)
+        return None
+    constants: dict[str, Value] = {}
+    for name, constant in value.constants.items():
+        found = _behind(value, constant)
+        if found is None:
+            return None
+        constants[name] = found
     roots = {root: state.moved(root, value) for root in value.roots}
     steps = tuple(
         replace(step, inputs=tuple(roots.get(name, name) for name in step.inputs)) for step in value.steps
     )
-    constants = {n: c.reshape(()) if c.size == 1 else c for n, c in value.constants.items()}
     output = roots.get(value.output, value.output)
     return Floating(tuple(roots.values()), steps, constants, output, value.moved_shape)
+
+
+def _behind(value: Floating, constant: Value) -> Value | None:
+    """A constant over the axes that the movements give; None where they do not keep its axis."""
+    rank = len(value.shape) + 1
+    tail = constant.shape[rank:]
+    varying = [axis - 1 for axis, size in enumerate(constant.shape[:rank]) if size > 1]
+    if not varying:
+        return constant.reshape((1,) * (len(value.moved_shape) + 1) + tail) if tail else constant.reshape(())
+    axis: int | None = varying[0]
+    for move in value.moves:
+        axis = None if axis is None else move.axis(axis)
+    if axis is None:
+        return None
+    shape = [1] * (len(value.moved_shape) + 1)
+    shape[axis + 1] = constant.shape[varying[0] + 1]
+    return constant.reshape((*shape, *tail))
 
 
 def _unplaced(node: NodeView, value: Floating) -> Exception:
@@ -311,16 +346,6 @@ def _rises(value: Floating, step: Step) -> bool:
     ]
     found = OPERATIONS[step.op].direction(step, operands)
     return bool(((found == RISING) | (found == CONSTANT)).all())
-
-
-def _check_maximum(node: NodeView, value: Floating) -> None:
-    """What follows a maximum of numbers that are not quantised must only rise."""
-    move = next((move for move in value.moves if move.is_maximum), None)
-    if move is not None and not _rises(value, value.steps[-1]):
-        raise node.refuse(
-            f"it does not only rise, and follows {move} on numbers that are not quantised",
-            hint=f"put a quantizer in front of {move}",
-        )
 
 
 def staged(state: State, node: NodeView, value: Floating, quantizer: Quantizer, output: str) -> Floating:

@@ -21,7 +21,7 @@ def integers(state: State, node: NodeView, index: int = 0) -> tuple[str, Scale |
     """An operand as integers of the graph, and their free scale if they have one.
 
     Raises:
-        UnsupportedError: it is in the middle of a tail that does more than scale.
+        UnsupportedError: the tensor is in the middle of a tail that does more than scale.
     """
     name = node.proto.input[index]
     value = state.operand(node, index)
@@ -61,7 +61,7 @@ def not_quantised(node: NodeView, name: str, value: Floating) -> UnsupportedErro
 
 def _pulled(state: State, node: NodeView, value: Floating) -> tuple[str, Scale] | None:
     """A tail of one root that only scales (and adds a multiple of its scale), as integers and their scale."""
-    if value.raw is not None or len(value.roots) != 1:
+    if value.raw is not None or len(value.roots) != 1 or any(move.fill for move in value.moves):
         return None
     scale, offset = np.ones((), np.float32), np.zeros((), np.float64)
     current = value.roots[0]

@@ -30,7 +30,7 @@ class TableGrid:
     """Where a quantizer puts its input: on numbers of ``format``, times a power of two.
 
     Args:
-        exponent: of a mantissa of 1, scale included; broadcasts over the tensor, as the scale does.
+        exponent: a mantissa of 1 is ``2**exponent``, scale included; broadcasts like the scale.
         low, high: mantissas of ``format`` that bound the result.
     """
 
@@ -118,7 +118,7 @@ def _float_input(state: State, node: NodeView, value: RawInput, grid: TableGrid)
     exponent = scalar_of(node, "scale", grid.exponent)
     scale = 2.0 ** (exponent - grid.format.exponent - value.exponent)
     encoding = InputEncoding(scale, 0.0, grid.low, grid.high, grid.rounding, format=grid.format)
-    return Activation(state.declare_float_input(node, value, encoding, exponent))
+    return Activation(state.moved(state.declare_float_input(node, value, encoding, exponent), value))
 
 
 def _clamped(state: State, node: NodeView, value: Clamped, grid: TableGrid) -> Lowered:

@@ -206,7 +206,7 @@ def on_grid(value: Dyadic, free: Scale, exponents: NDArray[np.int64]) -> Dyadic 
     """A quantised constant as integers of a sum, where it has the sum's scale to float32's precision.
 
     Args:
-        exponents: of the sum, one or as many as ``free`` has numbers.
+        exponents: the sum's exponents: one, or as many as ``free`` has numbers.
     """
     if not isinstance(value, FreeConstant):
         return None
@@ -319,6 +319,8 @@ def max_pool(state: State, node: NodeView) -> Lowered:
 
 def _maximum(state: State, node: NodeView, frame: Window) -> Lowered:
     def tensor(x: str, name: str) -> str:
+        if state.builder.type(x).exponent.axis not in (None, 0):
+            x = state.builder.uniform(f"{node.name}_aligned", x, source=node.name)
         return state.builder.max_pool(
             name, x, frame.kernel, frame.strides, frame.pads, frame.dilations, source=node.name
         )

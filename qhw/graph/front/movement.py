@@ -10,13 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
+from qhw.errors import UnsupportedError
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.floating import from_integers, moved_scale
+from qhw.graph.front.floating import floating, from_integers, moved_scale
 from qhw.graph.front.integers import integers
-from qhw.graph.front.state import NodeView, State, rule
-from qhw.graph.front.values import Activation, Floating, Lowered, Movement, RawInput, Scale, reshaped_axis
+from qhw.graph.front.state import InexactError, NodeView, State, rule
+from qhw.graph.front.values import (
+    Activation,
+    Fill,
+    Floating,
+    Lowered,
+    Movement,
+    RawInput,
+    Scale,
+    reshaped_axis,
+)
 
 
 def apply(state: State, node: NodeView, movement: Movement) -> Lowered:
@@ -30,10 +40,13 @@ def apply(state: State, node: NodeView, movement: Movement) -> Lowered:
         case RawInput(integers=None) | Floating():
             return replace(value, moves=(*value.moves, movement))
         case _:
-            tensor, scale = state.scaled_tensor(node, value)
+            name = node.proto.input[0]
+            try:
+                tensor, scale = state.scaled_tensor(node, value)
+            except InexactError:
+                return replace(floating(state, node, name), moves=(movement,))
             if scale is not None and scale.axis is not None and movement.axis(scale.axis) is None:
-                floating = from_integers(state, node, value, node.proto.input[0])
-                return replace(floating, moves=(movement,))
+                return replace(from_integers(state, node, value, name), moves=(movement,))
             scale = moved_scale(node, scale, [movement])
             return Activation(movement.tensor(tensor, movement.name), scale)
 
@@ -107,10 +120,7 @@ def reshape(state: State, node: NodeView) -> Lowered:
 
 @rule("Flatten")
 def flatten(state: State, node: NodeView) -> Lowered:
-    """All axes but the batch in one."""
-    axis = int(node.options.get("axis", 1)) % max(1, len(shape_of(state, node)))
-    if axis == 0 and not _is_constant(state, node):
-        raise node.refuse("axis 0 joins the batch axis with others", allowed="axis 1")
+    """All axes but the batch in one: what axis 0 of a single sample gives too."""
     return _reshaped(state, node)
 
 
@@ -158,7 +168,13 @@ def concat(state: State, node: NodeView) -> Lowered:
     axis = int(node.options["axis"]) % (rank + 1)
     if axis == 0:
         raise node.refuse("it joins along the batch axis", allowed="axes 1 and up")
-    found = [_part(state, node, index, rank) for index in range(len(node.proto.input))]
+    try:
+        found = [_part(state, node, index, rank) for index in range(len(node.proto.input))]
+    except UnsupportedError:
+        together = _joined_views(state, node, axis - 1)
+        if together is None:
+            raise
+        return together
     if len(found) == 1:
         return Activation(*found[0])
     free = _joined_scale(state, node, found, axis - 1)
@@ -167,6 +183,31 @@ def concat(state: State, node: NodeView) -> Lowered:
         tensors = [_as_integers(state, node, i, tensor) for i, tensor in enumerate(tensors)]
     tensors = _common(state, node, tensors)
     return Activation(state.builder.concat(node.name, tensors, axis - 1, source=node.name), free)
+
+
+def _joined_views(state: State, node: NodeView, axis: int) -> Floating | None:
+    """One tensor that is not quantised, joined with itself or with what moves it; None for several ones."""
+    values = [state.values[name] for name in node.proto.input]
+    if not all(isinstance(value, Floating | RawInput) for value in values):
+        return None
+    views = [floating(state, node, name) for name in node.proto.input]
+    first = views[0]
+    if any((v.roots, v.steps, v.output) != (first.roots, first.steps, first.output) for v in views):
+        return None
+    if any(move.fill for view in views for move in view.moves):
+        return None
+
+    def tensor(x: str, name: str) -> str:
+        parts = [
+            state.builder.uniform(f"{name}_aligned_{i}", state.moved(x, view), source=node.name)
+            for i, view in enumerate(views)
+        ]
+        return state.builder.concat(name, parts, axis, source=node.name)
+
+    is_maximum = any(move.is_maximum for view in views for move in view.moves)
+    out = node.output_shapes[0][1:]
+    move = Movement(node.name, node.op, out, None, tensor, lambda _: None, is_maximum)
+    return replace(first, moves=(move,))
 
 
 def _part(state: State, node: NodeView, index: int, rank: int) -> tuple[str, Scale | None]:
@@ -242,30 +283,76 @@ def _common(state: State, node: NodeView, tensors: list[str]) -> list[str]:
 @rule("Pad")
 def pad(state: State, node: NodeView) -> Lowered:
     """A constant on the tensor's grid around it; or its edges, repeated or mirrored."""
-    mode = node.options.get("mode", "constant")
-    x, scale = integers(state, node)
-    rank = state.rank(x) + 1
+    rank = len(shape_of(state, node))
     pads = _pads(state, node, rank)
     if pads[0] or pads[rank]:
         raise node.refuse(f"pads {pads}", allowed="0 for the batch axis")
-    x = _cropped(state, node, x, pads, rank)
+    try:
+        x, scale = integers(state, node)
+    except UnsupportedError:
+        value = state.operand(node)
+        if isinstance(value, RawInput | Floating):
+            return _padded_later(state, node, value, pads)
+        raise
+    mode = node.options.get("mode", "constant")
     inner = tuple(max(p, 0) for p in (*pads[1:rank], *pads[rank + 1 :]))
     if not any(inner):
-        return Activation(x, scale)
+        return Activation(_cropped(state, node, x, pads, rank), scale)
     if scale is not None and scale.axis is not None and (inner[scale.axis] or inner[scale.axis + rank - 1]):
         raise node.refuse("it pads the axis that its scales differ along", hint="quantise per tensor")
-    if mode in ("edge", "reflect", "wrap"):
-        return Activation(_repeated(state, node, x, inner, mode), scale)
     if mode != "constant":
-        raise node.refuse(f"mode '{mode}'", allowed="constant, edge, reflect, wrap")
+        return Activation(_with_edges(state, node, x, pads, rank), scale)
+    x = _cropped(state, node, x, pads, rank)
     x = state.builder.uniform(f"{node.name}_aligned", x, source=node.name)
     mantissa = _pad_mantissa(state, node, x, scale)
+    return Activation(_surrounded(state, node, node.name, x, inner, mantissa), scale)
+
+
+def _padded_later(state: State, node: NodeView, value: RawInput | Floating, pads: Sequence[int]) -> Floating:
+    """Numbers that are not quantised: padded behind the next quantizer, by what it makes of the value."""
+    whole = floating(state, node, node.proto.input[0])
+    rank, out = len(pads) // 2, node.output_shapes[0][1:]
+    inner = tuple(max(p, 0) for p in (*pads[1:rank], *pads[rank + 1 :]))
+    kept = [axis for axis in range(rank - 1) if not (pads[axis + 1] or pads[axis + rank + 1])]
+
+    def cropped(x: str, name: str) -> str:
+        return _with_edges(state, node, x, pads, rank)
+
+    def surrounded(x: str, name: str, mantissa: int) -> str:
+        x = state.builder.uniform(f"{name}_aligned", _cropped(state, node, x, pads, rank), source=node.name)
+        return _surrounded(state, node, name, x, inner, mantissa)
+
+    fill = None
+    if any(inner) and node.options.get("mode", "constant") == "constant":
+        fill = Fill(float(_pad_value(state, node).fractions()[0]), whole.output, surrounded)
+    move = Movement(
+        node.name, node.op, out, None, cropped, lambda axis: axis if axis in kept else None, fill=fill
+    )
+    return replace(whole, moves=(*whole.moves, move))
+
+
+def _surrounded(
+    state: State, node: NodeView, name: str, x: str, inner: tuple[int, ...], mantissa: int
+) -> str:
+    """The tensor with integers around it, wide enough for them."""
     kind = state.builder.type(x)
     if not kind.format.holds([mantissa]):
         low, high = state.builder.ranges[x].bounds
         format = Integer.holding(min(low, mantissa), max(high, mantissa))
-        x = state.builder.requant(f"{node.name}_wide", x, format, kind.exponent, source=node.name)
-    return Activation(state.builder.pad(node.name, x, inner, mantissa, source=node.name), scale)
+        x = state.builder.requant(f"{name}_wide", x, format, kind.exponent, source=node.name)
+    return state.builder.pad(name, x, inner, mantissa, source=node.name)
+
+
+def _with_edges(state: State, node: NodeView, x: str, pads: Sequence[int], rank: int) -> str:
+    """Without what negative pads take away, and with its own elements where others are positive."""
+    mode = node.options.get("mode", "constant")
+    x = _cropped(state, node, x, pads, rank)
+    inner = tuple(max(p, 0) for p in (*pads[1:rank], *pads[rank + 1 :]))
+    if not any(inner):
+        return x
+    if mode not in ("edge", "reflect", "wrap"):
+        raise node.refuse(f"mode '{mode}'", allowed="constant, edge, reflect, wrap")
+    return _repeated(state, node, x, inner, mode)
 
 
 def _cropped(state: State, node: NodeView, x: str, pads: Sequence[int], rank: int) -> str:
@@ -338,13 +425,18 @@ def _pads(state: State, node: NodeView, rank: int) -> tuple[int, ...]:
     return (*begins, *ends)
 
 
-def _pad_mantissa(state: State, node: NodeView, x: str, scale: Scale | None) -> int:
+def _pad_value(state: State, node: NodeView) -> Dyadic:
     value = Dyadic.of(np.float32(node.options.get("value", 0.0)))
     if len(node.proto.input) > 2 and node.proto.input[2]:
         given = state.values.get(node.proto.input[2])
         if not isinstance(given, Dyadic) or len(given.fractions()) != 1:
             raise node.refuse("its value is not a constant number")
         value = given
+    return value
+
+
+def _pad_mantissa(state: State, node: NodeView, x: str, scale: Scale | None) -> int:
+    value = _pad_value(state, node)
     (exponent,) = state.builder.type(x).exponent.values
     if scale is not None:
         return _free_mantissa(node, float(value.fractions()[0]), exponent, scale)
@@ -452,7 +544,7 @@ def gather(state: State, node: NodeView) -> Lowered:
     shape = shape_of(state, node)
     axis = int(node.options.get("axis", 0)) % len(shape)
     stored = state.stored(node.proto.input[1])
-    if stored is None or stored.ndim > 1:
-        raise node.refuse("its indices are computed, or a matrix", allowed="a constant number or list")
+    if stored is None:
+        raise node.refuse("its indices are computed", allowed="constant indices")
     places = [int(i) % shape[axis] for i in stored.reshape(-1)]
     return _picked(state, node, node.name, {axis: places}, node.output_shapes[0])

@@ -193,6 +193,8 @@ def _levels(node: NodeView, count: int) -> tuple[IntArray, int]:
     scale, bias = (
         Fraction(float(node.options.get(k, d))) for k, d in (("out_scale", 1.0), ("out_bias", 0.0))
     )
+    if scale > 0 and (2 * bias / scale).denominator == 1 and power_of_two(scale) is None:
+        raise node.inexact(f"its out_scale {float(scale):g} is not a power of two")
     levels = Dyadic.of(np.array([float(scale * i + bias) for i in range(count + 1)])).reduced()
     if levels.width > 32 or levels.fractions() != [scale * i + bias for i in range(count + 1)]:
         raise node.inexact(
@@ -299,7 +301,7 @@ def _float_input(state: State, node: NodeView, value: RawInput, grid: Grid) -> L
         raise node.inexact("a quantizer that does not saturate encodes an input by its own operations")
     scale = 2.0 ** (exponent - value.exponent)
     encoding = InputEncoding(scale, float(zero), grid.low, grid.high, grid.rounding)
-    return Activation(state.declare_float_input(node, value, encoding, exponent))
+    return Activation(state.moved(state.declare_float_input(node, value, encoding, exponent), value))
 
 
 def _bipolar(state: State, node: NodeView, x: str, grid: Grid) -> Lowered:

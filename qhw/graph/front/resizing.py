@@ -79,13 +79,15 @@ def _negative_pads_cut(
 @rule("Resize")
 def resize(state: State, node: NodeView) -> Lowered:
     """Nearest neighbours by whole factors, or linear interpolation by powers of two."""
-    factors = _factors(state, node)
     mode = node.options.get("mode", "nearest")
+    if mode not in ("nearest", "linear"):
+        raise node.refuse(
+            f"mode '{mode}'", allowed="nearest, linear", hint="nn.Upsample(mode='nearest' or 'bilinear')"
+        )
+    factors = _factors(state, node)
     coordinates = node.options.get("coordinate_transformation_mode", "half_pixel")
     if mode == "nearest":
         return _repeated(state, node, factors, coordinates)
-    if mode != "linear":
-        raise node.refuse(f"mode '{mode}'", allowed="nearest, linear")
     if coordinates not in ("half_pixel", "pytorch_half_pixel") or any(f & (f - 1) for f in factors):
         raise node.refuse(
             f"it interpolates by factors {factors} with '{coordinates}' coordinates",

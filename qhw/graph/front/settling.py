@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,15 @@ from qhw.graph.front.floating import (
     staged,
 )
 from qhw.graph.front.state import NodeView, State
-from qhw.graph.front.values import Activation, Floating, FreeConstant, Lowered, Scale
+from qhw.graph.front.values import (
+    Activation,
+    Fill,
+    Floating,
+    FreeConstant,
+    Lowered,
+    Movement,
+    Scale,
+)
 from qhw.graph.ir import Exponent, InputEncoding, InputStep
 from qhw.graph.tails.operations import OPERATIONS, Step, Value, code_bounds, format_named
 from qhw.graph.tails.quantizer import LARGEST_WIDTH, Quantizer
@@ -82,6 +91,8 @@ def whole_numbers(state: State, value: Floating) -> Floating | None:
     ends = _ends(prefix) if value.raw is not None else (0, 0)
     if node is None or ends is None or (value.moves and rest and axes_of(value)):
         return None
+    if rest and any(move.fill for move in value.moves):
+        return None
     quantizer = Quantizer((), np.ones((), np.float32), *ends)
     found = _activation(state, node, prefix, quantizer, Exponent.scalar(0), None)
     assert isinstance(found, Activation)
@@ -132,10 +143,43 @@ def _activation(
     exponent: Exponent,
     free: Scale | None,
 ) -> Lowered:
+    value = _filled(node, value)
     if value.raw is not None:
         return _encoded(state, node, value, quantizer, exponent, free)
     tensor = _settled(state, node, value, quantizer, exponent, free)
     return Activation(state.moved(tensor, value), free)
+
+
+def _filled(node: NodeView, value: Floating) -> Floating:
+    """The tail with every Pad's number as the integer that the tail and its quantizer make of it."""
+    moves = []
+    for move in value.moves:
+        if move.fill is not None:
+            tensor = partial(_padded, move.fill, _fill_mantissa(node, value, move, move.fill))
+            move = replace(move, tensor=tensor, fill=None)
+        moves.append(move)
+    return replace(value, moves=tuple(moves))
+
+
+def _padded(fill: Fill, mantissa: int, x: str, name: str) -> str:
+    return fill.tensor(x, name, mantissa)
+
+
+def _fill_mantissa(node: NodeView, value: Floating, move: Movement, fill: Fill) -> int:
+    start = next((i + 1 for i, step in enumerate(value.steps) if step.output == fill.at), 0)
+    number = np.full((1,) * (len(value.shape) + 1), fill.number, dtype=np.float32)
+    values: dict[str, Value] = {**value.constants, fill.at: number}
+    with np.errstate(all="ignore"):
+        for step in value.steps[start:]:
+            operands = [values[i] for i in step.inputs]
+            values[step.output] = np.asarray(OPERATIONS[step.op].function(step, operands), np.float32)
+    found = np.unique(values[value.output])
+    if found.size != 1 or not float(found[0]).is_integer():
+        raise node.refuse(
+            f"what it makes of the number that {move} adds differs by channel",
+            hint=f"put a quantizer in front of {move}",
+        )
+    return int(found[0])
 
 
 def _unit(node: NodeView, value: Floating, scale: Scale) -> tuple[Exponent, Scale | None]:
@@ -307,7 +351,7 @@ def _encoded(
         raise node.refuse("it quantises the input per channel", allowed="one scale for an input")
     encoding = _encoding(node, value, quantizer)
     tensor = state.declare_float_input(node, value.raw, encoding, exponent.values[0])
-    return Activation(tensor, moved_scale(node, free, value.moves))
+    return Activation(state.moved(tensor, value), moved_scale(node, free, value.moves))
 
 
 def _encoding(node: NodeView, value: Floating, quantizer: Quantizer) -> InputEncoding:

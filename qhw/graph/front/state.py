@@ -65,7 +65,7 @@ class State:
     Args:
         derived: tensors that integer operations hold exactly, though they belong to a tail: what comes after
             them may need that tail's own operations.
-        tails: what a Threshold or Table of the graph stands for, by the tensor that it writes.
+        tails: the float32 operations that a Threshold or Table stands for, by the tensor that it writes.
         reasons: why tensors became tails, first one first.
     """
 
@@ -130,7 +130,7 @@ class State:
         """Carry out what is pending on a value; its tensor.
 
         Raises:
-            InexactError: it is in the middle of a tail, or at a free scale.
+            InexactError: the tensor is in the middle of a tail, or at a free scale.
         """
         tensor, scale = self.scaled_tensor(node, value)
         if scale is not None:
@@ -224,7 +224,10 @@ class State:
     def declare_float_input(
         self, node: NodeView, value: RawInput, encoding: InputEncoding, exponent: int
     ) -> str:
-        """Declare a float input that a quantizer reads; a second quantizer must say the same."""
+        """Declare a float input that a quantizer reads; a second quantizer must say the same.
+
+        What moves it about is left to the caller: operations may stand in between.
+        """
         known = self.builder.graph.input_encodings.get(value.name)
         if known is None:
             zero = int(encoding.zero_point)
@@ -236,7 +239,7 @@ class State:
                 allowed="one quantizer for every float input",
                 hint="quantise it once, and let both branches read that",
             )
-        return self.moved(value.name, value)
+        return value.name
 
     def scaled(self, node: NodeView, tensor: str, power: int, suffix: str = "_scale") -> str:
         """The tensor times a power of two."""

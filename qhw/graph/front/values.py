@@ -64,9 +64,9 @@ class FreeConstant(Dyadic):
     Its numbers are those of float32's product, exactly; what multiplies it reads ``integers`` instead.
 
     Args:
-        integers: of the constant's shape.
+        integers: the quantised integers, in the constant's shape.
         scale: float32, broadcasts over it.
-        listed: what the integers are mantissas of, where that is a format that lists its codes.
+        listed: the integers' format, where it is one that lists its codes.
     """
 
     integers: NDArray[Any] = field(default_factory=lambda: np.zeros(()))
@@ -113,17 +113,33 @@ class Clamped:
 
 
 @dataclass(frozen=True)
+class Fill:
+    """Numbers that a Pad puts beside a tensor which is not quantised yet.
+
+    Args:
+        number: float32, as the file says it.
+        at: the tensor of the tail that is padded; the steps behind it act on the number, too.
+        tensor: pads integers by the one that the number became.
+    """
+
+    number: float
+    at: str
+    tensor: Callable[[str, str, int], str]
+
+
+@dataclass(frozen=True)
 class Movement:
     """What moves codes about and changes none.
 
     Args:
-        name: of the ONNX node.
+        name: the ONNX node's name.
         op: its operator, for messages.
-        shape: of the result, no batch axis.
-        array: what it does to NumPy arrays with a batch axis.
+        shape: the result's shape, no batch axis.
+        array: the movement of NumPy arrays with a batch axis.
         tensor: appends it to the exact graph; takes the tensor that it moves, and a name.
-        axis: where an axis of the input ends up, or None where it does not stay one axis.
+        axis: the result's axis for an axis of the input, or None where it does not stay one axis.
         is_maximum: the largest of several, which commutes with what only rises.
+        fill: what a Pad adds, until the quantizer is known that makes an integer of it.
     """
 
     name: str
@@ -133,6 +149,7 @@ class Movement:
     tensor: Callable[[str, str], str]
     axis: Callable[[int], int | None]
     is_maximum: bool = False
+    fill: Fill | None = None
 
     def __str__(self) -> str:
         return f"{self.op} '{self.name}'"

@@ -1,4 +1,4 @@
-"""What an operation of the exact graph is, and what its rules read and give."""
+"""The base of the exact graph's operations, and the operands and results of their rules."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Result:
-    """What a node writes: shape, exponent, range, and the bounds of every partial sum on the way."""
+    """A node's result: shape, exponent, range, and the bounds of every partial sum on the way."""
 
     shape: tuple[int, ...]
     exponent: Exponent
@@ -78,7 +78,7 @@ class Result:
 
     @classmethod
     def unsummed(cls, shape: tuple[int, ...], exponent: Exponent, range: Range) -> Result:
-        """Of numbers that no partial sum precedes."""
+        """The result of an operation that adds nothing up: its range bounds every partial sum."""
         return cls(shape, exponent, range, range.bounds)
 
     def type(self) -> TensorType:
@@ -125,14 +125,14 @@ class Node(ABC):
 
     @abstractmethod
     def run(self, operands: Sequence[IntArray], types: Sequence[TensorType], out: TensorType) -> IntArray:
-        """What the operation means, on a batch of mantissas.
+        """The meaning of the operation, on a batch of mantissas.
 
         Written to be read, not to be fast.
 
         Args:
             operands: (N, *shape), constants (1, *shape); int64 where 63 bits hold every partial sum, Python
                 integers where they do not. An operation that moves codes takes any integer or float type.
-            types: of the operands; ``out`` is the result's.
+            types: the operands' types; ``out`` is the result's.
         """
 
 

@@ -17,7 +17,7 @@ from qhw.graph.tensors import TensorType
 
 @dataclass(frozen=True)
 class Requant(Node):
-    """To the output's format and exponent: shift, round, then saturate or wrap.
+    """Conversion to the output's format and exponent: shift, round, then saturate or wrap.
 
     ``low`` and ``high`` are mantissa bounds of the output that replace the format's own when it saturates
     (a narrow range, the 6 of a ReLU6). Never writes -0, infinity or NaN.

@@ -11,7 +11,7 @@ from qhw.graph.passes import bias, dead, merge_affine, merge_requant, to_thresho
 Pass: TypeAlias = Callable[[ExactGraph], tuple[ExactGraph, bool]]
 
 SIMPLIFYING: tuple[Pass, ...] = (merge_affine.apply, bias.apply, merge_requant.apply, dead.apply)
-"""What every lowering ends with."""
+"""The passes that end every lowering."""
 
 __all__ = ["SIMPLIFYING", "bias", "dead", "merge_affine", "merge_requant", "simplify", "to_threshold"]
 

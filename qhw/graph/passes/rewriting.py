@@ -1,4 +1,4 @@
-"""What the passes share: types of new nodes, and editing a graph's node list."""
+"""Helpers of the passes: types of new nodes, and editing a graph's node list."""
 
 from __future__ import annotations
 

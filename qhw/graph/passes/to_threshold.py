@@ -30,7 +30,7 @@ def apply(
 ) -> tuple[ExactGraph, bool]:
     """Turn every saturating Requant that rounds, and has codes of at most 8 bits, into a Threshold.
 
-    ``wanted``: which of them.
+    ``wanted`` selects the nodes to turn.
     """
     changes, readers = Rewriting(graph), only_readers(graph)
     for node in graph.nodes:
@@ -163,6 +163,6 @@ def _bisect(steps: _Steps, wanted: IntArray, sign: IntArray, low: IntArray, high
 
 
 def _strict(places: list[int], codes: list[int], start: int) -> tuple[list[int], list[int]]:
-    """Thresholds without repeats, and the level behind each: of codes that begin together, the last."""
+    """Thresholds without repeats and the level behind each: the last of codes that begin together."""
     last = dict(zip(places, codes, strict=True))
     return list(last), [start, *last.values()]

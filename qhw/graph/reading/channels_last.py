@@ -74,7 +74,7 @@ def turn_channels(draft: Draft) -> bool:
 
 
 _LAYOUTS_OF_QONNX = {2: "NC", 3: "NWC", 4: "NCHW"}
-"""What MultiThreshold means by no layout, by the rank with the batch axis."""
+"""The layout of a MultiThreshold that states none, by the rank with the batch axis."""
 
 
 def _per_channel(draft: Draft, node: NodeProto) -> list[NodeProto] | None:

@@ -34,7 +34,7 @@ _QUANTISING = frozenset({"Cast", "Clip", "DequantizeLinear", "Identity", "Quanti
 _ELEMENTWISE = frozenset(
     {"Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Pow", "Relu", "Sign", "Sub", "Tanh"}
 )
-"""What may stand between a stored weight and its convolution, besides what turns or reshapes it."""
+"""Operators allowed between a stored weight and its convolution, besides Transpose and Reshape."""
 
 Rewrite = Callable[[NodeProto], "list[NodeProto] | None"]
 
@@ -150,7 +150,7 @@ class Draft:
 
         Args:
             output: the tensor that it writes; a new one, called after ``like`` and ``suffix``, if empty.
-            suffix: of the node's name; without one, the node has ``like``'s own name.
+            suffix: appended to ``like``'s name; without one, the node has that name.
         """
         name = self.fresh(f"{like.name}{suffix}") if suffix else like.name
         made = helper.make_node(op, inputs, [output or self.fresh(f"{name}_out")], name=name, **options)
@@ -255,7 +255,7 @@ class Draft:
         """The shape of a tensor, batch axis included.
 
         Raises:
-            InputError: it could not be inferred.
+            InputError: shape inference fails.
         """
         found = self.constants[name].shape if name in self.constants else self.shapes.get(name)
         if found is None:
@@ -355,6 +355,8 @@ class Draft:
             if numbers is None:
                 return None
             sizes = tuple(int(n) for n in numbers.reshape(-1))
+            if node.op_type == "Reshape":  # 0 is the size that was there
+                sizes = tuple(n or shape[i] for i, n in enumerate(sizes) if n or i < len(shape))
             moved = {"Reshape": np.reshape, "Squeeze": np.squeeze, "Unsqueeze": np.expand_dims}
             return np.shape(moved[node.op_type](array, sizes))  # type: ignore[operator]
         others = [self._stored_shape(other, producers) for other in node.input[1:]]
@@ -394,7 +396,7 @@ def _is_integer(value: ValueInfoProto) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What shape inference says, the node as messages name it."""
+    """Shape inference's message, with the node named as in qhw's own messages."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     found = re.search(r"\(op_type:(\w+)(?:, node name: (.*?))?\): (?:\[\w+\] )?(.*)", text)
     return f"{found[1]} '{found[2] or ''}': {found[3]}" if found else text

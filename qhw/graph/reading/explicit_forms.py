@@ -15,7 +15,7 @@ from qhw.graph.reading.draft import STANDARD, Draft
 
 Form = Callable[[Draft, NodeProto, dict[str, Any]], "list[NodeProto] | None"]
 _FORMS: dict[str, Form] = {}
-"""What makes of a node its explicit form; [] for one that does nothing, None for one that is explicit."""
+"""Each operator's rewriting: [] for a node that does nothing, None for one that is explicit already."""
 
 
 def write_out(draft: Draft) -> None:
@@ -174,21 +174,19 @@ def _conv_transpose(draft: Draft, node: NodeProto, options: dict[str, Any]) -> l
 
 
 def _reach(draft: Draft, node: NodeProto, frame: dict[str, list[int]]) -> list[int]:
-    """How far the last window of every axis reaches beyond the padded input (0 or more), for ceil_mode."""
+    """How far the last window of every axis reaches beyond the padded input (0 or more), in ceil_mode.
+
+    A window that would begin behind the input is none (ONNX Runtime, torch); onnx's inference counts it.
+    """
     shape, out = (draft.shape(name)[2:] for name in (node.input[0], node.output[0]))
     rank = len(shape)
-    return [
-        max(
-            0,
-            (out[i] - 1) * frame["strides"][i]
-            + frame["dilations"][i] * (frame["kernel_shape"][i] - 1)
-            + 1
-            - shape[i]
-            - frame["pads"][i]
-            - frame["pads"][i + rank],
-        )
-        for i in range(rank)
-    ]
+    found = []
+    for i, (size, count) in enumerate(zip(shape, out, strict=True)):
+        stride, begin, end = frame["strides"][i], frame["pads"][i], frame["pads"][i + rank]
+        last = count - 1 - ((count - 1) * stride >= size + begin)
+        window = frame["dilations"][i] * (frame["kernel_shape"][i] - 1) + 1
+        found.append(max(0, last * stride + window - size - begin - end))
+    return found
 
 
 @_form("MaxPool")
@@ -333,14 +331,16 @@ def _pad(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodePro
     pads = [0] * (2 * rank)
     for position, axis in enumerate(places):
         pads[axis], pads[axis + rank] = given[position], given[position + len(places)]
-    value = _constant(draft, node, 2, "values")
-    value = np.zeros((), dtype=np.float32) if value is None else np.asarray(value, dtype=np.float32)
+    named = node.input[2] if len(node.input) > 2 else ""
+    if not named or named in draft.constants:
+        value = draft.constants.get(named, np.zeros((), dtype=np.float32))
+        stored = np.asarray(value, dtype=np.float32).reshape(())
+        named = draft.constant(f"{node.name}_value", stored)
     mode = options.get("mode", "constant")
     if not any(pads):
         return [draft.node(node, "Identity", node.input[:1], node.output[0])]
     del node.input[1:]
-    node.input.append(draft.constant(f"{node.name}_pads", pads))
-    node.input.append(draft.constant(f"{node.name}_value", value.reshape(())))
+    node.input.extend([draft.constant(f"{node.name}_pads", pads), named])  # a value may be quantised
     _set(node, mode=mode)
     return [node]
 
@@ -402,6 +402,8 @@ def _resize(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Node
         return [draft.node(node, "Identity", node.input[:1], node.output[0])]
     if mode == "nearest" and _repeats(before, after, scales, coordinates, nearest):
         coordinates, nearest = "asymmetric", "floor"
+    elif mode == "nearest" and not options.get("antialias"):
+        return _gathered(draft, node, scales, coordinates, nearest)
     del node.input[1:]
     node.input.extend(["", draft.constant(f"{node.name}_scales", np.array(scales, dtype=np.float32))])
     _set(
@@ -415,6 +417,61 @@ def _resize(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Node
         extrapolation_value=0.0,
     )
     return [node]
+
+
+def _gathered(
+    draft: Draft, node: NodeProto, scales: Sequence[float], coordinates: str, nearest: str
+) -> list[NodeProto]:
+    """The nearest elements, picked axis by axis."""
+    before, after = draft.shape(node.input[0]), draft.shape(node.output[0])
+    picks: dict[int, list[int]] = {}
+    for axis, (size, out, scale) in enumerate(zip(before, after, scales, strict=True)):
+        found = source_index(np.arange(out), size, out, scale, coordinates, nearest)
+        if found is None:
+            raise UnsupportedError(
+                f"{describe(node)} has the coordinates '{coordinates}'",
+                allowed="half_pixel, half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric",
+            )
+        if found.tolist() != list(range(size)):
+            picks[axis] = found.tolist()
+    nodes: list[NodeProto] = []
+    x, shape = node.input[0], list(before)
+    for axis, places in picks.items():
+        is_last = axis == list(picks)[-1]
+        shape[axis] = len(places)
+        stored = draft.constant(f"{node.name}_places_{axis}", places)
+        output, suffix = (node.output[0], "") if is_last else ("", f"_{axis}")
+        nodes.append(draft.node(node, "Gather", [x, stored], output, suffix=suffix, axis=axis))
+        x = nodes[-1].output[0]
+        draft.shapes[x] = tuple(shape)
+    return nodes or [draft.node(node, "Identity", node.input[:1], node.output[0])]
+
+
+@_form("Expand", "Tile")
+def _copied(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto] | None:
+    """A tensor beside itself, axis by axis."""
+    before, after = draft.shape(node.input[0]), draft.shape(node.output[0])
+    if _is_constant(draft, node.input[0]) or _constant(draft, node, 1, "shape") is None:
+        return None
+    if len(before) != len(after):
+        raise UnsupportedError(
+            f"{describe(node)} adds an axis in front of the batch axis",
+            allowed="as many axes as the tensor has",
+            hint="add the axis by Unsqueeze, behind the batch axis",
+        )
+    nodes: list[NodeProto] = []
+    x, shape = node.input[0], list(before)
+    repeated = [axis for axis, (a, b) in enumerate(zip(shape, after, strict=True)) if a != b]
+    for axis in repeated:
+        count = after[axis] // shape[axis]
+        shape[axis] = after[axis]
+        output, suffix = (node.output[0], "") if axis == repeated[-1] else ("", f"_{axis}")
+        nodes.append(draft.node(node, "Concat", [x] * count, output, suffix=suffix, axis=axis))
+        x = nodes[-1].output[0]
+        draft.shapes[x] = tuple(shape)
+    if not repeated:
+        nodes.append(draft.node(node, "Identity", [x], node.output[0]))
+    return nodes
 
 
 def _repeats(
@@ -436,14 +493,19 @@ def source_index(
 ) -> NDArray[np.int64] | None:
     """Which element of the input is nearest to element ``i`` of the result, as ONNX's Resize says.
 
-    None for a coordinate transformation that is not known.
+    Computed in float32, as ONNX Runtime does: scales such as 1.3 are no binary numbers, and whole results
+    depend on it. None for a coordinate transformation that is not known.
     """
+    number, half = np.float32, np.float32(0.5)
+    place, factor = i.astype(np.float32), np.float32(scale)
+    centred = (place + half) / factor - half
+    middle = number(size) / 2 * (1 - number(out) / (factor * number(size)))
     places = {
-        "half_pixel": (i + 0.5) / scale - 0.5,
-        "half_pixel_symmetric": (i + 0.5) / scale - 0.5 + size / 2 * (1 - out / (scale * size)),
-        "pytorch_half_pixel": (i + 0.5) / scale - 0.5 if out > 1 else i * 0.0,
-        "align_corners": i * (size - 1) / (out - 1) if out > 1 else i * 0.0,
-        "asymmetric": i / scale,
+        "half_pixel": centred,
+        "half_pixel_symmetric": middle + centred,
+        "pytorch_half_pixel": centred if out > 1 else place * 0,
+        "align_corners": place * number(size - 1) / number(out - 1) if out > 1 else place * 0,
+        "asymmetric": place / factor,
     }
     x = places.get(coordinates)
     if x is None:
@@ -556,6 +618,28 @@ def _reduce(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Node
     return [node]
 
 
+@_form("ReduceMin")
+def _least(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto]:
+    """The largest negative, negated."""
+    negated = draft.node(node, "Neg", node.input[:1], suffix="_negated")
+    draft.shapes[negated.output[0]] = draft.shape(node.input[0])
+    largest = draft.node(node, "ReduceMax", [negated.output[0], *node.input[1:]], suffix="_largest")
+    draft.shapes[largest.output[0]] = draft.shape(node.output[0])
+    result = largest.output[0]
+    whole = _reduce(draft, largest, options) or []
+    return [negated, *whole, draft.node(node, "Neg", [result], node.output[0])]
+
+
+@_form("Ceil")
+def _ceiling(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto]:
+    """Rounded down as a negative."""
+    negated = draft.node(node, "Neg", node.input, suffix="_negated")
+    down = draft.node(node, "Floor", negated.output, suffix="_down")
+    for made in (negated, down):
+        draft.shapes[made.output[0]] = draft.shape(node.input[0])
+    return [negated, down, draft.node(node, "Neg", down.output, node.output[0])]
+
+
 @_form("BatchNormalization")
 def _batch_normalization(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto]:
     if options.get("training_mode"):
@@ -588,7 +672,7 @@ _OTHER_FLOATS = frozenset({TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.
 
 @_form("Cast")
 def _cast(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto]:
-    """To float32 from float32 or an integer it changes nothing; from another float it rounds."""
+    """A Cast to float32 changes no float32 number or integer; from another float type it rounds."""
     source = draft.types.get(node.input[0], TensorProto.FLOAT)
     if options["to"] == TensorProto.FLOAT and source not in _OTHER_FLOATS:
         return [draft.node(node, "Identity", node.input, node.output[0])]

@@ -1,4 +1,4 @@
-"""What a model's end leaves to the host: Softmax, ArgMax and their like, behind the last quantised layer."""
+"""Heads of a model for the host: Softmax, ArgMax and their like, behind the last quantised layer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from qhw.graph.reading.draft import Draft
 from qhw.graph.reading.operators import HEAD_OPS
 
 METADATA_KEY = "qhw.postprocessing"
-"""Where a loaded model keeps what was taken off its end, so that every copy of it does."""
+"""The metadata key under which a loaded model and its copies keep what was taken off its end."""
 
 _FOLLOWING = words("Cast Flatten Identity Reshape Squeeze Unsqueeze Transpose")
-"""What may stand around a head: it moves numbers, or changes their type."""
+"""Operators allowed around a head: they move numbers, or change their type."""
 
 _BEHIND_SOFTMAX = words("Clip Quant")
-"""What may follow a head that hardware has not: exporters of the QDQ format quantise every result."""
+"""Operators that may follow a head of the host: exporters of the QDQ format quantise every result."""
 
 _IN_HARDWARE = words("Sigmoid Tanh")
 """Heads that a quantizer behind them makes a table of."""
@@ -165,7 +165,7 @@ def keep_postprocessing(model: ModelWrapper, found: Postprocessing | None) -> No
 
 
 def postprocessing_of(model: ModelWrapper) -> Postprocessing | None:
-    """What was taken off a loaded model's end, for the host to do; None where nothing was.
+    """The operations taken off a loaded model's end, for the host to do; None where there are none.
 
     ``reads[i]`` of it is the name in the file of the exact graph's output ``i``.
     """

@@ -62,7 +62,7 @@ __all__ = ["EXACT_OPS", "FUNCTION_OPS", "Source", "load_qonnx", "postprocessing_
 _QONNX_ALIASES = (QONNX_DOMAIN, "onnx.brevitas", "finn", "finn.custom_op.general", *STANDARD_DOMAINS)
 
 _MICROSOFT = "com.microsoft"
-"""Where ONNX Runtime keeps QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
+"""ONNX Runtime's domain for QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
 
 
 def load_qonnx(source: Source) -> ModelWrapper:
@@ -90,7 +90,7 @@ def telling_damage() -> Iterator[None]:
     """One message for whatever a damaged file makes of the values in it: protobuf checks no types.
 
     Raises:
-        InputError: in place of any exception that is not a message for the user already.
+        InputError: replaces any exception that is not a message for the user already.
     """
     try:
         yield
@@ -264,11 +264,26 @@ def _sort(draft: Draft) -> None:
         raise InputError(f"The nodes of '{draft.graph.name}' cannot be put in order (a loop?)")
 
 
+def _drop_constant_outputs(draft: Draft) -> None:
+    """A model that returns its scale and bit width too (Brevitas's QuantTensor) has these as outputs.
+
+    What is computed stays; a model that computes nothing keeps all, and is refused later.
+    """
+    computed = [value for value in draft.graph.output if value.name not in draft.constants]
+    if computed and len(computed) < len(draft.graph.output):
+        gone = [name for name in draft.outputs if name in draft.constants]
+        log.info("outputs that are constants are left out: %s", ", ".join(gone))
+        kept = [type(value).FromString(value.SerializeToString()) for value in computed]
+        del draft.graph.output[:]
+        draft.graph.output.extend(kept)
+
+
 def _infer_and_fold(draft: Draft, batch: int) -> None:
     """Infer shapes and compute constants until neither finds more."""
     while True:
         free_batch(draft, batch)
         fold_constants(draft)
+        _drop_constant_outputs(draft)
         draft.infer()
         _check_sizes(draft)
         if not fold_constants(draft):

@@ -33,7 +33,8 @@ Pad: x, constant pads of every axis, constant value (scalar float32); mode.
 ReduceSum, ReduceMean, ReduceMax: x, constant axes (≥ 0, sorted, at least one); keepdims.
 Resize: x, "", constant scales of every axis (float32); mode, coordinate_transformation_mode, nearest_mode,
     antialias, cubic_coeff_a, exclude_outside, extrapolation_value. One that repeats each number is nearest,
-    asymmetric, floor. Upsample is Resize; sizes are scales.
+    asymmetric, floor; any other nearest one is a Gather per axis. Upsample is Resize; sizes are scales.
+Expand and Tile of computed tensors are Concats; ReduceMin and Ceil are ReduceMax and Floor between two Neg.
 Cast: to another type than float32, or from another float type.
 Identity: only where an output of the model is an input or another output. Dropout is gone.
 """

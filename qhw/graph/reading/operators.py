@@ -1,4 +1,4 @@
-"""Which operators a model may hold, and what is said about those that it may not."""
+"""The operators that a model may hold, and the messages about those that it may not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUANTIZERS = frozenset({"Quant", "BipolarQuant", "Trunc", "MultiThreshold", "Fix
     "FloatQuant",
     "FormatQuant",
 }
-"""What puts a tensor onto a finite grid, once a model is loaded."""
+"""Operators that round a tensor to a finite set of numbers, once a model is loaded."""
 
 EXACT_OPS = words(
     """
@@ -40,7 +40,7 @@ FUNCTION_OPS = words(
 """Element-wise functions: exact only as the table or the thresholds of the quantizer that follows."""
 
 HEAD_OPS = words("ArgMax ArgMin Hardmax LogSoftmax Sigmoid Softmax Tanh TopK")
-"""What is done on the host, where a graph ends in it."""
+"""Operators done on the host, where a graph ends in them."""
 
 QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -60,7 +60,7 @@ _INTEGER_OPS = words(
 )
 
 _CAUSES: dict[str, tuple[str, str]] = {}
-"""What stands against an operator, and what would help."""
+"""Why an operator is refused, and what would help."""
 
 
 def _because(ops: str, cause: str, remedy: str) -> None:
@@ -159,7 +159,7 @@ def check_operators(graph: GraphProto, standard: frozenset[str]) -> None:
     """Every operator is one of ``standard``, or QONNX's or qhw's own.
 
     Raises:
-        UnsupportedError: with the node, the layer of the user's model, the cause and a remedy.
+        UnsupportedError: names the node, the layer of the user's model, the cause and a remedy.
     """
     wrong = [node for node in graph.node if not is_supported(node, standard)]
     if wrong:
@@ -167,7 +167,7 @@ def check_operators(graph: GraphProto, standard: frozenset[str]) -> None:
 
 
 def unsupported(node: NodeProto, others: int = 0) -> UnsupportedError:
-    """The message about one operator that is not carried, out of so many more."""
+    """The message about the first operator that is not carried, with the number of others."""
     domain = f" (domain '{node.domain}')" if node.domain else ""
     layer = layer_of(node)
     where = f", of layer '{layer}'," if layer else ","

@@ -48,7 +48,7 @@ _MOVING = words(
     "Concat DepthToSpace Flatten Gather Identity MaxPool Reshape Slice SpaceToDepth Split Squeeze Transpose "
     "Unsqueeze"
 )
-"""What may stand between the two: it moves codes and changes none."""
+"""Operators allowed between the two: they move codes and change none."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def fuse_qdq(draft: Draft) -> bool:
         whether there were any.
 
     Raises:
-        UnsupportedError, InputError: by the node that has no such meaning.
+        UnsupportedError, InputError: a node has no such meaning; the message names it.
     """
     if not any(node.op_type in QDQ_OPS and node.domain == STANDARD for node in draft.graph.node):
         return False

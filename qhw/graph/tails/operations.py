@@ -126,7 +126,7 @@ def _binary(function: Callable[..., Any]) -> Callable[[Step, Sequence[Value]], V
 
 
 def _precise(function: Callable[..., Any]) -> Callable[[Step, Sequence[Value]], Value]:
-    """In float64, rounded once: the same on every machine, unlike float32 exponentials."""
+    """Compute in float64 and round once: the same on every machine, unlike float32 exponentials."""
     return lambda step, x: np.asarray(function(*(v.astype(np.float64) for v in x))).astype(np.float32)
 
 

@@ -48,7 +48,7 @@ class Quantizer:
     Args:
         scale: positive, float32; broadcasts over the quantised tensor.
         low, high: bounds of the mantissa.
-        format: what the mantissas are of, where that is a format that lists its codes.
+        format: the mantissas' format, where it is one that lists its codes.
     """
 
     stages: tuple[Stage, ...]

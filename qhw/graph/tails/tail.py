@@ -38,7 +38,7 @@ SHORT_TABLE = 1 << 8
 """Entries of a table that is always preferred, where a table is."""
 
 EXHAUSTIVE = 1 << 24
-"""Up to so many (channel, integer) pairs, a tail that no rule decides is proven by trying them all."""
+"""(Channel, integer) pairs up to which a tail that no rule decides is proven by trying them all."""
 
 
 LARGEST_INTEGER = 1 << 120
@@ -104,7 +104,7 @@ def evaluate(tail: Tail, integers: Mapping[str, IntArray]) -> IntArray:
         int64, shape (channels or 1, n).
 
     Raises:
-        UnsupportedError: where the result is not a finite integer.
+        UnsupportedError: the result is not a finite integer.
     """
     return _codes(tail, _run(tail, integers)[tail.output])
 
@@ -120,7 +120,7 @@ def lower_tail(
             takes less than comparing it.
 
     Raises:
-        UnsupportedError: for a tail that is not monotone over a range of more than 2^16 integers.
+        UnsupportedError: the tail is not monotone over a range of more than 2^16 integers.
     """
     low, high = np.atleast_1d(low), np.atleast_1d(high)
     if max(abs(int(low.min())), abs(int(high.max()))) > LARGEST_INTEGER:
@@ -331,7 +331,7 @@ def _assembled(
 
 
 def _last_of_equals(found: IntArray, codes: IntArray) -> tuple[IntArray, IntArray]:
-    """Of codes that are reached at one and the same integer, the last."""
+    """Thresholds without repeats: where several codes share one, only the last code stays."""
     last = np.append(found[1:] != found[:-1], True)[: found.size]
     return found[last], codes[last]
 

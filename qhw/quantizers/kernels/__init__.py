@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """What computes the quantizers; ``eager`` documents each function."""
+    """The functions that compute quantizers; ``eager`` documents each one."""
 
     def forward(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor: ...
 
@@ -54,7 +54,7 @@ class Status:
 
     Args:
         name: ``compiled`` or ``eager``.
-        compile_seconds: how long the compiled ones took when they were made (None: eager).
+        compile_seconds: compilation time of the compiled kernels (None: eager).
         reason: why they are not the compiled ones.
     """
 
@@ -67,7 +67,7 @@ _chosen: list[Backend] = []
 
 
 def backend() -> Backend:
-    """The backend in use: compiled where g++ is there (a few seconds, once per machine), else eager."""
+    """The backend in use: compiled where g++ is installed (a few seconds, once per machine), else eager."""
     return _chosen[-1] if _chosen else _default()
 
 

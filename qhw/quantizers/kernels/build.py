@@ -12,7 +12,7 @@ from qhw.native import Library, compiled
 SOURCE = Path(__file__).with_name("fixed.cpp")
 
 # No fused multiply-add and no relaxed arithmetic: the bits have to be those of the eager form. The last two
-# flags only say that errno and floating-point traps are not looked at, so that rounding is vectorised.
+# flags let rounding be vectorised: nothing here reads errno or floating-point traps.
 FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 

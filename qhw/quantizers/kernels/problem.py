@@ -1,4 +1,4 @@
-"""What a quantizer kernel is given, and how it sees the memory of a tensor."""
+"""Arguments of a quantizer kernel, and its view of a tensor's memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ListGrid:
     ``floor(2 x)`` and on whether ``2 x`` is whole.
 
     Args:
-        low: what the table starts at, one below the lowest number.
+        low: the table's first integer, one below the lowest number.
         table: float64, by ``2 * (floor(2 x) - 2 * low) + (2 x is not whole)``.
     """
 
@@ -58,7 +58,7 @@ LONGEST_TABLE = 1 << 20
 
 
 def grid_of(format: TableFormat) -> FloatGrid | ListGrid:
-    """How numbers are rounded to a format that lists its codes, in its mantissas.
+    """The rounding of mantissas to a format that lists its codes.
 
     Raises:
         InputError: its numbers are spread too far to be listed (powers of two without zero).
@@ -81,9 +81,9 @@ class Rule:
     """How a number becomes a fixed-point one; its binary point comes with each call.
 
     Args:
-        width, signed, rounding, overflow: of the format.
+        width, signed, rounding, overflow: the format's parameters.
         activation: applied first.
-        format: that lists its codes, in place of fixed point; it saturates, and the binary point is that of
+        format: one that lists its codes, in place of fixed point; it saturates, and the binary point is of
             its mantissas.
         passes_outside: numbers beyond the range keep their gradient although they saturate (what Brevitas
             does for weights); otherwise it is 0. Wrapping formats always pass it.
@@ -127,7 +127,7 @@ class Rule:
 
     @cached_property
     def grid(self) -> FloatGrid | ListGrid | None:
-        """What numbers are rounded to; None: to integers."""
+        """The numbers to round to; None: integers."""
         return None if self.format is None else grid_of(self.format)
 
     @property
@@ -241,7 +241,7 @@ def fraction_bits(theta: Tensor) -> NDArray[np.int64]:
 
 
 def units_of(theta: Tensor, rule: Rule) -> NDArray[np.float64]:
-    """What a mantissa of 1 stands for, at least one-dimensional: a power of two, or a float32 number."""
+    """The value of a mantissa of 1, at least one-dimensional: a power of two, or a float32 number."""
     if rule.free:
         return np.exp2(-_bounded(theta)).astype(np.float32).astype(np.float64)
     return powers_of_two(-fraction_bits(theta))

@@ -7,7 +7,7 @@ import pytest
 from qhw.cost.models import unit_model
 from qhw.cost.rtl import UNITS
 from qhw.cost.structure import counter, counter_bits
-from qhw.cost.synth import Design, Yosys
+from qhw.cost.synth import Circuit, Yosys
 from qhw.resources import resource_dir
 
 FAMILY = "ultrascale-plus"
@@ -28,7 +28,7 @@ DESIGNS = [
 def test_flip_flops_and_memories_are_those_of_the_circuit(unit: str, values: dict[str, int]) -> None:
     pytest.importorskip("pyosys")
     given, model = UNITS[unit], unit_model(unit, FAMILY)
-    design = Design(given.top, given.files, tuple(values.items()), memories=given.memories)
+    design = Circuit(given.top, given.files, tuple(values.items()), memories=given.memories)
     counts = Yosys(FAMILY).synthesise(design).counts
     assert counts is not None
     assert (counts.ff, counts.bram18) == (model.flip_flops(values), model.bram18(values, FAMILY))
@@ -40,6 +40,6 @@ def test_flip_flops_and_memories_are_those_of_the_circuit(unit: str, values: dic
 def test_a_counter_takes_its_comparison_and_its_lowest_bit(count: int) -> None:
     pytest.importorskip("pyosys")
     files = tuple(resource_dir("cost_models") / "rtl" / f"{name}.v" for name in ("cycle", "counted"))
-    counts = Yosys(FAMILY).synthesise(Design("counted", files, (("N", count),))).counts
+    counts = Yosys(FAMILY).synthesise(Circuit("counted", files, (("N", count),))).counts
     assert counts is not None
     assert (counts.ff, counts.lut) == (counter_bits(count), counter(count))

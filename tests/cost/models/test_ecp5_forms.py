@@ -6,7 +6,7 @@ import pytest
 
 from qhw.cost import lut4
 from qhw.cost.models import unit_model
-from qhw.cost.synth import Design, Yosys
+from qhw.cost.synth import Circuit, Yosys
 from qhw.resources import resource_dir
 
 FAMILY = "ecp5"
@@ -84,7 +84,7 @@ def test_a_shifter_shares_its_first_choices(bits: int, places: int, signed: int,
 
 def _synthesised(top: str, files: str, **settings: int) -> int:
     sources = tuple(resource_dir("cost_models") / "rtl" / f"{name}.v" for name in files.split())
-    counts = Yosys(FAMILY).synthesise(Design(top, sources, tuple(settings.items()))).counts
+    counts = Yosys(FAMILY).synthesise(Circuit(top, sources, tuple(settings.items()))).counts
     assert counts is not None
     return counts.lut
 

@@ -8,7 +8,7 @@ import pytest
 
 from qhw.cost.models import unit_model
 from qhw.cost.rtl import UNITS
-from qhw.cost.synth import Design, Yosys
+from qhw.cost.synth import Circuit, Yosys
 
 pytest.importorskip("pyosys")
 if importlib.util.find_spec("da4ml") is None:
@@ -26,7 +26,7 @@ DESIGNS = [
 @pytest.mark.parametrize("values", DESIGNS)
 def test_flip_flops_are_those_of_the_circuit_and_carry_bits_its_luts(values: dict[str, int]) -> None:
     unit, model = UNITS["constant_matrix"], unit_model("constant_matrix", "ultrascale-plus")
-    design = Design(unit.top, unit.files, tuple(values.items()), text=unit.source(values))
+    design = Circuit(unit.top, unit.files, tuple(values.items()), text=unit.source(values))
     counts = Yosys("ultrascale-plus").synthesise(design).counts
     assert counts is not None
     assert counts.ff == model.flip_flops(values)

@@ -13,7 +13,7 @@ from qhw.cost.models import unit_model
 from qhw.cost.models.memories import block_ram, lut_memory, shift_register_luts, ultra_ram
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
-from qhw.cost.synth import Design, Yosys
+from qhw.cost.synth import Circuit, Yosys
 
 DESIGNS = [
     ("ultrascale-plus", "fifo", {"D": 3, "W": 5, "STYLE": 0}),
@@ -37,7 +37,7 @@ def test_flip_flops_and_memories_are_those_of_the_circuit(
 ) -> None:
     pytest.importorskip("pyosys")
     given = UNITS[unit]
-    design = Design(given.top, given.files, tuple(values.items()), memories=given.memories, srl=given.srl)
+    design = Circuit(given.top, given.files, tuple(values.items()), memories=given.memories, srl=given.srl)
     counts = Yosys(family).synthesise(design).counts
     model = unit_model(unit, family)
     assert counts is not None

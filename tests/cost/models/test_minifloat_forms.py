@@ -7,7 +7,7 @@ import pytest
 from qhw.cost.models import unit_model
 from qhw.cost.models.minifloats import staged_shifter
 from qhw.cost.rtl import UNITS
-from qhw.cost.synth import Design, Yosys
+from qhw.cost.synth import Circuit, Yosys
 from qhw.resources import resource_dir
 
 pytest.importorskip("pyosys")
@@ -27,7 +27,7 @@ DESIGNS = [
 
 @pytest.mark.parametrize(("unit", "values"), DESIGNS)
 def test_flip_flops_are_those_of_the_circuit(unit: str, values: dict[str, int]) -> None:
-    design = Design(UNITS[unit].top, UNITS[unit].files, tuple(values.items()))
+    design = Circuit(UNITS[unit].top, UNITS[unit].files, tuple(values.items()))
     counts = Yosys("ultrascale-plus").synthesise(design).counts
     assert counts is not None
     assert counts.ff == unit_model(unit, "ultrascale-plus").flip_flops(values)
@@ -44,7 +44,7 @@ def test_a_stage_of_a_shifter_takes_a_lut_and_a_flip_flop_for_every_bit(
     )
     settings = {"W": bits, "S": int(signed), "WP": places.bit_length(), "WY": bits + places}
     counts = (
-        Yosys("ultrascale-plus").synthesise(Design("shift_left", sources, tuple(settings.items()))).counts
+        Yosys("ultrascale-plus").synthesise(Circuit("shift_left", sources, tuple(settings.items()))).counts
     )
     shifter = staged_shifter(bits, places, bits + places, signed)
     assert counts is not None

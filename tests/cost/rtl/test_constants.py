@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.constants import plan, weights
+from qhw.cost.rtl.constants import shift_add_tree, weights
 from qhw.cost.rtl.proof import Case, check, prove
 from qhw.cost.rtl.verilator import Simulator
 from qhw.formats import KHot
@@ -42,7 +42,7 @@ def test_every_sum_is_as_wide_as_its_extremes(case: dict[str, int]) -> None:
     )
     products = [sorted((low * weight, high * weight)) for weight in weights(case)]
     extremes = sum(product[0] for product in products), sum(product[1] for product in products)
-    made = plan(case)
+    made = shift_add_tree(case)
     total = made.levels[-1][made.total.number]
     ends = [end << made.total.shift for end in (total.low, total.high)]
     assert extremes == ((-ends[1], -ends[0]) if made.total.negative else tuple(ends))

@@ -98,7 +98,7 @@ def test_every_output_is_the_exact_graph_s(simulator: Simulator) -> None:
     images = [drawn_images(layer.graph) for layer in layers()]
     queued, rows, ready = [], [], []
     for layer, given in zip(layers(), images, strict=True):
-        words, work = layer.input_words(given), layer.geometry
+        words, work = layer.input_words(given), layer.loops
         steps = 3 * IMAGES * (work.pixels * work.output_folds * (work.input_folds + 4) + 60)
         streams = stimuli(layer, words, steps)
         queued.append(Instance(behind_a_queue(layer, len(words)), {}))

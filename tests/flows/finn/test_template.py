@@ -10,7 +10,7 @@ from qhw.cost.hardware import Hardware
 from qhw.cost.rtl import UNITS
 from qhw.cost.rtl.layers import FoldedLayer
 from qhw.cost.rtl.reference_layers import convolution, depthwise, linear
-from qhw.cost.synth import Design, Yosys
+from qhw.cost.synth import Circuit, Yosys
 from qhw.cost.usage import Usage
 from qhw.flows.finn.template import ARCHITECTURE, PeSimd
 from qhw.formats import Integer, Minifloat, parse_format
@@ -29,7 +29,7 @@ def predicted(layer: FoldedLayer) -> list[LayerCost]:
 def test_a_layer_takes_what_was_predicted(layer: FoldedLayer) -> None:
     pytest.importorskip("pyosys")
     unit, costs = layer.as_unit(), predicted(layer)
-    design = Design(unit.top, unit.files, text=layer.verilog(), memories=True, vendor_cells=True)
+    design = Circuit(unit.top, unit.files, text=layer.verilog(), memories=True, vendor_cells=True)
     counts = Yosys(FAMILY).synthesise(design).counts
     assert counts is not None
     assert sum(cost.lut for cost in costs) == pytest.approx(counts.lut, rel=0.08)
@@ -77,8 +77,8 @@ def test_two_dot_products_of_the_same_minifloats_share_their_registers_and_expon
         f"output [{2 * sum_bits - 1}:0] sum);\n{both}\nendmodule\n"
     )
     oracle = Yosys(FAMILY)
-    pair = oracle.synthesise(Design("both", unit.files, text=text)).counts
-    alone = oracle.synthesise(Design(unit.top, unit.files, tuple(values.items()))).counts
+    pair = oracle.synthesise(Circuit("both", unit.files, text=text)).counts
+    alone = oracle.synthesise(Circuit(unit.top, unit.files, tuple(values.items()))).counts
     assert pair is not None
     assert alone is not None
     shared = Hardware.of(FAMILY).shared(kind, kind, lanes, True)

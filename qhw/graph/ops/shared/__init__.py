@@ -1,1 +1,1 @@
-"""What several operations have in common."""
+"""Code that several operations share."""

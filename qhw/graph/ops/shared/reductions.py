@@ -1,4 +1,4 @@
-"""What is left of a tensor where axes are reduced."""
+"""Types and ranges of tensors whose axes are reduced."""
 
 from __future__ import annotations
 

@@ -74,5 +74,5 @@ def padded(x: IntArray, pads: Sequence[int], value: int) -> IntArray:
     if not any(pads):
         return x
     widths = [(0, 0)] * (x.ndim - rank) + [(pads[i], pads[i + rank]) for i in range(rank)]
-    # In x's own type: a bare int would put NumPy's integers, which overflow, between Python's.
+    # In x's own type: a bare int would mix NumPy integers, which overflow, with Python's.
     return np.pad(x, widths, constant_values=np.array(value, x.dtype))
