@@ -264,7 +264,9 @@ def test_a_file_that_only_quantises_its_input_is_not_built(
 def test_a_terminal_of_ascii_gets_everything_else_replaced() -> None:
     """The tables tell µs and µJ, and folders and boards may be called anything."""
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    code = "import sys; from qhw.cli import main; print(sys.stdout.encoding); main(['boards', 'gr\\xf6\\xdfe'])"
+    code = (
+        "import sys; from qhw.cli import main; print(sys.stdout.encoding); main(['boards', 'gr\\xf6\\xdfe'])"
+    )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ascii_only)
     assert done.stdout.lower() in ("ascii\n", "ansi_x3.4-1968\n")
