@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -439,8 +440,16 @@ def main(arguments: list[str] | None = None) -> None:
     Exit codes: 0 done, 1 a check failed, 2 bad input, 130 Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    _replace_what_terminals_lack()
     _log_to_stderr("--debug" in given)
     app([argument for argument in given if argument != "--debug"], prog_name="qhw")
+
+
+def _replace_what_terminals_lack() -> None:
+    """Where the locale's encoding has no µ, print a ? in its place, rather than end in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _log_to_stderr(debug: bool) -> None:

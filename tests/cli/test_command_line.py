@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -258,3 +259,16 @@ def test_a_file_that_only_quantises_its_input_is_not_built(
     code, _, err = run(capfd, *given)
     assert code == 2
     assert "computes nothing: there is no hardware to build" in err
+
+
+def test_a_terminal_of_ascii_gets_everything_else_replaced() -> None:
+    """The tables tell µs and µJ, and folders and boards may be called anything."""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = (
+        "import sys; from qhw.cli import main; print(sys.stdout.encoding); main(['boards', 'gr\\xf6\\xdfe'])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ascii_only)
+    assert done.stdout.lower() in ("ascii\n", "ansi_x3.4-1968\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no board 'gr??e'")
