@@ -185,10 +185,10 @@ def requants() -> ExactGraph:
     b = zoo.builder
     for i, rounding in enumerate(Rounding):
         x = b.input(f"x{i}", (6,), Integer(8, i % 2 == 0), -4)
-        for overflow in Overflow:
+        for j, overflow in enumerate(Overflow):
             name, modes = f"{rounding.value}_{overflow.value}", {"rounding": rounding, "overflow": overflow}
             zoo.end(b.requant(name, x, Integer(4), -2, **modes))
-            zoo.end(b.requant(f"{name}_beyond", x, Integer(2), 3 + i % 3, **modes))
+            zoo.end(b.requant(f"{name}_beyond", x, Integer(2), 3 + (i + j) % 3, **modes))
             if rounding is Rounding.UP:
                 zoo.end(b.requant(f"{name}_finer", x, Integer(4), -11, **modes))
     total = b.matmul("total", b.input("t", (4,), Integer(3)), zoo.constant("tw", 4, 3))

@@ -42,7 +42,9 @@ def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, io_type: str
     assert first_difference(graph, expected, got) is None
     assert set(graph.outputs) <= set(got)
     assert all(np.array_equal(got[name], expected[name]) for name in got)
-    assert np.median([len(np.unique(values)) for values in got.values()]) >= 4
+    # A shift past the width of its input leaves one to three codes by nature: the others must vary.
+    varied = [values for name, values in got.items() if not name.endswith(("_beyond", "_finer"))]
+    assert np.median([len(np.unique(values)) for values in varied]) >= 4
 
 
 @pytest.mark.slow
