@@ -129,13 +129,15 @@ def run_apart(entry: Entry, cache: Path, digest: str) -> Record:
     return record
 
 
-def kept(name: str, cache: Path, digest: str) -> Record | None:
-    """The record of an earlier run with the same sources."""
+def kept(name: str, cache: Path, digest: str, exact: bool = False) -> Record | None:
+    """The record of an earlier run with the same sources; with any, where it worked and ``exact`` is set."""
     path = place(cache, name) / "record.json"
     if not path.exists():
         return None
     record: Record = json.loads(path.read_text())
-    return record if record.get("sources") == digest else None
+    if record.get("sources") == digest:
+        return record
+    return record | {"earlier": True} if exact and record["outcome"] == "exact" else None
 
 
 def main() -> None:
@@ -145,6 +147,9 @@ def main() -> None:
     )
     parser.add_argument("--without", nargs="+", default=[], choices=SOURCES, help="what is left out")
     parser.add_argument("--again", action="store_true", help="run what has a record of these sources, too")
+    parser.add_argument(
+        "--refused", action="store_true", help="keep what worked with earlier sources; the page counts it"
+    )
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--results", type=Path, default=RESULT, help="JSON; the page is written beside it")
     options = parser.parse_args()
@@ -154,14 +159,14 @@ def main() -> None:
         for entry in entries(options.cache, chosen)
         if not options.only or any(text in entry.name for text in options.only)
     ]
-    write(run_all(listed, options.cache, options.again), options.results)
+    write(run_all(listed, options.cache, options.again, options.refused), options.results)
 
 
-def run_all(listed: list[Entry], cache: Path, again: bool = False) -> list[Record]:
-    """The records of those models; kept ones are taken unless ``again``."""
+def run_all(listed: list[Entry], cache: Path, again: bool = False, refused: bool = False) -> list[Record]:
+    """The records of those models; kept ones are taken unless ``again``, exact ones always if ``refused``."""
     digest, records = sources_digest(), []
     for number, entry in enumerate(listed, 1):
-        record = None if again else kept(entry.name, cache, digest)
+        record = None if again else kept(entry.name, cache, digest, refused)
         if record is None:
             record = run_apart(entry, cache, digest)
         records.append({key: value for key, value in record.items() if key != "sources"})

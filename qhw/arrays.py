@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ _PREFIX = "tensor:"
 
 LARGEST_FILE = 4 << 30
 """Bytes of an array file that are read at most."""
+
+UNREADABLE = (ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
+"""What NumPy raises for files that are not its own; it reads a header as Python text."""
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -47,7 +51,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             arrays = {name: np.asarray(stored[name]) for name in stored.files}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, AttributeError) as error:
         raise InputError(f"{path} is not a file of arrays (.npz): {error}") from None
     wrong = [name for name in arrays if not name.startswith(_PREFIX)]
     if wrong or not arrays:
@@ -83,7 +87,7 @@ def read_array(path: Path) -> NDArray[Any]:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise InputError(f"The input file {path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} is not a .npy file of numbers: {error}") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays", allowed="a .npy file with one array, (N, ...)")

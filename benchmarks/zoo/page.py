@@ -70,7 +70,9 @@ def _counts(records: list[Record]) -> Iterator[str]:
     codes = sum(record.get("codes", 0) for record in counted)
     differing = sum(record.get("differing", 0) for record in counted)
     compared = f"{codes:,} codes were compared, {differing:,} differ"
-    yield f"**{done} of {len(counted)} CNN and MLP models work ({share})**; {compared}.\n"
+    earlier = sum(bool(record.get("earlier")) for record in counted)
+    told = f" {earlier} of these results were found with earlier sources of qhw." if earlier else ""
+    yield f"**{done} of {len(counted)} CNN and MLP models work ({share})**; {compared}.{told}\n"
     yield "| where from | CNN and MLP models | work | float files | others, and not to be had |"
     yield "|---|---:|---:|---:|---:|"
     for group, members in groupby(records, key=_group):

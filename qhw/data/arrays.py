@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.arrays import UNREADABLE
 from qhw.data.base import Dataset
 from qhw.data.idx import MAX_BYTES
 from qhw.errors import InputError
@@ -47,7 +48,7 @@ def load_npz(path: Path) -> Dataset:
                     f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}"
                 )
             train_x, train_y, test_x, test_y = (file[key] for key in KEYS)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}") from error
     labels = _classes(path, "train_y", train_y)
     return Dataset(

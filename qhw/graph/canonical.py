@@ -214,11 +214,10 @@ class _Writer:
         kind, scale = self.graph.tensors[tensor], self.graph.output_scales.get(tensor)
         rank = len(kind.shape)
         unit = np.ldexp(1.0, kind.exponent.broadcast(rank).astype(np.int32))
-        shape = (-1, *[1] * (rank - 1)) if rank else (-1,)
         offset = np.zeros(())
         if scale is not None:
-            unit = unit * np.reshape(scale.scale, shape)
-            offset = np.reshape(scale.offset, shape)
+            factor, offset = scale.arrays(rank)
+            unit = unit * factor
         x = self.tensors[tensor]
         chain = [("Mul", unit)] if (np.asarray(unit) != 1).any() else []
         chain += [("Add", offset)] if offset.any() else []

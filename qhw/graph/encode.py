@@ -106,5 +106,5 @@ def decode_output(graph: ExactGraph, name: str, mantissas: IntArray) -> NDArray[
     scale = graph.output_scales.get(name)
     if scale is None:
         return np.asarray(values)
-    shape = (-1, *[1] * (rank - 1)) if rank else (-1,)
-    return np.asarray(values * np.reshape(scale.scale, shape) + np.reshape(scale.offset, shape))
+    factor, offset = scale.arrays(rank)
+    return np.asarray(values * factor + offset)

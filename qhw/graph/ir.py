@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.table import TableFormat
 from qhw.graph.ops.add import Add as Add
@@ -88,10 +91,21 @@ class InputEncoding:
 
 @dataclass(frozen=True)
 class OutputScale:
-    """``value = scale * mantissa + offset``, scalars or per channel (axis 0), float64."""
+    """``value = scale * mantissa + offset``, scalars or per index of ``axis`` (no batch axis), float64."""
 
     scale: tuple[float, ...]
     offset: tuple[float, ...] = (0.0,)
+    axis: int = 0
+
+    def arrays(self, rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scale and offset as they broadcast over a tensor of ``rank`` axes."""
+        found = []
+        for numbers in (self.scale, self.offset):
+            shape = [1] * rank
+            if len(numbers) > 1:
+                shape[self.axis] = len(numbers)
+            found.append(np.array(numbers, dtype=np.float64).reshape(shape))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _output(state: State, name: str) -> None:
                     tensor = state.builder.reshape(name, tensor, state.builder.type(tensor).shape)
                 state.builder.output(tensor)
             else:
-                _scaled_output(state, name, tensor, scale, (0.0,))
+                _scaled_output(state, name, tensor, OutputScale(scale.values, axis=scale.axis or 0))
             return
     assert isinstance(value, Floating)
     _float_output(state, node, name, value)
@@ -214,26 +214,20 @@ def _float_output(state: State, node: NodeView, name: str, value: Floating) -> N
         axis = moved
     tensor = state.moved(value.roots[0], value)
     exponent = state.builder.type(tensor).exponent
-    if (max(scale.size, offset.size) > 1 and axis) or exponent.axis not in (None, 0):
+    varies = max(scale.size, offset.size) > 1
+    if exponent.axis is not None and varies and exponent.axis != axis:
         raise UnsupportedError(
-            f"The output '{name}' has scales that differ along axis {axis + 1}",
-            allowed="one scale, or one per index of axis 1",
+            f"The output '{name}' has scales that differ along axes {axis + 1} and {exponent.axis + 1}",
+            allowed="one scale, or one per index of one axis",
             hint="quantise the output",
         )
+    axis = axis if exponent.axis is None else exponent.axis
     unit = 2.0 ** np.array(exponent.values)
     numbers = tuple(float(v) for v in np.atleast_1d(scale / unit))
-    _scaled_output(
-        state, name, tensor, Scale(numbers, 0 if len(numbers) > 1 else None), tuple(map(float, offset))
-    )
+    _scaled_output(state, name, tensor, OutputScale(numbers, tuple(map(float, offset)), axis))
 
 
-def _scaled_output(state: State, name: str, tensor: str, scale: Scale, offset: tuple[float, ...]) -> None:
-    if scale.axis not in (None, 0):
-        raise UnsupportedError(
-            f"The output '{name}' has scales that differ along axis {scale.axis + 1}",
-            allowed="one scale, or one per index of axis 1",
-            hint="quantise the output",
-        )
+def _scaled_output(state: State, name: str, tensor: str, scale: OutputScale) -> None:
     if tensor in state.builder.graph.outputs:
         tensor = state.builder.reshape(name, tensor, state.builder.type(tensor).shape)
-    state.builder.output(tensor, OutputScale(scale.values, offset))
+    state.builder.output(tensor, scale)

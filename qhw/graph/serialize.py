@@ -130,7 +130,7 @@ def _structure(graph: ExactGraph) -> dict[str, Any]:
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
         "input_encodings": {k: _encoding_fields(v) for k, v in sorted(graph.input_encodings.items())},
-        "output_scales": {k: _fields(v) for k, v in sorted(graph.output_scales.items())},
+        "output_scales": {k: _scale_fields(v) for k, v in sorted(graph.output_scales.items())},
         "constants": sorted(graph.constants),
         "tensors": {k: _type_fields(v) for k, v in sorted(graph.tensors.items())},
         "nodes": [_node_fields(node) for node in graph.nodes],
@@ -153,6 +153,12 @@ def _plain(value: Any) -> Any:
 
 def _fields(value: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _scale_fields(scale: OutputScale) -> dict[str, Any]:
+    """An axis is stored only where it is not the channels'."""
+    fields = _fields(scale)
+    return fields if scale.axis else {k: v for k, v in fields.items() if k != "axis"}
 
 
 def _encoding_fields(encoding: InputEncoding) -> dict[str, Any]:
@@ -263,7 +269,7 @@ def _table_format(text: str) -> TableFormat:
 def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph:
     encodings = {name: _encoding(fields) for name, fields in stored["input_encodings"].items()}
     scales = {
-        name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]))
+        name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]), int(fields.get("axis", 0)))
         for name, fields in stored["output_scales"].items()
     }
     tensors = {name: _type(name, fields) for name, fields in stored["tensors"].items()}

@@ -186,7 +186,7 @@ def read_config(path: Path) -> dict[str, Any]:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise InputError(f"the config file {path} is not TOML: {error}") from None
     of_flows = flow_option_names()
     known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {"format", *of_flows}

@@ -232,13 +232,11 @@ def tensor_scales(lowering: Lowering) -> Iterator[tuple[str, TensorScale]]:
         scale = graph.output_scales.get(tensor)
         if output.name not in lowering.units:
             rank = len(graph.tensors[tensor].shape)
-            shape = (1, -1, *[1] * (rank - 1)) if rank else (-1,)
             unit = _unit(graph, tensor)
             if scale is None:
                 yield output.name, TensorScale(unit, np.zeros(()), tensor)
             else:
-                parts = (np.reshape(part, shape) for part in (scale.scale, scale.offset))
-                factor, offset = parts
+                factor, offset = (_batched(part) for part in scale.arrays(rank))
                 yield output.name, TensorScale(unit * factor, offset, tensor)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from qonnx_factory import Net
 
 from qhw.boards import list_boards
 from qhw.cli import main
@@ -231,3 +232,29 @@ def test_a_full_device_under_the_json_document_is_one_message() -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2
     assert done.stderr == "Error: the JSON document cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f4', 'shape': (2, 64", "{'descr': '\0"])
+def test_an_array_with_a_damaged_header_is_one_message(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, header: str
+) -> None:
+    text = header.ljust(117).encode() + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    net = Net((64,))
+    onnx.save(net.model(net.quant("x", 4, 0.5)), tmp_path / "m.onnx")
+    code, _, err = run(capfd, "simulate", str(tmp_path / "m.onnx"), "--input", str(tmp_path / "x.npy"))
+    assert code == 2
+    assert "x.npy is not a .npy file of numbers" in err
+    assert "Traceback" not in err
+
+
+def test_a_file_that_only_quantises_its_input_is_not_built(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    net = Net((4,))
+    onnx.save(net.model(net.quant("x", 4, 0.5)), tmp_path / "one.onnx")
+    assert run(capfd, "simulate", str(tmp_path / "one.onnx"))[0] == 0
+    given = ("build", str(tmp_path / "one.onnx"), "--board", "zcu102", "--out", str(tmp_path / "out"))
+    code, _, err = run(capfd, *given)
+    assert code == 2
+    assert "computes nothing: there is no hardware to build" in err

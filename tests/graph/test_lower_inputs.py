@@ -274,3 +274,21 @@ def test_what_enlarges_numbers_waits_for_their_quantizer(
     codes = interpret(graph, encode_inputs(graph, given))
     for name, expected in zip(graph.outputs, execute(model, given), strict=True):
         np.testing.assert_array_equal(codes[name], np.rint(expected / np.float32(scale)))
+
+
+def test_an_output_may_have_a_scale_per_index_of_any_axis(tmp_path: Any) -> None:
+    net = Net((4, 6))
+    scales, bias = (0.0031 * (1 + np.arange(5))).astype(np.float32), weights(5)
+    y = net.node("MatMul", net.quant(net.x, 8, 0.125), net.quant(weights(6, 5), 8, scales))
+    y = net.node("Add", y, bias)
+    save_graph(lower(net.model(y, net.node("Transpose", y, perm=[0, 2, 1]))), tmp_path)
+    graph = load_graph(tmp_path)
+    x = floats(5, 4, 6)
+    codes = np.clip(np.rint(x / np.float32(0.125)), -128, 127).astype(np.int64)
+    rows = np.clip(np.rint(weights(6, 5) / scales), -128, 127).astype(np.int64)
+    expected = (codes @ rows) / 8 * scales.astype(np.float64) + bias.astype(np.float64)
+    mantissas = interpret(graph, encode_inputs(graph, x))
+    first, second = (decode_output(graph, name, mantissas[name]) for name in graph.outputs)
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(second, expected.transpose(0, 2, 1))
+    assert [graph.output_scales[name].axis for name in graph.outputs] == [1, 0]

@@ -80,6 +80,8 @@ def test_formats_by_layer(tmp_path: Path) -> None:
         ("seed = -1", "seed is -1"),
         ("vectors = 0", "vectors is 0"),
         ("board = ", "is not TOML"),
+        (f"seed = {'1' * 5000}", "is not TOML"),
+        (f"seed = {'[' * 20000}", "is not TOML"),
         ("io_type = 'fifo'", "io_stream, io_parallel"),
     ],
 )

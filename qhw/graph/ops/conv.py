@@ -9,8 +9,7 @@ import numpy as np
 
 from qhw.formats.modes import IntArray
 from qhw.graph.ops.base import Node, Operand, Result
-from qhw.graph.ops.shared.elementwise import product_range
-from qhw.graph.ops.shared.sums import biased, with_bias
+from qhw.graph.ops.shared.sums import biased, product_sums, with_bias
 from qhw.graph.ops.shared.windows import padded, patches, window_shape
 from qhw.graph.tensors import TensorType
 
@@ -31,7 +30,9 @@ class Conv(Node):
 
     def infer(self, operands: Sequence[Operand], declared: TensorType) -> Result:
         x, weight = operands[0], operands[1]
-        value = weight.constant("the weight")
+        value = weight.value
+        if value is None:
+            raise ValueError("the weight must be a constant")
         channels, *spatial = x.type.shape
         filters, depth, *kernel = weight.type.shape
         if depth * self.groups != channels or filters % self.groups:
@@ -44,14 +45,15 @@ class Conv(Node):
         span = x.range.including(0) if any(self.pads) else x.range
         group = np.arange(filters) // (filters // self.groups)
         index = group[:, None] * depth + np.arange(depth)[None, :]
-        shape = (filters, depth, *[1] * len(kernel))
-        x_low, x_high = (np.broadcast_to(v, (channels,))[index].reshape(shape) for v in (span.low, span.high))
-        terms = product_range(x_low, x_high, value, value)
-        axes = tuple(range(1, value.ndim))
-        spare = (np.minimum(terms.low, 0).sum(axis=axes), np.maximum(terms.high, 0).sum(axis=axes))
-        exponent, total, partial = biased(
-            operands, terms.low.sum(axis=axes), terms.high.sum(axis=axes), spare, 0
-        )
+        places = int(np.prod(kernel))
+        low, high = span.low, span.high
+        if low.ndim or high.ndim:  # (depth * places, filters): what each filter's weights are multiplied by
+            low, high = (
+                np.repeat(np.broadcast_to(v, (channels,))[index], places, axis=1).T for v in (low, high)
+            )
+        else:
+            low, high = (np.broadcast_to(v, (depth * places,)) for v in (low, high))
+        exponent, total, partial = biased(operands, *product_sums(low, high, value.reshape(filters, -1).T), 0)
         return Result((filters, *out), exponent, total, partial)
 
     def run(self, operands: Sequence[IntArray], types: Sequence[TensorType], out: TensorType) -> IntArray:

@@ -10,7 +10,7 @@ import numpy as np
 from qhw.formats.modes import IntArray
 from qhw.graph.ops.base import Node, Operand, Result
 from qhw.graph.ops.shared.elementwise import product_range
-from qhw.graph.ops.shared.sums import biased, with_bias
+from qhw.graph.ops.shared.sums import biased, product_sums, with_bias
 from qhw.graph.tensors import TensorType
 
 
@@ -52,7 +52,5 @@ def _sums(a: Operand, b: Operand) -> tuple[IntArray, IntArray, tuple[IntArray, I
     if b.type.exponent.axis not in (None, 1):
         raise ValueError("weights may have exponents per output column only")
     span = a.range if len(a.type.shape) == 1 else a.range.whole()
-    a_low, a_high = (np.broadcast_to(v, (inner,)).reshape(-1, 1) for v in (span.low, span.high))
-    terms = product_range(a_low, a_high, b.value.astype(object), b.value.astype(object))
-    spare = (np.minimum(terms.low, 0).sum(axis=0), np.maximum(terms.high, 0).sum(axis=0))
-    return terms.low.sum(axis=0), terms.high.sum(axis=0), spare
+    low, high = (np.broadcast_to(v, (inner,)) for v in (span.low, span.high))
+    return product_sums(low, high, b.value)

@@ -43,7 +43,7 @@ def parse(source: Source) -> ModelProto:
         InputError: the file is missing, no plain file, too large, not ONNX, or its functions have no end.
     """
     proto = _read(source)
-    decode_text(proto)
+    check_text(proto)
     return _written_out(proto)
 
 
@@ -76,23 +76,20 @@ def _read(source: Source) -> ModelProto:
     return proto
 
 
-def decode_text(message: Message) -> None:
-    """Bytes that are no UTF-8 in any text of a message become escapes, alike wherever they are alike.
-
-    protobuf gives such text as bytes, which no string operation takes.
-    """
+def check_text(message: Message) -> None:
+    """Refuse text that is no UTF-8, as ONNX asks for: protobuf gives it as bytes, which no string takes."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in value if _repeated(field) else (value,):
-                decode_text(part)
+                check_text(part)
         elif field.type == field.TYPE_STRING:
-            if not _repeated(field):
-                if isinstance(value, bytes):
-                    setattr(message, field.name, value.decode("utf-8", "backslashreplace"))
-            elif any(isinstance(text, bytes) for text in value):
-                texts = [t.decode("utf-8", "backslashreplace") if isinstance(t, bytes) else t for t in value]
-                message.ClearField(field.name)
-                getattr(message, field.name).extend(texts)
+            for text in value if _repeated(field) else (value,):
+                if isinstance(text, bytes):
+                    raise InputError(
+                        f"The model's {field.containing_type.name} has the {field.name} {text[:80]!r}",
+                        allowed="UTF-8 text",
+                        hint="export the model again, with plain names",
+                    )
 
 
 def _repeated(field: object) -> bool:

@@ -58,3 +58,43 @@ def with_bias(
     shape[axis] = -1
     bias = shifted(operands[2].reshape(shape), bias_shift.reshape(shape))
     return np.asarray(shifted(products, product_shift.reshape(shape)) + bias)
+
+
+def product_sums(
+    low: IntArray, high: IntArray, weight: IntArray
+) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray]]:
+    """Bounds of ``sum(x * weight)`` over the first axis, and of the sums of terms of one sign alone.
+
+    Args:
+        low, high: bounds of every x, Python integers, (K,) or (K, M).
+        weight: (K, M).
+
+    Returns:
+        Lowest and highest sums, then the lowest of negative and the highest of positive terms, (M,) each.
+        They are taken in int64 where that is proven to hold them, a block of columns at a time.
+    """
+    most = max(_largest(low), _largest(high)) * _largest(weight) * max(1, len(weight))
+    kind = np.int64 if most < 1 << 62 else object
+    low, high = low.astype(kind), high.astype(kind)
+    parts = []
+    for start in range(0, weight.shape[1], _COLUMNS):
+        block = slice(start, start + _COLUMNS)
+        w = weight[:, block].astype(kind)
+        positive, negative = np.maximum(w, 0), np.minimum(w, 0)
+        ends = [bound if bound.ndim == 1 else bound[:, block] for bound in (low, high)]
+        least, greatest = np.minimum(ends[0], 0), np.maximum(ends[1], 0)
+        pairs = ((ends[0], ends[1]), (ends[1], ends[0]), (least, greatest), (greatest, least))
+        parts.append([_summed(one, positive) + _summed(other, negative) for one, other in pairs])
+    sums = [np.concatenate(columns).astype(object) for columns in zip(*parts, strict=True)]
+    return sums[0], sums[1], (sums[2], sums[3])
+
+
+_COLUMNS = 256
+
+
+def _largest(values: IntArray) -> int:
+    return max(abs(int(values.min())), abs(int(values.max()))) if values.size else 0
+
+
+def _summed(bound: IntArray, weight: IntArray) -> IntArray:
+    return np.asarray(bound @ weight if bound.ndim == 1 else (bound * weight).sum(axis=0))
