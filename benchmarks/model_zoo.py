@@ -17,6 +17,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import time
 import warnings
@@ -48,6 +49,9 @@ SOURCES = {
 
 SECONDS, BYTES = 900, 14 << 30
 """What one model may take."""
+
+KEPT_BYTES = 100 << 20
+"""Larger files are made again."""
 
 Record = dict[str, Any]
 
@@ -84,10 +88,13 @@ def run_here(entry: Entry, folder: Path) -> None:
     logging.disable(logging.WARNING)
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
     made = folder / "model.onnx"
-    if made.exists() and entry.make is not None:
+    if made.exists() and entry.make is not None and not entry.exported:
         entry = replace(entry, make=lambda folder: made)
     record = run(entry, folder)
     (folder / "record.json").write_text(json.dumps(record, indent=1))
+    shutil.rmtree(folder / "project", ignore_errors=True)
+    if made.exists() and made.stat().st_size > KEPT_BYTES:
+        made.unlink()
 
 
 def run_apart(entry: Entry, cache: Path, digest: str) -> Record:

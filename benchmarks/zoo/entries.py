@@ -24,6 +24,7 @@ class Entry:
         make: None where there is no file to be had; ``note`` then says why.
         image: its inputs are images (smooth ones are made), 8-bit integers or integers over 255.
         samples: how many inputs are compared.
+        exported: its file is written by qhw itself, so a kept one says nothing about today's qhw.
         note: what a reader of the table has to know.
     """
 
@@ -33,6 +34,7 @@ class Entry:
     image: bool = False
     samples: int = 4
     note: str = ""
+    exported: bool = False
 
     @property
     def group(self) -> str:

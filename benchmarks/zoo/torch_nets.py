@@ -56,4 +56,5 @@ def entries(cache: Path) -> Iterator[Entry]:
     names = list(networks().COMMON)
     for scaling, group in (("power_of_two", "torch"), ("free", "torch, free scales")):
         for name in names:
-            yield Entry(f"{group}/{name}", kind_of(name), functools.partial(write, name, scaling))
+            make = functools.partial(write, name, scaling)
+            yield Entry(f"{group}/{name}", kind_of(name), make, exported=True)
