@@ -91,7 +91,7 @@ class Stored:
     def units(cls, mantissas: IntArray) -> Stored:
         """Integers in a type whose last bit is 1, for a kernel that reads the bits."""
         mantissas = as_mantissas(mantissas)
-        kind = Integer.holding(min(0, *mantissas.flat), max(0, *mantissas.flat))
+        kind = Integer.holding(int(mantissas.min(initial=0)), int(mantissas.max(initial=0)))
         return cls(mantissas, 0, FixedType(kind.bits, kind.is_signed, 0))
 
     @classmethod
@@ -199,7 +199,11 @@ def logical(carried: Carried, values: NDArray[np.float64], shape: tuple[int, ...
 
 
 def scaled(mantissas: IntArray, shifts: IntArray) -> IntArray:
-    """Constants shifted left by as many bits as ``shifts`` says (broadcast), as Python integers."""
+    """Constants shifted left by ``shifts`` bits (broadcast): int64 where all fit, else Python integers."""
+    highest = int(np.max(shifts, initial=0))
+    largest = max(int(mantissas.max(initial=0)), -int(mantissas.min(initial=0)))
+    if np.min(shifts, initial=0) >= 0 and largest.bit_length() + highest < 64:
+        return np.asarray(mantissas.astype(np.int64) << np.asarray(shifts, dtype=np.int64))
     factors = np.array([1 << int(s) for s in np.asarray(shifts).reshape(-1)], dtype=object)
     return np.asarray(mantissas.astype(object) * factors.reshape(np.shape(shifts)))
 
@@ -217,7 +221,8 @@ def shortest_period(values: IntArray, *candidates: int) -> int:
 def to_float(mantissas: IntArray, exponent: int, where: str) -> NDArray[np.float64]:
     """Constants as float64, as hls4ml keeps them; UnsupportedError beyond 53 significant bits."""
     values = np.asarray(mantissas.astype(np.float64))
-    if not np.array_equal(values.astype(object), mantissas.astype(object)):
+    wide = np.abs(values) >= 2.0**BRIDGE_BITS  # the others are exact
+    if not np.array_equal(values[wide].astype(object), mantissas[wide].astype(object)):
         raise UnsupportedError(
             f"{where}: a constant needs more than {BRIDGE_BITS} significant bits",
             hint="give its bias a narrower format: hls4ml keeps constants as float64",
