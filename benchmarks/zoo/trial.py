@@ -106,7 +106,7 @@ def _compared(entry: Entry, path: Path, lowering: Lowering) -> Record:
         rows.append(own)
     else:
         integers = canonical_integers(lowering.canonical, inputs)
-        rows.append(_row(graph, found, integers, ("exact graph", "qonnx (canonical.onnx)")))
+        rows.append(_row(graph, found, integers, ("exact graph", "canonical.onnx")))
         own["quantised"] = _quantised(lowering, inputs)
     differing = sum(row["differing"] for row in rows)
     doubt = _doubt(own) if lowering.canonical is not None else ""

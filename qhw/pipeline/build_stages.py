@@ -4,8 +4,8 @@
 train                 ``training/``: the trained weights
 export, or import     ``model.onnx``
 lower                 ``graph/``: the exact graph (and ``canonical/`` where scales are arbitrary)
+cost                  ``cost/``: folding, and what the design is estimated to take (or that none fits)
 vectors               ``vectors/``: inputs, labels, and the exact graph's codes for them
-cost                  ``cost/``: folding, and what the design is estimated to take
 project               ``project/``: what the flow generates
 compile, verify       the project's C-simulation against the exact graph, layer by layer
 synth                 ``synthesis.json``, with ``--synth``
@@ -111,10 +111,10 @@ def stages(plan: BuildPlan) -> list[Stage]:
     chain = [
         *first,
         _stage(plan, "lower", _lower, (made,)),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data),
         _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
+        _stage(plan, "vectors", _vectors, (made, "lower"), data),
         replace(
-            _stage(plan, "project", _project, ("lower", "vectors", "cost"), board | flow | wanted),
+            _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
         ),
         _stage(plan, "compile", _compile, ("project",), flow),

@@ -132,7 +132,7 @@ def canonical_row(
     from qhw.sim.canonical import canonical_integers
 
     found = canonical_integers(canonical, inputs)
-    names = ("exact graph", "qonnx (canonical.onnx)")
+    names = ("exact graph", "canonical.onnx")
     return _within_float32(graph, compare(graph, expected, found, names=names), inputs, FLOAT64_BITS)
 
 

@@ -21,7 +21,7 @@ from qhw.pipeline.stages import MARKER
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 QUICK = ("--float-epochs", "2", "--quantised-epochs", "1")
-STAGES = ["train", "export", "lower", "vectors", "cost", "project", "compile", "verify"]
+STAGES = ["train", "export", "lower", "cost", "vectors", "project", "compile", "verify"]
 
 CONV2_WEIGHTS = 16 * 16 * 3 * 3
 

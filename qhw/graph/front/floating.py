@@ -14,6 +14,7 @@ from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Clamped, Floating, Movement, RawInput, Scale
 from qhw.graph.tails.operations import CONSTANT, OPERATIONS, RISING, Operand, Step, Value
 from qhw.graph.tails.quantizer import QUANTIZER_STEPS, Quantizer, quantizer_of
+from qhw.graph.tails.tail import TABLE_ENTRIES
 
 ELEMENTWISE = frozenset(OPERATIONS) - QUANTIZER_STEPS
 """ONNX operators that are one step of a tail."""
@@ -284,7 +285,9 @@ def _rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
     if value.raw is not None or any(move.fill for move in value.moves):
         return None
-    if any(move.is_maximum for move in value.moves) and not only_rises(value):
+    if any(move.is_maximum for move in value.moves) and not (
+        only_rises(value) or _found_to_rise(state, value)
+    ):
         return None
     constants: dict[str, Value] = {}
     for name, constant in value.constants.items():
@@ -335,6 +338,27 @@ def axes_of(value: Floating) -> set[int]:
 def only_rises(value: Floating) -> bool:
     """Whether a tail of one root never falls as its integer rises, operation by operation."""
     return len(value.roots) == 1 and all(_rises(value, step) for step in value.steps)
+
+
+def _found_to_rise(state: State, value: Floating) -> bool:
+    """Whether a tail of one root never falls, by trying all its integers: of Tanh no rule says so."""
+    if len(value.roots) != 1 or axes_of(value):
+        return False
+    low, high = state.builder.ranges[value.roots[0]].bounds
+    if high - low >= TABLE_ENTRIES:
+        return False
+    numbers = run_steps(value, np.arange(low, high + 1).astype(np.float32)).reshape(-1)
+    return bool(np.isfinite(numbers).all() and (np.diff(numbers) >= 0).all())
+
+
+def run_steps(value: Floating, numbers: Value) -> Value:
+    """What a tail of one root and no numbers per channel makes of float32 numbers, operation by operation."""
+    values = {**value.constants, value.roots[0]: numbers}
+    with np.errstate(all="ignore"):
+        for step in value.steps:
+            operands = [values[i] for i in step.inputs]
+            values[step.output] = np.asarray(OPERATIONS[step.op].function(step, operands), np.float32)
+    return values[value.output]
 
 
 def _rises(value: Floating, step: Step) -> bool:

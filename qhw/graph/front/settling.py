@@ -19,6 +19,7 @@ from qhw.graph.front.floating import (
     moved_scale,
     only_rises,
     read_quantizer,
+    run_steps,
     staged,
 )
 from qhw.graph.front.state import NodeView, State
@@ -124,12 +125,7 @@ def _ends(prefix: Floating) -> tuple[int, int] | None:
     if not only_rises(prefix):
         return None
     numbers = np.array([-(2.0**120), 2.0**120], dtype=np.float32)
-    values = {**prefix.constants, prefix.roots[0]: numbers}
-    with np.errstate(all="ignore"):
-        for step in prefix.steps:
-            operands = [values[i] for i in step.inputs]
-            values[step.output] = np.asarray(OPERATIONS[step.op].function(step, operands), np.float32)
-    low, high = np.broadcast_to(values[prefix.output], (2,)) if prefix.steps else numbers
+    low, high = np.broadcast_to(run_steps(prefix, numbers), (2,))
     if not (np.isfinite([low, high]).all() and max(abs(low), abs(high)) < 1 << LARGEST_WIDTH):
         return None
     return int(low), int(high)
