@@ -25,7 +25,8 @@ import numpy as np
 from PIL import Image
 from sklearn.ensemble import GradientBoostingRegressor
 
-from qhw.cost import catalogue, energy, measured, model_file, rtl
+from qhw import rtl
+from qhw.cost import catalogue, energy, measured, model_file
 from qhw.cost.accuracy import UnitErrors
 from qhw.cost.calibrated import CostModel
 from qhw.cost.fit import Spread, predicted_lut

@@ -20,8 +20,9 @@ KNOWN = {
     "graph": WAIST,
     "sim": WAIST,
     "devices": FOUNDATIONS,
-    "cost": WAIST | {"boards", "devices"},
-    "flows": WAIST | {"boards", "devices", "cost"},
+    "rtl": FOUNDATIONS | {"devices"},
+    "cost": WAIST | {"boards", "devices", "rtl"},
+    "flows": WAIST | {"boards", "devices", "rtl", "cost"},
 }
 """What the packages behind the waist know of the others, imports inside functions included."""
 

@@ -14,9 +14,9 @@ from qhw.cost import model_file
 from qhw.cost.energy import unit_pj
 from qhw.cost.fit import predicted_lut
 from qhw.cost.models import unit_model
-from qhw.cost.rtl import unit_named
 from qhw.cost.usage import Usage
 from qhw.errors import InputError, UnsupportedError
+from qhw.rtl import unit_named
 
 Key: TypeAlias = "tuple[str, tuple[str, ...], tuple[int, ...]]"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count, islice
 from typing import TypeAlias
 
-from qhw.cost import rtl
+from qhw import rtl
 from qhw.cost.measured import Split
 from qhw.cost.synth import Circuit
 from qhw.devices import fabric_of

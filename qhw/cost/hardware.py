@@ -14,10 +14,6 @@ import numpy as np
 
 from qhw.cost.calibrated import CostModel, cost_model
 from qhw.cost.published import signed_digits
-from qhw.cost.rtl.finish import ROUNDINGS
-from qhw.cost.rtl.macs import DSP_OPERANDS, packed_products
-from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
-from qhw.cost.rtl.minifloats import MINIFLOAT_DOT
 from qhw.cost.usage import Amount, Usage
 from qhw.devices import Fabric, fabric_of
 from qhw.errors import InputError, closest
@@ -25,6 +21,10 @@ from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.operand import MultiplierOperand, product_width
 from qhw.formats.table import TableFormat
+from qhw.rtl.finish import ROUNDINGS
+from qhw.rtl.macs import DSP_OPERANDS, packed_products
+from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
+from qhw.rtl.minifloats import MINIFLOAT_DOT
 
 Multipliers: TypeAlias = Literal["auto", "lut", "dsp", "packed"]
 """Multipliers of integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools

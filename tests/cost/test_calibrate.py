@@ -11,9 +11,9 @@ from qhw.cost import catalogue, measured, model_file
 from qhw.cost.calibrate import calibrate, oracle_of
 from qhw.cost.catalogue import HELD_OUT_FORMATS, SPACES, points
 from qhw.cost.netlist import Counts
-from qhw.cost.rtl import UNITS
 from qhw.cost.synth import FAMILIES, Circuit, SynthesisResult
 from qhw.errors import CheckFailedError, InputError
+from qhw.rtl import UNITS
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.constants import Number, ShiftAddTree, shift_add_tree
 from qhw.cost.unit_models import Features, UnitModel, Values
+from qhw.rtl.constants import Number, ShiftAddTree, shift_add_tree
 
 _Bit: TypeAlias = "tuple[tuple[int, int], int] | None"
 """The bit in a flip-flop: of a number of a level, by its place; None: 0. Equal ones are one."""

@@ -8,10 +8,10 @@ from functools import partial
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
 from qhw.cost.models.memories import block_ram, lut_memory_features, multiplexer, ultra_ram
-from qhw.cost.rtl.control import window_span, window_words
-from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, ULTRA_RAM
 from qhw.cost.structure import counter_bits, levels
 from qhw.cost.unit_models import Features, UnitModel, Values
+from qhw.rtl.control import window_span, window_words
+from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, ULTRA_RAM
 
 
 def _control_counters(values: Values) -> tuple[int, ...]:

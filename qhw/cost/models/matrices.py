@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from qhw.cost import lut4
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.matrices import adder_graph, field_bits
 from qhw.cost.unit_models import Features, UnitModel, Values
+from qhw.rtl.matrices import adder_graph, field_bits
 
 _Bit: TypeAlias = "tuple[int, int] | None"
 """The bit in a flip-flop: of an input or sum, by its number and place; None: 0. Equal ones are one."""

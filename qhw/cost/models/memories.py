@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from qhw.cost import lut4, structure
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
 from qhw.devices import fabric_of, fabrics
+from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 
 XILINX = tuple(name for name, fabric in fabrics().items() if fabric.lut_inputs == 6)
 """Families whose memories are made of the same cells."""

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from qhw.cost import lut4, structure
 from qhw.cost.cells import Cells, cells_of
-from qhw.cost.rtl.finish import ROUNDINGS
-from qhw.cost.rtl.minifloats import normalised_places, product_span
 from qhw.cost.structure import levels
 from qhw.cost.unit_models import Features, UnitModel, Values
 from qhw.formats.modes import Rounding
+from qhw.rtl.finish import ROUNDINGS
+from qhw.rtl.minifloats import normalised_places, product_span
 
 
 class PipelinedShifter(NamedTuple):

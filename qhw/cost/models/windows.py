@@ -14,9 +14,9 @@ from qhw.cost.models.memories import (
     multiplexer,
     ultra_ram,
 )
-from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 from qhw.cost.structure import counter_bits, is_power, levels
 from qhw.cost.unit_models import Features, UnitModel, Values
+from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER, ULTRA_RAM
 
 
 def _line_bits(values: Values) -> int:

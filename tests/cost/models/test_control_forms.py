@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from qhw.cost.models import unit_model
-from qhw.cost.rtl import UNITS
 from qhw.cost.structure import counter, counter_bits
 from qhw.cost.synth import Circuit, Yosys
 from qhw.resources import resource_dir
+from qhw.rtl import UNITS
 
 FAMILY = "ultrascale-plus"
 WINDOW = {"K": 3, "N": 10, "M": 9, "C": 2, "DEPTHWISE": 0, "F": 5, "W": 12, "STYLE": 1}

@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 
 from qhw.cost.models import unit_model
-from qhw.cost.rtl import UNITS
 from qhw.cost.synth import Circuit, Yosys
+from qhw.rtl import UNITS
 
 pytest.importorskip("pyosys")
 if importlib.util.find_spec("da4ml") is None:

@@ -6,9 +6,9 @@ import pytest
 
 from qhw.cost.models import unit_model
 from qhw.cost.models.minifloats import staged_shifter
-from qhw.cost.rtl import UNITS
 from qhw.cost.synth import Circuit, Yosys
 from qhw.resources import resource_dir
+from qhw.rtl import UNITS
 
 pytest.importorskip("pyosys")
 

@@ -6,8 +6,12 @@ from functools import cache
 
 import numpy as np
 
-from qhw.cost.rtl.macs import exponent_span, running_sum
-from qhw.cost.rtl.unit import (
+from qhw.errors import InputError
+from qhw.formats import Integer, KHot, Minifloat
+from qhw.formats.modes import IntArray
+from qhw.formats.shifts import shift_codes, shift_width
+from qhw.rtl.macs import exponent_span, running_sum
+from qhw.rtl.unit import (
     ENABLE,
     FIRST,
     Parameter,
@@ -20,10 +24,6 @@ from qhw.cost.rtl.unit import (
     levels,
     mantissas,
 )
-from qhw.errors import InputError
-from qhw.formats import Integer, KHot, Minifloat
-from qhw.formats.modes import IntArray
-from qhw.formats.shifts import shift_codes, shift_width
 
 _PRODUCT = ("extend", "delay", "accumulate_signed", "signed_sum", "shift_up_to", "khot_product")
 _WEIGHTS = (

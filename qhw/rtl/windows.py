@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhw.cost.rtl.memories import MEMORY, MEMORY_STYLES, check_words
-from qhw.cost.rtl.unit import Parameter, Port, Ports, Streams, Unit, Values, at_least, levels, mantissas
 from qhw.formats import Integer
+from qhw.rtl.memories import MEMORY, MEMORY_STYLES, check_words
+from qhw.rtl.unit import Parameter, Port, Ports, Streams, Unit, Values, at_least, levels, mantissas
 
 
 def _window(values: Values, inputs: Streams) -> Streams:

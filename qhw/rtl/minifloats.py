@@ -6,9 +6,10 @@ unit is the product of the operands' smallest steps.
 
 from __future__ import annotations
 
-from qhw.cost.rtl.finish import ROUNDINGS
-from qhw.cost.rtl.macs import exponent_span, magnitude_bits, running_sum
-from qhw.cost.rtl.unit import (
+from qhw.formats import Integer, Minifloat
+from qhw.rtl.finish import ROUNDINGS
+from qhw.rtl.macs import exponent_span, magnitude_bits, running_sum
+from qhw.rtl.unit import (
     ENABLE,
     FIRST,
     Parameter,
@@ -21,7 +22,6 @@ from qhw.cost.rtl.unit import (
     levels,
     mantissas,
 )
-from qhw.formats import Integer, Minifloat
 
 _FORMAT_A = (Parameter("EA", 1, 5, "exponent bits of a"), Parameter("MA", 0, 10, "mantissa bits of a"))
 _FORMAT_B = (Parameter("EB", 1, 5, "exponent bits of b"), Parameter("MB", 0, 10, "mantissa bits of b"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.macs import packed_products
-from qhw.cost.rtl.proof import Case, check, prove
-from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import Rounding
+from qhw.rtl import UNITS
+from qhw.rtl.macs import packed_products
+from qhw.rtl.simulation.proof import Case, check, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 MACS = [
     {"WA": 1, "WB": 1, "SA": 0, "SB": 0, "A": 4},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.proof import Case, check, prove
-from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import InputError
+from qhw.rtl import UNITS
+from qhw.rtl.simulation.proof import Case, check, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 LINE_BUFFERS = [
     {"K": 2, "W": 1, "N": 2, "STYLE": 1},

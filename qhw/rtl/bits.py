@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qhw.cost.rtl.macs import running_sum
-from qhw.cost.rtl.unit import (
+from qhw.formats import Binary, Integer
+from qhw.rtl.macs import running_sum
+from qhw.rtl.unit import (
     ENABLE,
     FIRST,
     Parameter,
@@ -16,7 +17,6 @@ from qhw.cost.rtl.unit import (
     levels,
     mantissas,
 )
-from qhw.formats import Binary, Integer
 
 
 def _tree_ports(values: Values) -> Ports:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.proof import Case, check, prove
-from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import Rounding
+from qhw.rtl import UNITS
+from qhw.rtl.simulation.proof import Case, check, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 MACS = [
     {"EA": 1, "MA": 0, "EB": 1, "MB": 0, "A": 3},

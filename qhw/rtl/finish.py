@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhw.cost.rtl.unit import Parameter, Port, Ports, Streams, Unit, Values, mantissas
 from qhw.errors import InputError
 from qhw.formats import Integer
 from qhw.formats.modes import Overflow, Rounding, requantize_mantissa
+from qhw.rtl.unit import Parameter, Port, Ports, Streams, Unit, Values, mantissas
 
 ROUNDINGS = tuple(Rounding)
 """A unit's ROUNDING parameter is an index into this."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhw.cost.rtl.unit import (
+from qhw.errors import InputError
+from qhw.formats import Integer
+from qhw.formats.modes import IntArray, Overflow, overflow_mantissa
+from qhw.rtl.unit import (
     ENABLE,
     FIRST,
     Parameter,
@@ -17,9 +20,6 @@ from qhw.cost.rtl.unit import (
     levels,
     mantissas,
 )
-from qhw.errors import InputError
-from qhw.formats import Integer
-from qhw.formats.modes import IntArray, Overflow, overflow_mantissa
 
 _ACCUMULATE = ("extend", "delay", "accumulate")
 _WIDTHS = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.proof import Case, check, prove
-from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import InputError
+from qhw.rtl import UNITS
+from qhw.rtl.simulation.proof import Case, check, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 FIFOS = [
     {"D": 2, "W": 1, "STYLE": 0},

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from qhw.cost.rtl.memories import MEMORY, MEMORY_STYLES, check_words
-from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values, at_least
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
+from qhw.rtl.memories import MEMORY, MEMORY_STYLES, check_words
+from qhw.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values, at_least
 
 _WILLING = (0.2, 0.6, 1.0)
 _RESET = Control("reset", (0.0, 0.0, 0.0, 0.0002), start=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qhw.cost.rtl.layers import FoldedLayer
+from qhw.cost.layers import FoldedLayer
 from qhw.formats import Format, Integer, Minifloat, parse_format
 from qhw.formats.modes import IntArray
 from qhw.graph.builder import GraphBuilder

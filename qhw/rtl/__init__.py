@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qhw.cost.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
-from qhw.cost.rtl.constants import KHOT_CONSTANT_DOT
-from qhw.cost.rtl.control import LAYER_CONTROL, WINDOW_BUFFER
-from qhw.cost.rtl.finish import REQUANTIZE, THRESHOLD
-from qhw.cost.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
-from qhw.cost.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
-from qhw.cost.rtl.matrices import CONSTANT_MATRIX
-from qhw.cost.rtl.memories import FIFO, WEIGHT_MEMORY
-from qhw.cost.rtl.minifloats import FIXED_TO_MINIFLOAT, MINIFLOAT_DOT, MINIFLOAT_MAC, MIXED_MAC
-from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
-from qhw.cost.rtl.windows import LINE_BUFFER, MAX_POOL
 from qhw.errors import InputError, closest
+from qhw.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
+from qhw.rtl.constants import KHOT_CONSTANT_DOT
+from qhw.rtl.control import LAYER_CONTROL, WINDOW_BUFFER
+from qhw.rtl.finish import REQUANTIZE, THRESHOLD
+from qhw.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
+from qhw.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
+from qhw.rtl.matrices import CONSTANT_MATRIX
+from qhw.rtl.memories import FIFO, WEIGHT_MEMORY
+from qhw.rtl.minifloats import FIXED_TO_MINIFLOAT, MINIFLOAT_DOT, MINIFLOAT_MAC, MIXED_MAC
+from qhw.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
+from qhw.rtl.windows import LINE_BUFFER, MAX_POOL
 
 __all__ = [
     "UNITS",

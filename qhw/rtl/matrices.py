@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from qhw.cost.rtl.unit import Parameter, Port, Ports, Streams, Unit, Values, levels, mantissas
 from qhw.errors import InputError, ToolMissingError
 from qhw.formats import Integer
 from qhw.formats.modes import IntArray
+from qhw.rtl.unit import Parameter, Port, Ports, Streams, Unit, Values, levels, mantissas
 
 
 def matrix(values: Values) -> IntArray:

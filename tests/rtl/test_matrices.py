@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.matrices import adder_graph, matrix
-from qhw.cost.rtl.proof import Case, check, prove
-from qhw.cost.rtl.verilator import Simulator
 from qhw.errors import InputError, ToolMissingError
+from qhw.rtl import UNITS
+from qhw.rtl.matrices import adder_graph, matrix
+from qhw.rtl.simulation.proof import Case, check, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 needs_da4ml = pytest.mark.skipif(
     importlib.util.find_spec("da4ml") is None, reason="da4ml is not installed: pip install 'qhw[synth]'"
@@ -52,7 +52,7 @@ def test_the_proof_meets_empty_rows_and_columns_and_signs() -> None:
 
 @needs_da4ml
 def test_the_same_matrix_gives_the_same_circuit() -> None:
-    program = f"from qhw.cost.rtl import UNITS\nprint(UNITS['constant_matrix'].source({MATRICES[1]}), end='')"
+    program = f"from qhw.rtl import UNITS\nprint(UNITS['constant_matrix'].source({MATRICES[1]}), end='')"
     again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert again == UNITS["constant_matrix"].source(MATRICES[1])
     assert "module constant_matrix (" in again
@@ -63,7 +63,7 @@ def test_the_same_matrix_gives_the_same_circuit() -> None:
 def test_another_user_of_da4ml_in_the_process_keeps_its_own() -> None:
     program = (
         "from da4ml import cmvm, trace\n"
-        "from qhw.cost.rtl import UNITS\n"
+        "from qhw.rtl import UNITS\n"
         "mine = cmvm.solve\n"
         f"print(UNITS['constant_matrix'].source({MATRICES[1]}), end='')\n"
         "from da4ml.cmvm import solve\n"

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qhw.cost.rtl.layers import FoldedLayer
-from qhw.cost.rtl.reference_layers import convolution, depthwise, linear
-from qhw.cost.rtl.unit import Port, Ports, Unit
-from qhw.cost.rtl.verilator import Instance, Simulator, pack
+from qhw.cost.layers import FoldedLayer
+from qhw.cost.reference_layers import convolution, depthwise, linear
 from qhw.errors import UnsupportedError
 from qhw.formats.modes import IntArray
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
+from qhw.rtl.simulation.verilator import Instance, Simulator, pack
+from qhw.rtl.unit import Port, Ports, Unit
 
 IMAGES = 24
 

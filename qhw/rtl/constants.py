@@ -8,9 +8,10 @@ from functools import cache
 
 import numpy as np
 
-from qhw.cost.rtl.khots import check_shifts
-from qhw.cost.rtl.macs import running_sum
-from qhw.cost.rtl.unit import (
+from qhw.formats import Integer, KHot
+from qhw.rtl.khots import check_shifts
+from qhw.rtl.macs import running_sum
+from qhw.rtl.unit import (
     ENABLE,
     FIRST,
     Parameter,
@@ -23,7 +24,6 @@ from qhw.cost.rtl.unit import (
     levels,
     mantissas,
 )
-from qhw.formats import Integer, KHot
 
 
 @dataclass(frozen=True)

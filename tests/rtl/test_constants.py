@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.constants import shift_add_tree, weights
-from qhw.cost.rtl.proof import Case, check, prove
-from qhw.cost.rtl.verilator import Simulator
 from qhw.formats import KHot
+from qhw.rtl import UNITS
+from qhw.rtl.constants import shift_add_tree, weights
+from qhw.rtl.simulation.proof import Case, check, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 DOTS = [
     {"WA": 4, "SA": 1, "WB": 4, "K": 1, "L": 1, "A": 9, "SEED": 0},

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qhw.cost.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
+from qhw.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
 
 SHIFT_REGISTER, LUT_MEMORY, BLOCK_RAM, ULTRA_RAM = range(4)
 """The kinds of memory that a unit's STYLE parameter chooses from."""

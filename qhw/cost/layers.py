@@ -1,6 +1,6 @@
 """Complete folded layers, emitted from the units that are measured.
 
-The architecture is that of :mod:`qhw.cost.templates.finn`: PE outputs at a time, SIMD inputs of each.
+The architecture is that of :mod:`qhw.flows.finn.template`: PE outputs at a time, SIMD inputs of each.
 Both ends are streams with valid and ready. Weights are written at the start, through a port of the layer's
 own, so that no tool sees a constant. A layer is a Conv or a MatMul and the Requant behind it; windows move by
 one pixel, and nothing is padded (padding is a layer of its own).
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.control import window_words
-from qhw.cost.rtl.finish import ROUNDINGS
-from qhw.cost.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
-from qhw.cost.rtl.unit import Port, Ports, Unit, Values, levels
 from qhw.errors import UnsupportedError
 from qhw.formats import Minifloat
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node
+from qhw.rtl import UNITS
+from qhw.rtl.control import window_words
+from qhw.rtl.finish import ROUNDINGS
+from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
+from qhw.rtl.unit import Port, Ports, Unit, Values, levels
 
 STREAM_WORDS = 2
 LUT_WORDS = 64
