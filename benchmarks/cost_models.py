@@ -26,17 +26,18 @@ from PIL import Image
 from sklearn.ensemble import GradientBoostingRegressor
 
 from qhw import rtl
-from qhw.cost import catalogue, energy, measured, model_file
-from qhw.cost.accuracy import UnitErrors
-from qhw.cost.calibrated import CostModel
-from qhw.cost.fit import Spread, predicted_lut
-from qhw.cost.hardware import Hardware
-from qhw.cost.measured import Row
-from qhw.cost.model_file import FittedFamily
+from qhw.cost.calibration import catalogue, measured, model_file
+from qhw.cost.calibration.accuracy import UnitErrors
+from qhw.cost.calibration.fit import Spread, predicted_lut
+from qhw.cost.calibration.measured import Row
+from qhw.cost.calibration.model_file import FittedFamily
 from qhw.cost.models import unit_model
-from qhw.cost.netlist import Counts
-from qhw.cost.published import ebops, finn_element, finn_matrix_unit
-from qhw.cost.synth import FAMILIES, MAPPER, Circuit, SynthesisResult, Yosys, measure
+from qhw.cost.oracle.netlist import Counts
+from qhw.cost.oracle.synth import FAMILIES, MAPPER, Circuit, SynthesisResult, Yosys, measure
+from qhw.cost.pricing import energy
+from qhw.cost.pricing.calibrated import CostModel
+from qhw.cost.pricing.hardware import Hardware
+from qhw.cost.pricing.published import ebops, finn_element, finn_matrix_unit
 from qhw.errors import QhwError
 from qhw.formats import Binary, Format, Integer
 

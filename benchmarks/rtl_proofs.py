@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from qhw.cost import catalogue
+from qhw.cost.calibration import catalogue
 from qhw.rtl import UNITS
 from qhw.rtl.simulation.proof import Case, Proof, prove
 from qhw.rtl.simulation.verilator import Simulator

@@ -95,6 +95,20 @@ def test_a_package_knows_those_in_front_of_it_alone(package: str) -> None:
         assert known <= KNOWN[package] | {package}, path
 
 
+COST = ("oracle", "calibration", "pricing")
+"""The parts of the cost package; each knows those in front of it."""
+
+
+@pytest.mark.parametrize("part", COST)
+def test_measuring_knows_no_models_and_models_no_prices(part: str) -> None:
+    files = modules(f"cost/{part}")
+    assert files
+    later = COST[COST.index(part) + 1 :]
+    for path in files:
+        for name in imported(ast.parse(path.read_text()), in_functions=True):
+            assert not name.startswith(tuple(f"qhw.cost.{other}" for other in later)), path
+
+
 def test_torch_is_imported_with_the_modules_that_train_alone() -> None:
     found = set()
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -1,9 +1,9 @@
 """Models of the units: counts of structure for their LUTs, and closed forms for everything else.
 
 The LUTs of a unit are a weighted sum of its structure's bit counts. Where a bit is known to take one LUT the
-weight comes out at 1; the weights are fitted to measured circuits by :mod:`qhw.cost.fit` and kept in
-``cost_models/<family>/model.json``. Flip-flops, DSP slices and memories follow from the circuit and have no
-fitted weight.
+weight comes out at 1; the weights are fitted to measured circuits by :mod:`qhw.cost.calibration.fit` and kept
+in ``cost_models/<family>/model.json``. Flip-flops, DSP slices and memories follow from the circuit and have
+no fitted weight.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def test_another_user_of_da4ml_in_the_process_keeps_its_own() -> None:
 def test_nothing_is_solved_before_a_circuit_is_needed() -> None:
     program = (
         "import sys\n"
-        "from qhw.cost import catalogue\n"
+        "from qhw.cost.calibration import catalogue\n"
         "assert len(catalogue.points('ultrascale-plus', ['constant_matrix'])) == 30\n"
         "assert not {'numba', 'da4ml'} & set(sys.modules)"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qhw.cost.models import unit_model
+from qhw.cost.oracle.synth import Circuit, Yosys
 from qhw.cost.structure import counter, counter_bits
-from qhw.cost.synth import Circuit, Yosys
 from qhw.resources import resource_dir
 from qhw.rtl import UNITS
 

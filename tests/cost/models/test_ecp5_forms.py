@@ -6,7 +6,7 @@ import pytest
 
 from qhw.cost import lut4
 from qhw.cost.models import unit_model
-from qhw.cost.synth import Circuit, Yosys
+from qhw.cost.oracle.synth import Circuit, Yosys
 from qhw.resources import resource_dir
 
 FAMILY = "ecp5"

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from qhw.cost.models import unit_model
-from qhw.cost.synth import Circuit, Yosys
+from qhw.cost.oracle.synth import Circuit, Yosys
 from qhw.rtl import UNITS
 
 pytest.importorskip("pyosys")

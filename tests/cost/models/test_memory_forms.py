@@ -11,7 +11,7 @@ import pytest
 
 from qhw.cost.models import unit_model
 from qhw.cost.models.memories import block_ram, lut_memory, shift_register_luts, ultra_ram
-from qhw.cost.synth import Circuit, Yosys
+from qhw.cost.oracle.synth import Circuit, Yosys
 from qhw.rtl import UNITS
 from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
 

@@ -6,7 +6,7 @@ import pytest
 
 from qhw.cost.models import unit_model
 from qhw.cost.models.minifloats import staged_shifter
-from qhw.cost.synth import Circuit, Yosys
+from qhw.cost.oracle.synth import Circuit, Yosys
 from qhw.resources import resource_dir
 from qhw.rtl import UNITS
 
