@@ -1,50 +1,37 @@
-"""The circuits whose costs are measured: what they compute, and their Verilog (``cost_models/rtl``)."""
+"""The units: circuits whose costs are measured, one file each, beside their Verilog in ``cost_models/rtl``.
+
+A file holds a unit's parameters and ports, what it computes in integers, the closed forms of its resources,
+the space that its measured designs are drawn from, and its energy. Every module of this package but ``base``
+is a unit, its ``UNIT``: nothing else has to list it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import cache
 
-from qhw.errors import InputError, closest
-from qhw.rtl.bits import ADDER_TREE, XNOR_POPCOUNT
-from qhw.rtl.constants import KHOT_CONSTANT_DOT
-from qhw.rtl.control import LAYER_CONTROL, WINDOW_BUFFER
-from qhw.rtl.finish import REQUANTIZE, THRESHOLD
-from qhw.rtl.khots import KHOT_MAC, KHOT_MINIFLOAT_MAC
-from qhw.rtl.macs import INTEGER_DOT, INTEGER_MAC, PACKED_MAC
-from qhw.rtl.matrices import CONSTANT_MATRIX
-from qhw.rtl.memories import FIFO, WEIGHT_MEMORY
-from qhw.rtl.minifloats import FIXED_TO_MINIFLOAT, MINIFLOAT_DOT, MINIFLOAT_MAC, MIXED_MAC
-from qhw.rtl.unit import Control, Parameter, Port, Ports, Streams, Unit, Values
-from qhw.rtl.windows import LINE_BUFFER, MAX_POOL
+from qhw.errors import InputError, UnsupportedError, closest
+from qhw.rtl.base import ClosedForms, MeasuredUnit, Values
 
-__all__ = [
-    "UNITS",
-    "Control",
-    "Parameter",
-    "Port",
-    "Ports",
-    "Streams",
-    "Unit",
-    "Values",
-    "check_parameters",
-    "unit_named",
-]
+__all__ = ["UNITS", "check_parameters", "closed_forms", "unit_named"]
 
-UNITS: Mapping[str, Unit] = {
-    unit.name: unit
-    for unit in (
-        *(INTEGER_MAC, INTEGER_DOT, PACKED_MAC, THRESHOLD, REQUANTIZE),
-        *(MINIFLOAT_MAC, MINIFLOAT_DOT, MIXED_MAC, FIXED_TO_MINIFLOAT),
-        *(KHOT_MAC, KHOT_MINIFLOAT_MAC, KHOT_CONSTANT_DOT, CONSTANT_MATRIX),
-        *(ADDER_TREE, XNOR_POPCOUNT),
-        *(FIFO, WEIGHT_MEMORY, LINE_BUFFER, MAX_POOL),
-        *(LAYER_CONTROL, WINDOW_BUFFER),
-    )
+
+def _found() -> Iterator[MeasuredUnit]:
+    for module in pkgutil.iter_modules(__path__):
+        if not module.ispkg and module.name != "base":
+            yield importlib.import_module(f"{__name__}.{module.name}").UNIT
+
+
+UNITS: Mapping[str, MeasuredUnit] = {
+    unit.name: unit for unit in sorted(_found(), key=lambda unit: unit.space.place)
 }
-"""Every unit by its name; each has been simulated without a difference (``benchmarks/rtl_proofs.py``)."""
+"""Every unit by its name, in the order of the measured sets; each has been simulated without a difference
+(``benchmarks/rtl_proofs.py``)."""
 
 
-def unit_named(name: str) -> Unit:
+def unit_named(name: str) -> MeasuredUnit:
     """A unit; raises InputError for a name that is none."""
     if name not in UNITS:
         raise InputError(f"{name!r} is not a unit", hint=closest(name, UNITS))
@@ -54,3 +41,14 @@ def unit_named(name: str) -> Unit:
 def check_parameters(unit: str, values: Values) -> None:
     """Raise InputError unless the unit can be built with these parameters."""
     unit_named(unit).checked(values)
+
+
+@cache
+def closed_forms(unit: str, family: str) -> ClosedForms:
+    """A unit's closed forms in a family of devices.
+
+    Raises UnsupportedError for what is no unit, never zero cost.
+    """
+    if unit not in UNITS:
+        raise UnsupportedError(f"The unit {unit!r} has no cost model", hint=closest(unit, UNITS))
+    return UNITS[unit].closed_forms(family)

@@ -8,7 +8,7 @@ from qhw.boards import list_boards, load_board
 from qhw.cost.pricing.calibrated import cost_model, unit_cost
 from qhw.devices import fabric_of, fabrics, families, family_named
 from qhw.errors import InputError
-from qhw.rtl.macs import DSP_OPERANDS
+from qhw.rtl.shared.integers import DSP_OPERANDS
 
 
 def test_every_kind_of_board_has_a_family() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qhw.cost.calibration.fit import Spread, predicted_lut
 from qhw.cost.calibration.measured import Row
-from qhw.cost.unit_models import UnitModel
+from qhw.rtl.base import ClosedForms
 
 FF_SLACK, FF_SHARE = 2, 0.05
 """Flip-flops by which a count may be off: an absolute number, or a share."""
@@ -35,7 +35,7 @@ class UnitErrors:
 
     @classmethod
     def of(
-        cls, model: UnitModel, weights: Mapping[str, float], rows: Sequence[Row], family: str
+        cls, model: ClosedForms, weights: Mapping[str, float], rows: Sequence[Row], family: str
     ) -> UnitErrors:
         """The errors over the rows that have counts."""
         used = [row for row in rows if row.result.counts]
@@ -58,7 +58,7 @@ class UnitErrors:
         )
 
 
-def _memories_agree(model: UnitModel, row: Row, family: str) -> bool:
+def _memories_agree(model: ClosedForms, row: Row, family: str) -> bool:
     told = model.bram18(row.values, family), model.uram(row.values, family)
     return told == (row.counts.bram18, row.counts.uram)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from qhw.cost.calibration.measured import Row
-from qhw.cost.unit_models import UnitModel
+from qhw.rtl.base import ClosedForms
 
 SMALL = 30.0
 """LUT below which an error is given in LUT, and weighted as if the design had this many."""
@@ -40,7 +40,7 @@ class Spread:
         return cls(float(np.median(given)), float(np.percentile(given, 95)), len(given))
 
 
-def fit(model: UnitModel, rows: Sequence[Row]) -> dict[str, float]:
+def fit(model: ClosedForms, rows: Sequence[Row]) -> dict[str, float]:
     """The weight of every feature, in LUT.
 
     Args:
@@ -65,6 +65,6 @@ def _relative_least_squares(
     return np.asarray(weights)
 
 
-def predicted_lut(model: UnitModel, weights: Mapping[str, float], values: Mapping[str, int]) -> float:
+def predicted_lut(model: ClosedForms, weights: Mapping[str, float], values: Mapping[str, int]) -> float:
     """LUT of one design."""
     return sum(weights.get(name, 0.0) * count for name, count in model.features(values).items())

@@ -20,10 +20,11 @@ from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node
 from qhw.rtl import UNITS
-from qhw.rtl.control import window_words
-from qhw.rtl.finish import ROUNDINGS
-from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
-from qhw.rtl.unit import Port, Ports, Unit, Values, levels
+from qhw.rtl.base import Port, Ports, Unit, Values
+from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
+from qhw.rtl.shared.rounding import ROUNDINGS
+from qhw.rtl.shared.structure import levels
+from qhw.rtl.window_buffer import window_words
 
 STREAM_WORDS = 2
 LUT_WORDS = 64

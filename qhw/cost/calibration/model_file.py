@@ -18,10 +18,10 @@ from typing import Any
 from qhw.cost.calibration.accuracy import UnitErrors
 from qhw.cost.calibration.fit import Spread, fit
 from qhw.cost.calibration.measured import Row
-from qhw.cost.models import unit_model
 from qhw.cost.oracle.synth import check_family
 from qhw.errors import InputError
 from qhw.resources import resource_dir
+from qhw.rtl import closed_forms
 
 FILE = "model.json"
 SCHEMA_VERSION = 1
@@ -70,7 +70,7 @@ def fit_family(family: str, rows: Iterable[Row]) -> FittedFamily:
 
 
 def _fit_unit(family: str, unit: str, rows: list[Row]) -> FittedUnit:
-    model = unit_model(unit, family)
+    model = closed_forms(unit, family)
     weights = fit(model, rows)
 
     def errors(split: str) -> UnitErrors:

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from qhw.cost.calibration import model_file
 from qhw.cost.calibration.fit import predicted_lut
-from qhw.cost.models import unit_model
-from qhw.cost.pricing.energy import unit_pj
 from qhw.cost.pricing.usage import Usage
-from qhw.errors import InputError, UnsupportedError
-from qhw.rtl import unit_named
+from qhw.errors import InputError
+from qhw.rtl import closed_forms, unit_named
 
 Key: TypeAlias = "tuple[str, tuple[str, ...], tuple[int, ...]]"
 
@@ -60,7 +58,7 @@ class CostModel:
         return self._known[key]
 
     def _evaluated(self, unit: str, values: Mapping[str, int]) -> tuple[float, ...]:
-        model = unit_model(unit, self.family)
+        model = closed_forms(unit, self.family)
         if unit not in self.weights:
             raise InputError(
                 f"The unit {unit!r} was not measured on {self.family}",
@@ -85,7 +83,7 @@ class UnitCost:
         bram18: blocks of 18 Kb.
         latency_cycles: cycles from an input to the output it first shows in.
         initiation_interval: cycles between two inputs.
-        energy_pj: energy of one cycle, relative (:mod:`qhw.cost.pricing.energy`); None where there is no
+        energy_pj: energy of one cycle, relative (:mod:`qhw.rtl.shared.energy`); None where there is no
             figure.
     """
 
@@ -108,10 +106,6 @@ def unit_cost(family: str, unit: str, parameters: Mapping[str, int]) -> UnitCost
     circuit = unit_named(unit)
     values = circuit.checked(parameters)
     used = cost_model(family).usage(unit, **values)
-    try:
-        energy: float | None = unit_pj(unit, values)
-    except UnsupportedError:
-        energy = None
     return UnitCost(
         lut=float(used.lut),
         ff=int(used.ff),
@@ -120,7 +114,7 @@ def unit_cost(family: str, unit: str, parameters: Mapping[str, int]) -> UnitCost
         uram=int(used.uram),
         latency_cycles=circuit.latency(values),
         initiation_interval=1,
-        energy_pj=energy,
+        energy_pj=None if circuit.energy_pj is None else circuit.energy_pj(values),
     )
 
 

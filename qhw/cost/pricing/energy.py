@@ -1,32 +1,15 @@
-"""Energy per image, relative: operations and memory accesses at published costs of a 45 nm process.
-
-Source: M. Horowitz, "Computing's energy problem", ISSCC 2014, figure 1.1.9; integer additions and products
-as fitted to it by QKeras's qtools: 0.003125 b pJ, and 0.002995 b^2 + 0.00104 b pJ. An FPGA takes several
-times as much for the same operation: the figures compare designs, and promise no battery's life.
-"""
+"""Energy per image, relative: operations and memory accesses at the costs of :mod:`qhw.rtl.shared.energy`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
-from qhw.cost.unit_models import Values
-from qhw.errors import UnsupportedError
 from qhw.formats.operand import MultiplierOperand, product_width
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType
-
-ADD_PJ_PER_BIT = 0.003125
-MULTIPLY_PJ_PER_BIT2, MULTIPLY_PJ_PER_BIT = 0.002995, 0.00104
-MEMORY_PJ_PER_BIT = 10 / 64
-"""Energy of one bit of an 8 KB memory, the size nearest to a block RAM's."""
+from qhw.rtl.shared.energy import MEMORY_PJ_PER_BIT, addition_pj, multiply_pj
 
 LABEL = "modelled, 45 nm (Horowitz 2014), relative"
-
-
-def addition_pj(bits: float) -> float:
-    """Energy of adding two integers."""
-    return ADD_PJ_PER_BIT * bits
 
 
 def product_pj(a: MultiplierOperand, b: MultiplierOperand) -> float:
@@ -40,75 +23,6 @@ def product_pj(a: MultiplierOperand, b: MultiplierOperand) -> float:
     shifts = sum(operand.kind in ("minifloat", "khot") for operand in (a, b))
     product += MEMORY_PJ_PER_BIT * a.width * (a.lookup_bits > 0)
     return product + (terms - 1 + shifts * terms) * addition_pj(product_width(a, b))
-
-
-def multiply_pj(a_bits: float, b_bits: float) -> float:
-    """Energy of multiplying two integers; a single bit only gates the other."""
-    if min(a_bits, b_bits) <= 1:
-        return addition_pj(max(a_bits, b_bits))
-    return MULTIPLY_PJ_PER_BIT2 * a_bits * b_bits + MULTIPLY_PJ_PER_BIT * (a_bits + b_bits) / 2
-
-
-def unit_pj(unit: str, values: Values) -> float:
-    """Energy of one cycle of a unit; comparisons and shifts count as additions of as many bits.
-
-    Raises UnsupportedError for a unit that has no figure.
-    """
-    if unit not in _UNITS:
-        raise UnsupportedError(f"The unit {unit!r} has no energy", allowed=", ".join(_UNITS))
-    return _UNITS[unit](values)
-
-
-def _tree_pj(count: int, bits: int) -> float:
-    """Additions of a balanced tree."""
-    total = 0.0
-    while count > 1:
-        total += (count // 2) * addition_pj(bits)
-        count, bits = (count + 1) // 2, bits + 1
-    return total
-
-
-def _integers(v: Values) -> float:
-    lanes = v.get("L", 1)
-    return lanes * multiply_pj(v["WA"], v["WB"]) + _tree_pj(lanes, v["WA"] + v["WB"]) + addition_pj(v["A"])
-
-
-def _minifloats(v: Values) -> float:
-    lanes, product = v.get("L", 1), v["MA"] + v["MB"] + 2 + (1 << v["EA"]) + (1 << v["EB"]) - 4
-    each = multiply_pj(v["MA"] + 1, v["MB"] + 1) + addition_pj(product)
-    return lanes * each + _tree_pj(lanes, product) + addition_pj(v["A"])
-
-
-def _mixed(v: Values) -> float:
-    product = v["WA"] + v["MB"] + 1 + (1 << v["EB"]) - 2
-    return multiply_pj(v["WA"], v["MB"] + 1) + addition_pj(product) + addition_pj(v["A"])
-
-
-def _khot(v: Values) -> float:
-    bits = v["WA"] if "WA" in v else v["MA"] + (1 << v["EA"]) - 1
-    return (2 * v["K"] - 1) * addition_pj(bits + v["WB"]) + addition_pj(v["A"])
-
-
-_UNITS: Mapping[str, Callable[[Values], float]] = {
-    "integer_mac": _integers,
-    "integer_dot": _integers,
-    "packed_mac": lambda v: v["P"] * (multiply_pj(v["WA"], v["WB"]) + addition_pj(v["A"])),
-    "minifloat_mac": _minifloats,
-    "minifloat_dot": _minifloats,
-    "mixed_mac": _mixed,
-    "khot_mac": _khot,
-    "khot_minifloat_mac": _khot,
-    "fixed_to_minifloat": lambda v: 3 * addition_pj(v["A"]),
-    "requantize": lambda v: addition_pj(v["WI"]) + addition_pj(v["WO"]),
-    "threshold": lambda v: v["T"] * addition_pj(v["A"]),
-    "adder_tree": lambda v: _tree_pj(v["N"], v["W"]),
-    "xnor_popcount": lambda v: _tree_pj(v["L"], 1) + addition_pj(v["A"]),
-    "max_pool": lambda v: (v["N"] - 1) * addition_pj(v["W"]),
-    "fifo": lambda v: 2 * v["W"] * MEMORY_PJ_PER_BIT,
-    "weight_memory": lambda v: v["W"] * MEMORY_PJ_PER_BIT,
-    "line_buffer": lambda v: 2 * (v["K"] - 1) * v["W"] * MEMORY_PJ_PER_BIT,
-}
-"""Units of constants have no figure: what they add up is known only for given constants."""
 
 
 def layer_energy(graph: ExactGraph, node: Node) -> float:

@@ -21,10 +21,11 @@ from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Rounding
 from qhw.formats.operand import MultiplierOperand, product_width
 from qhw.formats.table import TableFormat
-from qhw.rtl.finish import ROUNDINGS
-from qhw.rtl.macs import DSP_OPERANDS, packed_products
-from qhw.rtl.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
-from qhw.rtl.minifloats import MINIFLOAT_DOT
+from qhw.rtl import UNITS
+from qhw.rtl.packed_mac import packed_products
+from qhw.rtl.shared.integers import DSP_OPERANDS
+from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
+from qhw.rtl.shared.rounding import ROUNDINGS
 
 Multipliers: TypeAlias = Literal["auto", "lut", "dsp", "packed"]
 """Multipliers of integers: LUTs up to 8 bits of both operands and DSP slices beyond, as the vendor's tools
@@ -107,7 +108,7 @@ class Hardware:
         x, w = a.operand(), b.operand()
         tree = np.ceil(np.log2(lanes))
         if x.kind == w.kind == "minifloat":
-            return MINIFLOAT_DOT.latency({**_fields(x, "A"), **_fields(w, "B"), "L": 1}) + tree
+            return UNITS["minifloat_dot"].latency({**_fields(x, "A"), **_fields(w, "B"), "L": 1}) + tree
         return 3 + (_are_integers(x, w) and self._in_dsp(_as_integer(x), _as_integer(w))) + tree
 
     def shared(self, a: Format, b: Format, lanes: Amount, same: bool) -> Usage:

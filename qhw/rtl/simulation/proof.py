@@ -14,8 +14,8 @@ import numpy as np
 
 from qhw.errors import CheckFailedError
 from qhw.formats.modes import IntArray
+from qhw.rtl.base import Control, Port, Streams, Unit, Values
 from qhw.rtl.simulation.verilator import Instance, Simulator, Words, pack
-from qhw.rtl.unit import Control, Port, Streams, Unit, Values
 
 EXHAUSTIVE_BITS = 20
 """Bits of input up to which every combination is tried."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.formats.modes import IntArray
 from qhw.resources import resource_dir
-from qhw.rtl.unit import Control, Port, Unit, Values
+from qhw.rtl.base import Control, Port, Unit, Values
 
 Words = NDArray[np.uint32]
 """Rows of 32-bit words, the lowest bits first."""

@@ -9,7 +9,7 @@ import pytest
 
 from qhw.cost.calibration import catalogue, measured, model_file
 from qhw.cost.calibration.calibrate import calibrate, oracle_of
-from qhw.cost.calibration.catalogue import HELD_OUT_FORMATS, SPACES, points
+from qhw.cost.calibration.catalogue import HELD_OUT_FORMATS, points
 from qhw.cost.oracle.netlist import Counts
 from qhw.cost.oracle.synth import FAMILIES, Circuit, SynthesisResult
 from qhw.errors import CheckFailedError, InputError
@@ -57,7 +57,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     part = run(tmp_path, first, limit=7)
     assert (part.measured, len(part.rows)) == (7, 7)  # type: ignore[attr-defined]
     whole = run(tmp_path, second)
-    wanted = SPACES["adder_tree"].points + SPACES["max_pool"].points
+    wanted = UNITS["adder_tree"].space.points + UNITS["max_pool"].space.points
     assert whole.left == 0  # type: ignore[attr-defined]
     assert len(measured.read(tmp_path / "measured.csv")) == wanted
     assert len(second.asked) == wanted - 7
@@ -120,7 +120,3 @@ def test_the_sample_is_large_spread_and_legal(family: str) -> None:
     assert formats
     assert not {(v["EA"], v["MA"]) for v in formats} & HELD_OUT_FORMATS
     assert not {(v["EB"], v["MB"]) for v in formats} & HELD_OUT_FORMATS
-
-
-def test_every_unit_has_a_space_and_a_sample() -> None:
-    assert set(SPACES) == set(UNITS)

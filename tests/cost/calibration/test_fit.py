@@ -15,11 +15,11 @@ from qhw.cost.calibration.measured import Row, Split
 from qhw.cost.oracle.netlist import Counts
 from qhw.cost.oracle.synth import SynthesisResult
 from qhw.cost.pricing.calibrated import CostModel, unit_cost
-from qhw.cost.unit_models import UnitModel, Values
 from qhw.errors import InputError
+from qhw.rtl.base import ClosedForms, Values
 
 FAMILY = "ultrascale-plus"
-MODEL = UnitModel(lambda v: {"bits": v["W"], "lanes": v["L"]}, lambda v: v["W"] * v["L"])
+MODEL = ClosedForms(lambda v: {"bits": v["W"], "lanes": v["L"]}, lambda v: v["W"] * v["L"])
 
 
 def row(values: Values, lut: int, split: Split = "fit", ff: int | None = None, failure: str = "") -> Row:

@@ -13,8 +13,8 @@ from qhw.errors import UnsupportedError
 from qhw.formats.modes import IntArray
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
+from qhw.rtl.base import Port, Ports, Unit
 from qhw.rtl.simulation.verilator import Instance, Simulator, pack
-from qhw.rtl.unit import Port, Ports, Unit
 
 IMAGES = 24
 
