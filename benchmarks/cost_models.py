@@ -25,19 +25,21 @@ import numpy as np
 from PIL import Image
 from sklearn.ensemble import GradientBoostingRegressor
 
-from qhw.cost import catalogue, energy, measured, model_file, rtl
-from qhw.cost.accuracy import UnitErrors
-from qhw.cost.calibrated import CostModel
-from qhw.cost.fit import Spread, predicted_lut
-from qhw.cost.hardware import Hardware
-from qhw.cost.measured import Row
-from qhw.cost.model_file import FittedFamily
-from qhw.cost.models import unit_model
-from qhw.cost.netlist import Counts
-from qhw.cost.published import ebops, finn_element, finn_matrix_unit
-from qhw.cost.synth import FAMILIES, MAPPER, Circuit, SynthesisResult, Yosys, measure
+from qhw import rtl
+from qhw.cost.calibration import catalogue, measured, model_file
+from qhw.cost.calibration.accuracy import UnitErrors
+from qhw.cost.calibration.fit import Spread, predicted_lut
+from qhw.cost.calibration.measured import Row
+from qhw.cost.calibration.model_file import FittedFamily
+from qhw.cost.oracle.netlist import Counts
+from qhw.cost.oracle.synth import FAMILIES, MAPPER, Circuit, SynthesisResult, Yosys, measure
+from qhw.cost.pricing import energy
+from qhw.cost.pricing.calibrated import CostModel
+from qhw.cost.pricing.hardware import Hardware
+from qhw.cost.pricing.published import ebops, finn_element, finn_matrix_unit
 from qhw.errors import QhwError
 from qhw.formats import Binary, Format, Integer
+from qhw.rtl import closed_forms
 
 FOLDER = Path(__file__).parents[1] / "cost_models"
 SYNTHESES = Path(__file__).parent / "results" / "cost_models.json"
@@ -110,7 +112,7 @@ class Family:
     def predicted(self, row: Row) -> float:
         """LUT."""
         weights = self.model.units[row.unit].weights
-        return predicted_lut(unit_model(row.unit, self.name), weights, row.values)
+        return predicted_lut(closed_forms(row.unit, self.name), weights, row.values)
 
 
 def families(names: Sequence[str] = FAMILIES) -> list[Family]:
@@ -211,7 +213,7 @@ _FF_EXACT, _DSP_EXACT, _MEMORY_EXACT = map(attrgetter, ("ff_exact", "dsp_exact",
 def _errors_of(family: Family, unit: str) -> UnitErrors:
     """On every design that was not fitted."""
     weights = family.model.units[unit].weights
-    return UnitErrors.of(unit_model(unit, family.name), weights, family.unseen(unit), family.name)
+    return UnitErrors.of(closed_forms(unit, family.name), weights, family.unseen(unit), family.name)
 
 
 def _is_met(family: Family, unit: str) -> bool:
@@ -228,7 +230,7 @@ def exact_table(family: Family) -> list[str]:
 
 
 def _exact_of(family: Family, unit: str) -> list[object]:
-    rows, model = family.unseen(unit), unit_model(unit, family.name)
+    rows, model = family.unseen(unit), closed_forms(unit, family.name)
     errors = _errors_of(family, unit)
     worst = max((abs(model.flip_flops(row.values) - row.counts.ff) for row in rows), default=0)
     ff_met = errors.ff_exact >= FF_SHARE_EXACT and not errors.ff_beyond
@@ -312,7 +314,7 @@ def learned(rows: Sequence[Row]) -> Estimator:
 
 def estimators(family: Family, unit: str) -> dict[str, Estimator]:
     """Those that price a unit at all, ours first."""
-    weights, model = family.model.units[unit].weights, unit_model(unit, family.name)
+    weights, model = family.model.units[unit].weights, closed_forms(unit, family.name)
     known = {"FINN": FINN.get(unit), "EBOPs": EBOPS.get(unit), "learned": learned(family.fitted(unit))}
     ours: dict[str, Estimator] = {"qhw": lambda values: predicted_lut(model, weights, values)}
     return ours | {name: estimator for name, estimator in known.items() if estimator}
@@ -679,11 +681,13 @@ _HELD_OUT_FORMATS = " or ".join(f"E{e}M{m}" for e, m in sorted(catalogue.HELD_OU
 INTRODUCTION = f"""\
 # The cost models and their errors
 
-What a unit takes of an FPGA, by closed forms that a person can read (`qhw/cost/models/`), fitted to
+What a unit takes of an FPGA, by closed forms that a person can read (`qhw/rtl/<unit>.py`), fitted to
 circuits of the same unit that were synthesised without a vendor's tool. `benchmarks/cost_models.py`
 writes this page from the measured sets; no measured figure in it was typed.
 
-- `rtl/` holds the circuits. Each was simulated with Verilator against `qhw.formats` without a difference.
+- `rtl/<unit>.v` holds a circuit, and `qhw/rtl/<unit>.py` what it computes, its closed forms, and the space
+  that its designs are drawn from. Each was simulated with Verilator against `qhw.formats` without a
+  difference.
 - `<family>/measured.csv` holds one row for each synthesised design, with tool, version, mapper and a
   checksum. `qhw calibrate --family F` measures what is missing and goes on where it was interrupted;
   without the file it starts anew.

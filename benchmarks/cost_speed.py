@@ -22,7 +22,7 @@ from rich.console import Console
 
 from qhw.boards import load_board
 from qhw.cost import Design, choose_folding
-from qhw.cost.table import CostTable
+from qhw.cost.pricing.table import CostTable
 from qhw.flows.base import load_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder

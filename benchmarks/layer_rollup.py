@@ -10,15 +10,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from qhw.cost.calibrate import cache_folder
-from qhw.cost.calibrated import cost_model
-from qhw.cost.costing import Costing
-from qhw.cost.netlist import Counts
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.layers import FoldedLayer, Part
-from qhw.cost.rtl.reference_layers import other_foldings, reference_layers
-from qhw.cost.synth import Circuit, SynthesisResult, Yosys, measure
+from qhw.cost.calibration.calibrate import cache_folder
+from qhw.cost.calibration.layers import FoldedLayer, Part
+from qhw.cost.calibration.reference_layers import other_foldings, reference_layers
+from qhw.cost.oracle.netlist import Counts
+from qhw.cost.oracle.synth import Circuit, SynthesisResult, Yosys, measure
+from qhw.cost.pricing.calibrated import cost_model
+from qhw.cost.pricing.costing import Costing
 from qhw.flows.finn.template import ARCHITECTURE, PeSimd
+from qhw.rtl import UNITS
 
 RESULT = Path(__file__).parent / "results" / "layer_rollup.md"
 RESOURCES = ("lut", "ff", "dsp", "bram18")
@@ -124,8 +124,9 @@ the five that the template's control reaches over: 4 flip-flops.
 """What makes a layer differ from its units added up, and from its prediction."""
 
 INTRODUCTION = """\
-Each layer is emitted from the units (`qhw/cost/rtl/layers.py`), simulated by Verilator equal to the exact
-graph on 24 images, every code (`tests/cost/rtl/test_layers.py`), and synthesised by Yosys as one flat design.
+Each layer is emitted from the units (`qhw/cost/calibration/layers.py`), simulated by Verilator equal to the
+exact graph on 24 images, every code (`tests/cost/calibration/test_layers.py`), and synthesised by Yosys as
+one flat design.
 `predicted` is what the FINN template says of the layer, its stream and the rounding behind it; `units added
 up` are the same units, each synthesised alone. Weights are written at the start, so that no tool sees
 constants. The layers have the template's architecture; they are not what FINN itself emits.

@@ -39,7 +39,7 @@ from qhw import checkpoints
 from qhw.boards import load_board
 from qhw.convert import QuantConfig, convert
 from qhw.cost import Estimate, choose_folding, estimate
-from qhw.cost.estimate import LABEL
+from qhw.cost.pricing.estimate import LABEL
 from qhw.data import load_dataset
 from qhw.data.base import Dataset
 from qhw.errors import CheckFailedError

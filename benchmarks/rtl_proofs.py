@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from qhw.cost import catalogue
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.proof import Case, Proof, prove
-from qhw.cost.rtl.verilator import Simulator
+from qhw.cost.calibration import catalogue
+from qhw.rtl import UNITS
+from qhw.rtl.simulation.proof import Case, Proof, prove
+from qhw.rtl.simulation.verilator import Simulator
 
 RESULT = Path(__file__).parent / "results" / "rtl_proofs.md"
 FAMILY = "ultrascale-plus"

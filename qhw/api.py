@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qhw.arrays import load_mantissas, save_arrays
 from qhw.boards import Board, load_board
-from qhw.cost.energy import LABEL as ENERGY_LABEL
+from qhw.cost.pricing.energy import LABEL as ENERGY_LABEL
 from qhw.errors import InputError
 from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
 from qhw.pipeline.options import BuildOptions
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from qhw.cost import Estimate
-    from qhw.cost.architecture import Fold
+    from qhw.cost.pricing.architecture import Fold
     from qhw.data import Dataset
     from qhw.formats.modes import IntArray
     from qhw.pipeline.stages import Observer

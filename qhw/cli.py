@@ -296,8 +296,8 @@ def calibrate(
 ) -> None:
     """Synthesise the circuits that the cost models stand on; measures only what the set does not hold."""
     with _command(as_json) as document:
-        from qhw.cost.calibrate import calibrate as run
-        from qhw.cost.calibrate import oracle_of
+        from qhw.cost.calibration.calibrate import calibrate as run
+        from qhw.cost.calibration.calibrate import oracle_of
         from qhw.report.calibration import calibration_tables
 
         oracle = oracle_of(tool, family)

@@ -20,8 +20,9 @@ KNOWN = {
     "graph": WAIST,
     "sim": WAIST,
     "devices": FOUNDATIONS,
-    "cost": WAIST | {"boards", "devices"},
-    "flows": WAIST | {"boards", "devices", "cost"},
+    "rtl": FOUNDATIONS | {"devices"},
+    "cost": WAIST | {"boards", "devices", "rtl"},
+    "flows": WAIST | {"boards", "devices", "rtl", "cost"},
 }
 """What the packages behind the waist know of the others, imports inside functions included."""
 
@@ -92,6 +93,21 @@ def test_a_package_knows_those_in_front_of_it_alone(package: str) -> None:
         names = (name.split(".") for name in imported(ast.parse(path.read_text()), in_functions=True))
         known = {parts[1] for parts in names if parts[0] == "qhw"}
         assert known <= KNOWN[package] | {package}, path
+
+
+COST = ("oracle", "calibration", "pricing")
+"""The parts of the cost package; each knows those in front of it."""
+
+
+@pytest.mark.parametrize("part", COST)
+def test_measuring_knows_no_models_and_models_no_prices(part: str) -> None:
+    files = modules(f"cost/{part}")
+    assert files
+    known = {f"qhw.cost.{other}" for other in COST[: COST.index(part) + 1]}
+    for path in files:
+        names = imported(ast.parse(path.read_text()), in_functions=True)
+        used = {".".join(name.split(".")[:3]) for name in names if name.startswith("qhw.cost")}
+        assert used <= known, path
 
 
 def test_torch_is_imported_with_the_modules_that_train_alone() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from qhw.boards import load_board
 from qhw.cost import estimate
-from qhw.cost.hardware import Hardware
+from qhw.cost.pricing.hardware import Hardware
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import list_flows, load_flow
 from qhw.flows.hls4ml import Hls4mlFlow

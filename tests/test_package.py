@@ -32,7 +32,7 @@ def test_every_promised_name_is_there() -> None:
 
 
 def test_a_verb_and_its_submodule_share_a_name() -> None:
-    """Whatever is imported first, ``qhw.cost(...)`` is the verb and ``qhw.cost.estimate`` the submodule's."""
+    """Whatever is imported first, ``qhw.cost(...)`` is the verb and ``qhw.cost.estimate`` the function."""
     for first in ("import qhw.cost", "from qhw.cost import estimate", "import qhw; qhw.cost"):
         code = f"""
 {first}

@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from qhw.boards import Board
 from qhw.cost import Design, Multipliers
-from qhw.cost.architecture import Architecture, is_priced
-from qhw.cost.hardware import check_multipliers
+from qhw.cost.pricing.architecture import Architecture, is_priced
+from qhw.cost.pricing.hardware import check_multipliers
 from qhw.devices import Family
 from qhw.errors import InputError, ToolMissingError, UnsupportedError, closest
 from qhw.flows import list_flows

@@ -32,8 +32,8 @@ class Wanted:
     multipliers: str = "auto"
 
     def __post_init__(self) -> None:
-        from qhw.cost.folding import check_budget, check_rate
-        from qhw.cost.hardware import check_multipliers
+        from qhw.cost.pricing.folding import check_budget, check_rate
+        from qhw.cost.pricing.hardware import check_multipliers
 
         check_multipliers(self.multipliers)
         if self.budget is not None:
@@ -60,7 +60,7 @@ def best_design(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted | No
         UnsupportedError: the flow cannot carry the graph, or build for the board.
         DoesNotFitError: nothing fits; names the flows whose designs would.
     """
-    from qhw.cost.folding import DoesNotFitError
+    from qhw.cost.pricing.folding import DoesNotFitError
 
     wanted = wanted or Wanted()
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qhw.report.tables import Table
 
 if TYPE_CHECKING:
-    from qhw.cost.calibrate import Calibration
+    from qhw.cost.calibration.calibrate import Calibration
 
 
 def calibration_tables(calibration: Calibration) -> list[Table]:

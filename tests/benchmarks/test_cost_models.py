@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from qhw.cost import measured, model_file
-from qhw.cost.accuracy import UnitErrors
-from qhw.cost.fit import Spread
-from qhw.cost.synth import FAMILIES, Yosys
+from qhw.cost.calibration import measured, model_file
+from qhw.cost.calibration.accuracy import UnitErrors
+from qhw.cost.calibration.fit import Spread
+from qhw.cost.oracle.synth import FAMILIES, Yosys
 from qhw.errors import InputError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "cost_models.py"

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from qhw.cli import main
-from qhw.cost import measured, model_file
+from qhw.cost.calibration import measured, model_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
 

@@ -14,7 +14,7 @@ import pytest
 import qhw
 from qhw.arrays import load_mantissas, save_arrays
 from qhw.cli import main
-from qhw.cost.estimate import LABEL
+from qhw.cost.pricing.estimate import LABEL
 from qhw.errors import InputError
 from qhw.graph.lower import lower
 

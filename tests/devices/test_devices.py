@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from qhw.boards import list_boards, load_board
-from qhw.cost.calibrated import cost_model, unit_cost
-from qhw.cost.rtl.macs import DSP_OPERANDS
+from qhw.cost.pricing.calibrated import cost_model, unit_cost
 from qhw.devices import fabric_of, fabrics, families, family_named
 from qhw.errors import InputError
+from qhw.rtl.shared.integers import DSP_OPERANDS
 
 
 def test_every_kind_of_board_has_a_family() -> None:

@@ -15,7 +15,7 @@ import pytest
 from random_graphs import operations_of, random_graph, random_inputs
 
 import qhw.graph.ops
-from qhw.cost.energy import MEMORY_PJ_PER_BIT, layer_energy
+from qhw.cost.pricing.energy import MEMORY_PJ_PER_BIT, layer_energy
 from qhw.errors import InputError
 from qhw.flows.finn import template as finn
 from qhw.flows.hls4ml import template as hls4ml

@@ -9,7 +9,7 @@ import pytest
 
 from qhw.boards import load_board
 from qhw.cost import estimate
-from qhw.cost.folding import DoesNotFitError
+from qhw.cost.pricing.folding import DoesNotFitError
 from qhw.errors import InputError
 from qhw.flows.base import load_flow
 from qhw.formats import Integer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qhw.cost.architecture import Architecture
+from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
 from qhw.flows.base import Flow
 from qhw.flows.finn.template import ARCHITECTURE

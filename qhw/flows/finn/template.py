@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qhw.cost import rules
-from qhw.cost.architecture import Architecture, Fold, LayerUsage, Site
-from qhw.cost.usage import Amount, Usage
+from qhw.cost.pricing import rules
+from qhw.cost.pricing.architecture import Architecture, Fold, LayerUsage, Site
+from qhw.cost.pricing.usage import Amount, Usage
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from qhw.cost import Design
-from qhw.cost.architecture import Architecture, is_priced
+from qhw.cost.pricing.architecture import Architecture, is_priced
 from qhw.devices import Family
 from qhw.errors import UnsupportedError
 from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Tool, Trace

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import isqrt
 
-from qhw.cost.architecture import Fold
+from qhw.cost.pricing.architecture import Fold
 from qhw.errors import ToolMissingError
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from qhw.cost import rules
-from qhw.cost.architecture import Architecture, LayerUsage, Site
-from qhw.cost.usage import Usage
+from qhw.cost.pricing import rules
+from qhw.cost.pricing.architecture import Architecture, LayerUsage, Site
+from qhw.cost.pricing.usage import Usage
 from qhw.flows.hls4ml.folding import ReuseFactor
 from qhw.flows.hls4ml.operations import legal_factors
 from qhw.flows.hls4ml.plan import IoType

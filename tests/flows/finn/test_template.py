@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from qhw.cost.architecture import LayerCost
-from qhw.cost.costing import Costing
-from qhw.cost.hardware import Hardware
-from qhw.cost.rtl import UNITS
-from qhw.cost.rtl.layers import FoldedLayer
-from qhw.cost.rtl.reference_layers import convolution, depthwise, linear
-from qhw.cost.synth import Circuit, Yosys
-from qhw.cost.usage import Usage
+from qhw.cost.calibration.layers import FoldedLayer
+from qhw.cost.calibration.reference_layers import convolution, depthwise, linear
+from qhw.cost.oracle.synth import Circuit, Yosys
+from qhw.cost.pricing.architecture import LayerCost
+from qhw.cost.pricing.costing import Costing
+from qhw.cost.pricing.hardware import Hardware
+from qhw.cost.pricing.usage import Usage
 from qhw.flows.finn.template import ARCHITECTURE, PeSimd
 from qhw.formats import Integer, Minifloat, parse_format
+from qhw.rtl import UNITS
 
 FAMILY = "ultrascale-plus"
 

@@ -1,0 +1,1 @@
+"""From the catalogue of designs to measured sets, fitted models and their errors."""

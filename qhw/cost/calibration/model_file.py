@@ -1,0 +1,174 @@
+"""``cost_models/<family>/model.json``: the fitted weights of a family's units, and their held-out errors.
+
+The file follows from ``measured.csv`` alone: the same rows give the same bytes. A file changed by hand is
+refused, as is one that an older or newer version wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qhw.cost.calibration.accuracy import UnitErrors
+from qhw.cost.calibration.fit import Spread, fit
+from qhw.cost.calibration.measured import Row
+from qhw.cost.oracle.synth import check_family
+from qhw.errors import InputError
+from qhw.resources import resource_dir
+from qhw.rtl import closed_forms
+
+FILE = "model.json"
+SCHEMA_VERSION = 1
+_CHECK_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class FittedUnit:
+    """One unit of a family.
+
+    Args:
+        weights: LUT of each feature.
+        fitted: designs that were fitted.
+        held_out, held_out_formats: errors on designs, and on number formats, that were not.
+    """
+
+    weights: Mapping[str, float]
+    fitted: int
+    held_out: UnitErrors
+    held_out_formats: UnitErrors
+
+
+@dataclass(frozen=True)
+class FittedFamily:
+    """All units of a family; ``tools`` says what measured them."""
+
+    family: str
+    tools: tuple[str, ...]
+    units: Mapping[str, FittedUnit]
+
+
+def path_of(family: str) -> Path:
+    """The committed model of a family; raises InputError for an unknown one."""
+    check_family(family)
+    return resource_dir("cost_models") / family / FILE
+
+
+def fit_family(family: str, rows: Iterable[Row]) -> FittedFamily:
+    """Fit every unit that has rows."""
+    by_unit: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_unit[row.unit].append(row)
+    tools = sorted({f"{r.result.tool} {r.result.version}" for unit in by_unit.values() for r in unit})
+    units = {unit: _fit_unit(family, unit, found) for unit, found in by_unit.items()}
+    return FittedFamily(family, tuple(tools), units)
+
+
+def _fit_unit(family: str, unit: str, rows: list[Row]) -> FittedUnit:
+    model = closed_forms(unit, family)
+    weights = fit(model, rows)
+
+    def errors(split: str) -> UnitErrors:
+        return UnitErrors.of(model, weights, [row for row in rows if row.split == split], family)
+
+    fitted = sum(row.split == "fit" and row.result.counts is not None for row in rows)
+    return FittedUnit(weights, fitted, errors("held-out"), errors("held-out format"))
+
+
+def write(path: Path, fitted: FittedFamily) -> None:
+    """Write a model, beside and renamed; the same model gives the same bytes."""
+    content = {"schema_version": SCHEMA_VERSION, **plain(fitted)}
+    text = json.dumps({**content, "check": _check(content)}, indent=1, sort_keys=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def read(path: Path) -> FittedFamily:
+    """Read a model.
+
+    Raises:
+        InputError: there is none, or it was damaged or changed by hand; names the field.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}", hint="qhw calibrate --family F fits it"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}", hint=_REFIT) from None
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}, field 'schema_version': not {SCHEMA_VERSION}", allowed=str(SCHEMA_VERSION), hint=_REFIT
+        )
+    stated = content.pop("check", None)
+    try:
+        units = {name: _unit(given, name) for name, given in content["units"].items()}
+        fitted = FittedFamily(str(content["family"]), tuple(content["tools"]), units)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: a field is missing or wrong: {error}", hint=_REFIT) from None
+    if stated != _check(content):
+        raise InputError(
+            f"{path}, field 'check': {stated!r} is not the checksum of the other fields",
+            allowed="a model as it was fitted",
+            hint=_REFIT,
+        )
+    return fitted
+
+
+_REFIT = "qhw calibrate --family F fits it again"
+
+
+def _unit(given: Mapping[str, Any], name: str) -> FittedUnit:
+    weights = {feature: float(weight) for feature, weight in given["weights"].items()}
+    if any(not 0 <= weight < 1e6 for weight in weights.values()):
+        raise ValueError(f"a weight of {name} is out of range")
+    return FittedUnit(
+        weights, int(given["fitted"]), _errors(given["held_out"]), _errors(given["held_out_formats"])
+    )
+
+
+def _errors(given: Mapping[str, Any]) -> UnitErrors:
+    def number(name: str) -> float:
+        return float("nan") if given[name] is None else float(given[name])
+
+    return UnitErrors(
+        designs=int(given["designs"]),
+        lut_percent=_spread(given["lut_percent"]),
+        lut=_spread(given["lut"]),
+        ff_exact=number("ff_exact"),
+        ff_beyond=int(given["ff_beyond"]),
+        dsp_exact=number("dsp_exact"),
+        memory_exact=number("memory_exact"),
+    )
+
+
+def _spread(given: Mapping[str, Any]) -> Spread:
+    median, p95 = (float("nan") if given[name] is None else given[name] for name in ("median", "p95"))
+    return Spread(median, p95, int(given["count"]))
+
+
+def plain(fitted: FittedFamily | FittedUnit) -> Any:
+    """The models as JSON values."""
+    return _rounded(asdict(fitted))
+
+
+def _rounded(value: Any) -> Any:
+    """Plain data with the errors rounded; what is not a number is null."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, float):
+        return None if value != value else round(value, 6)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_CHECK_DIGITS]

@@ -1,0 +1,1 @@
+"""Simulation of the circuits by Verilator, and the proof that they compute what their references say."""

