@@ -14,7 +14,7 @@ from typing import Any
 
 from qhw.doctor import package_version, program_version
 from qhw.errors import InputError
-from qhw.pipeline.stages import write_atomically
+from qhw.pipeline.stages import json_digest, write_atomically
 
 SCHEMA_VERSION = 2
 FILE_NAME = "build.json"
@@ -47,9 +47,10 @@ def validate(manifest: Manifest) -> None:
 
 
 def write(manifest: Manifest, folder: Path) -> Path:
-    """Validate a manifest and write it into a build folder, all or nothing."""
+    """Validate a manifest and write it into a build folder, all or nothing, with a digest of itself."""
     validate(manifest)
-    write_atomically(folder / FILE_NAME, json.dumps(manifest, indent=2) + "\n")
+    signed = manifest | {"digest": json_digest(manifest)}
+    write_atomically(folder / FILE_NAME, json.dumps(signed, indent=2) + "\n")
     return folder / FILE_NAME
 
 
@@ -57,7 +58,7 @@ def read(folder: Path) -> Manifest:
     """The manifest of a build folder.
 
     Raises:
-        InputError: there is none, or it is not a manifest of this version.
+        InputError: there is none, it is not a manifest of this version, or not as it was written.
     """
     path = folder / FILE_NAME
     try:
@@ -76,6 +77,12 @@ def read(folder: Path) -> Manifest:
             hint="run the same qhw build again",
         )
     validate(manifest)
+    digest = manifest.pop("digest", None)
+    if digest is not None and digest != json_digest(manifest):
+        raise InputError(
+            f"{path} was changed since it was written: it does not have its digest",
+            hint="run the same qhw build again",
+        )
     return manifest
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hls4ml_project import designed, first_difference, random_inputs, small_graph, weight_file
+from hls4ml_project import designed, first_difference, random_inputs, small_graph, weight_file, write_weights
 
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Project
@@ -80,7 +80,7 @@ def test_one_flipped_bit_of_a_weight_names_its_layer(project: Project, layer: st
     path = weight_file(project.folder, project.name, layer)
     values = path.read_text().split(", ")
     values[7] = repr(float(values[7]) + 2.0**-3)  # the last bit of a fixed<4,1>
-    path.write_text(", ".join(values))
+    write_weights(path, ", ".join(values))
     got = FLOW.simulate(project, INPUTS, trace="all")
     assert first_difference(GRAPH, interpret(GRAPH, INPUTS, keep="all"), got) == tensor
 
@@ -127,15 +127,14 @@ def test_the_test_bench_compares_its_vectors(project: Project) -> None:
 
 def test_a_missing_weight_file_is_one_clear_error(project: Project) -> None:
     weight_file(project.folder, project.name, "l_conv2").unlink()
-    with pytest.raises(CheckFailedError, match="ended with exit code 1") as failure:
+    with pytest.raises(CheckFailedError, match="is missing") as failure:
         FLOW.simulate(project, INPUTS)
     assert str(project.folder) in str(failure.value)
-    assert "does not exist" in str(failure.value)
 
 
 def test_a_shortened_weight_file_is_no_silent_zero(project: Project) -> None:
     path = weight_file(project.folder, project.name, "l_conv2")
-    path.write_text(path.read_text().rsplit(", ", 1)[0])
+    write_weights(path, path.read_text().rsplit(", ", 1)[0])
     with pytest.raises(CheckFailedError, match="Expected 144 values"):
         FLOW.simulate(project, INPUTS)
 
@@ -149,7 +148,10 @@ def test_a_shortened_weight_file_is_no_silent_zero(project: Project) -> None:
         ("exit 0", "returned 0 numbers"),
     ],
 )
-def test_a_simulation_that_dies_does_not_take_us_along(project: Project, script: str, words: str) -> None:
+def test_a_simulation_that_dies_does_not_take_us_along(
+    project: Project, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    monkeypatch.setattr("qhw.flows.hls4ml.simulation.compile_project", lambda project: 0.0)
     program = project.folder / "csim" / project.name
     program.write_text(f"#!/bin/sh\n: > $2\n: > $3\n{script.replace('sleep', 'exec sleep')}\n")
     with pytest.raises(CheckFailedError, match=words) as failure:
