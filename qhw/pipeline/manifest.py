@@ -18,6 +18,7 @@ from qhw.pipeline.stages import json_digest, write_atomically
 
 SCHEMA_VERSION = 2
 FILE_NAME = "build.json"
+_AGAIN = "run the same qhw build again: it writes the file again"
 
 Manifest = dict[str, Any]
 """The JSON document, as ``build.schema.json`` says."""
@@ -43,7 +44,7 @@ def validate(manifest: Manifest) -> None:
         jsonschema.Draft202012Validator(schema()).iter_errors(manifest)
     )
     if problem is not None:
-        raise InputError(f"{FILE_NAME}, at {problem.json_path}: {problem.message}")
+        raise InputError(f"{FILE_NAME}, at {problem.json_path}: {problem.message}", hint=_AGAIN)
 
 
 def write(manifest: Manifest, folder: Path) -> Path:
@@ -68,21 +69,18 @@ def read(folder: Path) -> Manifest:
             f"{folder} has no {FILE_NAME}", hint="give a folder that qhw build has written"
         ) from None
     except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+        raise InputError(f"{path} is not JSON: {error}", hint=_AGAIN) from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{path} was written by another version of qhw: its schema_version is {version!r}",
             allowed=str(SCHEMA_VERSION),
-            hint="run the same qhw build again",
+            hint=_AGAIN,
         )
-    validate(manifest)
     digest = manifest.pop("digest", None)
     if digest is not None and digest != json_digest(manifest):
-        raise InputError(
-            f"{path} was changed since it was written: it does not have its digest",
-            hint="run the same qhw build again",
-        )
+        raise InputError(f"{path} was changed since it was written: it does not have its digest", hint=_AGAIN)
+    validate(manifest)
     return manifest
 
 
