@@ -381,7 +381,8 @@ def _run(
             _record_path(folder, stage.name).unlink(missing_ok=True)
             _install(scratch, folder)
             for name in set(before.outputs if before else ()) - set(outputs):
-                inside(folder, name).unlink(missing_ok=True)
+                if (place := inside(folder, name)).is_file():
+                    place.unlink()
             facts = json.loads(json.dumps(result))
             record = Record(key, outputs, time.perf_counter() - start, facts)
             _write_record(folder, stage.name, record)

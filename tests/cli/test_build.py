@@ -14,10 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
-
-from hls4ml_project import write_weights
+from weight_files import write_weights
 
 from qhw.pipeline import manifest
 from qhw.pipeline.stages import MARKER

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from weight_files import write_weights
 
 import qhw
 from qhw.errors import CheckFailedError, InputError
@@ -22,9 +23,7 @@ from qhw.pipeline.run import BuildResult
 from qhw.pipeline.stages import MARKER, tree_digests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 
-from hls4ml_project import write_weights
 from qonnx_factory import Net
 
 pytest.importorskip("hls4ml")

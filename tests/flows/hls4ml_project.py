@@ -79,14 +79,6 @@ def middle_folding(flow: Hls4mlFlow, graph: ExactGraph, position: float) -> dict
     return {name: f[round(position * (len(f) - 1))] for name, f in legal_factors(flow, graph).items()}
 
 
-def write_weights(text_file: Path, text: str) -> None:
-    """Change weights where the simulation reads them, and where synthesis does."""
-    header = text_file.with_suffix(".h")
-    before, numbers = header.read_text().split(" = {", 1)
-    header.write_text(f"{before} = {{{text}}}{numbers.split('}', 1)[1]}")
-    text_file.write_text(text)
-
-
 def weight_file(folder: Path, project: str, layer: str) -> Path:
     """The file that a layer's weights are read from."""
     lines = (folder / "firmware" / f"{project}.cpp").read_text().splitlines()

@@ -15,9 +15,9 @@ from hls4ml_project import (
     middle_folding,
     planned,
     random_inputs,
-    write_weights,
 )
 from listed_zoo import ListedZoo
+from weight_files import write_weights
 
 from qhw.errors import UnsupportedError
 from qhw.flows.base import Project

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hls4ml_project import designed, first_difference, random_inputs, small_graph, weight_file, write_weights
+from hls4ml_project import designed, first_difference, random_inputs, small_graph, weight_file
+from weight_files import write_weights
 
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Project

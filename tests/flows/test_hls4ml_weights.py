@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hls4ml_project import designed, small_graph, weight_file, write_weights
+from hls4ml_project import designed, small_graph, weight_file
+from weight_files import write_weights
 
 from qhw.errors import CheckFailedError, InputError
 from qhw.flows.hls4ml import Hls4mlFlow
