@@ -1,10 +1,10 @@
 """The time of a build, of the same build again, and of a simulation of its folder; against another version's.
 
-digits-cnn is trained for an epoch, and its QONNX file built: lowering, cost, project, compilation and
+A model is trained for an epoch, and its QONNX file built: lowering, cost, project, compilation and
 verification in a process of its own, then the same command again, with every stage unchanged. Two checkouts
 take turns; medians of wall-clock and of processor time (compilers included) are reported.
 
-    python benchmarks/build_time.py [--base CHECKOUT] [--rounds 5]
+    python benchmarks/build_time.py [--base CHECKOUT] [--rounds 5] [--model digits-cnn]
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ STEPS = ("build", "the same build again", "simulate the folder")
 Times = dict[str, list[tuple[float, float]]]
 
 
-def model_file(folder: Path) -> Path:
-    """A quantised digits-cnn as a QONNX file."""
+def model_file(folder: Path, name: str) -> Path:
+    """A quantised built-in model as a QONNX file."""
     data = load_dataset("digits")
     config = TrainConfig(float_epochs=1, quantised_epochs=1)
-    model = train(build_model("digits-cnn", data), data, config, QuantConfig()).quantised_model
+    model = train(build_model(name, data), data, config, QuantConfig()).quantised_model
     return export_qonnx(model, folder / "model.onnx")
 
 
@@ -81,11 +81,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--base", type=Path, help="a folder with another version of qhw")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="digits-cnn", help="a built-in model for digits")
     options = parser.parse_args()
     ours: Times = {}
     theirs: Times = {}
     with tempfile.TemporaryDirectory() as scratch:
-        model = model_file(Path(scratch))
+        model = model_file(Path(scratch), options.model)
         for _ in range(options.rounds):
             one_round(HERE, model, Path(scratch, "ours"), ours)
             if options.base:
@@ -94,7 +95,7 @@ def main() -> None:
     lines = [
         "# Time of a build",
         "",
-        f"digits-cnn from its QONNX file, on 364 samples; medians of {options.rounds} rounds{against}.",
+        f"{options.model} from its QONNX file, on 364 samples; medians of {options.rounds} rounds{against}.",
         "",
         *table(ours, theirs),
     ]

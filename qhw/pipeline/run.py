@@ -34,6 +34,7 @@ from qhw.pipeline.stages import (
     create,
     opened,
     run_stages,
+    telling_full_disk,
 )
 from qhw.pipeline.verification import VerificationError
 from qhw.report.tables import Shown, Table
@@ -103,7 +104,8 @@ def build(
     """
     plan = make_plan(options, model, data)
     outcomes: list[Outcome] = []
-    with opened(plan.folder), _quiet(plan.folder / MARKER / "build.log"):
+    log = plan.folder / MARKER / "build.log"
+    with telling_full_disk(plan.folder), opened(plan.folder), _quiet(log):
         mismatch = None
         try:
             run_stages(plan.folder, stages(plan), outcomes, observer)

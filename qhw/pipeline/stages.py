@@ -369,7 +369,7 @@ def _run(
         path.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     try:
-        with _telling_full_disk(folder):
+        with telling_full_disk(folder):
             try:
                 result = stage.run(Workspace(folder, scratch, partial, earlier.facts, observer.progress))
             except Exception:
@@ -396,18 +396,24 @@ def _run(
 
 
 @contextlib.contextmanager
-def _telling_full_disk(folder: Path) -> Iterator[None]:
+def telling_full_disk(folder: Path) -> Iterator[None]:
     """Turns any failure on a full disk into one message: libraries tell it each in their own way."""
     try:
         yield
     except Exception as error:
-        is_full = not isinstance(error, QhwError) and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+        is_full = not isinstance(error, QhwError) and _free_bytes(folder) < LEAST_FREE_BYTES
         if is_full or _tells_full_disk(error):
             raise InputError(
                 f"The disk that holds {folder} is full",
                 hint="make room there; the same command goes on from the finished stages",
             ) from error
         raise
+
+
+def _free_bytes(folder: Path) -> int:
+    """Of the disk that holds a folder, or would: it may be gone, with a build that came to nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 def _tells_full_disk(error: BaseException | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -200,3 +201,29 @@ def test_the_command_line_says_so_in_one_message(folder: Path, tmp_path: Path) -
 def test_the_digest_of_build_json_is_as_its_schema_says(folder: Path) -> None:
     document = json.loads((folder / "build.json").read_text())
     assert document.pop("digest") == qhw.pipeline.stages.json_digest(document)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is mounted by root alone")
+def test_a_full_disk_is_one_message_and_the_next_build_is_whole(built: Path, tmp_path: Path) -> None:
+    """With room for less and less of a build, down to none of it."""
+    (tmp_path / "small").mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path / "small")]
+    if subprocess.run(options, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    model_file, out = tmp_path / "small" / "model.onnx", tmp_path / "small" / "out"
+    try:
+        shutil.copy(built.parent / "model.onnx", model_file)
+        ballast = tmp_path / "small" / "ballast"
+        for left in (0, 20_000, 200_000, 1_500_000):
+            ballast.write_bytes(b"")
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while file.write(b"x" * 4096):
+                    pass
+            os.truncate(ballast, max(ballast.stat().st_size - left, 0))
+            with pytest.raises(InputError, match=r"full|No space left"):
+                build(out)
+        ballast.unlink()
+        build(out)
+        assert artefacts(out) == artefacts(built)
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)

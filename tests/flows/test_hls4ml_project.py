@@ -16,7 +16,7 @@ from hls4ml_project import designed, first_difference, random_inputs, small_grap
 from weight_files import write_weights
 
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
-from qhw.flows.base import Project
+from qhw.flows.base import Project, ProjectFlow
 from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.graph.interpreter import interpret
 from qhw.graph.serialize import save_graph
@@ -143,8 +143,13 @@ def break_seal(project: Project, path: Path) -> None:
     (path / "csim" / "seal.json").write_text("[" * 100_000)
 
 
+def forbid_execution(project: Project, path: Path) -> None:
+    """As a copy onto a file system without such rights does."""
+    (path / "csim" / project.name).chmod(0o644)
+
+
 @pytest.mark.usefixtures("compiler_is_asked")
-@pytest.mark.parametrize("damage", [plant, flip_program, forget_seal, break_seal])
+@pytest.mark.parametrize("damage", [plant, flip_program, forget_seal, break_seal, forbid_execution])
 def test_a_program_that_this_user_did_not_compile_is_not_executed(
     project: Project, damage: Callable[[Project, Path], None]
 ) -> None:
@@ -174,6 +179,12 @@ def test_another_user_and_another_compiler_compile_anew(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user"))
     with pytest.raises(CheckFailedError, match="compiled anew"):
         FLOW.compile(project)
+
+
+def test_a_flow_that_says_no_more_is_compiled_from_all_but_its_products(project: Project) -> None:
+    found = set(ProjectFlow.sources(FLOW, project.folder))
+    assert found > set(FLOW.sources(project.folder))
+    assert found == {name for name in tree_digests(project.folder) if not name.startswith("csim/")}
 
 
 def test_what_is_compiled_runs_without_a_compiler(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

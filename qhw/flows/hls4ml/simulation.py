@@ -103,9 +103,11 @@ def _is_vouched_for(project: Project, sources: str, version: str) -> bool:
     """
     try:
         told = json.loads(_seal_file(project).read_text())
-        program = _digest(_program(project))
+        program = _program(project)
         by_this = told["compiler"] == version or not version
-        return by_this and vouched.vouches(told["seal"], "hls4ml program", sources, told["compiler"], program)
+        content = (sources, told["compiler"], _digest(program))
+        runs = by_this and os.access(program, os.X_OK)
+        return runs and vouched.vouches(told["seal"], "hls4ml program", *content)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
