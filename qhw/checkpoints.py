@@ -1,11 +1,15 @@
-"""Checkpoints of a training run: written whole or not at all, read without unpickling anything."""
+"""Checkpoints of a training run: written whole or not at all, read without unpickling anything.
+
+A file starts with a seal of this user's key over the rest: training does not go on from one that was damaged,
+or that somebody else made. The checkpoint before the last is kept for that case.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qhw import vouched
 from qhw.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SEAL_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,18 @@ def prepare_folder(folder: Path) -> None:
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write beside, then rename: an interrupted run leaves the previous checkpoint as it was."""
-    beside = path.with_name(f"{path.name}.part-{os.getpid()}")
+    beside = path.with_name(f"{path.name}.part")
+    content = io.BytesIO()
+    torch.save({"version": FORMAT_VERSION, **vars(checkpoint)}, content)
     try:
-        torch.save({"version": FORMAT_VERSION, **vars(checkpoint)}, beside)
+        beside.unlink(missing_ok=True)
+        with beside.open("xb") as file:
+            file.write(_seal_of(content.getbuffer()).encode())
+            file.write(content.getbuffer())
+        if path.exists():
+            os.replace(path, _previous(path))
         os.replace(beside, path)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise InputError(
             f"checkpoint {path} cannot be written: {error}", hint="free some space, or give another folder"
         ) from error
@@ -84,25 +97,42 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path, expected: str) -> Checkpoint | None:
-    """The checkpoint at ``path``, or None where there is none, it is damaged, or of another run."""
-    if not path.is_file():
-        return None
+    """The checkpoint at ``path``, or else the one before it.
+
+    None where there is none, they are damaged (which is logged), or of another run.
+    """
+    for place in (path, _previous(path)):
+        if (found := _load(place, expected)) is not None:
+            return found
+    return None
+
+
+def _load(path: Path, expected: str) -> Checkpoint | None:
     try:
-        state = torch.load(path, weights_only=True)
-        version = state.pop("version")
-        checkpoint = Checkpoint(**state)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ) as error:
-        logger.warning("%s is damaged (%s); training starts over", path, type(error).__name__)
+        with path.open("rb") as file:
+            seal, content = file.read(_SEAL_BYTES), file.read()
+    except FileNotFoundError:
         return None
-    if version != FORMAT_VERSION or checkpoint.fingerprint != expected:
-        logger.info("%s is of a run with other settings; training starts over", path)
+    except OSError as error:
+        logger.warning("%s cannot be read (%s); training does not go on from it", path, error.strerror)
         return None
-    return checkpoint
+    if not vouched.vouches(seal.decode("ascii", "replace"), "checkpoint", _digest(content)):
+        logger.warning("%s is damaged, or was made by somebody else; training does not go on from it", path)
+        return None
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    if state.pop("version") != FORMAT_VERSION or state["fingerprint"] != expected:
+        logger.info("%s is of a run with other settings; training does not go on from it", path)
+        return None
+    return Checkpoint(**state)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
+
+
+def _seal_of(content: bytes | memoryview) -> str:
+    return vouched.seal("checkpoint", _digest(content))
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()

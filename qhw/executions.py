@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qhw.arrays import load_mantissas, read_array
 from qhw.errors import InputError, QhwError, closest
 from qhw.pipeline.input_type import check_type
-from qhw.pipeline.stages import MARKER
+from qhw.pipeline.stages import MARKER, check_written
 
 if TYPE_CHECKING:
     from qhw.data import Dataset
@@ -59,6 +59,7 @@ class Target:
     def model_file(self) -> Path:
         """The QONNX file; where its input had to be annotated, a copy that lives as long as this target."""
         if self.path.is_dir():
+            check_written(self.path, "model.onnx")
             return self.path / "model.onnx"
         return self._annotated or self.path
 
@@ -84,7 +85,7 @@ class Target:
         from qhw.graph.lower import lower
         from qhw.graph.serialize import load_graph
 
-        if (self.path / "graph").is_dir():
+        if self.path.is_dir() and check_written(self.path, "graph"):
             return load_graph(self.path / "graph")
         file = self.model_file
         with _naming(self.path):
@@ -124,11 +125,11 @@ class Target:
 
     def _simulate_project(self, mantissas: dict[str, IntArray], keep: Any) -> dict[str, IntArray]:
         from qhw.flows.base import load_project_flow
-        from qhw.pipeline.build_stages import open_project
+        from qhw.pipeline.build_stages import open_own_project
         from qhw.pipeline.manifest import read
 
         flow = load_project_flow(read(self.path)["flow"]["name"])
-        return flow.simulate(open_project(flow, self.path), mantissas, trace=keep)
+        return flow.simulate(open_own_project(flow, self.path), mantissas, trace=keep)
 
 
 def find_target(
@@ -175,9 +176,12 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int
     """The samples that a build was verified on: inputs of its data set's test split, and their labels.
 
     None for a file, and for a build that did not get so far.
+
+    Raises:
+        InputError: they are not what the build wrote.
     """
     folder = target.path / "vectors"
-    if not (folder / "inputs.npz").is_file():
+    if not (target.path.is_dir() and check_written(target.path, "vectors")):
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
     labels = folder / "labels.npy"

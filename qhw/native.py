@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qhw import vouched
 from qhw.errors import ToolMissingError
 
 logger = logging.getLogger(__name__)
@@ -80,9 +81,13 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> Library:
 
 def _key(compiler: str, source: Path, flags: Sequence[str]) -> str:
     """A hash of everything that the machine code depends on."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=30, check=False).stdout
-    parts = [source.read_bytes(), version, " ".join(flags).encode(), _processor().encode()]
+    parts = [source.read_bytes(), compiler_version(compiler), " ".join(flags).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def compiler_version(compiler: str) -> bytes:
+    """The words of ``g++ --version``."""
+    return subprocess.run([compiler, "--version"], capture_output=True, timeout=30, check=False).stdout
 
 
 def _processor() -> str:
@@ -96,10 +101,22 @@ def _processor() -> str:
 
 
 def _known(folder: Path, source: Path) -> Library | None:
+    """The library of an earlier run, if it is what this user's compiler wrote there."""
     path, facts = folder / f"{source.stem}.so", folder / f"{source.stem}.json"
     if not (path.is_file() and facts.is_file()):
         return None
-    return Library(path, float(json.loads(facts.read_text())["compile_seconds"]), cached=True)
+    try:
+        told = json.loads(facts.read_text())
+        seconds, seal = float(told["compile_seconds"]), told.get("seal")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if not vouched.vouches(seal, "kernel", folder.name, _digest(path)):
+        return None
+    return Library(path, seconds, cached=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _compile(compiler: str, source: Path, flags: Sequence[str], folder: Path) -> Library:
@@ -114,7 +131,8 @@ def _compile(compiler: str, source: Path, flags: Sequence[str], folder: Path) ->
         if done.returncode != 0:
             raise ToolMissingError(f"g++ could not compile {source.name}:\n{done.stderr[-2000:]}")
         seconds = time.perf_counter() - start
-        told.write_text(json.dumps({"compile_seconds": round(seconds, 3)}))
+        seal = vouched.seal("kernel", folder.name, _digest(built))
+        told.write_text(json.dumps({"compile_seconds": round(seconds, 3), "seal": seal}))
         os.replace(built, path)
         os.replace(told, facts)
     logger.info("compiled %s in %.1f s", source.name, seconds)

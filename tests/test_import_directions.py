@@ -10,12 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "qhw"
 
-FOUNDATIONS = {"errors", "formats", "native", "resources"}
+FOUNDATIONS = {"errors", "formats", "native", "outside", "resources", "vouched"}
 WAIST = FOUNDATIONS | {"onnx_ops", "graph", "sim"}
 KNOWN = {
     "errors": set(),
     "formats": {"errors"},
-    "native": {"errors"},
+    "native": {"errors", "vouched"},
+    "outside": {"errors"},
+    "vouched": {"native"},
     "onnx_ops": FOUNDATIONS,
     "graph": WAIST,
     "sim": WAIST,

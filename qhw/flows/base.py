@@ -272,9 +272,18 @@ class ProjectFlow(Flow):
     def open(self, folder: Path) -> Project:
         """A project that this flow wrote earlier; InputError where the folder is something else."""
 
+    def sources(self, folder: Path) -> list[str]:
+        """The files of a project folder that its simulation is compiled from or reads, relative to it.
+
+        Those that no project of this flow has count too, since a compiler may take them for one that it has.
+        """
+        products = self.open(folder).products
+        files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+        return [path.as_posix() for path in files if path.parts[0] not in products]
+
     @abstractmethod
     def compile(self, project: Project) -> float:
-        """Build the project's simulation, if its sources changed; seconds spent."""
+        """Build the simulation, unless this user has built it from the same sources; seconds spent."""
 
     @abstractmethod
     def simulate(

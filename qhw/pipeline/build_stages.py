@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from qhw.arrays import load_arrays, load_mantissas, save_arrays
 from qhw.boards import Board
 from qhw.errors import InputError, UnsupportedError
+from qhw.outside import inside
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design
 from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
-from qhw.pipeline.stages import Stage, Workspace, file_digest, json_digest, tree_digests
+from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
 from qhw.pipeline.verification import (
     Row,
     canonical_row,
@@ -116,6 +117,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
         replace(
             _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
+            added=partial(project_sources, plan.flow),
         ),
         _stage(plan, "compile", _compile, ("project",), flow),
         _stage(plan, "verify", _verify, ("lower", "vectors", "project"), flow | {"vectors": options.vectors}),
@@ -576,7 +578,22 @@ def _project(plan: BuildPlan, work: Workspace) -> Facts:
 
 def open_project(flow: ProjectFlow, build: Path) -> Project:
     """The project of a build folder."""
-    return flow.open(build.resolve() / PROJECT_FOLDER)
+    return flow.open(inside(build.resolve(), PROJECT_FOLDER))
+
+
+def open_own_project(flow: ProjectFlow, build: Path) -> Project:
+    """The project of a build folder, to be compiled and executed.
+
+    Raises:
+        InputError: this user has not built it, or it was changed since; the first such file is named.
+    """
+    check_own(build, "project", project_sources(flow, build))
+    return open_project(flow, build)
+
+
+def project_sources(flow: ProjectFlow, build: Path) -> list[str]:
+    """The files that a build folder's project is simulated from, also those added by hand, relative to it."""
+    return [f"{PROJECT_FOLDER}/{name}" for name in flow.sources(inside(build, PROJECT_FOLDER))]
 
 
 def _compile(plan: BuildPlan, work: Workspace) -> Facts:

@@ -14,10 +14,11 @@ from typing import Any
 
 from qhw.doctor import package_version, program_version
 from qhw.errors import InputError
-from qhw.pipeline.stages import write_atomically
+from qhw.pipeline.stages import json_digest, write_atomically
 
 SCHEMA_VERSION = 2
 FILE_NAME = "build.json"
+_AGAIN = "run the same qhw build again: it writes the file again"
 
 Manifest = dict[str, Any]
 """The JSON document, as ``build.schema.json`` says."""
@@ -43,13 +44,14 @@ def validate(manifest: Manifest) -> None:
         jsonschema.Draft202012Validator(schema()).iter_errors(manifest)
     )
     if problem is not None:
-        raise InputError(f"{FILE_NAME}, at {problem.json_path}: {problem.message}")
+        raise InputError(f"{FILE_NAME}, at {problem.json_path}: {problem.message}", hint=_AGAIN)
 
 
 def write(manifest: Manifest, folder: Path) -> Path:
-    """Validate a manifest and write it into a build folder, all or nothing."""
+    """Validate a manifest and write it into a build folder, all or nothing, with a digest of itself."""
     validate(manifest)
-    write_atomically(folder / FILE_NAME, json.dumps(manifest, indent=2) + "\n")
+    signed = manifest | {"digest": json_digest(manifest)}
+    write_atomically(folder / FILE_NAME, json.dumps(signed, indent=2) + "\n")
     return folder / FILE_NAME
 
 
@@ -57,7 +59,7 @@ def read(folder: Path) -> Manifest:
     """The manifest of a build folder.
 
     Raises:
-        InputError: there is none, or it is not a manifest of this version.
+        InputError: there is none, it is not a manifest of this version, or not as it was written.
     """
     path = folder / FILE_NAME
     try:
@@ -67,14 +69,17 @@ def read(folder: Path) -> Manifest:
             f"{folder} has no {FILE_NAME}", hint="give a folder that qhw build has written"
         ) from None
     except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+        raise InputError(f"{path} is not JSON: {error}", hint=_AGAIN) from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{path} was written by another version of qhw: its schema_version is {version!r}",
             allowed=str(SCHEMA_VERSION),
-            hint="run the same qhw build again",
+            hint=_AGAIN,
         )
+    digest = manifest.pop("digest", None)
+    if digest is not None and digest != json_digest(manifest):
+        raise InputError(f"{path} was changed since it was written: it does not have its digest", hint=_AGAIN)
     validate(manifest)
     return manifest
 

@@ -25,7 +25,17 @@ from qhw.pipeline.build_stages import (
 from qhw.pipeline.data_choice import DataChoice, choose_data
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, find_source, require_training
-from qhw.pipeline.stages import MARKER, Observer, Outcome, check_ours, opened, run_stages
+from qhw.pipeline.stages import (
+    MARKER,
+    Observer,
+    Outcome,
+    check_ours,
+    check_written,
+    create,
+    opened,
+    run_stages,
+    telling_full_disk,
+)
 from qhw.pipeline.verification import VerificationError
 from qhw.report.tables import Shown, Table
 
@@ -57,7 +67,8 @@ class BuildResult(Shown):
 
     @property
     def graph(self) -> ExactGraph:
-        """The exact graph."""
+        """The exact graph; raises InputError where it is not what was written there."""
+        check_written(self.folder, GRAPH_FOLDER)
         return read_graph(self.folder)
 
     @property
@@ -93,7 +104,8 @@ def build(
     """
     plan = make_plan(options, model, data)
     outcomes: list[Outcome] = []
-    with opened(plan.folder), _quiet(plan.folder / MARKER / "build.log"):
+    log = plan.folder / MARKER / "build.log"
+    with telling_full_disk(plan.folder), opened(plan.folder), _quiet(log):
         mismatch = None
         try:
             run_stages(plan.folder, stages(plan), outcomes, observer)
@@ -200,7 +212,7 @@ def _board_names() -> str:
 def _quiet(log: Path) -> Iterator[None]:
     """Redirect what libraries print into a file of the build folder."""
     with (
-        log.open("w", encoding="utf-8") as file,
+        create(log) as file,
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):

@@ -3,6 +3,10 @@
 Beside its results, a build folder holds ``.qhw/``: the lock, one record per finished stage, and scratch
 space. A stage writes into scratch space; its files are renamed into place when it has finished, and only
 then is its record written. What is interrupted before that leaves the folder as it was.
+
+A record is sealed with the user's key (:mod:`qhw.vouched`): one that somebody else made, or that was changed,
+is as good as none. It holds the digest of every file that its stage wrote, and who reads a file checks it.
+Nothing in the folder is reached through a link.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
-from qhw.errors import InputError, QhwError
+from qhw import vouched
+from qhw.errors import CheckFailedError, InputError, QhwError
+from qhw.outside import inside, read_bytes, refuse_link
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,8 @@ Status = Literal["done", "skipped", "edited", "failed", "interrupted", "pending"
 MARKER = ".qhw"
 """The folder inside a build folder by which it is recognised as one."""
 
+MOST_RECORD_BYTES = 1 << 26
+"""Bytes of a stage's record at most: it names every file that the stage wrote."""
 
 LEAST_FREE_BYTES = 1 << 16
 """Bytes of free disk below which a failure is reported as a full disk."""
@@ -103,6 +111,7 @@ class Stage:
         inputs: JSON values that the result depends on, beside the earlier stages.
         needs: the earlier stages whose files or facts it reads.
         keeps_edits: files that a user changed by hand afterwards are kept, not written again.
+        added: the files in a build folder that count as such a change if the stage did not write them.
     """
 
     name: str
@@ -110,16 +119,21 @@ class Stage:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     keeps_edits: bool = False
+    added: Callable[[Path], Iterable[str]] = lambda build: ()
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished stage: the key of its inputs, the digest of every file it wrote, and its facts."""
+    """A finished stage: the key of its inputs, the digest of every file it wrote, and its facts.
+
+    ``kept`` are the digests of the files that had been changed by hand when the build last went through.
+    """
 
     key: str
     outputs: Mapping[str, str]
     seconds: float
     facts: Mapping[str, Any]
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 def json_digest(value: Any) -> str:
@@ -139,30 +153,45 @@ def tree_digests(root: Path) -> dict[str, str]:
     return {path.relative_to(root).as_posix(): file_digest(path) for path in files}
 
 
+def create(path: Path) -> IO[str]:
+    """Open a new text file in place of what may be there: a link there is removed, not followed."""
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.fdopen(handle, "w", encoding="utf-8")
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place, then rename it there."""
-    beside = path.with_name(f"{path.name}.new{os.getpid()}")
+    """Write a text file beside its place, then rename it there; for whoever holds the folder's lock."""
+    beside = path.with_name(f".{path.name}.new")
     try:
-        beside.write_text(text, encoding="utf-8")
+        with create(beside) as file:
+            file.write(text)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def check_ours(folder: Path) -> None:
-    """Refuse an output folder that holds something other than a build.
+    """Refuse an output folder that holds something other than a build, or links to places outside.
 
     Raises:
-        InputError: the folder is a file, or has content that ``qhw build`` did not make.
+        InputError: the folder is a file, has content that ``qhw build`` did not make, or a symbolic link
+            stands where a build writes.
     """
     hint = "name an empty or new folder with --out"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"The output folder {folder} is a file", hint=hint)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_dir():
+    if not folder.is_dir():
+        return
+    own = folder / MARKER
+    refuse_link(own)
+    if any(folder.iterdir()) and not own.is_dir():
         raise InputError(
             f"The output folder {folder} belongs to something else: it has files, but no build of qhw",
             hint=hint,
         )
+    for path in (*folder.iterdir(), *own.rglob("*")):
+        refuse_link(path)
 
 
 @contextlib.contextmanager
@@ -177,7 +206,8 @@ def opened(folder: Path) -> Iterator[Path]:
     was_empty, was_there = not own.exists(), folder.exists()
     try:
         (own / "stages").mkdir(parents=True, exist_ok=True)
-        lock = (own / "lock").open("w")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        lock = os.fdopen(os.open(own / "lock", flags, 0o666), "wb")
     except OSError as error:
         raise InputError(f"The output folder {folder} cannot be written: {error.strerror}") from None
     with lock:
@@ -188,7 +218,8 @@ def opened(folder: Path) -> Iterator[Path]:
                 f"Another build is running in {folder}", hint="wait for it, or name another folder with --out"
             ) from None
         try:
-            shutil.rmtree(own / "scratch", ignore_errors=True)
+            for left in ("scratch", "scratch.old"):
+                shutil.rmtree(own / left, ignore_errors=True)
             yield folder
         finally:
             shutil.rmtree(own / "scratch", ignore_errors=True)
@@ -244,19 +275,22 @@ def run_stages(
     observer = observer or Silent()
     facts: dict[str, Mapping[str, Any]] = {}
     digests: dict[str, str] = {}
+    files: dict[str, dict[str, str]] = {}
     already, start = len(outcomes), time.perf_counter()
     with Interruption() as interruption:
         try:
             for stage in stages:
                 observer.started(stage.name)
                 key = json_digest([stage.name, stage.inputs, {name: digests[name] for name in stage.needs}])
-                record, status = _finished(folder, stage, key) or (
-                    _run(folder, stage, key, facts, observer, interruption),
+                before = _own_record(folder, stage.name)
+                record, status = _finished(folder, stage, key, before) or (
+                    _run(folder, stage, key, before, _Earlier(facts, files), observer, interruption),
                     "done",
                 )
                 interruption.check()
                 facts[stage.name] = record.facts
-                digests[stage.name] = json_digest([_present(folder, record.outputs), record.facts])
+                files[stage.name] = {**record.outputs, **record.kept}
+                digests[stage.name] = json_digest([files[stage.name], record.facts])
                 outcomes.append(Outcome(stage.name, status, record.seconds, record.facts))
                 observer.finished(outcomes[-1])
                 start = time.perf_counter()
@@ -272,26 +306,60 @@ def run_stages(
     return facts
 
 
-def _finished(folder: Path, stage: Stage, key: str) -> tuple[Record, Status] | None:
+@dataclass(frozen=True)
+class _Earlier:
+    """The facts of the stages so far, and the digests of their files, by stage."""
+
+    facts: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, Mapping[str, str]]
+
+    def check(self, folder: Path, stage: Stage) -> None:
+        """Raise CheckFailedError if a file that the stage has read is not what the earlier stage left."""
+        for need in stage.needs:
+            if changed := _differing(folder, self.files[need]):
+                raise CheckFailedError(
+                    f"{folder / changed[0]} is not what the stage '{need}' wrote: "
+                    f"it was changed while the stage '{stage.name}' was running",
+                    hint="run the same qhw build again: it writes the file again",
+                )
+
+
+def _own_record(folder: Path, name: str) -> Record | None:
+    """The record of a stage as the build trusts it, with a word about one that it does not trust."""
+    record = read_record(folder, name)
+    if record is None and _record_path(folder, name).exists():
+        logger.warning("%s: its record was made by somebody else, or was changed: the stage runs again", name)
+    return record
+
+
+def _finished(folder: Path, stage: Stage, key: str, record: Record | None) -> tuple[Record, Status] | None:
     """The record of a stage that need not run again, and whether its files were edited."""
-    record = read_record(folder, stage.name)
     if record is None or record.key != key:
         return None
     present = _present(folder, record.outputs)
-    if present == record.outputs:
-        return record, "skipped"
-    if stage.keeps_edits and present.keys() == record.outputs.keys():
-        changed = [name for name, digest in record.outputs.items() if present[name] != digest]
-        logger.warning("%s: keeping what was changed by hand: %s", stage.name, ", ".join(changed[:5]))
-        return record, "edited"
-    return None
+    if gone := [name for name in record.outputs if name not in present]:
+        logger.warning("%s: %s is missing: the stage runs again", stage.name, gone[0])
+        return None
+    if stage.keeps_edits:
+        present |= _present(folder, set(stage.added(folder)) - set(record.outputs))
+    kept = {name: digest for name, digest in present.items() if record.outputs.get(name) != digest}
+    if kept and not stage.keeps_edits:
+        logger.warning("%s: %s was changed: the stage runs again", stage.name, next(iter(kept)))
+        return None
+    if kept != record.kept:
+        record = replace(record, kept=kept)
+        _write_record(folder, stage.name, record)
+    if kept:
+        logger.warning("%s: keeping what was changed by hand: %s", stage.name, ", ".join(list(kept)[:5]))
+    return record, "edited" if kept else "skipped"
 
 
 def _run(
     folder: Path,
     stage: Stage,
     key: str,
-    facts: Mapping[str, Mapping[str, Any]],
+    before: Record | None,
+    earlier: _Earlier,
     observer: Observer,
     interruption: Interruption,
 ) -> Record:
@@ -301,39 +369,51 @@ def _run(
         path.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     try:
-        with _telling_full_disk(folder):
-            result = stage.run(Workspace(folder, scratch, partial, facts, observer.progress))
+        with telling_full_disk(folder):
+            try:
+                result = stage.run(Workspace(folder, scratch, partial, earlier.facts, observer.progress))
+            except Exception:
+                earlier.check(folder, stage)  # a damaged file says more than what came of reading it
+                raise
+            earlier.check(folder, stage)
             interruption.check()
             outputs = tree_digests(scratch)
-            before = read_record(folder, stage.name)
             _record_path(folder, stage.name).unlink(missing_ok=True)
             _install(scratch, folder)
             for name in set(before.outputs if before else ()) - set(outputs):
-                (folder / name).unlink(missing_ok=True)
+                if (place := inside(folder, name)).is_file():
+                    place.unlink()
+            facts = json.loads(json.dumps(result))
+            record = Record(key, outputs, time.perf_counter() - start, facts)
+            _write_record(folder, stage.name, record)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):  # keeps a folder that holds something
             partial.rmdir()
             partial.parent.rmdir()
-    record = Record(key, outputs, time.perf_counter() - start, json.loads(json.dumps(result)))
-    write_atomically(_record_path(folder, stage.name), json.dumps(asdict(record), indent=1))
     _drop_partial(own, stage.name)
     return record
 
 
 @contextlib.contextmanager
-def _telling_full_disk(folder: Path) -> Iterator[None]:
+def telling_full_disk(folder: Path) -> Iterator[None]:
     """Turns any failure on a full disk into one message: libraries tell it each in their own way."""
     try:
         yield
     except Exception as error:
-        is_full = not isinstance(error, QhwError) and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+        is_full = not isinstance(error, QhwError) and _free_bytes(folder) < LEAST_FREE_BYTES
         if is_full or _tells_full_disk(error):
             raise InputError(
                 f"The disk that holds {folder} is full",
                 hint="make room there; the same command goes on from the finished stages",
             ) from error
         raise
+
+
+def _free_bytes(folder: Path) -> int:
+    """Of the disk that holds a folder, or would: it may be gone, with a build that came to nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
 
 
 def _tells_full_disk(error: BaseException | None) -> bool:
@@ -348,8 +428,8 @@ def _tells_full_disk(error: BaseException | None) -> bool:
 def _install(scratch: Path, folder: Path) -> None:
     """Rename every entry of the scratch folder into the build folder, in place of what was there."""
     for entry in sorted(scratch.iterdir()):
-        place = folder / entry.name
-        if place.is_dir() and not place.is_symlink():
+        place = inside(folder, entry.name)
+        if place.is_dir():
             old = scratch.parent / "scratch.old"
             shutil.rmtree(old, ignore_errors=True)
             os.rename(place, old)
@@ -367,16 +447,119 @@ def _drop_partial(own: Path, name: str) -> None:
 
 
 def _present(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
+    """Digests of those files that are there, none of them reached through a link."""
+    places = {name: inside(folder, name) for name in names}
+    return {name: file_digest(place) for name, place in places.items() if place.is_file()}
+
+
+def _differing(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """The files that are missing, or are not as their digests say."""
+    present = _present(folder, files)
+    return [name for name, digest in files.items() if present.get(name) != digest]
+
+
+# --- records ----------------------------------------------------------------------------------------
 
 
 def _record_path(folder: Path, name: str) -> Path:
-    return folder / MARKER / "stages" / f"{name}.json"
+    return inside(folder, f"{MARKER}/stages/{name}.json")
+
+
+def _write_record(folder: Path, name: str, record: Record) -> None:
+    sealed = asdict(record) | {"seal": _seal_of(name, record)}
+    write_atomically(_record_path(folder, name), json.dumps(sealed, indent=1))
+
+
+def _seal_of(name: str, record: Record) -> str:
+    return vouched.seal("stage record", name, json_digest(asdict(record)))
 
 
 def read_record(folder: Path, name: str) -> Record | None:
-    """The record of a finished stage; None if it has not finished, or its record is not readable."""
+    """This user's own record of a finished stage; None if it has not finished, or its record is another's."""
+    record, seal = _stored_record(folder, name)
+    if record is not None and vouched.vouches(seal, "stage record", name, json_digest(asdict(record))):
+        return record
+    return None
+
+
+def _stored_record(folder: Path, name: str) -> tuple[Record | None, object]:
+    """A record as it is stored, whoever made it, and its seal; None for one that is damaged."""
     try:
-        return Record(**json.loads(_record_path(folder, name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+        stored = json.loads(read_bytes(_record_path(folder, name), "stage record", MOST_RECORD_BYTES))
+        seal = stored.pop("seal", None)
+        record = Record(**stored)
+        if not all(
+            isinstance(text, str) for files in (record.outputs, record.kept) for text in _texts(files)
+        ):
+            return None, None
+    except (InputError, ValueError, TypeError, AttributeError, RecursionError):
+        return None, None
+    return record, seal
+
+
+def _texts(files: Mapping[str, str]) -> Iterator[object]:
+    for pair in files.items():
+        yield from pair
+
+
+def check_written(folder: Path, *names: str) -> bool:
+    """Check files of a build folder, whoever built it, against the digests in its records.
+
+    Args:
+        names: files, or folders with all that is recorded of them.
+
+    Returns:
+        Whether there are any.
+
+    Raises:
+        InputError: a file was changed, is missing, is a link, or has no record; it is named.
+    """
+    again = "run the same qhw build again: it writes what was changed"
+    recorded = _recorded(folder)
+    wanted = {name: recorded[name] for name in recorded if any(_is_of(name, given) for given in names)}
+    if changed := _differing(folder, wanted):
+        raise InputError(f"{folder / changed[0]} is missing, or is not what was written there", hint=again)
+    for given in names:
+        if inside(folder, given).exists() and not any(_is_of(name, given) for name in wanted):
+            raise InputError(f"{folder / given} has no record of who wrote it", hint=again)
+    return bool(wanted)
+
+
+def _is_of(name: str, given: str) -> bool:
+    return name == given or name.startswith(f"{given}/")
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """The digests of all files of a build folder, by its records."""
+    recorded: dict[str, str] = {}
+    for path in sorted((folder / MARKER / "stages").glob("*.json")):
+        record, _ = _stored_record(folder, path.stem)
+        if record is None:
+            raise InputError(f"The record {path} is damaged", hint="run the same qhw build again")
+        recorded |= {**record.outputs, **record.kept}
+    return recorded
+
+
+def check_own(folder: Path, stage: str, added: Iterable[str]) -> None:
+    """Check that this user built a stage's files, and changed none since the last build.
+
+    Args:
+        added: the files there that count, beside those that the stage wrote.
+
+    Raises:
+        InputError: somebody else built them, or a file was changed or added; it is named.
+    """
+    record = read_record(folder, stage)
+    if record is None:
+        raise InputError(
+            f"{folder} was not built here by you: nothing in it is executed",
+            hint="build it yourself, with the same qhw build; '@exact' and '@qonnx' read it as data",
+        )
+    files = {**record.outputs, **record.kept}
+    changed = [*_differing(folder, files), *sorted(set(added) - set(files))]
+    if changed:
+        raise InputError(
+            f"{folder / changed[0]} was changed after the last build",
+            hint="run the same qhw build again: it keeps what was changed by hand, and verifies it; "
+            "what is deleted, it writes again",
+        )

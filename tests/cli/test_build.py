@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from weight_files import write_weights
 
 from qhw.pipeline import manifest
 from qhw.pipeline.stages import MARKER
@@ -128,6 +129,7 @@ def test_a_flipped_bit_in_the_project_is_found_and_its_layer_named(
     (weights,) = (path for path in files if len(values_of(path)) == CONV2_WEIGHTS)
     before = weights.read_text()
     flip_last_bit(weights)
+    write_weights(weights, weights.read_text())
     arguments = ("build", folder / "model.onnx", "--board", "ultra96", "--data", "digits", "--out", folder)
     wrong_model = ("build", document["inputs"]["model"]["given"], *arguments[2:], "--json")
     try:
@@ -143,7 +145,7 @@ def test_a_flipped_bit_in_the_project_is_found_and_its_layer_named(
         assert compared.returncode == 1
         assert "conv2" in compared.stdout
     finally:
-        weights.write_text(before)
+        write_weights(weights, before)
     assert qhw(*wrong_model).returncode == 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from multiplications import REFUSAL, forbid_multiplications
+from weight_files import write_weights
 
 import qhw
 from qhw.cli import main
@@ -143,7 +144,7 @@ def test_a_flipped_bit_of_a_weights_code_names_its_layer(build: Build, folders: 
     before = weights.read_text()
     codes = before.split(", ")
     codes[7] = str(int(float(codes[7])) ^ 1)
-    weights.write_text(", ".join(codes))
+    write_weights(weights, ", ".join(codes))
     arguments = (*DIGITS[name], *QUICK, "--out", folder, "--json")
     try:
         code, _, errors = build(*arguments)
@@ -153,7 +154,7 @@ def test_a_flipped_bit_of_a_weights_code_names_its_layer(build: Build, folders: 
         assert found["verification"][-1]["first_difference"].startswith("layer 'conv2' (Conv")
         assert found["verification"][-1]["mismatches"] > 0
     finally:
-        weights.write_text(before)
+        write_weights(weights, before)
     assert build(*arguments)[0] == 0
 
 

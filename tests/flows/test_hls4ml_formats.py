@@ -17,6 +17,7 @@ from hls4ml_project import (
     random_inputs,
 )
 from listed_zoo import ListedZoo
+from weight_files import write_weights
 
 from qhw.errors import UnsupportedError
 from qhw.flows.base import Project
@@ -122,11 +123,11 @@ def test_one_flipped_bit_of_a_weights_code_names_its_layer(
     codes = [int(float(code)) for code in before.split(", ")]
     largest = max(range(len(codes)), key=lambda i: codes[i] % bit)
     codes[largest] ^= bit
-    path.write_text(", ".join(map(str, codes)))
+    write_weights(path, ", ".join(map(str, codes)))
     try:
         got = FLOW.simulate(built, INPUTS, trace="all")
     finally:
-        path.write_text(before)
+        write_weights(path, before)
     assert first_difference(GRAPH, interpret(GRAPH, INPUTS, keep="all"), got) == tensor
 
 

@@ -7,17 +7,20 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hls4ml_project import designed, first_difference, random_inputs, small_graph, weight_file
+from weight_files import write_weights
 
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
-from qhw.flows.base import Project
+from qhw.flows.base import Project, ProjectFlow
 from qhw.flows.hls4ml import Hls4mlFlow
 from qhw.graph.interpreter import interpret
 from qhw.graph.serialize import save_graph
+from qhw.pipeline.stages import tree_digests
 
 pytest.importorskip("hls4ml")
 FLOW = Hls4mlFlow()
@@ -80,7 +83,7 @@ def test_one_flipped_bit_of_a_weight_names_its_layer(project: Project, layer: st
     path = weight_file(project.folder, project.name, layer)
     values = path.read_text().split(", ")
     values[7] = repr(float(values[7]) + 2.0**-3)  # the last bit of a fixed<4,1>
-    path.write_text(", ".join(values))
+    write_weights(path, ", ".join(values))
     got = FLOW.simulate(project, INPUTS, trace="all")
     assert first_difference(GRAPH, interpret(GRAPH, INPUTS, keep="all"), got) == tensor
 
@@ -93,6 +96,113 @@ def test_weights_are_read_when_it_runs_and_sources_compiled_when_they_change(pro
         FLOW.simulate(project, INPUTS)
     assert str(project.folder) in str(failure.value)
     assert "changed" in str(failure.value)
+
+
+@pytest.fixture
+def compiler_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be compiled raises instead."""
+
+    def refuse(command: object, project: Project) -> None:
+        raise CheckFailedError("compiled anew")
+
+    monkeypatch.setattr("qhw.flows.hls4ml.simulation._run", refuse)
+
+
+@pytest.mark.usefixtures("compiler_is_asked")
+@pytest.mark.parametrize("name", ["ap_types/ap_int.h", "ap_types/vector", "nnet_utils/new.h"])
+def test_every_file_that_the_compiler_may_read_counts(project: Project, name: str) -> None:
+    """Also one that stands in front of a standard header."""
+    path = project.folder / "firmware" / name
+    assert FLOW.compile(project) == 0.0
+    path.write_text(f"#error changed\n{path.read_text() if path.exists() else ''}")
+    with pytest.raises(CheckFailedError, match="compiled anew"):
+        FLOW.simulate(project, INPUTS)
+
+
+def plant(project: Project, path: Path) -> None:
+    """Somebody else's program in place of the compiled one, and a seal that they could write."""
+    program = path / "csim" / project.name
+    program.write_text(f"#!/bin/sh\ntouch {path}/executed\n")
+    program.chmod(0o755)
+
+
+def flip_program(project: Project, path: Path) -> None:
+    program = path / "csim" / project.name
+    content = bytearray(program.read_bytes())
+    content[len(content) // 2] ^= 1
+    program.write_bytes(content)
+
+
+def forget_seal(project: Project, path: Path) -> None:
+    plant(project, path)
+    (path / "csim" / "seal.json").unlink()
+
+
+def break_seal(project: Project, path: Path) -> None:
+    plant(project, path)
+    (path / "csim" / "seal.json").write_text("[" * 100_000)
+
+
+def forbid_execution(project: Project, path: Path) -> None:
+    """As a copy onto a file system without such rights does."""
+    (path / "csim" / project.name).chmod(0o644)
+
+
+@pytest.mark.usefixtures("compiler_is_asked")
+@pytest.mark.parametrize("damage", [plant, flip_program, forget_seal, break_seal, forbid_execution])
+def test_a_program_that_this_user_did_not_compile_is_not_executed(
+    project: Project, damage: Callable[[Project, Path], None]
+) -> None:
+    damage(project, project.folder)
+    with pytest.raises(CheckFailedError, match="compiled anew"):
+        FLOW.simulate(project, INPUTS)
+    assert not (project.folder / "executed").exists()
+
+
+def test_a_planted_program_is_replaced(project: Project) -> None:
+    plant(project, project.folder)
+    got = FLOW.simulate(project, INPUTS)
+    assert np.array_equal(got["fc"], interpret(GRAPH, INPUTS)["fc"])
+    assert not (project.folder / "executed").exists()
+    assert FLOW.compile(project) == 0.0
+
+
+@pytest.mark.usefixtures("compiler_is_asked")
+def test_another_user_and_another_compiler_compile_anew(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FLOW.compile(project) == 0.0
+    with monkeypatch.context() as changed:
+        changed.setattr("qhw.flows.hls4ml.simulation.compiler_version", lambda compiler: b"g++ 99")
+        with pytest.raises(CheckFailedError, match="compiled anew"):
+            FLOW.compile(project)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user"))
+    with pytest.raises(CheckFailedError, match="compiled anew"):
+        FLOW.compile(project)
+
+
+def test_a_flow_that_says_no_more_is_compiled_from_all_but_its_products(project: Project) -> None:
+    found = set(ProjectFlow.sources(FLOW, project.folder))
+    assert found > set(FLOW.sources(project.folder))
+    assert found == {name for name in tree_digests(project.folder) if not name.startswith("csim/")}
+
+
+def test_what_is_compiled_runs_without_a_compiler(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(project.folder))
+    assert np.array_equal(FLOW.simulate(project, INPUTS)["fc"], interpret(GRAPH, INPUTS)["fc"])
+
+
+@pytest.mark.parametrize(
+    "name", ["csim", "csim/{}", "csim/seal.json", "firmware", "firmware/defines.h", "firmware/ap_types"]
+)
+def test_links_in_a_project_are_refused(project: Project, tmp_path: Path, name: str) -> None:
+    place = project.folder / name.format(project.name)
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    before = tree_digests(tmp_path / "moved") if (tmp_path / "moved").is_dir() else None
+    with pytest.raises(InputError, match="is a symbolic link"):
+        FLOW.simulate(project, INPUTS)
+    assert before is None or tree_digests(tmp_path / "moved") == before
 
 
 @pytest.mark.parametrize(
@@ -127,15 +237,14 @@ def test_the_test_bench_compares_its_vectors(project: Project) -> None:
 
 def test_a_missing_weight_file_is_one_clear_error(project: Project) -> None:
     weight_file(project.folder, project.name, "l_conv2").unlink()
-    with pytest.raises(CheckFailedError, match="ended with exit code 1") as failure:
+    with pytest.raises(CheckFailedError, match="is missing") as failure:
         FLOW.simulate(project, INPUTS)
     assert str(project.folder) in str(failure.value)
-    assert "does not exist" in str(failure.value)
 
 
 def test_a_shortened_weight_file_is_no_silent_zero(project: Project) -> None:
     path = weight_file(project.folder, project.name, "l_conv2")
-    path.write_text(path.read_text().rsplit(", ", 1)[0])
+    write_weights(path, path.read_text().rsplit(", ", 1)[0])
     with pytest.raises(CheckFailedError, match="Expected 144 values"):
         FLOW.simulate(project, INPUTS)
 
@@ -149,7 +258,10 @@ def test_a_shortened_weight_file_is_no_silent_zero(project: Project) -> None:
         ("exit 0", "returned 0 numbers"),
     ],
 )
-def test_a_simulation_that_dies_does_not_take_us_along(project: Project, script: str, words: str) -> None:
+def test_a_simulation_that_dies_does_not_take_us_along(
+    project: Project, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    monkeypatch.setattr("qhw.flows.hls4ml.simulation.compile_project", lambda project: 0.0)
     program = project.folder / "csim" / project.name
     program.write_text(f"#!/bin/sh\n: > $2\n: > $3\n{script.replace('sleep', 'exec sleep')}\n")
     with pytest.raises(CheckFailedError, match=words) as failure:

@@ -137,6 +137,13 @@ def test_a_folder_without_or_with_a_broken_manifest(tmp_path: Path) -> None:
         manifest.read(tmp_path)
 
 
+def test_a_changed_figure_is_found(tmp_path: Path) -> None:
+    path = manifest.write(EXAMPLE, tmp_path)
+    path.write_text(path.read_text().replace('"quantised": 0.97', '"quantised": 0.99'))
+    with pytest.raises(InputError, match=r"build.json was changed .*digest"):
+        manifest.read(tmp_path)
+
+
 def test_tool_versions_name_what_is_installed() -> None:
     versions = manifest.tool_versions()
     assert {"qhw", "python", "numpy", "onnx", "qonnx"} <= set(versions)

@@ -19,7 +19,7 @@ from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder, is_read
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
 from qhw.flows.hls4ml.prepare import prepared
 from qhw.flows.hls4ml.project import read_description, write_project
-from qhw.flows.hls4ml.simulation import compile_project, simulate_project
+from qhw.flows.hls4ml.simulation import compile_project, simulate_project, source_files
 from qhw.flows.hls4ml.synthesis import synthesise_project
 from qhw.flows.hls4ml.template import architecture
 from qhw.formats.base import Format, UniformFormat
@@ -110,6 +110,9 @@ class Hls4mlFlow(ProjectFlow):
 
     def _project(self, folder: Path, name: str) -> Project:
         return Project(folder, self.name, name, products=("csim", f"{name}_prj", "logs"))
+
+    def sources(self, folder: Path) -> list[str]:
+        return source_files(folder)
 
     def compile(self, project: Project) -> float:
         return compile_project(project)

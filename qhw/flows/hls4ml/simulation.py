@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -17,11 +18,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw import vouched
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.hls4ml.carry import logical
 from qhw.flows.hls4ml.project import Description, SimulatedTensor, batch, read_description
+from qhw.flows.hls4ml.weights import check_weights
 from qhw.formats.modes import IntArray
+from qhw.native import compiler_version
+from qhw.outside import inside, refuse_link
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ COMPILE_FLAGS = (
 )
 """-O1: the build is as fast as at -O0, the simulation nearly as fast as at -O3."""
 
+_SUFFIXES = frozenset({".c", ".cc", ".cpp", ".h", ".hh", ".hpp", ".inc"})
 _COMPILE_TIMEOUT = 1800.0
 _MOST_WORDS = 2000
 """Characters of a compiler's complaints that are passed on."""
@@ -42,52 +48,94 @@ _TIMEOUT_PER_SAMPLE = 10.0
 
 
 def compile_project(project: Project) -> float:
-    """Compile the test bench unless its sources are unchanged; seconds spent.
+    """Compile the test bench, unless this user compiled it from the same sources before; seconds spent.
 
     Raises ToolMissingError without g++, CheckFailedError (with the compiler's words) where it does not build.
     """
     started = time.monotonic()
-    folder = project.folder / "csim"
-    key = _source_hash(project)
-    stored = folder / "sources.sha256"
-    if stored.is_file() and stored.read_text() == key and _program(project).is_file():
-        return 0.0
     compiler = shutil.which("g++")
+    sources = _source_hash(project)
+    version = "" if compiler is None else compiler_version(compiler).decode(errors="replace")
+    if _is_vouched_for(project, sources, version):
+        return 0.0
     if compiler is None:
         raise ToolMissingError(
             "g++ is not installed: the C-simulation is compiled with it", hint="apt-get install g++"
         )
-    folder.mkdir(exist_ok=True)
-    stored.unlink(missing_ok=True)
-    sources = {f"firmware/{project.name}.cpp": "firmware.o", f"{project.name}_test.cpp": "test.o"}
-    with ThreadPoolExecutor() as pool:
+    program = _program(project)
+    program.parent.mkdir(exist_ok=True)
+    units = {f"firmware/{project.name}.cpp": "firmware.o", f"{project.name}_test.cpp": "test.o"}
+    for source in units:
+        inside(project.folder, source)
+    with (
+        tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as name,
+        ThreadPoolExecutor() as pool,
+    ):
+        scratch = Path(name).absolute()
         jobs = [
-            pool.submit(_run, [compiler, *COMPILE_FLAGS, "-c", source, "-o", f"csim/{target}"], project)
-            for source, target in sources.items()
+            pool.submit(_run, [compiler, *COMPILE_FLAGS, "-c", source, "-o", str(scratch / target)], project)
+            for source, target in units.items()
         ]
         for job in jobs:
             job.result()
-    objects = [f"csim/{target}" for target in sources.values()]
-    _run([compiler, *objects, "-o", f"csim/{project.name}.new"], project)
-    (folder / f"{project.name}.new").replace(_program(project))
-    for target in sources.values():
-        (folder / target).unlink()
-    stored.write_text(key)
+        built = scratch / "program"
+        _run([compiler, *(str(scratch / target) for target in units.values()), "-o", str(built)], project)
+        seal = vouched.seal("hls4ml program", sources, version, _digest(built))
+        built.replace(program)
+        (scratch / "seal").write_text(json.dumps({"compiler": version, "seal": seal}))
+        (scratch / "seal").replace(_seal_file(project))
     return time.monotonic() - started
 
 
 def _program(project: Project) -> Path:
-    return project.folder.absolute() / "csim" / project.name
+    return inside(project.folder.absolute(), f"csim/{project.name}")
+
+
+def _seal_file(project: Project) -> Path:
+    return inside(project.folder, "csim/seal.json")
+
+
+def _is_vouched_for(project: Project, sources: str, version: str) -> bool:
+    """Whether this user compiled the program that is there from these sources, and nothing changed it since.
+
+    Args:
+        version: the compiler's; where there is none, any version is good.
+    """
+    try:
+        told = json.loads(_seal_file(project).read_text())
+        program = _program(project)
+        by_this = told["compiler"] == version or not version
+        content = (sources, told["compiler"], _digest(program))
+        runs = by_this and os.access(program, os.X_OK)
+        return runs and vouched.vouches(told["seal"], "hls4ml program", *content)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _source_hash(project: Project) -> str:
-    """Files that the compiled program depends on: sources and headers; weights are read at run time."""
+    """A hash of every file that the compiler may read, and of its flags."""
     digest = hashlib.sha256(" ".join(COMPILE_FLAGS).encode())
-    sources = [*project.folder.glob("*_test.cpp"), *(project.folder / "firmware").rglob("*")]
-    for path in sorted(p for p in sources if p.suffix in (".h", ".cpp") and "ap_types" not in p.parts):
-        digest.update(f"{path.relative_to(project.folder).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
+    for name in source_files(project.folder):
+        digest.update(f"\0{name}\0{_digest(project.folder / name)}".encode())
     return digest.hexdigest()
+
+
+def source_files(folder: Path) -> list[str]:
+    """The files of a project folder that the compiler may read, relative to it.
+
+    Weights are read when the program runs. Raises InputError for a link: it would hide what is compiled.
+    """
+    found = [path for path in folder.iterdir() if path.suffix in _SUFFIXES]
+    found += (folder / "firmware").rglob("*")
+    for path in (folder / "firmware", *found):
+        refuse_link(path)
+    names = (path.relative_to(folder).as_posix() for path in sorted(found) if path.is_file())
+    return [name for name in names if not (name.startswith("firmware/weights/") and name.endswith(".txt"))]
 
 
 def _run(command: Sequence[str], project: Project) -> None:
@@ -129,6 +177,7 @@ def simulate_project(
                 f"input '{port.tensor}' has shape {np.shape(inputs[port.tensor])}",
                 allowed=f"(N, *{port.shape})",
             )
+    check_weights(project.folder)
     compile_project(project)
     traced = _wanted(description, trace)
     samples = batch(description.inputs, inputs)
