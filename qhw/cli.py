@@ -42,7 +42,29 @@ Json = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="digits, mnist, fashion-mnist, a folder of idx files, or an .npz file."),
+    typer.Option(
+        "--data",
+        help="digits, mnist, fashion-mnist; an .npz, .csv or .parquet file; a folder of images or idx files; "
+        "or file.py:function.",
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="classification, regression, segmentation, multilabel, autoencoder.  [default: by the targets]",
+    ),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option("--metric", help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own."),
+]
+Target = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="A table's column of targets, by default its last; may be given again."),
+]
+Layout = Annotated[
+    str | None, typer.Option("--layout", help="nhwc for images whose channels come last.  [default: nchw]")
 ]
 Fps = Annotated[
     float | None, typer.Option("--fps", help="Images per second that are enough: the smallest design.")
@@ -102,6 +124,10 @@ def build(
         typer.Option("--flow", help=f"The kind of project: {', '.join(list_flows())}."),
     ] = None,
     data: Data = None,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
     input_type: InputType = None,
     number_format: Annotated[
         str | None,
@@ -152,8 +178,8 @@ def build(
     """Train, export, lower, generate a project, simulate it and compare every output code."""
     given = {
         "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
-        "weights": weights, "activations": activations, "layers": layers or None, "scaling": scaling,
-        "out": out,
+        "weights": weights, "activations": activations, "layer": layers or None, "scaling": scaling,
+        "out": out, "task": task, "metric": metric, "target": target or None, "layout": layout,
         "clock_mhz": clock_mhz, "fps": fps, "budget": budget, "multipliers": multipliers,
         "input": input_type, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
         "seed": seed, "vectors": vectors, "synth": synth, **flow_options(context),
@@ -173,6 +199,10 @@ def build(
 def simulate(
     model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
     data: Data = None,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
     inputs: Inputs = None,
     samples: Samples = None,
     backend: Annotated[
@@ -189,11 +219,14 @@ def simulate(
     """Run a model exactly, on a data set or on your own inputs; a build folder on what it was verified on."""
     with _command(as_json) as document:
         from qhw import api
+        from qhw.data import Reading
 
         file, input_type = _file_and_type(inputs or [])
+        reading = Reading(task or "", metric or "", tuple(target or ()), layout or "")  # type: ignore[arg-type]
         result = api.simulate(
             model,
             data=data,
+            reading=reading,
             inputs=file,
             samples=samples,
             backend=backend,

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
+    from qhw.tasks import Judge, Metric
     from qhw.train import TrainConfig
 
 Facts = dict[str, Any]
@@ -127,7 +128,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
 def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     """How the model becomes model.onnx."""
     options, model = plan.options, {"model": plan.source.digest}
-    annotation = {"input": options.input, "has_images": plan.data is not None}
+    annotation = {"input": options.input, **data}
     if plan.source.kind == "qonnx":
         return [_stage(plan, "import", _import, (), model | annotation)]
     if not plan.source.is_trained_here:
@@ -185,7 +186,8 @@ def _import(plan: BuildPlan, work: Workspace) -> Facts:
 def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
     """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
-    annotation = annotated_copy(file, file, plan.options.input, plan.data is not None)
+    has_images = plan.data is not None and plan.data.dataset.has_pixels
+    annotation = annotated_copy(file, file, plan.options.input, has_images)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
     if annotation is None:
         return facts
@@ -223,8 +225,8 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
         "float": result.float_accuracy,
         "quantised": result.quantised_accuracy,
         "samples": result.samples,
-        "summary": f"accuracy {result.quantised_accuracy:.2%} (float {result.float_accuracy:.2%}) "
-        f"on {result.samples} test samples",
+        "summary": f"{data.figure.name} {data.figure.written(result.quantised_accuracy)} "
+        f"(float {data.figure.written(result.float_accuracy)}) on {result.samples} test samples",
     }
 
 
@@ -232,13 +234,14 @@ def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
     from qhw.convert import convert
+    from qhw.train import quant_of
 
     data = _required_data(plan).dataset
     example = torch.from_numpy(data.train_x[:2]).float()
     given = load_module(plan.source, data, plan.options.seed)
     if is_quantised(given):
         return _export(given, plan, work)
-    model = convert(given, plan.options.quant_config(), example)
+    model = convert(given, quant_of(plan.options.quant_config(), data), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(torch.load(weights, weights_only=True))
     return _export(model, plan, work)
@@ -394,7 +397,7 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.sim.fast import FastExecutor
 
     graph = read_graph(work.build)
-    inputs, labels = _samples(plan, graph)
+    inputs = _samples(plan, graph)
     mantissas = encode_inputs(graph, inputs)
     executor = FastExecutor(graph)
     outputs = executor(mantissas)
@@ -403,11 +406,13 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     save_arrays(folder / "inputs.npz", mantissas)
     save_arrays(folder / "outputs.npz", outputs)
     facts: Facts = {"samples": len(next(iter(mantissas.values())))}
-    if labels is not None:
-        np.save(folder / "labels.npy", labels)
-        facts["accuracy"] = top1(graph, outputs, labels)
     if plan.data is not None:
-        facts["data_sha256"], facts["data_source"] = plan.data.dataset.sha256, plan.data.dataset.source
+        data = plan.data.dataset
+        np.savez(folder / "targets.npz", targets=data.test_targets, task=data.task, metric=data.metric)
+        facts["accuracy"] = score(graph, outputs, data.judge)
+        facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
+        facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
+        facts["data_sha256"], facts["data_source"] = data.sha256, data.source
     rows = [_interpreter_row(work, executor, mantissas)]
     if plan.source.kind != "qonnx":
         rows += _torch_rows(work, executor, mantissas, outputs)
@@ -483,17 +488,16 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None]:
-    """The test split, or random samples; and the labels, if there are any."""
+def _samples(plan: BuildPlan, graph: ExactGraph) -> dict[str, NDArray[Any]]:
+    """The test split, or random samples."""
     if plan.data is None:
-        return random_inputs(graph, RANDOM_VECTORS), None
+        return random_inputs(graph, RANDOM_VECTORS)
     if len(graph.inputs) != 1:
         raise InputError(
             f"A data set feeds one input, but the model has {len(graph.inputs)} ({', '.join(graph.inputs)})",
             hint="leave --data out: the build then verifies on random inputs",
         )
-    data = plan.data.dataset
-    return {graph.inputs[0]: data.test_x}, data.test_y
+    return {graph.inputs[0]: plan.data.dataset.test_x}
 
 
 def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -513,13 +517,30 @@ def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDA
     return inputs
 
 
-def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.int64]) -> float:
-    """The share of samples whose class is their label."""
+def score(graph: ExactGraph, outputs: Mapping[str, IntArray], judge: Judge) -> float:
+    """A metric of the graph's output mantissas."""
     from qhw.graph.encode import decode_output
-    from qhw.sim.postprocess import predicted_classes
+    from qhw.sim.postprocess import judged_output
 
     values = {name: decode_output(graph, name, outputs[name]) for name in graph.outputs}
-    return float(np.mean(predicted_classes(graph, values) == labels))
+    return judge.score(judged_output(graph, values, by_order=judge.task.by_order))
+
+
+def _warning_of_fall(plan: BuildPlan, work: Workspace, quantised: float) -> str | None:
+    """A message where the exact graph is worse than the float model by more than a few points."""
+    in_float = work.facts.get("train", {}).get("float")
+    if in_float is None:
+        return None
+    from qhw.pipeline.accuracy import warning_of_fall
+
+    epochs = recipe_of(plan.source, plan.options).quantised_epochs
+    figure = _required_data(plan).dataset.figure
+    return warning_of_fall(figure, in_float, quantised, plan.options.quant_config(), epochs)
+
+
+def direction_of(metric: Metric) -> Facts:
+    """Which way a metric is better, for build.json."""
+    return {"higher_is_better": metric.higher_is_better, "share": metric.is_share}
 
 
 # --- codes become a project -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from qhw.pipeline.designs import Wanted
 from qhw.pipeline.input_type import check_type
 
 if TYPE_CHECKING:
+    from qhw.data import Reading
     from qhw.quant_config import QuantConfig
 
 
@@ -25,6 +26,7 @@ class BuildOptions:
         board: a board's name, or a TOML file.
         flow: the kind of project to generate, e.g. ``hls4ml``.
         data: a data set's name or path; None: the built-in model's own.
+        task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
         weights, activations: formats, as text; None: what ``quant`` says, or 8 bits.
         quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
         training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
@@ -45,6 +47,10 @@ class BuildOptions:
     board: str = ""
     flow: str = "hls4ml"
     data: str | None = None
+    task: str = ""
+    metric: str = ""
+    target: Sequence[str] = ()
+    layout: str = ""
     weights: str | None = None
     activations: str | None = None
     quant: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +79,13 @@ class BuildOptions:
             raise InputError(f"vectors is {self.vectors}", allowed="integers from 1")
         if self.input is not None:
             check_type(self.input)
+
+    @property
+    def reading(self) -> Reading:
+        """What the user says of the data; raises InputError for a layout that there is not."""
+        from qhw.data import Reading
+
+        return Reading(self.task, self.metric, tuple(self.target), self.layout)  # type: ignore[arg-type]
 
     @property
     def wanted(self) -> Wanted:
@@ -106,6 +119,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "vectors": (int,),
     "synth": (bool,),
+    "target": (str, list),
+    "layer": (str, list),
     "quant": (dict,),
     "training": (dict,),
 }
@@ -117,7 +132,7 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
 
     ``format`` stands for ``weights`` and ``activations``, which win over it where both are given, be it in
     ``quant``; one that saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
-    ``layers`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each;
+    ``layer`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each;
     ``scaling`` is that of ``quant``.
 
     Raises:
@@ -127,8 +142,11 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
 
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
-    layers, scaling = from_user.pop("layers", ()), from_user.pop("scaling", None)
+    layers = [*_texts(from_file.pop("layer", ())), *from_user.pop("layer", ())]
+    scalings = [given.pop("scaling", None) for given in (from_user, from_file)]
+    scaling = scalings[0] or scalings[1]
     merged = _split_format(from_file) | _split_format(from_user)
+    merged["target"] = _texts(merged.get("target", ()))
     if scales := merged.pop("scales", None):
         merged["quant"] = {"scales": scales, **merged.get("quant", {})}
     if scaling:
@@ -144,6 +162,14 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     options = replace(BuildOptions(), **merged, flow_options=own)
     load_flow(options.flow, **own)  # refuses what is none of its options
     return options
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One text or several; raises InputError for anything else."""
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{list(texts)!r} are not all texts")
+    return texts
 
 
 def flow_option_names() -> list[str]:
@@ -189,7 +215,12 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise InputError(f"the config file {path} is not TOML: {error}") from None
     of_flows = flow_option_names()
-    known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {"format", *of_flows}
+    known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {
+        "format",
+        "scaling",
+        "layer",
+        *of_flows,
+    }
     for name, value in config.items():
         if name not in known:
             raise InputError(f"{path}: unknown option {name!r}", hint=closest(name, known))

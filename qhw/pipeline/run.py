@@ -30,7 +30,7 @@ from qhw.pipeline.verification import VerificationError
 from qhw.report.tables import Shown, Table
 
 if TYPE_CHECKING:
-    from qhw.data import Dataset
+    from qhw.data import Reading
     from qhw.flows.base import Flow
     from qhw.graph.ir import ExactGraph
     from qhw.quant_config import QuantConfig
@@ -77,14 +77,14 @@ def build(
     options: BuildOptions,
     *,
     model: Any = None,
-    data: Dataset | None = None,
+    data: Any = None,
     observer: Observer | None = None,
 ) -> BuildResult:
     """Build a model for a board, as :func:`qhw.build` describes.
 
     Args:
         model: a ``torch.nn.Module``, in place of ``options.model``.
-        data: a data set, in place of ``options.data``.
+        data: data in Python (:data:`qhw.data.given.TAKEN`), in place of ``options.data``.
         observer: receives the progress of the build.
 
     Raises:
@@ -107,7 +107,7 @@ def build(
     return BuildResult(plan.folder, written)
 
 
-def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = None) -> BuildPlan:
+def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> BuildPlan:
     """Look up everything that the options name, and refuse now what would fail later.
 
     Raises:
@@ -122,7 +122,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
     if options.clock_mhz is not None:
         board = replace(board, clock_mhz=float(options.clock_mhz))
     options.quant_config()
-    choice = _data_of(source, options.data if data is None else data)
+    choice = _data_of(source, options.data if data is None else data, options.reading)
     if source.kind != "qonnx":
         require_training()
     if source.is_trained_here:
@@ -176,13 +176,13 @@ def _carrying(format: Format, computed: bool) -> str:
     return "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do"
 
 
-def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:
+def _data_of(source: Source, given: Any, reading: Reading) -> DataChoice | None:
     if given is not None:
-        return choose_data(given)
+        return choose_data(given, reading)
     if source.kind == "builtin":
         from qhw.models import model_entry
 
-        return choose_data(model_entry(source.name).dataset)
+        return choose_data(model_entry(source.name).dataset, reading)
     if source.kind == "qonnx":
         return None
     raise InputError(
@@ -282,11 +282,12 @@ def _accuracy(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     if "accuracy" not in vectors:
         return None
     return {
-        "metric": "top-1",
+        **vectors["metric"],
         "float": trained.get("float"),
         "quantised": vectors["accuracy"],
         "samples": vectors["samples"],
         "split": "test",
+        "warning": vectors["warning"],
     }
 
 
