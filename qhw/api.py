@@ -20,6 +20,7 @@ from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.run import BuildResult
 from qhw.pipeline.run import build as run_build
+from qhw.preprocessing import Preprocess
 from qhw.report.tables import Shown, Table
 from qhw.sim.compare import Comparison, compare, describe
 
@@ -65,6 +66,10 @@ def build(
     metric: str = "",
     target: str | Sequence[str] = (),
     layout: str = "",
+    preprocess: Preprocess | str | Mapping[str, Any] | None = None,
+    state: str | Path | None = None,
+    trained: bool = False,
+    expect: float | None = None,
     weights: str | None = None,
     activations: str | None = None,
     quant: QuantConfig | Mapping[str, Any] | None = None,
@@ -90,6 +95,10 @@ def build(
         data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
             else :data:`qhw.data.given.TAKEN` lists.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
+        preprocess: what training did to samples before the network saw them; it becomes its first layer.
+        state: a file with the network's trained weights, or
+        trained: the network has them: it is fine-tuned, not trained anew in float.
+        expect: the figure that the trained network had; less is refused, with the likely cause.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
         training: settings in place of the model's own recipe.
@@ -120,6 +129,10 @@ def build(
         metric=metric,
         target=(target,) if isinstance(target, str) else tuple(target),
         layout=layout,
+        preprocess=asdict(preprocess) if isinstance(preprocess, Preprocess) else preprocess,
+        state=None if state is None else Path(state),
+        trained=trained,
+        expect=expect,
         weights=weights,
         activations=activations,
         quant=_settings(quant),

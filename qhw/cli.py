@@ -104,9 +104,20 @@ Inputs = Annotated[
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take at most this many samples.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"qhw {version('qhw')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options that come before or after any command (``main`` takes them out of the arguments)."""
 
@@ -128,6 +139,25 @@ def build(
     metric: MetricName = None,
     target: Target = None,
     layout: Layout = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar="'scale=… mean=… std=…'",
+            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Trained weights of the network: a file of its state dict.")
+    ] = None,
+    trained: Annotated[
+        bool | None,
+        typer.Option("--trained", help="The network has its weights: it is not trained anew in float."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
+    ] = None,
     input_type: InputType = None,
     number_format: Annotated[
         str | None,
@@ -150,7 +180,8 @@ def build(
         typer.Option("--scaling", help="The trained scale: power_of_two (default), free, or exponent_bias."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Build folder.  [default: qhw-build/MODEL-BOARD-FLOW]")
+        Path | None,
+        typer.Option("--out", "-o", help="Build folder.  [default: one in qhw-build]"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file with any of these options.")
@@ -180,6 +211,7 @@ def build(
         "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
         "weights": weights, "activations": activations, "layer": layers or None, "scaling": scaling,
         "out": out, "task": task, "metric": metric, "target": target or None, "layout": layout,
+        "preprocess": preprocess, "state": state, "trained": trained, "expect": expect,
         "clock_mhz": clock_mhz, "fps": fps, "budget": budget, "multipliers": multipliers,
         "input": input_type, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
         "seed": seed, "vectors": vectors, "synth": synth, **flow_options(context),

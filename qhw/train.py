@@ -22,6 +22,9 @@ from qhw import checkpoints as store
 from qhw.data.base import Array, Dataset
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats import Fixed
+from qhw.layers.preprocessed import BITS as PREPROCESS_BITS
+from qhw.layers.preprocessed import LAYER as PREPROCESS_LAYER
+from qhw.layers.preprocessed import Preprocessed
 
 if TYPE_CHECKING:
     from qhw.convert import QuantConfig
@@ -182,7 +185,7 @@ def _both_phases(
 
     example = torch.from_numpy(data.train_x[:2]).float()
     check_finite(model)
-    quant = quant_of(quant, data)
+    quant = quant_of(quant, data, model)
     model = trainable(model, example)
     convert(model, quant, example)  # what cannot be converted is refused before hours of float training
     _check_outputs(model, example, data)
@@ -197,11 +200,15 @@ def _both_phases(
     return model, quantised
 
 
-def quant_of(quant: QuantConfig, data: Dataset) -> QuantConfig:
-    """The formats for a data set: its samples are quantised at the door unless they are pixels.
+def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig:
+    """The formats for a data set and a network.
 
-    Otherwise whole numbers among the first samples would be taken for pixels.
+    Samples are quantised at the door unless they are pixels: otherwise whole numbers among the first
+    ones would be taken for pixels. The constants of a preprocessing get bits enough to cost no accuracy.
     """
+    if isinstance(model, Preprocessed):
+        wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
+        quant = replace(quant, overrides={f"{PREPROCESS_LAYER}.*": wide, **quant.overrides})
     if data.has_pixels or quant.inputs is not None:
         return quant
     return replace(quant, inputs=Fixed(INPUT_BITS))

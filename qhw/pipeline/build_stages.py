@@ -34,6 +34,7 @@ from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, file_digest, json_digest, tree_digests
+from qhw.pipeline.state import load_state
 from qhw.pipeline.verification import (
     Row,
     canonical_row,
@@ -44,12 +45,14 @@ from qhw.pipeline.verification import (
     row_of,
     torch_row,
 )
+from qhw.preprocessing import Preprocess
 from qhw.resources import resource_dir
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from qhw.cost import Design
+    from qhw.data import Dataset
     from qhw.flows.base import FlowStage, Project, ProjectFlow
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
@@ -80,6 +83,9 @@ SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
 
 LEAST_SIMULATION_VECTORS = 128
+
+LARGEST_DEPARTURE = 0.01
+"""Points (of 1) by which a trained network may miss the figure that its user had."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,13 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
         return [_stage(plan, "import", _import, (), model | annotation)]
     if not plan.source.is_trained_here:
         return [_stage(plan, "export", _export_given, (), {**model, **data, **annotation})]
-    given = {**model, **data, "seed": options.seed, "quant": repr(options.quant_config())}
+    handed = {
+        "state": None if options.state is None else file_digest(options.state),
+        "trained": options.trained,
+        "preprocess": repr(Preprocess.of(options.preprocess)),
+        "expect": options.expect,
+    }
+    given = {**model, **data, **handed, "seed": options.seed, "quant": repr(options.quant_config())}
     recipe = {"recipe": [options.float_epochs, options.quantised_epochs, dict(options.training)]}
     return [
         _stage(plan, "train", _train, (), given | recipe),
@@ -201,10 +213,11 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.train import Progress, train
 
     data = _required_data(plan).dataset
-    module = load_module(plan.source, data, plan.options.seed)
+    module = _network(plan, data)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
         return {"summary": "quantised already: exported as it is"}
+    told = _check_expected(plan, module, data)
 
     def tell(step: Progress) -> None:
         done = (step.epoch - 1 + step.step / step.steps) / step.epochs
@@ -226,8 +239,49 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
         "quantised": result.quantised_accuracy,
         "samples": result.samples,
         "summary": f"{data.figure.name} {data.figure.written(result.quantised_accuracy)} "
-        f"(float {data.figure.written(result.float_accuracy)}) on {result.samples} test samples",
+        f"(float {data.figure.written(result.float_accuracy)}) on {result.samples} test samples{told}",
     }
+
+
+def _network(plan: BuildPlan, data: Dataset) -> nn.Module:
+    """The network with the weights and the preprocessing that were handed over."""
+    from qhw.tracing import trainable
+
+    options = plan.options
+    module = load_module(plan.source, data, options.seed)
+    preprocess = Preprocess.of(options.preprocess)
+    if is_quantised(module):
+        if options.state is not None or not preprocess.is_none:
+            raise InputError(
+                f"{plan.source.given} is quantised already: state and preprocess have no place in it",
+                hint="load the weights, and put the preprocessing into its forward(), before it is given",
+            )
+        return module
+    if options.state is not None:
+        module = trainable(module, torch_samples(data.train_x[:2]))
+        load_state(module, options.state)
+    return preprocess.before(module, data.train_x.shape)
+
+
+def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
+    """What a network that was trained elsewhere reaches in float, before anything is done to it.
+
+    Raises:
+        InputError: that is less than its user had.
+    """
+    if not plan.options.is_trained:
+        return ""
+    from qhw.train import evaluate
+
+    figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
+    if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
+        raise InputError(
+            f"in float the network's {figure.name} is {figure.written(found)} on data set {data.name}, "
+            f"not {figure.written(expected)}",
+            hint=f"samples run from {data.test_x.min():g} to {data.test_x.max():g} here; say what training "
+            "did to them: --preprocess 'scale=1/255 mean=… std=…'",
+        )
+    return f"; it came with {figure.written(found)}"
 
 
 def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
@@ -237,11 +291,11 @@ def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.train import quant_of
 
     data = _required_data(plan).dataset
-    example = torch.from_numpy(data.train_x[:2]).float()
-    given = load_module(plan.source, data, plan.options.seed)
+    example = torch_samples(data.train_x[:2])
+    given = _network(plan, data)
     if is_quantised(given):
         return _export(given, plan, work)
-    model = convert(given, quant_of(plan.options.quant_config(), data), example)
+    model = convert(given, quant_of(plan.options.quant_config(), data, given), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(torch.load(weights, weights_only=True))
     return _export(model, plan, work)
@@ -261,7 +315,7 @@ def _export(model: nn.Module, plan: BuildPlan, work: Workspace) -> Facts:
 
     data = _required_data(plan).dataset
     model.eval()
-    export_qonnx(model, work.scratch / MODEL_FILE, torch.from_numpy(data.test_x[:1]).float())
+    export_qonnx(model, work.scratch / MODEL_FILE, torch_samples(data.test_x[:1]))
     work.progress(None, "torch in float64")
     folder = work.scratch / "torch"
     folder.mkdir()
@@ -281,6 +335,13 @@ def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[A
     return layer_values(model, images) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
 
 
+def torch_samples(samples: NDArray[Any]) -> Tensor:
+    """Samples as a network takes them."""
+    import torch
+
+    return torch.from_numpy(samples).float()
+
+
 def _required_data(plan: BuildPlan) -> DataChoice:
     if plan.data is None:
         raise InputError(
@@ -295,8 +356,11 @@ def check_idle(source: Source, options: BuildOptions) -> None:
     Raises:
         InputError: naming the options.
     """
-    names = ("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs")
-    if idle := [name for name in names if getattr(options, name) not in (None, {})]:
+    names = (
+        *("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs"),
+        *("state", "trained", "preprocess", "expect"),
+    )
+    if idle := [name for name in names if getattr(options, name) not in (None, {}, False)]:
         raise InputError(
             f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
             hint="leave them out, or give the plain model",
@@ -324,6 +388,8 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
             raise InputError(f"Unknown training setting {name!r}", hint=closest(name, known))
     epochs = {"float_epochs": options.float_epochs, "quantised_epochs": options.quantised_epochs}
     given = {name: value for name, value in epochs.items() if value is not None}
+    if options.is_trained:
+        given = {"float_epochs": 0} | given
     return replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
 
 

@@ -95,7 +95,10 @@ def choose_data(given: Any, reading: Reading | None = None) -> DataChoice:
 def _identity(text: str) -> tuple[str | None, UserFunction | None]:
     """What a name or path depends on, and the user's function that it names."""
     from qhw.data import dataset_names
+    from qhw.data.fashion_mnist import find as find_fashion_mnist
 
+    if text == "fashion-mnist":
+        find_fashion_mnist()
     if text in dataset_names():
         return json_digest([text, _package_state(text)]), None
     if (function := user_function(text, "data")) is not None:

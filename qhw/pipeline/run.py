@@ -24,8 +24,8 @@ from qhw.pipeline.build_stages import (
 )
 from qhw.pipeline.data_choice import DataChoice, choose_data
 from qhw.pipeline.options import BuildOptions
-from qhw.pipeline.source import Source, find_source, require_training
-from qhw.pipeline.stages import MARKER, Observer, Outcome, check_ours, opened, run_stages
+from qhw.pipeline.source import Source, find_source, require_training, slug
+from qhw.pipeline.stages import MARKER, Observer, Outcome, check_ours, json_digest, opened, run_stages
 from qhw.pipeline.verification import VerificationError
 from qhw.report.tables import Shown, Table
 
@@ -140,9 +140,22 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
         raise UnsupportedError(f"The {flow.name} flow has no synthesis", hint="leave --synth out")
     if source.kind != "qonnx":
         _check_carried(options.quant_config(), flow)
-    folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
+    folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}{_format_of(options)}"
     check_ours(folder)
     return BuildPlan(options, source, board, flow, choice, folder)
+
+
+def _format_of(options: BuildOptions) -> str:
+    """The end of a build folder's name: builds of a model in other formats stand side by side."""
+    from qhw.quant_config import formats_named
+
+    given = {"weights": options.weights, "activations": options.activations, **options.quant}
+    settings = {name: value for name, value in given.items() if value}
+    text = str(settings.get("weights", ""))
+    if not settings:
+        return ""
+    is_one_format = bool(text) and settings == formats_named(text)
+    return f"-{slug(text) if is_one_format else json_digest(settings)[:8]}"
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:

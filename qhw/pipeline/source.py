@@ -123,11 +123,11 @@ def _file_source(text: str) -> Source:
     path = Path(text)
     if not path.is_file():
         raise InputError(f"The model file {text} does not exist", hint="check the path")
-    return Source("qonnx", text, _slug(path.stem), file_digest(path), path)
+    return Source("qonnx", text, slug(path.stem), file_digest(path), path)
 
 
 def _function_source(function: UserFunction) -> Source:
-    name = _slug(f"{function.path.stem}-{function.name}")
+    name = slug(f"{function.path.stem}-{function.name}")
     return Source("function", function.given, name, function.digest, function.path, function)
 
 
@@ -145,7 +145,7 @@ def _module_source(module: Any) -> Source:
     name = type(module).__name__
     # A converted model is an fx.GraphModule: its code says what repr leaves out (the forward pass).
     structure = f"{module}\0{getattr(module, 'code', '')}\0{weights_hash(module)}"
-    return Source("module", name, _slug(name), hashlib.sha256(structure.encode()).hexdigest(), module=module)
+    return Source("module", name, slug(name), hashlib.sha256(structure.encode()).hexdigest(), module=module)
 
 
 def _call(source: Source) -> nn.Module:
@@ -161,5 +161,6 @@ def _call(source: Source) -> nn.Module:
     return module
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "model"
