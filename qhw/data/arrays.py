@@ -33,7 +33,8 @@ def load_npz(path: Path, reading: Reading) -> Dataset:
             arrays = {key: file[key] for key in KEYS if key in file}
     except (OSError, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}") from error
-    if missing := [key for key in NEEDED if key not in arrays]:
+    needed = KEYS if "train_y" in arrays or "test_y" in arrays else NEEDED
+    if missing := [key for key in needed if key not in arrays]:
         raise InputError(f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}")
     train, test = ((arrays[f"{split}_x"], arrays.get(f"{split}_y")) for split in ("train", "test"))
     return reading.dataset(path.stem, f"arrays in {path.name}", train, test)

@@ -66,9 +66,7 @@ def _pair(given: Any) -> Pair:
 
 
 def _is_array(given: Any) -> bool:
-    return hasattr(given, "__array__") or (
-        isinstance(given, list) and bool(given) and isinstance(given[0], int | float | list)
-    )
+    return hasattr(given, "__array__")
 
 
 def _array(given: Any) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from qhw.doctor import package_version, program_version
 from qhw.errors import InputError
 from qhw.pipeline.stages import write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "build.json"
 
 Manifest = dict[str, Any]

@@ -53,7 +53,9 @@ class UserFunction:
                 for name, value in vars(file).items()
                 if callable(value) and getattr(value, "__module__", "") == file.__name__
             ]
-            raise InputError(f"{self.path} has no function {self.name!r}", hint=closest(self.name, own))
+            raise InputError(
+                f"{self.path} has no function {self.name!r}", hint=closest(self.name, own) if own else None
+            )
         return function
 
     def call(self, *arguments: Any) -> Any:

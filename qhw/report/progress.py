@@ -55,7 +55,8 @@ class LiveProgress:
     def progress(self, fraction: float | None, text: str) -> None:
         """Move the bar."""
         if not self._console.is_terminal:
-            self._tell(text)
+            if fraction is not None:
+                self._tell(text)
         elif self._task is not None:
             total = None if fraction is None else 1.0
             self._bars.update(self._task, total=total, completed=fraction or 0.0, text=text)

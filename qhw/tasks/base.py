@@ -136,20 +136,25 @@ def f1(predicted: Array, targets: Array, average: str) -> float:
 def area_under_roc(scores: Array, targets: Array) -> float:
     """The area under the ROC curve (``roc_auc_score``), the mean over one class against the rest.
 
+    Args:
+        scores: (N, K), the higher the likelier.
+        targets: labels (N, K), or classes (N,).
+
     Raises:
         InputError: a class has no sample, or all of them.
     """
     from sklearn.metrics import roc_auc_score
 
-    if scores.ndim == 2 and scores.shape[1] > 1 and targets.ndim == 1:
-        present = np.arange(scores.shape[1])
-        targets = (targets[:, None] == present).astype(np.int64)
-    try:
-        return float(roc_auc_score(targets, scores.reshape(targets.shape), average="macro"))
-    except ValueError as error:
+    if targets.ndim == 1:
+        targets = (targets[:, None] == np.arange(max(scores.shape[1], 2))).astype(np.int64)
+        targets = targets[:, 1:] if scores.shape[1] == 1 else targets
+    one_sided = np.flatnonzero(targets.min(axis=0) == targets.max(axis=0))
+    if one_sided.size:
         raise InputError(
-            f"the AUC is not defined on these targets: {error}", hint="choose another metric"
-        ) from None
+            f"the AUC is not defined: class {one_sided[0]} has none or all of the {len(targets)} samples",
+            hint="choose another metric, or more samples",
+        )
+    return float(roc_auc_score(targets, scores, average="macro"))
 
 
 def require_whole(targets: Array) -> None:
