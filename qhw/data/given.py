@@ -48,7 +48,7 @@ def as_dataset(given: Any, reading: Reading | None = None, name: str = "") -> Da
         return reading.split(name, source, *_pair(given))
     if isinstance(given, Sequence) and len(given) == 2:
         first, second = given
-        if _is_array(first) and (second is None or _is_array(second)):
+        if _is_column(first) and (second is None or _is_column(second)):
             return reading.split(name, source, *_pair((first, second)))
         return reading.dataset(name, source, _pair(first), _pair(second))
     raise InputError(f"the data are of type {type(given).__name__}", allowed=TAKEN)
@@ -60,7 +60,7 @@ def _pair(given: Any) -> Pair:
         return _of_torch(given)
     if _is_array(given):
         return _array(given), None
-    if isinstance(given, Sequence) and len(given) == 2 and _is_array(given[0]):
+    if isinstance(given, Sequence) and len(given) == 2 and _is_column(given[0]):
         return _array(given[0]), None if given[1] is None else _array(given[1])
     raise InputError(f"a split of the data is of type {type(given).__name__}", allowed=TAKEN)
 
@@ -69,8 +69,20 @@ def _is_array(given: Any) -> bool:
     return hasattr(given, "__array__")
 
 
+def _is_column(given: Any) -> bool:
+    """An array, or a list of numbers or arrays (a tuple holds samples and targets)."""
+    return _is_array(given) or (
+        isinstance(given, list)
+        and bool(given)
+        and (_is_array(given[0]) or isinstance(given[0], int | float | list))
+    )
+
+
 def _array(given: Any) -> NDArray[Any]:
-    array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    try:
+        array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except ValueError:  # lists of arrays of different lengths
+        array = np.asarray(None)
     if array.dtype == object:
         raise InputError("the data hold arrays of different shapes", allowed="samples of one shape")
     return array

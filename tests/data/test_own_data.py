@@ -31,12 +31,14 @@ class Pairs(TorchDataset):  # type: ignore[type-arg]
     "given",
     [
         (X, Y),
+        (X.tolist(), Y.tolist()),
+        ([*X], [*Y]),
         (torch.from_numpy(X), torch.from_numpy(Y)),
         TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)),
         Pairs(),
         DataLoader(Pairs(), batch_size=3, shuffle=True),
     ],
-    ids=["arrays", "tensors", "TensorDataset", "Dataset", "DataLoader"],
+    ids=["arrays", "lists", "lists of arrays", "tensors", "TensorDataset", "Dataset", "DataLoader"],
 )
 def test_what_comes_in_one_piece_is_split_by_class(given: object) -> None:
     data = as_dataset(given)
