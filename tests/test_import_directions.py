@@ -20,6 +20,8 @@ KNOWN = {
     "graph": WAIST,
     "sim": WAIST,
     "devices": FOUNDATIONS,
+    "tasks": FOUNDATIONS,
+    "data": FOUNDATIONS | {"arrays", "tasks"},
     "cost": WAIST | {"boards", "devices"},
     "flows": WAIST | {"boards", "devices", "cost"},
 }

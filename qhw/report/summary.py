@@ -99,7 +99,7 @@ def _resources(manifest: dict[str, Any]) -> Table:
     used = resources["synthesised"] or resources["estimated"] or {}
     kind = "synthesised" if resources["synthesised"] else "estimated"
     cells = tuple(
-        (_NAMES[name], used[name], resources["board"][name], f"{resources['utilisation'][name]:.1%}")
+        (_NAMES[name], used[name], resources["board"][name], f"{used[name] / resources['board'][name]:.1%}")
         for name in used
         if resources["board"][name]
     )
