@@ -173,7 +173,7 @@ class Bench:
         if job.method == ESTIMATE:
             record = hardware(job.name, exact_graph(model))
         else:
-            record = {"accuracy": evaluate(model, self.data.test_x, self.data.test_y), "moved": moved}
+            record = {"accuracy": evaluate(model, self.data), "moved": moved}
         return record | {"seconds": round(time.monotonic() - started)}
 
     def network(self, seed: int, longer: bool) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.run import BuildResult
 from qhw.pipeline.run import build as run_build
+from qhw.preprocessing import Preprocess
 from qhw.report.tables import Shown, Table
 from qhw.sim.compare import Comparison, compare, describe
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from qhw.cost import Estimate
     from qhw.cost.pricing.architecture import Fold
-    from qhw.data import Dataset
+    from qhw.data import Dataset, Reading
     from qhw.formats.modes import IntArray
     from qhw.pipeline.stages import Observer
     from qhw.quant_config import QuantConfig
@@ -60,7 +61,15 @@ def build(
     *,
     board: str | Path,
     flow: str = "hls4ml",
-    data: str | Path | Dataset | None = None,
+    data: Any = None,
+    task: str = "",
+    metric: str = "",
+    target: str | Sequence[str] = (),
+    layout: str = "",
+    preprocess: Preprocess | str | Mapping[str, Any] | None = None,
+    state: str | Path | None = None,
+    trained: bool = False,
+    expect: float | None = None,
     weights: str | None = None,
     activations: str | None = None,
     quant: QuantConfig | Mapping[str, Any] | None = None,
@@ -83,7 +92,13 @@ def build(
         model: a built-in model's name, a QONNX file, ``file.py:function``, or a module: a plain one is
             trained and quantised, one that :func:`convert` (or Brevitas) made is exported as it is.
         board: a board's name, or the path of a TOML file.
-        data: a data set's name or path, or a :class:`qhw.data.Dataset`.
+        data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
+            else :data:`qhw.data.given.TAKEN` lists.
+        task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
+        preprocess: what training did to samples before the network saw them; it becomes its first layer.
+        state: a file with the network's trained weights, or
+        trained: the network has them: it is fine-tuned, not trained anew in float.
+        expect: the figure that the trained network had; less is refused, with the likely cause.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
         training: settings in place of the model's own recipe.
@@ -104,12 +119,20 @@ def build(
         result.manifest["accuracy"]
     """
     is_module = not isinstance(model, str | os.PathLike)
-    is_dataset = data is not None and not isinstance(data, str | os.PathLike)
+    is_path = isinstance(data, str | os.PathLike)
     options = BuildOptions(
         model=type(model).__name__ if is_module else str(model),
         board=str(board),
         flow=flow,
-        data=None if data is None else data.name if is_dataset else str(data),  # type: ignore[union-attr]
+        data=str(data) if is_path else None,
+        task=task,
+        metric=metric,
+        target=(target,) if isinstance(target, str) else tuple(target),
+        layout=layout,
+        preprocess=asdict(preprocess) if isinstance(preprocess, Preprocess) else preprocess,
+        state=None if state is None else Path(state),
+        trained=trained,
+        expect=expect,
         weights=weights,
         activations=activations,
         quant=_settings(quant),
@@ -128,7 +151,7 @@ def build(
     return run_build(
         options,
         model=model if is_module else None,
-        data=data if is_dataset else None,  # type: ignore[arg-type]
+        data=None if is_path else data,
         observer=observer,
     )
 
@@ -154,7 +177,8 @@ class SimulationResult(Shown):
         classes: the class of each sample: the index that the file answers with, or that of the largest value.
         samples: the number of inputs.
         seconds: the run, once it was planned and compiled.
-        accuracy: top-1 where labels were known.
+        accuracy: the metric where targets were known.
+        metric: its name.
     """
 
     target: str
@@ -164,6 +188,8 @@ class SimulationResult(Shown):
     samples: int
     seconds: float
     accuracy: float | None = None
+    metric: str | None = None
+    written: str = ""
 
     def predictions(self) -> NDArray[np.int64]:
         """The class of each sample: the largest value of the first output, or the index that it is."""
@@ -176,6 +202,7 @@ class SimulationResult(Shown):
             "samples": self.samples,
             "seconds": round(self.seconds, 4),
             "accuracy": self.accuracy,
+            "metric": self.metric,
             "outputs": {name: list(value.shape[1:]) for name, value in self.values.items()},
             "predictions": self.predictions().tolist(),
         }
@@ -183,7 +210,7 @@ class SimulationResult(Shown):
     def tables(self) -> list[Table]:
         """The figures of the run."""
         rate = self.samples / self.seconds if self.seconds else 0.0
-        accuracy = () if self.accuracy is None else (("accuracy (top-1)", f"{self.accuracy:.2%}"),)
+        accuracy = () if self.accuracy is None else ((f"accuracy ({self.metric})", self.written),)
         rows = (("samples", f"{self.samples:,}"), *accuracy, ("samples per second", f"{rate:,.0f}"))
         return [Table(f"Simulation of {self.target}", ("", ""), rows)]
 
@@ -191,34 +218,40 @@ class SimulationResult(Shown):
 def simulate(
     model: str | Path,
     *,
-    data: str | Dataset | None = None,
+    data: Any = None,
     inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Path | None = None,
     samples: int | None = None,
     backend: str | None = None,
     save_trace: str | Path | None = None,
     input: str | None = None,
+    reading: Reading | None = None,
 ) -> SimulationResult:
     """Run a model exactly: what ``qhw simulate`` does.
 
     Args:
         model: a QONNX file or a build folder.
-        data: a data set, whose test split goes in, or
+        data: a data set's name or path, or data in Python, whose test split goes in, or
         inputs: an array (N, ...), one per input name, or a .npy file. Without either: what a build folder was
             verified on (its data set's test split), or random samples for a file.
         samples: take at most this many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
+        reading: the task, the metric and what else the data do not say themselves.
 
     Raises:
         InputError: something given cannot be used.
     """
     from qhw.graph.encode import decode_output, encode_inputs
+    from qhw.pipeline.build_stages import score
+    from qhw.pipeline.data_choice import choose_data
     from qhw.sim.postprocess import postprocess, predicted_classes
 
-    target = find_target(model, backend, input=input, has_images=data is not None)
+    choice = None if data is None else choose_data(data, reading)
+    has_images = choice is not None and choice.dataset.has_pixels
+    target = find_target(model, backend, input=input, has_images=has_images)
     graph = target.graph
-    arrays, labels = choose_inputs(target, data=data, inputs=inputs, samples=samples)
+    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
     keep = "all" if save_trace else "outputs"
     # The first run is not timed: it plans and compiles, and checks the library on each new batch shape.
@@ -233,11 +266,10 @@ def simulate(
         save_arrays(Path(save_trace), execution)
     count = len(next(iter(arrays.values())))
     result = SimulationResult(target.name, execution, values, classes, count, seconds)
-    return result if labels is None else replace(result, accuracy=_accuracy(result, labels))
-
-
-def _accuracy(result: SimulationResult, labels: NDArray[np.int64]) -> float:
-    return float(np.mean(result.predictions() == labels))
+    if judge is None:
+        return result
+    figure, metric = score(graph, execution, judge), judge.metric
+    return replace(result, accuracy=figure, metric=metric.name, written=metric.written(figure))
 
 
 @dataclass(frozen=True, repr=False)

@@ -42,7 +42,29 @@ Json = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="digits, mnist, fashion-mnist, a folder of idx files, or an .npz file."),
+    typer.Option(
+        "--data",
+        help="digits, mnist, fashion-mnist; an .npz, .csv or .parquet file; a folder of images or idx files; "
+        "or file.py:function.",
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="classification, regression, segmentation, multilabel, autoencoder.  [default: by the targets]",
+    ),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option("--metric", help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own."),
+]
+Target = Annotated[
+    list[str] | None,
+    typer.Option("--target", help="A table's column of targets, by default its last; may be given again."),
+]
+Layout = Annotated[
+    str | None, typer.Option("--layout", help="nhwc for images whose channels come last.  [default: nchw]")
 ]
 Fps = Annotated[
     float | None, typer.Option("--fps", help="Images per second that are enough: the smallest design.")
@@ -82,9 +104,20 @@ Inputs = Annotated[
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take at most this many samples.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"qhw {version('qhw')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options that come before or after any command (``main`` takes them out of the arguments)."""
 
@@ -102,6 +135,29 @@ def build(
         typer.Option("--flow", help=f"The kind of project: {', '.join(list_flows())}."),
     ] = None,
     data: Data = None,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar="'scale=… mean=… std=…'",
+            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Trained weights of the network: a file of its state dict.")
+    ] = None,
+    trained: Annotated[
+        bool | None,
+        typer.Option("--trained", help="The network has its weights: it is not trained anew in float."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
+    ] = None,
     input_type: InputType = None,
     number_format: Annotated[
         str | None,
@@ -124,7 +180,8 @@ def build(
         typer.Option("--scaling", help="The trained scale: power_of_two (default), free, or exponent_bias."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Build folder.  [default: qhw-build/MODEL-BOARD-FLOW]")
+        Path | None,
+        typer.Option("--out", "-o", help="Build folder.  [default: one in qhw-build]"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file with any of these options.")
@@ -152,8 +209,9 @@ def build(
     """Train, export, lower, generate a project, simulate it and compare every output code."""
     given = {
         "model": model, "board": board, "flow": flow, "data": data, "format": number_format,
-        "weights": weights, "activations": activations, "layers": layers or None, "scaling": scaling,
-        "out": out,
+        "weights": weights, "activations": activations, "layer": layers or None, "scaling": scaling,
+        "out": out, "task": task, "metric": metric, "target": target or None, "layout": layout,
+        "preprocess": preprocess, "state": state, "trained": trained, "expect": expect,
         "clock_mhz": clock_mhz, "fps": fps, "budget": budget, "multipliers": multipliers,
         "input": input_type, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
         "seed": seed, "vectors": vectors, "synth": synth, **flow_options(context),
@@ -173,6 +231,10 @@ def build(
 def simulate(
     model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
     data: Data = None,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
     inputs: Inputs = None,
     samples: Samples = None,
     backend: Annotated[
@@ -189,11 +251,14 @@ def simulate(
     """Run a model exactly, on a data set or on your own inputs; a build folder on what it was verified on."""
     with _command(as_json) as document:
         from qhw import api
+        from qhw.data import Reading
 
         file, input_type = _file_and_type(inputs or [])
+        reading = Reading(task or "", metric or "", tuple(target or ()), layout or "")  # type: ignore[arg-type]
         result = api.simulate(
             model,
             data=data,
+            reading=reading,
             inputs=file,
             samples=samples,
             backend=backend,

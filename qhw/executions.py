@@ -19,10 +19,10 @@ from qhw.pipeline.input_type import check_type
 from qhw.pipeline.stages import MARKER, check_written
 
 if TYPE_CHECKING:
-    from qhw.data import Dataset
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
+    from qhw.tasks import Judge
 
 BACKENDS = {
     "exact": "the exact graph, by the fast executor",
@@ -172,8 +172,8 @@ def find_target(
     return Target(text, place, chosen, input, has_images)
 
 
-def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None] | None:
-    """The samples that a build was verified on: inputs of its data set's test split, and their labels.
+def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], Judge | None] | None:
+    """The samples that a build was verified on: inputs of its data set's test split, and their metric.
 
     None for a file, and for a build that did not get so far.
 
@@ -184,8 +184,18 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int
     if not (target.path.is_dir() and check_written(target.path, "vectors")):
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
-    labels = folder / "labels.npy"
-    return inputs, np.load(labels, allow_pickle=False) if labels.is_file() else None
+    return inputs, _stored_judge(folder / "targets.npz")
+
+
+def _stored_judge(path: Path) -> Judge | None:
+    """The metric that a build stored with its targets."""
+    from qhw.tasks import Judge, task_named
+
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        task = task_named(str(stored["task"]))
+        return Judge(task, task.metric(str(stored["metric"])), stored["targets"])
 
 
 @contextlib.contextmanager
@@ -212,11 +222,11 @@ def _check_place(place: Path, path: str) -> None:
 def choose_inputs(
     target: Target,
     *,
-    data: str | Dataset | None = None,
+    data: Any = None,
     inputs: Any = None,
     samples: int | None = None,
-) -> tuple[dict[str, Any], NDArray[np.int64] | None]:
-    """Samples for a target, and their labels if they have any.
+) -> tuple[dict[str, Any], Judge | None]:
+    """Samples for a target, and the metric to judge the answers by, if there are targets.
 
     Without data and inputs, those that a build folder was verified on; for a file, random ones.
 
@@ -233,19 +243,19 @@ def choose_inputs(
 
     if data is not None and inputs is not None:
         raise InputError("Both a data set and inputs are given", hint="give one of them")
-    graph, labels = target.graph, None
+    graph, judge = target.graph, None
     if data is not None:
         dataset = choose_data(data).dataset
-        arrays, labels = _by_name(graph, dataset.test_x), dataset.test_y
+        arrays, judge = _by_name(graph, dataset.test_x), dataset.judge
     elif inputs is not None:
         arrays = _by_name(graph, read_array(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
     elif (own := own_samples(target)) is not None:
-        arrays, labels = own
+        arrays, judge = own
     else:
         arrays = random_inputs(graph, samples or RANDOM_VECTORS)
     _check_counts(arrays)
     few = {name: array[:samples] for name, array in arrays.items()}
-    return few, None if labels is None else labels[:samples]
+    return few, None if judge is None else judge.first(samples)
 
 
 def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:

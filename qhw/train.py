@@ -9,7 +9,7 @@ import numbers
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qhw import checkpoints as store
-from qhw.data.base import Dataset, Labels
+from qhw.data.base import Array, Dataset
 from qhw.errors import CheckFailedError, InputError
+from qhw.formats import Fixed
+from qhw.layers.preprocessed import BITS as PREPROCESS_BITS
+from qhw.layers.preprocessed import LAYER as PREPROCESS_LAYER
+from qhw.layers.preprocessed import Preprocessed
 
 if TYPE_CHECKING:
     from qhw.convert import QuantConfig
@@ -34,6 +37,9 @@ WARM_UP = 0.05
 BINARY_POINT_RATE = 10.0
 """The learning rate of a binary point, relative to the weights': it counts in bits."""
 
+
+INPUT_BITS = 8
+"""Bits of the trained quantizer at the door of float samples, unless the formats say otherwise."""
 
 CALIBRATION_IMAGES = 256
 """Images that binary points are found on where they are not trained."""
@@ -117,7 +123,7 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The trained models, in eval mode, and their accuracy on the test split (0 to 1)."""
+    """The trained models, in eval mode, and their accuracy on the test split: the data set's metric."""
 
     float_model: nn.Module
     quantised_model: nn.Module
@@ -136,11 +142,13 @@ def train(
     checkpoints: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
-    """Train in float, convert, train quantised; the given model is left as it was.
+    """Train in float, convert, train quantised, by the loss of the data set's task.
+
+    The given model is left as it was.
 
     Args:
-        model: a plain module from images (N, C, H, W), floats 0..255, to logits (N, classes). Parameters that
-            need no gradient stay as they are.
+        model: a plain module from samples (N, ...), floats (pixels: 0..255), to the task's outputs (N, ...).
+            Parameters that need no gradient stay as they are.
         checkpoints: folder of the state after every epoch. A run that was interrupted goes on from there
             and ends with the same weights, bit for bit; checkpoints of other settings are not used.
         progress: called after every step. An exception in it ends the training.
@@ -157,9 +165,9 @@ def train(
         return TrainResult(
             float_model=float_model,
             quantised_model=quantised,
-            float_accuracy=evaluate(float_model, data.test_x, data.test_y),
-            quantised_accuracy=evaluate(quantised, data.test_x, data.test_y),
-            samples=len(data.test_y),
+            float_accuracy=evaluate(float_model, data),
+            quantised_accuracy=evaluate(quantised, data),
+            samples=len(data.test_x),
             seconds=time.monotonic() - started,
         )
 
@@ -177,6 +185,7 @@ def _both_phases(
 
     example = torch.from_numpy(data.train_x[:2]).float()
     check_finite(model)
+    quant = quant_of(quant, data, model)
     model = trainable(model, example)
     convert(model, quant, example)  # what cannot be converted is refused before hours of float training
     _check_outputs(model, example, data)
@@ -189,6 +198,20 @@ def _both_phases(
     rate = config.quantised_learning_rate
     Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
     return model, quantised
+
+
+def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig:
+    """The formats for a data set and a network.
+
+    Samples are quantised at the door unless they are pixels: otherwise whole numbers among the first
+    ones would be taken for pixels. The constants of a preprocessing get bits enough to cost no accuracy.
+    """
+    if isinstance(model, Preprocessed):
+        wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
+        quant = replace(quant, overrides={f"{PREPROCESS_LAYER}.*": wide, **quant.overrides})
+    if data.has_pixels or quant.inputs is not None:
+        return quant
+    return replace(quant, inputs=Fixed(INPUT_BITS))
 
 
 @contextmanager
@@ -264,12 +287,13 @@ class Phase:
         for step in range(steps):
             _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step, self.epochs * steps))
             batch = np.sort(order[step * size : (step + 1) * size])
-            images = _batch(data.train_x, batch)
-            loss = _train_step(model, optimizer, images, torch.from_numpy(data.train_y[batch]))
+            samples = _batch(data.train_x, batch)
+            targets = torch.from_numpy(data.kind.trained_on(data.train_targets[batch]))
+            loss = _train_step(model, optimizer, samples, targets, data)
             if not math.isfinite(loss):
                 from qhw.quantizers import first_not_finite
 
-                layer = first_not_finite(model, images)
+                layer = first_not_finite(model, samples)
                 place = f"the {self.name} phase, epoch {epoch + 1}, step {step + 1}"
                 first = f"; layer {layer} is the first to be given NaN or infinity" if layer else ""
                 raise CheckFailedError(
@@ -300,19 +324,19 @@ class Phase:
             store.save(self._path, state)
 
 
-def evaluate(model: nn.Module, images: NDArray[np.uint8], labels: Labels) -> float:
-    """The share of images (N, C, H, W) whose largest output is their label, 0 to 1."""
-    return float(np.mean(predict(model, images).reshape(len(images), -1).argmax(axis=1) == labels))
+def evaluate(model: nn.Module, data: Dataset) -> float:
+    """The data set's metric of a model on the test split, computed in the model's own type."""
+    return data.judge.score(predict(model, data.test_x))
 
 
 def predict(
     model: nn.Module,
-    images: NDArray[np.generic],
+    samples: NDArray[np.generic],
     *,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 256,
 ) -> NDArray[np.floating]:
-    """A model's outputs (N, classes) in eval mode, computed in ``dtype``.
+    """A model's outputs (N, ...) in eval mode, computed in ``dtype``.
 
     In float64 a model converted by :func:`qhw.convert` is the reference that every later stage is checked
     against; its own weights stay as they are.
@@ -320,8 +344,8 @@ def predict(
     model = copy.deepcopy(model).to(dtype).eval()
     outputs = []
     with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+        for start in range(0, len(samples), batch_size):
+            batch = torch.from_numpy(np.ascontiguousarray(samples[start : start + batch_size]))
             outputs.append(model(batch.to(dtype)).numpy())
     return np.concatenate(outputs)
 
@@ -342,13 +366,15 @@ def _prepared(folder: str | Path | None) -> Path | None:
     return Path(folder)
 
 
-def _batch(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(images[indices]).float()
+def _batch(samples: Array, indices: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(samples[indices]).float()
 
 
-def _train_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
+def _train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, samples: Tensor, targets: Tensor, data: Dataset
+) -> float:
     optimizer.zero_grad(set_to_none=True)
-    loss = functional.cross_entropy(model(images.to(_dtype(model))).flatten(1), labels)
+    loss = data.kind.loss(model(samples.to(_dtype(model))), targets)
     torch.autograd.backward(loss)
     optimizer.step()
     return float(loss.detach())
@@ -360,19 +386,17 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _check_outputs(model: nn.Module, example: Tensor, data: Dataset) -> None:
-    """Refuse a model that does not give one number for each class."""
+    """Refuse a model that does not give what the task of the data asks for."""
     with torch.no_grad():
         shape = tuple(model.eval()(example.to(_dtype(model))).shape[1:])
-    outputs = math.prod(shape)
-    if shape[:1] == (outputs,) and outputs >= data.classes:
+    wanted = data.outputs
+    if data.kind.takes_outputs(shape, wanted):
         return
-    pooled = len(shape) > 1 and shape[0] >= data.classes
     raise InputError(
-        f"the model gives {shape} for one image, and data set {data.name} has {data.classes} classes",
-        allowed=f"one number for each class, ({data.classes},)",
-        hint="average over the pixels at the end: nn.AdaptiveAvgPool2d(1), nn.Flatten()"
-        if pooled
-        else f"end the model with nn.Flatten() and nn.Linear(…, {data.classes})",
+        f"the model gives {shape} for one sample, and data set {data.name} is for {data.task}, "
+        f"with targets for {wanted}",
+        allowed=f"{wanted}: {data.kind.gives}",
+        hint=data.kind.remedy(shape, wanted),
     )
 
 

@@ -22,6 +22,8 @@ KNOWN = {
     "graph": WAIST,
     "sim": WAIST,
     "devices": FOUNDATIONS,
+    "tasks": FOUNDATIONS,
+    "data": FOUNDATIONS | {"arrays", "tasks"},
     "rtl": FOUNDATIONS | {"devices"},
     "cost": WAIST | {"boards", "devices", "rtl"},
     "flows": WAIST | {"boards", "devices", "rtl", "cost"},

@@ -59,9 +59,9 @@ def test_digits_by_default():
     assert result.float_accuracy >= 0.97
     assert result.quantised_accuracy >= 0.97
     assert result.samples == len(data.test_y)
-    assert evaluate(result.quantised_model, data.test_x, data.test_y) == result.quantised_accuracy
+    assert evaluate(result.quantised_model, data) == result.quantised_accuracy
     # A network of the same kind that has learned nothing is at a tenth.
-    assert evaluate(build_model("digits-cnn", data), data.test_x, data.test_y) < 0.3
+    assert evaluate(build_model("digits-cnn", data), data) < 0.3
 
 
 @pytest.mark.slow

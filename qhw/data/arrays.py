@@ -1,36 +1,24 @@
-"""A user's own data: one ``.npz`` file with the four arrays."""
+"""A user's own data: one ``.npz`` file with the arrays of both splits."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qhw.arrays import UNREADABLE
 from qhw.data.base import Dataset
 from qhw.data.idx import MAX_BYTES
+from qhw.data.reading import Reading
 from qhw.errors import InputError
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
+NEEDED = ("train_x", "test_x")
 
 
-def _classes(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Labels as int64; what is not whole by its type is a target of regression."""
-    if labels.dtype.kind not in "biu":
-        raise InputError(
-            f"{path}: {key} holds {labels.dtype} numbers, not classes",
-            allowed="one integer per image, from 0",
-            hint="store the classes as integers (astype(np.int64)); a regression is trained by you, then "
-            "converted (qhw.convert) and built as a quantised module",
-        )
-    return labels.astype(np.int64)
-
-
-def load_npz(path: Path) -> Dataset:
-    """Images (uint8, 0..255) and labels from an ``.npz`` file with the arrays of :data:`KEYS`.
+def load_npz(path: Path, reading: Reading) -> Dataset:
+    """Samples and targets from an ``.npz`` file with the arrays of :data:`KEYS`; targets may be missing.
 
     Nothing is unpickled.
 
@@ -42,22 +30,11 @@ def load_npz(path: Path) -> Dataset:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise InputError(f"{path} unpacks to more than {MAX_BYTES} bytes", allowed="up to 1 GiB")
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file]
-            if missing:
-                raise InputError(
-                    f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}"
-                )
-            train_x, train_y, test_x, test_y = (file[key] for key in KEYS)
+            arrays = {key: file[key] for key in KEYS if key in file}
     except (OSError, *UNREADABLE) as error:
         raise InputError(f"{path} cannot be read as .npz: {error}") from error
-    labels = _classes(path, "train_y", train_y)
-    return Dataset(
-        name=path.stem,
-        source=f"arrays in {path.name}",
-        train_x=train_x,
-        train_y=labels,
-        test_x=test_x,
-        test_y=_classes(path, "test_y", test_y),
-        classes=int(labels.max(initial=0)) + 1,
-        normalisation=-8,
-    )
+    needed = KEYS if "train_y" in arrays or "test_y" in arrays else NEEDED
+    if missing := [key for key in needed if key not in arrays]:
+        raise InputError(f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}")
+    train, test = ((arrays[f"{split}_x"], arrays.get(f"{split}_y")) for split in ("train", "test"))
+    return reading.dataset(path.stem, f"arrays in {path.name}", train, test)

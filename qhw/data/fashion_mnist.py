@@ -18,10 +18,15 @@ def load(root: Path | None = None) -> Dataset:
     Raises:
         InputError: neither the package nor such a folder exists, or a file is damaged.
     """
-    if root is None and not DEBIAN_FOLDER.is_dir():
+    return idx.load_folder(root or find(), name="fashion-mnist")
+
+
+def find() -> Path:
+    """The folder of Debian's package; raises InputError where it is not installed."""
+    if not DEBIAN_FOLDER.is_dir():
         raise InputError(
             f"Fashion-MNIST is not installed ({DEBIAN_FOLDER} does not exist)",
             hint="apt-get install dataset-fashion-mnist, or give a folder with its four idx files "
             "(https://github.com/zalandoresearch/fashion-mnist)",
         )
-    return idx.load_folder(root or DEBIAN_FOLDER, name="fashion-mnist")
+    return DEBIAN_FOLDER

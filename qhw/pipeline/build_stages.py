@@ -35,6 +35,7 @@ from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
+from qhw.pipeline.state import load_state
 from qhw.pipeline.verification import (
     Row,
     canonical_row,
@@ -45,16 +46,19 @@ from qhw.pipeline.verification import (
     row_of,
     torch_row,
 )
+from qhw.preprocessing import Preprocess
 from qhw.resources import resource_dir
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from qhw.cost import Design
+    from qhw.data import Dataset
     from qhw.flows.base import FlowStage, Project, ProjectFlow
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
+    from qhw.tasks import Judge, Metric
     from qhw.train import TrainConfig
 
 Facts = dict[str, Any]
@@ -80,6 +84,9 @@ SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
 
 LEAST_SIMULATION_VECTORS = 128
+
+LARGEST_DEPARTURE = 0.01
+"""Points (of 1) by which a trained network may miss the figure that its user had."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +136,18 @@ def stages(plan: BuildPlan) -> list[Stage]:
 def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     """How the model becomes model.onnx."""
     options, model = plan.options, {"model": plan.source.digest}
-    annotation = {"input": options.input, "has_images": plan.data is not None}
+    annotation = {"input": options.input, **data}
     if plan.source.kind == "qonnx":
         return [_stage(plan, "import", _import, (), model | annotation)]
     if not plan.source.is_trained_here:
         return [_stage(plan, "export", _export_given, (), {**model, **data, **annotation})]
-    given = {**model, **data, "seed": options.seed, "quant": repr(options.quant_config())}
+    handed = {
+        "state": None if options.state is None else file_digest(options.state),
+        "trained": options.trained,
+        "preprocess": repr(Preprocess.of(options.preprocess)),
+        "expect": options.expect,
+    }
+    given = {**model, **data, **handed, "seed": options.seed, "quant": repr(options.quant_config())}
     recipe = {"recipe": [options.float_epochs, options.quantised_epochs, dict(options.training)]}
     return [
         _stage(plan, "train", _train, (), given | recipe),
@@ -187,7 +200,8 @@ def _import(plan: BuildPlan, work: Workspace) -> Facts:
 def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
     """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
-    annotation = annotated_copy(file, file, plan.options.input, plan.data is not None)
+    has_images = plan.data is not None and plan.data.dataset.has_pixels
+    annotation = annotated_copy(file, file, plan.options.input, has_images)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
     if annotation is None:
         return facts
@@ -201,10 +215,11 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.train import Progress, train
 
     data = _required_data(plan).dataset
-    module = load_module(plan.source, data, plan.options.seed)
+    module = _network(plan, data)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
         return {"summary": "quantised already: exported as it is"}
+    told = _check_expected(plan, module, data)
 
     def tell(step: Progress) -> None:
         done = (step.epoch - 1 + step.step / step.steps) / step.epochs
@@ -225,22 +240,64 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
         "float": result.float_accuracy,
         "quantised": result.quantised_accuracy,
         "samples": result.samples,
-        "summary": f"accuracy {result.quantised_accuracy:.2%} (float {result.float_accuracy:.2%}) "
-        f"on {result.samples} test samples",
+        "summary": f"{data.figure.name} {data.figure.written(result.quantised_accuracy)} "
+        f"(float {data.figure.written(result.float_accuracy)}) on {result.samples} test samples{told}",
     }
+
+
+def _network(plan: BuildPlan, data: Dataset) -> nn.Module:
+    """The network with the weights and the preprocessing that were handed over."""
+    from qhw.tracing import trainable
+
+    options = plan.options
+    module = load_module(plan.source, data, options.seed)
+    preprocess = Preprocess.of(options.preprocess)
+    if is_quantised(module):
+        if options.state is not None or not preprocess.is_none:
+            raise InputError(
+                f"{plan.source.given} is quantised already: state and preprocess have no place in it",
+                hint="load the weights, and put the preprocessing into its forward(), before it is given",
+            )
+        return module
+    if options.state is not None:
+        module = trainable(module, torch_samples(data.train_x[:2]))
+        load_state(module, options.state)
+    return preprocess.before(module, data.train_x.shape)
+
+
+def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
+    """What a network that was trained elsewhere reaches in float, before anything is done to it.
+
+    Raises:
+        InputError: that is less than its user had.
+    """
+    if not plan.options.is_trained:
+        return ""
+    from qhw.train import evaluate
+
+    figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
+    if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
+        raise InputError(
+            f"in float the network's {figure.name} is {figure.written(found)} on data set {data.name}, "
+            f"not {figure.written(expected)}",
+            hint=f"samples run from {data.test_x.min():g} to {data.test_x.max():g} here; say what training "
+            "did to them: --preprocess 'scale=1/255 mean=… std=…'",
+        )
+    return f"; it came with {figure.written(found)}"
 
 
 def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
     from qhw.convert import convert
+    from qhw.train import quant_of
 
     data = _required_data(plan).dataset
-    example = torch.from_numpy(data.train_x[:2]).float()
-    given = load_module(plan.source, data, plan.options.seed)
+    example = torch_samples(data.train_x[:2])
+    given = _network(plan, data)
     if is_quantised(given):
         return _export(given, plan, work)
-    model = convert(given, plan.options.quant_config(), example)
+    model = convert(given, quant_of(plan.options.quant_config(), data, given), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(torch.load(weights, weights_only=True))
     return _export(model, plan, work)
@@ -260,7 +317,7 @@ def _export(model: nn.Module, plan: BuildPlan, work: Workspace) -> Facts:
 
     data = _required_data(plan).dataset
     model.eval()
-    export_qonnx(model, work.scratch / MODEL_FILE, torch.from_numpy(data.test_x[:1]).float())
+    export_qonnx(model, work.scratch / MODEL_FILE, torch_samples(data.test_x[:1]))
     work.progress(None, "torch in float64")
     folder = work.scratch / "torch"
     folder.mkdir()
@@ -280,6 +337,13 @@ def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[A
     return layer_values(model, images) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
 
 
+def torch_samples(samples: NDArray[Any]) -> Tensor:
+    """Samples as a network takes them."""
+    import torch
+
+    return torch.from_numpy(samples).float()
+
+
 def _required_data(plan: BuildPlan) -> DataChoice:
     if plan.data is None:
         raise InputError(
@@ -294,8 +358,11 @@ def check_idle(source: Source, options: BuildOptions) -> None:
     Raises:
         InputError: naming the options.
     """
-    names = ("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs")
-    if idle := [name for name in names if getattr(options, name) not in (None, {})]:
+    names = (
+        *("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs"),
+        *("state", "trained", "preprocess", "expect"),
+    )
+    if idle := [name for name in names if getattr(options, name) not in (None, {}, False)]:
         raise InputError(
             f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
             hint="leave them out, or give the plain model",
@@ -323,6 +390,8 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
             raise InputError(f"Unknown training setting {name!r}", hint=closest(name, known))
     epochs = {"float_epochs": options.float_epochs, "quantised_epochs": options.quantised_epochs}
     given = {name: value for name, value in epochs.items() if value is not None}
+    if options.is_trained:
+        given = {"float_epochs": 0} | given
     return replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
 
 
@@ -396,7 +465,7 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.sim.fast import FastExecutor
 
     graph = read_graph(work.build)
-    inputs, labels = _samples(plan, graph)
+    inputs = _samples(plan, graph)
     mantissas = encode_inputs(graph, inputs)
     executor = FastExecutor(graph)
     outputs = executor(mantissas)
@@ -405,11 +474,13 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     save_arrays(folder / "inputs.npz", mantissas)
     save_arrays(folder / "outputs.npz", outputs)
     facts: Facts = {"samples": len(next(iter(mantissas.values())))}
-    if labels is not None:
-        np.save(folder / "labels.npy", labels)
-        facts["accuracy"] = top1(graph, outputs, labels)
     if plan.data is not None:
-        facts["data_sha256"], facts["data_source"] = plan.data.dataset.sha256, plan.data.dataset.source
+        data = plan.data.dataset
+        np.savez(folder / "targets.npz", targets=data.test_targets, task=data.task, metric=data.metric)
+        facts["accuracy"] = score(graph, outputs, data.judge)
+        facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
+        facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
+        facts["data_sha256"], facts["data_source"] = data.sha256, data.source
     rows = [_interpreter_row(work, executor, mantissas)]
     if plan.source.kind != "qonnx":
         rows += _torch_rows(work, executor, mantissas, outputs)
@@ -485,17 +556,16 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None]:
-    """The test split, or random samples; and the labels, if there are any."""
+def _samples(plan: BuildPlan, graph: ExactGraph) -> dict[str, NDArray[Any]]:
+    """The test split, or random samples."""
     if plan.data is None:
-        return random_inputs(graph, RANDOM_VECTORS), None
+        return random_inputs(graph, RANDOM_VECTORS)
     if len(graph.inputs) != 1:
         raise InputError(
             f"A data set feeds one input, but the model has {len(graph.inputs)} ({', '.join(graph.inputs)})",
             hint="leave --data out: the build then verifies on random inputs",
         )
-    data = plan.data.dataset
-    return {graph.inputs[0]: data.test_x}, data.test_y
+    return {graph.inputs[0]: plan.data.dataset.test_x}
 
 
 def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -515,13 +585,30 @@ def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDA
     return inputs
 
 
-def top1(graph: ExactGraph, outputs: Mapping[str, IntArray], labels: NDArray[np.int64]) -> float:
-    """The share of samples whose class is their label."""
+def score(graph: ExactGraph, outputs: Mapping[str, IntArray], judge: Judge) -> float:
+    """A metric of the graph's output mantissas."""
     from qhw.graph.encode import decode_output
-    from qhw.sim.postprocess import predicted_classes
+    from qhw.sim.postprocess import judged_output
 
     values = {name: decode_output(graph, name, outputs[name]) for name in graph.outputs}
-    return float(np.mean(predicted_classes(graph, values) == labels))
+    return judge.score(judged_output(graph, values, by_order=judge.task.by_order))
+
+
+def _warning_of_fall(plan: BuildPlan, work: Workspace, quantised: float) -> str | None:
+    """A message where the exact graph is worse than the float model by more than a few points."""
+    in_float = work.facts.get("train", {}).get("float")
+    if in_float is None:
+        return None
+    from qhw.pipeline.accuracy import warning_of_fall
+
+    epochs = recipe_of(plan.source, plan.options).quantised_epochs
+    figure = _required_data(plan).dataset.figure
+    return warning_of_fall(figure, in_float, quantised, plan.options.quant_config(), epochs)
+
+
+def direction_of(metric: Metric) -> Facts:
+    """Which way a metric is better, for build.json."""
+    return {"higher_is_better": metric.higher_is_better, "share": metric.is_share}
 
 
 # --- codes become a project -------------------------------------------------------------------------

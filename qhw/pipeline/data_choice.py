@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
 from qhw.pipeline.stages import file_digest, json_digest, tree_digests
+from qhw.pipeline.user_file import UserFunction, user_function
 
 if TYPE_CHECKING:
-    from qhw.data import Dataset
+    from qhw.data import Dataset, Reading
 
 
 @dataclass(frozen=True)
@@ -21,44 +22,91 @@ class DataChoice:
     Args:
         given: a name or a path, as the user wrote it.
         identity: changes when the data could: the files' hashes, or the version of the package that ships it.
+        reading: what the user says of it.
         loaded: the data set itself, where that was given.
+        made_by: the user's function that returns it.
+        metric: the user's own metric.
     """
 
     given: str
     identity: str
+    reading: Reading
     loaded: Dataset | None = None
+    made_by: UserFunction | None = None
+    metric: UserFunction | None = field(default=None)
 
     @cached_property
     def dataset(self) -> Dataset:
         """The data set, loaded once."""
-        from qhw.data import load_dataset
+        from qhw.data import as_dataset, load_dataset
 
-        return self.loaded or load_dataset(self.given)
+        if self.loaded is not None:
+            data = self.loaded
+        elif self.made_by is not None:
+            data = as_dataset(self.made_by.call(), self.reading, self.made_by.name)
+        else:
+            data = load_dataset(self.given, reading=self.reading)
+        return data if self.metric is None else replace(data, own_metric=own_metric(self.metric))
 
 
-def choose_data(given: str | Path | Dataset) -> DataChoice:
+def own_metric(function: UserFunction) -> Any:
+    """A metric of the user's: ``function(outputs, targets)``, the higher the better."""
+    from qhw.tasks import Metric
+
+    score = function.load()
+    return Metric(function.name, lambda outputs, targets: float(score(outputs, targets)), is_share=False)
+
+
+def choose_data(given: Any, reading: Reading | None = None) -> DataChoice:
     """Find a data set without loading it.
+
+    Args:
+        given: a name, a path, ``file.py:function``, or data in Python (:data:`qhw.data.given.TAKEN`).
+        reading: what the data do not say themselves; its metric may be ``file.py:function``.
 
     Raises:
         InputError: there is no such name or path.
     """
-    from qhw.data import Dataset, dataset_names
+    from qhw.data import OWN, Reading, as_dataset, dataset_names
 
-    if isinstance(given, Dataset):
-        return DataChoice(given.name, given.sha256, given)
+    if isinstance(given, DataChoice):
+        return given
+    reading = reading or Reading()
+    metric = user_function(reading.metric, "metric") if reading.metric else None
+    reading = replace(reading, metric="") if metric is not None else reading
+    said = [asdict(reading), metric.digest if metric is not None else ""]
+    if not isinstance(given, str | Path):
+        data = as_dataset(given, reading)
+        return DataChoice(data.name, json_digest([data.sha256, said]), reading, data, metric=metric)
     text = str(given)
+    identity, made_by = _identity(text)
+    if identity is None:
+        raise InputError(
+            f"Unknown data set {text!r}",
+            allowed=f"{', '.join(dataset_names())}, {OWN}",
+            hint=closest(text, dataset_names()),
+        )
+    plain = asdict(Reading()) == said[0] and metric is None
+    return DataChoice(
+        text, identity if plain else json_digest([identity, said]), reading, made_by=made_by, metric=metric
+    )
+
+
+def _identity(text: str) -> tuple[str | None, UserFunction | None]:
+    """What a name or path depends on, and the user's function that it names."""
+    from qhw.data import dataset_names
+    from qhw.data.fashion_mnist import find as find_fashion_mnist
+
+    if text == "fashion-mnist":
+        find_fashion_mnist()
     if text in dataset_names():
-        return DataChoice(text, json_digest([text, _package_state(text)]))
+        return json_digest([text, _package_state(text)]), None
+    if (function := user_function(text, "data")) is not None:
+        return function.digest, function
     path = Path(text)
     if path.is_dir():
-        return DataChoice(text, json_digest(tree_digests(path)))
-    if path.is_file():
-        return DataChoice(text, file_digest(path))
-    raise InputError(
-        f"Unknown data set {text!r}",
-        allowed=f"{', '.join(dataset_names())}, a folder of idx files, or an .npz file",
-        hint=closest(text, dataset_names()),
-    )
+        return json_digest(tree_digests(path)), None
+    return (file_digest(path) if path.is_file() else None), None
 
 
 def _package_state(name: str) -> object:

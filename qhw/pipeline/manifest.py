@@ -16,7 +16,7 @@ from qhw.doctor import package_version, program_version
 from qhw.errors import InputError
 from qhw.pipeline.stages import json_digest, write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "build.json"
 _AGAIN = "run the same qhw build again: it writes the file again"
 

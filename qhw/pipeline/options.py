@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from qhw.errors import InputError, closest
 from qhw.pipeline.designs import Wanted
 from qhw.pipeline.input_type import check_type
+from qhw.preprocessing import Preprocess
 
 if TYPE_CHECKING:
+    from qhw.data import Reading
     from qhw.quant_config import QuantConfig
 
 
@@ -25,6 +27,11 @@ class BuildOptions:
         board: a board's name, or a TOML file.
         flow: the kind of project to generate, e.g. ``hls4ml``.
         data: a data set's name or path; None: the built-in model's own.
+        task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
+        preprocess: what training did to samples before the network (:class:`qhw.Preprocess`), as a text.
+        state: a file with the network's trained weights (``torch.save(net.state_dict(), …)``).
+        trained: the network comes with its weights: it is not trained anew in float.
+        expect: the figure that the trained network had in float; None: unknown.
         weights, activations: formats, as text; None: what ``quant`` says, or 8 bits.
         quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
         training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
@@ -45,6 +52,14 @@ class BuildOptions:
     board: str = ""
     flow: str = "hls4ml"
     data: str | None = None
+    task: str = ""
+    metric: str = ""
+    target: Sequence[str] = ()
+    layout: str = ""
+    preprocess: str | Mapping[str, Any] | None = None
+    state: Path | None = None
+    trained: bool = False
+    expect: float | None = None
     weights: str | None = None
     activations: str | None = None
     quant: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +78,7 @@ class BuildOptions:
     synth: bool = False
 
     def __post_init__(self) -> None:
+        Preprocess.of(self.preprocess)
         if self.clock_mhz is not None and not 1 <= self.clock_mhz <= 2000:
             raise InputError(f"the clock is {self.clock_mhz} MHz", allowed="1 to 2000 MHz")
         for name in ("float_epochs", "quantised_epochs", "seed"):
@@ -73,6 +89,18 @@ class BuildOptions:
             raise InputError(f"vectors is {self.vectors}", allowed="integers from 1")
         if self.input is not None:
             check_type(self.input)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the network comes with trained weights."""
+        return self.trained or self.state is not None
+
+    @property
+    def reading(self) -> Reading:
+        """What the user says of the data; raises InputError for a layout that there is not."""
+        from qhw.data import Reading
+
+        return Reading(self.task, self.metric, tuple(self.target), self.layout)  # type: ignore[arg-type]
 
     @property
     def wanted(self) -> Wanted:
@@ -94,7 +122,8 @@ class BuildOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values."""
-        return asdict(self) | {"out": None if self.out is None else str(self.out)}
+        paths = {"out": self.out, "state": self.state}
+        return asdict(self) | {name: None if path is None else str(path) for name, path in paths.items()}
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -106,6 +135,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "vectors": (int,),
     "synth": (bool,),
+    "target": (str, list),
+    "preprocess": (str, dict),
+    "trained": (bool,),
+    "expect": (int, float, str),
+    "layer": (str, list),
     "quant": (dict,),
     "training": (dict,),
 }
@@ -117,7 +151,7 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
 
     ``format`` stands for ``weights`` and ``activations``, which win over it where both are given, be it in
     ``quant``; one that saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
-    ``layers`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each;
+    ``layer`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each;
     ``scaling`` is that of ``quant``.
 
     Raises:
@@ -127,8 +161,11 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
 
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
-    layers, scaling = from_user.pop("layers", ()), from_user.pop("scaling", None)
+    layers = [*_texts(from_file.pop("layer", ())), *from_user.pop("layer", ())]
+    scalings = [given.pop("scaling", None) for given in (from_user, from_file)]
+    scaling = scalings[0] or scalings[1]
     merged = _split_format(from_file) | _split_format(from_user)
+    merged["target"] = _texts(merged.get("target", ()))
     if scales := merged.pop("scales", None):
         merged["quant"] = {"scales": scales, **merged.get("quant", {})}
     if scaling:
@@ -136,14 +173,24 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     if layers:
         quant = merged.get("quant", {})
         merged["quant"] = quant | {"overrides": _with_layers(quant.get("overrides", {}), layers)}
-    if isinstance(merged.get("out"), str):
-        merged["out"] = Path(merged["out"])
-    if isinstance(merged.get("budget"), str):
-        merged["budget"] = share_of(merged["budget"])
+    for name in ("out", "state"):
+        if isinstance(merged.get(name), str):
+            merged[name] = Path(merged[name])
+    for name in ("budget", "expect"):
+        if isinstance(merged.get(name), str):
+            merged[name] = share_of(merged[name], name)
     own = {name: merged.pop(name) for name in flow_option_names() if name in merged}
     options = replace(BuildOptions(), **merged, flow_options=own)
     load_flow(options.flow, **own)  # refuses what is none of its options
     return options
+
+
+def _texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One text or several; raises InputError for anything else."""
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{list(texts)!r} are not all texts")
+    return texts
 
 
 def flow_option_names() -> list[str]:
@@ -153,13 +200,13 @@ def flow_option_names() -> list[str]:
     return list(every_option())
 
 
-def share_of(text: str) -> float:
+def share_of(text: str, name: str = "budget") -> float:
     """``70%`` or ``0.7``; raises InputError for anything else."""
     number, percent = text.removesuffix("%"), text.endswith("%")
     try:
         return float(number) / (100 if percent else 1)
     except ValueError:
-        raise InputError(f"The budget {text!r} is not a share", allowed="70% or 0.7") from None
+        raise InputError(f"The {name} {text!r} is not a share", allowed="70% or 0.7") from None
 
 
 def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]:
@@ -189,7 +236,12 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise InputError(f"the config file {path} is not TOML: {error}") from None
     of_flows = flow_option_names()
-    known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {"format", *of_flows}
+    known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {
+        "format",
+        "scaling",
+        "layer",
+        *of_flows,
+    }
     for name, value in config.items():
         if name not in known:
             raise InputError(f"{path}: unknown option {name!r}", hint=closest(name, known))

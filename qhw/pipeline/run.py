@@ -24,7 +24,7 @@ from qhw.pipeline.build_stages import (
 )
 from qhw.pipeline.data_choice import DataChoice, choose_data
 from qhw.pipeline.options import BuildOptions
-from qhw.pipeline.source import Source, find_source, require_training
+from qhw.pipeline.source import Source, find_source, require_training, slug
 from qhw.pipeline.stages import (
     MARKER,
     Observer,
@@ -32,6 +32,7 @@ from qhw.pipeline.stages import (
     check_ours,
     check_written,
     create,
+    json_digest,
     opened,
     run_stages,
     telling_full_disk,
@@ -40,7 +41,7 @@ from qhw.pipeline.verification import VerificationError
 from qhw.report.tables import Shown, Table
 
 if TYPE_CHECKING:
-    from qhw.data import Dataset
+    from qhw.data import Reading
     from qhw.flows.base import Flow
     from qhw.graph.ir import ExactGraph
     from qhw.quant_config import QuantConfig
@@ -88,14 +89,14 @@ def build(
     options: BuildOptions,
     *,
     model: Any = None,
-    data: Dataset | None = None,
+    data: Any = None,
     observer: Observer | None = None,
 ) -> BuildResult:
     """Build a model for a board, as :func:`qhw.build` describes.
 
     Args:
         model: a ``torch.nn.Module``, in place of ``options.model``.
-        data: a data set, in place of ``options.data``.
+        data: data in Python (:data:`qhw.data.given.TAKEN`), in place of ``options.data``.
         observer: receives the progress of the build.
 
     Raises:
@@ -119,7 +120,7 @@ def build(
     return BuildResult(plan.folder, written)
 
 
-def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = None) -> BuildPlan:
+def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> BuildPlan:
     """Look up everything that the options name, and refuse now what would fail later.
 
     Raises:
@@ -134,7 +135,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
     if options.clock_mhz is not None:
         board = replace(board, clock_mhz=float(options.clock_mhz))
     options.quant_config()
-    choice = _data_of(source, options.data if data is None else data)
+    choice = _data_of(source, options.data if data is None else data, options.reading)
     if source.kind != "qonnx":
         require_training()
     if source.is_trained_here:
@@ -152,9 +153,22 @@ def make_plan(options: BuildOptions, model: Any = None, data: Dataset | None = N
         raise UnsupportedError(f"The {flow.name} flow has no synthesis", hint="leave --synth out")
     if source.kind != "qonnx":
         _check_carried(options.quant_config(), flow)
-    folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}"
+    folder = options.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{options.flow}{_format_of(options)}"
     check_ours(folder)
     return BuildPlan(options, source, board, flow, choice, folder)
+
+
+def _format_of(options: BuildOptions) -> str:
+    """The end of a build folder's name: builds of a model in other formats stand side by side."""
+    from qhw.quant_config import formats_named
+
+    given = {"weights": options.weights, "activations": options.activations, **options.quant}
+    settings = {name: value for name, value in given.items() if value}
+    text = str(settings.get("weights", ""))
+    if not settings:
+        return ""
+    is_one_format = bool(text) and settings == formats_named(text)
+    return f"-{slug(text) if is_one_format else json_digest(settings)[:8]}"
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:
@@ -188,13 +202,13 @@ def _carrying(format: Format, computed: bool) -> str:
     return "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do"
 
 
-def _data_of(source: Source, given: str | Dataset | None) -> DataChoice | None:
+def _data_of(source: Source, given: Any, reading: Reading) -> DataChoice | None:
     if given is not None:
-        return choose_data(given)
+        return choose_data(given, reading)
     if source.kind == "builtin":
         from qhw.models import model_entry
 
-        return choose_data(model_entry(source.name).dataset)
+        return choose_data(model_entry(source.name).dataset, reading)
     if source.kind == "qonnx":
         return None
     raise InputError(
@@ -294,11 +308,12 @@ def _accuracy(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     if "accuracy" not in vectors:
         return None
     return {
-        "metric": "top-1",
+        **vectors["metric"],
         "float": trained.get("float"),
         "quantised": vectors["accuracy"],
         "samples": vectors["samples"],
         "split": "test",
+        "warning": vectors["warning"],
     }
 
 

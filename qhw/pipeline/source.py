@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qhw.errors import InputError, ToolMissingError, closest
 from qhw.pipeline.stages import file_digest
+from qhw.pipeline.user_file import UserFunction, user_function
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +28,7 @@ class Source:
         name: a short name, fit for a folder.
         digest: SHA-256 of what decides the model: the file; the weights and the structure of a module.
         path: the file of a ``qonnx`` or ``function`` source.
-        function: the name after the colon.
+        function: the function of a ``function`` source.
         module: the module itself.
     """
 
@@ -38,7 +37,7 @@ class Source:
     name: str
     digest: str
     path: Path | None = None
-    function: str = ""
+    function: UserFunction | None = None
     module: Any = None
 
     @property
@@ -56,11 +55,8 @@ def find_source(given: Any) -> Source:
     if not isinstance(given, str | Path):
         return _module_source(given)
     text = str(given)
-    path, _, function = text.rpartition(":")
-    if path.endswith(".py"):
-        return _function_source(text, Path(path), function)
-    if text.endswith(".py"):
-        raise InputError(f"{text} is a Python file", hint=f"name the function that makes it: {text}:NAME")
+    if (function := user_function(text, "model")) is not None:
+        return _function_source(function)
     if text.endswith((".onnx", ".qonnx")) or Path(text).is_file():
         return _file_source(text)
     return _builtin_source(text)
@@ -127,16 +123,12 @@ def _file_source(text: str) -> Source:
     path = Path(text)
     if not path.is_file():
         raise InputError(f"The model file {text} does not exist", hint="check the path")
-    return Source("qonnx", text, _slug(path.stem), file_digest(path), path)
+    return Source("qonnx", text, slug(path.stem), file_digest(path), path)
 
 
-def _function_source(text: str, path: Path, function: str) -> Source:
-    if not path.is_file():
-        raise InputError(f"The file {path} of the model {text} does not exist", hint="check the path")
-    if not function.isidentifier():
-        raise InputError(f"{function!r} in {text} is not the name of a function", allowed="file.py:function")
-    digest = hashlib.sha256(f"{function}\0{file_digest(path)}".encode()).hexdigest()
-    return Source("function", text, _slug(f"{path.stem}-{function}"), digest, path, function)
+def _function_source(function: UserFunction) -> Source:
+    name = slug(f"{function.path.stem}-{function.name}")
+    return Source("function", function.given, name, function.digest, function.path, function)
 
 
 def _module_source(module: Any) -> Source:
@@ -153,39 +145,15 @@ def _module_source(module: Any) -> Source:
     name = type(module).__name__
     # A converted model is an fx.GraphModule: its code says what repr leaves out (the forward pass).
     structure = f"{module}\0{getattr(module, 'code', '')}\0{weights_hash(module)}"
-    return Source("module", name, _slug(name), hashlib.sha256(structure.encode()).hexdigest(), module=module)
+    return Source("module", name, slug(name), hashlib.sha256(structure.encode()).hexdigest(), module=module)
 
 
 def _call(source: Source) -> nn.Module:
     """Run the user's own file and call the function in it."""
     from torch import nn
 
-    assert source.path is not None
-    folder = str(source.path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        spec = importlib.util.spec_from_file_location(f"qhw_user_{_slug(source.path.stem)}", source.path)
-        assert spec is not None
-        assert spec.loader is not None
-        file = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(file)
-        function = getattr(file, source.function, None)
-        if function is None:
-            own = [
-                name
-                for name, value in vars(file).items()
-                if callable(value) and getattr(value, "__module__", "") == file.__name__
-            ]
-            raise InputError(
-                f"{source.path} has no function {source.function!r}", hint=closest(source.function, own)
-            )
-        module = function()
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"The model {source.given} raised {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
+    assert source.function is not None
+    module = source.function.call()
     if not isinstance(module, nn.Module):
         raise InputError(
             f"{source.given} returned a {type(module).__name__}", allowed="a torch.nn.Module (or a subclass)"
@@ -193,5 +161,6 @@ def _call(source: Source) -> nn.Module:
     return module
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A text as part of a file name."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.") or "model"

@@ -36,6 +36,7 @@ class LiveProgress:
             redirect_stderr=False,
         )
         self._task: TaskID | None = None
+        self._told = ""
 
     def __enter__(self) -> LiveProgress:
         return self
@@ -53,9 +54,19 @@ class LiveProgress:
 
     def progress(self, fraction: float | None, text: str) -> None:
         """Move the bar."""
-        if self._task is not None:
+        if not self._console.is_terminal:
+            if fraction is not None:
+                self._tell(text)
+        elif self._task is not None:
             total = None if fraction is None else 1.0
             self._bars.update(self._task, total=total, completed=fraction or 0.0, text=text)
+
+    def _tell(self, text: str) -> None:
+        """Into a file or a pipe: a line where the text's first part is a new one, as with each epoch."""
+        part = text.partition(", loss")[0]
+        if part != self._told:
+            self._told = part
+            self._console.print(f"  {text}", highlight=False, markup=False)
 
     def finished(self, outcome: Outcome) -> None:
         """Replace the bar by a line."""

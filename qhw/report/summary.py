@@ -38,14 +38,14 @@ def _overview(manifest: dict[str, Any]) -> Table:
 def _accuracy(accuracy: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
     if accuracy is None:
         return []
-    in_float = "" if accuracy["float"] is None else f", float {accuracy['float']:.2%}"
-    return [
-        (
-            "accuracy",
-            f"{accuracy['quantised']:.2%}{in_float} ({accuracy['metric']}, {accuracy['samples']} "
-            f"samples of the {accuracy['split']} split)",
-        )
-    ]
+    style = ".2%" if accuracy["share"] else ".4g"
+    in_float = "" if accuracy["float"] is None else f", float {accuracy['float']:{style}}"
+    figure = (
+        f"{accuracy['quantised']:{style}}{in_float} ({accuracy['metric']}, {accuracy['samples']} "
+        f"samples of the {accuracy['split']} split)"
+    )
+    warning = [("WARNING", accuracy["warning"])] if accuracy["warning"] else []
+    return [("accuracy", figure), *warning]
 
 
 def _annotated(annotation: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
@@ -99,7 +99,7 @@ def _resources(manifest: dict[str, Any]) -> Table:
     used = resources["synthesised"] or resources["estimated"] or {}
     kind = "synthesised" if resources["synthesised"] else "estimated"
     cells = tuple(
-        (_NAMES[name], used[name], resources["board"][name], f"{resources['utilisation'][name]:.1%}")
+        (_NAMES[name], used[name], resources["board"][name], f"{used[name] / resources['board'][name]:.1%}")
         for name in used
         if resources["board"][name]
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qhw.formats.modes import QONNX_ROUNDING
 from qhw.graph.encode import round_float
-from qhw.graph.ir import ExactGraph, HostStep
+from qhw.graph.ir import ExactGraph, HostStep, Postprocessing
 
 Array = NDArray[Any]
 
@@ -32,40 +32,52 @@ def postprocess(graph: ExactGraph, values: Mapping[str, Array]) -> dict[str, Arr
     if after is None:
         names = graph.output_names or graph.outputs
         return {name: values[output] for name, output in zip(names, graph.outputs, strict=True)}
-    known = {
-        name: np.asarray(values[output]).astype(np.float32)
-        for name, output in zip(after.reads, graph.outputs, strict=True)
-    }
+    known = _carried_out(graph, after, values)
+    return {name: known[name] for name in after.outputs}
+
+
+def _carried_out(graph: ExactGraph, after: Postprocessing, values: Mapping[str, Array]) -> dict[str, Array]:
+    """Every tensor that the host knows, by the file's names."""
     given = {name: values[output] for name, output in zip(after.reads, graph.outputs, strict=True)}
+    known = {name: np.asarray(value).astype(np.float32) for name, value in given.items()}
     for step in after.steps:
         results = _STEPS[step.op](known[step.inputs[0]], step)
         known |= dict(zip(step.outputs, results, strict=False))
-    return {name: given.get(name, known[name]) for name in after.outputs}
+    return known | given
+
+
+def judged_output(graph: ExactGraph, values: Mapping[str, Array], *, by_order: bool = True) -> Array:
+    """What a metric judges: the file's first output (N, ...); an index as integers (N,).
+
+    Args:
+        values: real values by the names of the graph's outputs.
+        by_order: only the order of the values counts: an output of Softmax or Sigmoid is judged by what goes
+            into it, which has the same order but for ties that float32's rounding makes.
+    """
+    after = graph.postprocessing
+    if after is None:
+        return np.asarray(values[graph.outputs[0]])
+    writers = {name: step for step in after.steps for name in step.outputs}
+    name = after.outputs[0]
+    while by_order and name in writers and writers[name].op in _KEEPING_ORDER:
+        name = writers[name].inputs[0]
+    chosen = _carried_out(graph, after, values)[name]
+    if chosen.dtype.kind in "iu" and chosen.size == len(chosen):
+        return np.asarray(chosen.reshape(-1).astype(np.int64))
+    return np.asarray(chosen)
 
 
 def predicted_classes(graph: ExactGraph, values: Mapping[str, Array]) -> NDArray[np.int64]:
     """The class of each sample: the index that the file's first output is, or that of the largest value.
 
-    An output of Softmax or Sigmoid is judged by what goes into it: they keep the order, but for ties that
-    float32's rounding makes.
-
     Args:
         values: real values by the names of the graph's outputs.
     """
-    after = graph.postprocessing
-    if after is not None:
-        writers = {name: step for step in after.steps for name in step.outputs}
-        name = after.outputs[0]
-        while name in writers and writers[name].op not in _CHOOSING:
-            name = writers[name].inputs[0]
-        if name in writers:
-            chosen = postprocess(graph, values)[after.outputs[0]]
-            return np.asarray(chosen.reshape(len(chosen), -1)[:, 0].astype(np.int64))
-    first = np.asarray(values[graph.outputs[0]])
-    return np.asarray(first.reshape(len(first), -1).argmax(axis=1))
+    judged = judged_output(graph, values)
+    return judged if judged.ndim == 1 else np.asarray(judged.reshape(len(judged), -1).argmax(axis=1))
 
 
-_CHOOSING = ("ArgMax", "ArgMin")
+_KEEPING_ORDER = ("Softmax", "LogSoftmax", "Sigmoid")
 
 
 def _axes(step: HostStep) -> tuple[int, ...]:

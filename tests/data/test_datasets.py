@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhw.data import Dataset, dataset_names, holdout, load_dataset
+from qhw.data import Dataset, Reading, dataset_names, holdout, load_dataset
 from qhw.data.fashion_mnist import DEBIAN_FOLDER
 from qhw.data.idx import FILES, read
 from qhw.errors import InputError
@@ -135,10 +135,11 @@ def test_npz(tmp_path):
 
 def test_targets_of_a_regression_are_no_classes(tmp_path):
     images = np.zeros((4, 1, 4, 4), dtype=np.uint8)
-    arrays = {"train_x": images, "test_x": images, "test_y": np.arange(4)}
-    np.savez(tmp_path / "mine.npz", train_y=np.linspace(0, 3, 4), **arrays)
-    with pytest.raises(InputError, match=r"train_y holds float64 numbers[\s\S]*integer"):
-        load_dataset(str(tmp_path / "mine.npz"))
+    targets = {"train_y": np.linspace(0, 3, 4), "test_y": np.linspace(0, 3, 4)}
+    np.savez(tmp_path / "mine.npz", train_x=images, test_x=images, **targets)
+    assert load_dataset(str(tmp_path / "mine.npz")).task == "regression"
+    with pytest.raises(InputError, match=r"float64 numbers, not classes[\s\S]*--task regression"):
+        load_dataset(str(tmp_path / "mine.npz"), reading=Reading(task="classification"))
 
 
 def test_npz_is_never_unpickled(tmp_path):
@@ -159,11 +160,17 @@ def test_unknown_name_offers_the_closest():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"train_x": np.zeros((4, 3, 3), np.uint8)}, "shape"),
-        ({"train_x": np.zeros((4, 1, 3, 3), np.float32)}, "float32"),
-        ({"test_y": np.array([0, 5])}, "labels run from 0 to 5"),
-        ({"test_x": np.zeros((2, 1, 3, 4), np.uint8)}, "test images"),
-        ({"train_y": np.zeros(3, np.int64)}, "for 4 images"),
+        ({"train_x": np.zeros((4, 3, 3), np.uint8)}, "one type and one shape"),
+        ({"train_x": np.zeros((4, 1, 3, 3), np.float32)}, "samples are float32"),
+        ({"train_x": np.full((4, 1, 3, 3), np.nan, np.float32)}, r"sample 0 holds nan at \(0, 0, 0\)"),
+        ({"train_x": np.full((4, 1, 3, 3), "a")}, "samples are <U1"),
+        ({"test_y": np.array([0, 5])}, "run from 0 to 5"),
+        ({"test_x": np.zeros((2, 1, 3, 4), np.uint8)}, "test samples"),
+        ({"train_y": np.zeros(3, np.int64)}, "for 4 samples"),
+        ({"train_y": np.zeros((4, 2, 2, 2), np.float32)}, "fit no task"),
+        ({"test_y": None}, "one split has targets"),
+        ({"metric": "rmse"}, "not a metric of classification"),
+        ({"task": "sorting"}, "not a task"),
     ],
 )
 def test_wrong_arrays_are_refused(change, says):

@@ -16,7 +16,7 @@ from qhw.pipeline import manifest
 HASH = "0" * 64
 
 EXAMPLE: dict[str, Any] = {
-    "schema_version": 2,
+    "schema_version": 3,
     "inputs": {
         "model": {"given": "digits-cnn", "sha256": HASH},
         "data": {"given": "digits", "sha256": HASH, "source": "scikit-learn"},
@@ -51,7 +51,17 @@ EXAMPLE: dict[str, Any] = {
         "macs": 90000,
     },
     "stages": [{"name": "train", "status": "done", "seconds": 12.5}],
-    "accuracy": {"metric": "top-1", "float": 0.98, "quantised": 0.97, "samples": 364, "split": "test"},
+    "accuracy": {
+        "task": "classification",
+        "metric": "top-1",
+        "higher_is_better": True,
+        "share": True,
+        "float": 0.98,
+        "quantised": 0.97,
+        "samples": 364,
+        "split": "test",
+        "warning": None,
+    },
     "verification": [
         {
             "backend": "hls4ml C-simulation",
@@ -78,7 +88,7 @@ def test_the_schema_itself_is_valid() -> None:
 
 def test_the_keys_that_readers_rely_on() -> None:
     keys = {
-        "accuracy": "metric float quantised samples split",
+        "accuracy": "task metric higher_is_better share float quantised samples split warning",
         "verification": "backend reference vectors codes_compared mismatches",
         "resources": "estimated synthesised board utilisation",
         "latency": "cycles initiation_interval clock_mhz throughput_fps",
@@ -111,7 +121,7 @@ def test_every_key_is_required(key: str, tmp_path: Path) -> None:
     [
         (("schema_version",), 1),
         (("stages", 0, "status"), "maybe"),
-        (("accuracy", "float"), 97.0),
+        (("accuracy", "task"), "guessing"),
         (("verification", 0, "mismatches"), -1),
         (("model", "sha256"), "abc"),
         (("latency", "initiation_interval"), 0),

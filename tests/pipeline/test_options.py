@@ -102,7 +102,7 @@ def test_layers_of_the_command_line_win_over_the_files(tmp_path: Path) -> None:
         '[quant.overrides."*"]\nactivations = "e2m1"\n',
     )
     layers = ["classify:weights=e3m2", "conv1:khot<8,2>", "conv?:activations=e4m3"]
-    quant = merge(path, {"layers": layers}).quant_config()
+    quant = merge(path, {"layer": layers}).quant_config()
     assert str(quant.layer("classify").weights) == "e3m2"
     assert str(quant.layer("classify").biases) == "fixed<12>"
     first = quant.layer("conv1")
@@ -127,4 +127,4 @@ def test_the_scaling_of_the_command_line_wins(tmp_path: Path) -> None:
 )
 def test_a_layer_that_is_not_understood_is_named(text: str) -> None:
     with pytest.raises(InputError):
-        merge(None, {"layers": [text]}).quant_config()
+        merge(None, {"layer": [text]}).quant_config()
