@@ -181,7 +181,7 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
     labels = folder / "labels.npy"
-    return inputs, np.load(labels, allow_pickle=False) if labels.is_file() else None
+    return inputs, read_array(labels, "file of labels") if labels.is_file() else None
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhw.errors import ToolMissingError
+from qhw.outside.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def _known(folder: Path, source: Path) -> Library | None:
     path, facts = folder / f"{source.stem}.so", folder / f"{source.stem}.json"
     if not (path.is_file() and facts.is_file()):
         return None
-    return Library(path, float(json.loads(facts.read_text())["compile_seconds"]), cached=True)
+    return Library(path, float(read_json(facts, "note of a kernel", 1 << 16)["compile_seconds"]), cached=True)
 
 
 def _compile(compiler: str, source: Path, flags: Sequence[str], folder: Path) -> Library:

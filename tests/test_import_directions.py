@@ -10,12 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "qhw"
 
-FOUNDATIONS = {"errors", "formats", "native", "resources"}
+FOUNDATIONS = {"errors", "formats", "native", "outside", "resources"}
 WAIST = FOUNDATIONS | {"onnx_ops", "graph", "sim"}
 KNOWN = {
     "errors": set(),
+    "outside": {"errors"},
     "formats": {"errors"},
-    "native": {"errors"},
+    "native": {"errors", "outside"},
     "onnx_ops": FOUNDATIONS,
     "graph": WAIST,
     "sim": WAIST,

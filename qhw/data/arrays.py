@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qhw.arrays import UNREADABLE
 from qhw.data.base import Dataset
 from qhw.data.idx import MAX_BYTES
 from qhw.errors import InputError
+from qhw.outside.arrays import read_npz
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
 
@@ -37,19 +36,10 @@ def load_npz(path: Path) -> Dataset:
     Raises:
         InputError: not such a file, an array is missing, or has the wrong type or shape.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-                raise InputError(f"{path} unpacks to more than {MAX_BYTES} bytes", allowed="up to 1 GiB")
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file]
-            if missing:
-                raise InputError(
-                    f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}"
-                )
-            train_x, train_y, test_x, test_y = (file[key] for key in KEYS)
-    except (OSError, *UNREADABLE) as error:
-        raise InputError(f"{path} cannot be read as .npz: {error}") from error
+    arrays = read_npz(path, "data file", MAX_BYTES, KEYS)
+    if missing := [key for key in KEYS if key not in arrays]:
+        raise InputError(f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}")
+    train_x, train_y, test_x, test_y = (arrays[key] for key in KEYS)
     labels = _classes(path, "train_y", train_y)
     return Dataset(
         name=path.stem,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from qhw.errors import InputError, QhwError
+from qhw.outside.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ Status = Literal["done", "skipped", "edited", "failed", "interrupted", "pending"
 MARKER = ".qhw"
 """The folder inside a build folder by which it is recognised as one."""
 
+
+LARGEST_RECORD = 1 << 26
+"""Bytes of a stage's record at most."""
 
 LEAST_FREE_BYTES = 1 << 16
 """Bytes of free disk below which a failure is reported as a full disk."""
@@ -377,6 +381,6 @@ def _record_path(folder: Path, name: str) -> Path:
 def read_record(folder: Path, name: str) -> Record | None:
     """The record of a finished stage; None if it has not finished, or its record is not readable."""
     try:
-        return Record(**json.loads(_record_path(folder, name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Record(**read_json(_record_path(folder, name), "stage record", LARGEST_RECORD))
+    except (InputError, TypeError):
         return None

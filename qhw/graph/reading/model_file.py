@@ -6,20 +6,24 @@ each other without end.
 
 from __future__ import annotations
 
-import stat
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import onnx
+import onnx.helper
 import onnx.inliner
 from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
+from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.onnx_tools import describe
+from qhw.outside import read_bytes, shown
 
 MODEL_SIZE_LIMIT = 1 << 30
 """Bytes of a model file that are read at most."""
@@ -33,6 +37,15 @@ NAME_LIMIT = 1 << 12
 STANDARD_DOMAINS = ("", "ai.onnx")
 OLDEST_OPSET = 9
 
+_NARROW = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
+
+_BITS = {
+    kind: _NARROW.get(name) or 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize
+    for name, kind in TensorProto.DataType.items()
+    if name not in ("UNDEFINED", "STRING")
+}
+"""Bits of an element as raw data, by element type."""
+
 Source: TypeAlias = str | Path | ModelProto | ModelWrapper
 
 
@@ -42,9 +55,7 @@ def parse(source: Source) -> ModelProto:
     Raises:
         InputError: the file is missing, no plain file, too large, not ONNX, or its functions have no end.
     """
-    proto = _read(source)
-    check_text(proto)
-    return _written_out(proto)
+    return _written_out(_read(source))
 
 
 def _read(source: Source) -> ModelProto:
@@ -53,26 +64,27 @@ def _read(source: Source) -> ModelProto:
     if isinstance(source, ModelProto):
         copy = ModelProto()
         copy.CopyFrom(source)
+        check_text(copy)
         return copy
-    path = Path(source)
+    return read_model(Path(source))
+
+
+def read_model(path: Path) -> ModelProto:
+    """The message in a model file, its text decoded: no other file is followed, nothing else is checked.
+
+    Raises:
+        InputError: the file is missing, no plain file, too large, or not ONNX.
+    """
     not_onnx = InputError(
         f"'{path}' is not an ONNX file", hint="give a QONNX model, as qhw or Brevitas exports it"
     )
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise InputError(f"The model file '{path}' cannot be read: it is no regular file")
-        if status.st_size > MODEL_SIZE_LIMIT:
-            raise InputError(
-                f"'{path}' has {status.st_size >> 20} MiB", allowed=f"at most {MODEL_SIZE_LIMIT >> 20} MiB"
-            )
-        proto: ModelProto = ModelProto.FromString(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"The model file '{path}' cannot be read: {error.strerror}") from error
+        proto: ModelProto = ModelProto.FromString(read_bytes(path, "model file", MODEL_SIZE_LIMIT))
     except DecodeError as error:
         raise not_onnx from error
     if not proto.ir_version or not proto.opset_import:
         raise not_onnx
+    check_text(proto)
     return proto
 
 
@@ -166,6 +178,7 @@ def check_structure(proto: ModelProto) -> None:
                 hint="save the model as one file (onnx.save without external data; "
                 "torch.onnx.export(..., external_data=False))",
             )
+        _check_size(tensor)
     for value in (*graph.input, *graph.output):
         if value.type.HasField("sequence_type") or value.type.HasField("map_type"):
             raise UnsupportedError(f"'{value.name}' is no tensor", allowed="tensors as inputs and outputs")
@@ -182,9 +195,32 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
 
 
+def _check_size(tensor: TensorProto) -> None:
+    """The shape is one of a sane size, and what is stored fills it; no byte is looked at for that."""
+    dims = tuple(tensor.dims)
+    elements = math.prod(dims)
+    if min(dims, default=0) < 0 or elements > TENSOR_SIZE_LIMIT:
+        raise InputError(
+            f"The constant '{tensor.name}' has shape {shown(dims)}",
+            allowed=f"at most {TENSOR_SIZE_LIMIT} elements",
+        )
+    if tensor.HasField("raw_data") and tensor.data_type in _BITS:
+        needed = -(-elements * _BITS[tensor.data_type] // 8)
+        if len(tensor.raw_data) != needed:
+            raise InputError(
+                f"The constant '{tensor.name}' is damaged: shape {dims} takes {needed:,} bytes, and it holds "
+                f"{len(tensor.raw_data):,}",
+                hint="export the model again",
+            )
+
+
 def _check_names(graph: GraphProto) -> None:
-    names = [value.name for value in (*graph.input, *graph.output)]
+    names = [value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)]
     names += [name for node in graph.node for name in (node.name, *node.input, *node.output)]
+    names += [text for node in graph.node for text in (node.op_type, node.domain)]
+    names += [attribute.name for node in graph.node for attribute in node.attribute]
+    names += [dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim]
+    names.append(graph.name)
     longest = max(names, key=len)
     if len(longest) > NAME_LIMIT:
         raise InputError(
