@@ -115,10 +115,15 @@ def load_graph(folder: Path) -> ExactGraph:
         graph = _graph(stored, _load_constants(folder / "constants.npz", stored))
         if graph.output_names and len(graph.output_names) != len(graph.outputs):
             raise ValueError(f"{len(graph.outputs)} outputs have {len(graph.output_names)} names")
+        known = {node.output for node in graph.nodes} | set(graph.inputs) | set(graph.constants)
+        if missing := [name for name in graph.outputs if name not in known]:
+            raise ValueError(f"nothing writes the output {shown(missing[0])}")
         value_ranges(graph)
         _check_host_steps(graph)
     except _DAMAGE as error:
-        raise InputError(f"{folder} holds no valid exact graph: {error}", hint=_AGAIN) from error
+        raise InputError(
+            f"{folder} holds no valid exact graph: {str(error)[:1000]}", hint=_AGAIN
+        ) from error
     return graph
 
 

@@ -13,6 +13,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable
+from datetime import date, time
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from qhw.outside import read_bytes, shown
 
 DEPTH_LIMIT = 64
 """Lists and tables inside one another at most."""
+
+TEXT_LIMIT = 1 << 12
+"""Characters of a text in a TOML file at most: names, paths and sentences."""
 
 _STEP = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
 _BRACKETS = bytes(_STEP)
@@ -124,7 +128,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_toml(path: Path, what: str, limit: int, hint: str | None = None) -> dict[str, Any]:
-    """The table in a TOML file, its integers of 64 bits and its numbers finite.
+    """The table in a TOML file: texts, finite numbers (integers of 64 bits), true and false.
 
     Raises:
         InputError: it is no such file, or nested more than :data:`DEPTH_LIMIT` deep.
@@ -139,18 +143,22 @@ def read_toml(path: Path, what: str, limit: int, hint: str | None = None) -> dic
         value = tomllib.loads(text)
     except ValueError as error:  # also of a number with thousands of digits
         raise InputError(f"{where} is not a TOML file: {error}", hint=hint) from None
-    _check_numbers(value, where)
+    _check_values(value, where)
     return value
 
 
-def _check_numbers(value: Any, where: str) -> None:
+def _check_values(value: Any, where: str) -> None:
     """TOML's integers have 64 bits, which its parser does not say; a longer one cannot even be quoted."""
     if isinstance(value, dict):
         for name, part in value.items():
-            _check_numbers(part, f"{where}, {shown(name)}")
+            _check_values(part, f"{where}, {shown(name)}")
     elif isinstance(value, list):
         for part in value:
-            _check_numbers(part, where)
+            _check_values(part, where)
+    elif isinstance(value, str) and len(value) > TEXT_LIMIT:
+        raise InputError(f"{where} has {len(value):,} characters", allowed=f"at most {TEXT_LIMIT:,}")
+    elif isinstance(value, date | time):
+        raise InputError(f"{where} is a date or a time", allowed="texts, numbers, true and false")
     elif isinstance(value, int) and value not in _TOML_INTEGERS:
         raise InputError(f"{where} is an integer of {value.bit_length()} bits", allowed="64 bits")
     elif isinstance(value, float) and not math.isfinite(value):

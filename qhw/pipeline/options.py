@@ -127,6 +127,7 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
     """
     from qhw.flows.base import load_flow
+    from qhw.quant_config import QuantConfig
 
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
@@ -138,6 +139,7 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
         merged["quant"] = merged.get("quant", {}) | {"scaling": scaling}
     if layers:
         quant = merged.get("quant", {})
+        QuantConfig.from_mapping(quant)  # refuses what could not be added to
         merged["quant"] = quant | {"overrides": _with_layers(quant.get("overrides", {}), layers)}
     if isinstance(merged.get("out"), str):
         merged["out"] = Path(merged["out"])

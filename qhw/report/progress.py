@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 
 import rich.console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from qhw.errors import printable
 from qhw.pipeline.stages import Outcome
 
 _MARKS = {
@@ -17,6 +19,11 @@ _MARKS = {
     "interrupted": "[yellow]■[/yellow]",
 }
 _REMARKS = {"skipped": "unchanged", "edited": "unchanged, but its files were edited by hand"}
+
+
+def _plain(text: str) -> str:
+    """A text that names of a model may be in, with nothing of it read as markup."""
+    return escape(printable(text))
 
 
 class LiveProgress:
@@ -55,14 +62,14 @@ class LiveProgress:
         """Move the bar."""
         if self._task is not None:
             total = None if fraction is None else 1.0
-            self._bars.update(self._task, total=total, completed=fraction or 0.0, text=text)
+            self._bars.update(self._task, total=total, completed=fraction or 0.0, text=_plain(text))
 
     def finished(self, outcome: Outcome) -> None:
         """Replace the bar by a line."""
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
-        remark = _REMARKS.get(outcome.status) or str(outcome.facts.get("summary", ""))
+        remark = _REMARKS.get(outcome.status) or _plain(str(outcome.facts.get("summary", "")))
         self._console.print(
             f"{_MARKS[outcome.status]} {outcome.name:<9} {outcome.seconds:6.1f} s  [dim]{remark}[/dim]",
             highlight=False,

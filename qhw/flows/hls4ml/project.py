@@ -185,7 +185,10 @@ def _hls_config(plan: Plan) -> dict[str, Any]:
 
 def _relocatable(config: Path, folder: Path) -> None:
     """Take the folder's own path out of hls4ml's configuration file."""
-    config.write_text(config.read_text().replace(str(folder), "."))
+    import yaml  # comes with hls4ml, which wrote the file with it
+
+    own = yaml.dump({"OutputDir": str(folder)})
+    config.write_text(config.read_text().replace(own, "OutputDir: .\n"))
 
 
 def _guarded(header: Path) -> None:

@@ -208,8 +208,9 @@ def _check_size(tensor: TensorProto) -> None:
         needed = -(-elements * _BITS[tensor.data_type] // 8)
         if len(tensor.raw_data) != needed:
             raise InputError(
-                f"The constant '{tensor.name}' is damaged: shape {dims} takes {needed:,} bytes, and it holds "
-                f"{len(tensor.raw_data):,}",
+                f"The constant '{tensor.name}' is damaged: "
+                f"{TensorProto.DataType.Name(tensor.data_type)}, shape {dims} takes {needed:,} bytes, and it "
+                f"holds {len(tensor.raw_data):,}",
                 hint="export the model again",
             )
 
