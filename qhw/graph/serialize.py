@@ -121,9 +121,7 @@ def load_graph(folder: Path) -> ExactGraph:
         value_ranges(graph)
         _check_host_steps(graph)
     except _DAMAGE as error:
-        raise InputError(
-            f"{folder} holds no valid exact graph: {str(error)[:1000]}", hint=_AGAIN
-        ) from error
+        raise InputError(f"{folder} holds no valid exact graph: {str(error)[:1000]}", hint=_AGAIN) from error
     return graph
 
 
