@@ -39,7 +39,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     path = Path(name)
     if path.is_dir():
         return load_folder(path, name=path.name)
-    if path.is_file():
+    if path.exists():
         return load_npz(path)
     raise InputError(
         f"unknown data set {name!r}",

@@ -9,11 +9,12 @@ the types of what was read.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from qhw.errors import InputError
 
@@ -27,7 +28,7 @@ def shown(value: object) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path, what: str, limit: int, hint: str | None = None) -> Iterator[BinaryIO]:
+def opened(path: Path, what: str, limit: int, hint: str | None = None) -> Iterator[BufferedReader]:
     """A regular file, open for reading.
 
     Args:
@@ -71,6 +72,12 @@ def read_bytes(path: Path, what: str, limit: int, hint: str | None = None) -> by
     if len(content) > limit:
         raise _too_large(path, what, limit)
     return content
+
+
+def sha256(path: Path, what: str, limit: int, hint: str | None = None) -> str:
+    """The digest of a regular file, read piece by piece; arguments and errors as for :func:`opened`."""
+    with opened(path, what, limit, hint) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _too_large(path: Path, what: str, limit: int) -> InputError:

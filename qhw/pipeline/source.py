@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -11,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qhw.errors import InputError, ToolMissingError, closest
-from qhw.pipeline.stages import file_digest
+from qhw.outside import sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
     from qhw.data import Dataset
+
+
+LARGEST_MODEL = 1 << 30
+"""Bytes of a file with a model at most."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def find_source(given: Any) -> Source:
         return _function_source(text, Path(path), function)
     if text.endswith(".py"):
         raise InputError(f"{text} is a Python file", hint=f"name the function that makes it: {text}:NAME")
-    if text.endswith((".onnx", ".qonnx")) or Path(text).is_file():
+    if text.endswith((".onnx", ".qonnx")) or _is_there(text):
         return _file_source(text)
     return _builtin_source(text)
 
@@ -125,9 +130,14 @@ def _builtin_source(name: str) -> Source:
 
 def _file_source(text: str) -> Source:
     path = Path(text)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"The model file {text} does not exist", hint="check the path")
-    return Source("qonnx", text, _slug(path.stem), file_digest(path), path)
+    return Source("qonnx", text, _slug(path.stem), sha256(path, "model file", LARGEST_MODEL), path)
+
+
+def _is_there(text: str) -> bool:
+    """Whether a text is the path of something that is no folder."""
+    return os.path.lexists(text) and not os.path.isdir(text)
 
 
 def _function_source(text: str, path: Path, function: str) -> Source:
@@ -135,7 +145,8 @@ def _function_source(text: str, path: Path, function: str) -> Source:
         raise InputError(f"The file {path} of the model {text} does not exist", hint="check the path")
     if not function.isidentifier():
         raise InputError(f"{function!r} in {text} is not the name of a function", allowed="file.py:function")
-    digest = hashlib.sha256(f"{function}\0{file_digest(path)}".encode()).hexdigest()
+    code = sha256(path, "file of a model", LARGEST_MODEL)
+    digest = hashlib.sha256(f"{function}\0{code}".encode()).hexdigest()
     return Source("function", text, _slug(f"{path.stem}-{function}"), digest, path, function)
 
 
