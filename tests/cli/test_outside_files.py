@@ -120,7 +120,7 @@ MODELS: dict[str, tuple[ModelProto | bytes, str]] = {
     "many": (many_constants(), "the constants that the model computes hold"),
     "claimed": (claiming(10**12), "The constant 'given0' has shape (1000000000000,)"),
     "negative": (claiming(-1), "The constant 'given0' has shape (-1,)"),
-    "cut_short": (claiming(5), "takes 40 bytes, and it holds 32"),
+    "cut_short": (claiming(5), "The constant 'given0' is damaged: INT64, shape (5,)"),
     "long_name": (renamed("n" * 100_000), "has 100000 characters"),
     "not_utf8": (not_utf8(), "UTF-8 text"),
     "uint64": (of_type(TensorProto.UINT64), "has type UINT64"),
