@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from qhw.errors import InputError
+from qhw.errors import InputError, QhwError
 from qhw.formats.base import Format
 from qhw.formats.integer import as_mantissas
 from qhw.formats.modes import IntArray, Rounding
@@ -50,6 +50,9 @@ MAX_BYTES = 1 << 30
 
 LARGEST_EXPONENT = 1 << 12
 """Bound of an exponent's size: shifts to align numbers stay short."""
+
+_LONGEST_REASON = 2000
+"""Characters of a message about a file that are passed on: it may quote names of any length."""
 
 # Exceptions that a damaged file raises while it is read and checked.
 _DAMAGE = (
@@ -120,8 +123,14 @@ def load_graph(folder: Path) -> ExactGraph:
             raise ValueError(f"nothing writes the output {shown(missing[0])}")
         value_ranges(graph)
         _check_host_steps(graph)
+    except QhwError as error:
+        where = "" if str(folder) in error.message else f"{path}: "
+        error.message = f"{where}{error.message[:_LONGEST_REASON]}"
+        raise
     except _DAMAGE as error:
-        raise InputError(f"{folder} holds no valid exact graph: {str(error)[:1000]}", hint=_AGAIN) from error
+        raise InputError(
+            f"{folder} holds no valid exact graph: {str(error)[:_LONGEST_REASON]}", hint=_AGAIN
+        ) from error
     return graph
 
 
@@ -148,7 +157,8 @@ def _schema() -> dict[str, Any]:
         {
             "schema_version": {"const": SCHEMA_VERSION},
             "name": text,
-            **{name: {"type": "texts"} for name in ("inputs", "outputs", "constants")},
+            **{name: {"type": "texts", "minItems": 1} for name in ("inputs", "outputs")},
+            "constants": {"type": "texts"},
             "input_encodings": by_name(encoding),
             "output_scales": by_name(of_fields(OutputScale, scale=numbers, offset=numbers)),
             "tensors": by_name(kind),
@@ -174,16 +184,28 @@ def _check_host_steps(graph: ExactGraph) -> None:
     """Carry out once what the host does before and behind the graph: where operands do not fit, it raises."""
     from qhw.graph.encode import decode_output
     from qhw.graph.tails.host import carry_out
-    from qhw.sim.postprocess import postprocess
+    from qhw.sim.postprocess import postprocess, predicted_classes
 
     for name, encoding in graph.input_encodings.items():
         shape = (1, *graph.tensors[name].shape)
         if carry_out(encoding.before, np.zeros(shape, dtype=np.float32)).shape != shape:
             raise ValueError(f"the operations on input '{name}' change its shape {shape}")
     if graph.postprocessing is not None:
+        _check_written_once(graph.postprocessing)
         zeros = {name: np.zeros((1, *graph.tensors[name].shape), dtype=np.int64) for name in graph.outputs}
         with np.errstate(all="ignore"):
-            postprocess(graph, {name: decode_output(graph, name, zero) for name, zero in zeros.items()})
+            values = {name: decode_output(graph, name, zero) for name, zero in zeros.items()}
+            postprocess(graph, values)
+            predicted_classes(graph, values)
+
+
+def _check_written_once(after: Postprocessing) -> None:
+    """A step writes tensors of its own: whoever follows one back to what it was made of comes to an end."""
+    known = set(after.reads)
+    for step in after.steps:
+        if known & set(step.outputs):
+            raise ValueError(f"the host step {shown(step.source)} writes what is there already")
+        known |= set(step.outputs) - {""}
 
 
 def _structure(graph: ExactGraph) -> dict[str, Any]:
@@ -230,7 +252,7 @@ def _encoding_fields(encoding: InputEncoding) -> dict[str, Any]:
     fields = _fields(encoding)
     steps = [_fields(step) for step in fields.pop("before")]
     for step in steps:
-        step["operands"] = _without_infinity(step["operands"])
+        step |= {name: _without_infinity(step[name]) for name in ("operands", "attributes")}
     return fields | ({"before": steps} if steps else {})
 
 
@@ -247,7 +269,7 @@ def _without_infinity(value: Any) -> Any:
 def _with_infinity(value: Any) -> Any:
     if isinstance(value, list):
         return [_with_infinity(part) for part in value]
-    return _INFINITE[value] if isinstance(value, str) else value
+    return _INFINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _node_fields(node: Node) -> dict[str, Any]:
@@ -335,7 +357,7 @@ def _encoding(fields: dict[str, Any]) -> InputEncoding:
 
 
 def _input_step(fields: dict[str, Any]) -> InputStep:
-    options = {str(name): value for name, value in fields["attributes"]}
+    options = {name: _tuples(_with_infinity(value)) for name, value in fields["attributes"]}
     operands = _tuples(_with_infinity(fields["operands"]))
     return InputStep(str(fields["op"]), operands, tuple(sorted(options.items())))
 
