@@ -73,6 +73,20 @@ def read_array(path: Path, what: str = "input file") -> NDArray[Any]:
     return read_npy(path, what, LARGEST_FILE)
 
 
+def read_labels(path: Path, count: int) -> NDArray[np.int64]:
+    """The classes of ``count`` samples, from a .npy file.
+
+    Raises:
+        InputError: as for :func:`read_array`, or it holds something else.
+    """
+    labels = read_array(path, "file of labels")
+    if labels.shape != (count,) or labels.dtype.kind not in "biu":
+        raise InputError(
+            f"{path} holds {labels.dtype} of shape {labels.shape}", allowed=f"{count} classes, one per sample"
+        )
+    return labels.astype(np.int64)
+
+
 def _numbers(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     """Decimal text as Python integers."""
     if x.dtype.kind != "U":

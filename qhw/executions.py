@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qhw.arrays import load_mantissas, read_array
+from qhw.arrays import load_mantissas, read_array, read_labels
 from qhw.errors import InputError, QhwError, closest
 from qhw.pipeline.input_type import check_type
 from qhw.pipeline.stages import MARKER
@@ -181,7 +181,7 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], NDArray[np.int
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
     labels = folder / "labels.npy"
-    return inputs, read_array(labels, "file of labels") if labels.is_file() else None
+    return inputs, read_labels(labels, len(next(iter(inputs.values())))) if labels.is_file() else None
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qhw.errors import InputError, UnsupportedError
 from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.onnx_tools import describe
+from qhw.graph.reading.wire import check_parts
 from qhw.outside import read_bytes, shown
 
 MODEL_SIZE_LIMIT = 1 << 30
@@ -67,10 +68,13 @@ def read_model(path: Path) -> ModelProto:
     not_onnx = InputError(
         f"'{path}' is not an ONNX file", hint="give a QONNX model, as qhw or Brevitas exports it"
     )
+    content = read_bytes(path, "model file", MODEL_SIZE_LIMIT)
+    check_parts(content)
     try:
-        proto: ModelProto = ModelProto.FromString(read_bytes(path, "model file", MODEL_SIZE_LIMIT))
+        proto: ModelProto = ModelProto.FromString(content)
     except DecodeError as error:
         raise not_onnx from error
+    del content
     if not proto.ir_version or not proto.opset_import:
         raise not_onnx
     check_text(proto)
