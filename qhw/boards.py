@@ -23,6 +23,7 @@ _IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,{_LONGEST_TEXT - 1}}}"
 _LARGEST_FILE = 1 << 16
 _LARGEST_NUMBER = 10**9
 _DEFAULT_CLOCK_MHZ = 200.0
+_LARGEST_CLOCK_MHZ = 2000
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Board:
     def amounts(self, names: Iterable[str]) -> dict[str, int]:
         """How much it has of some resources; 0 of what its family has not."""
         return {name: self.capacity.get(name, 0) for name in names}
+
+    def at_clock(self, clock_mhz: float) -> Board:
+        """The same board with another clock; raises InputError for one that no device has."""
+        if not 1 <= clock_mhz <= _LARGEST_CLOCK_MHZ:
+            raise InputError(f"the clock is {clock_mhz} MHz", allowed=f"1 to {_LARGEST_CLOCK_MHZ} MHz")
+        return replace(self, clock_mhz=float(clock_mhz))
 
     def having(self, **capacity: int) -> Board:
         """The same board with other amounts of some resources."""

@@ -501,9 +501,18 @@ def _samples(plan: BuildPlan, graph: ExactGraph) -> tuple[dict[str, NDArray[Any]
 
 
 def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Random samples over the whole range of every graph input, (count, *shape), as a user gives them."""
+    """Random samples over the whole range of every graph input, (count, *shape), as a user gives them.
+
+    Raises:
+        InputError: there would be too many numbers.
+    """
+    from qhw.graph.ir import TENSOR_SIZE_LIMIT
+
     random = np.random.default_rng(seed)
     inputs = {}
+    most = TENSOR_SIZE_LIMIT // max(sum(graph.tensors[name].size for name in graph.inputs), 1)
+    if count > most:
+        raise InputError(f"{count} random samples are asked for", allowed=f"up to {most} of this model's")
     for name in graph.inputs:
         kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
         low, high = (

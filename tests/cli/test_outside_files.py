@@ -187,6 +187,11 @@ def write_files(folder: Path) -> dict[str, tuple[list[str], str]]:
             commands[f"board {name}"] = (["boards", f"./{name}" if name == "pipe" else name], said)
             commands[f"data {name}"] = (["simulate", "plain.onnx", "--data", name], said)
             commands[f"trace {name}"] = (["diff", "plain.onnx", name], said)
+    for clock in ("nan", "inf", "-5", "1e300", "0.5"):
+        given = ["plain.onnx", "--board", "ultra96", f"--clock-mhz={clock}"]
+        commands[f"cost at {clock}"] = (["cost", *given], "1 to 2000 MHz")
+        commands[f"build at {clock}"] = (["build", *given, "--out", "out"], "1 to 2000 MHz")
+    commands["samples"] = (["simulate", "plain.onnx", "--samples", "9" * 20], "random samples are asked for")
     write_bomb(folder / "trace.npz", "tensor:x", "'<i8'", 3 * GIB)
     write_bomb(folder / "data.npz", "train_x", "'<i8'", 3 * GIB)
     commands["trace bomb"] = (["diff", "plain.onnx", "trace.npz"], "unpacks to 3,221,225,")
@@ -224,7 +229,7 @@ def answers(place: Path) -> tuple[dict[str, tuple[list[str], str]], dict[str, An
 
 def test_each_ends_in_one_message(answers: Any) -> None:
     commands, results = answers
-    assert len(commands) >= 60
+    assert len(commands) >= 70
     other = {name: results[name][:3] for name in commands if results[name][:2] != [2, ""]}
     assert other == {}
     unsaid = {name: results[name][2] for name, (_, said) in commands.items() if said not in results[name][2]}
