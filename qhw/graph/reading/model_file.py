@@ -158,6 +158,7 @@ def _size(
 def check_structure(proto: ModelProto) -> None:
     """Refuse what hides content from the checks, and graphs that are not well formed."""
     graph = proto.graph
+    _check_names(graph)
     if not graph.node:
         raise InputError(f"The model '{graph.name}' holds no nodes")
     if len(graph.node) > NODE_LIMIT:
@@ -175,7 +176,6 @@ def check_structure(proto: ModelProto) -> None:
     for value in (*graph.input, *graph.output):
         if value.type.HasField("sequence_type") or value.type.HasField("map_type"):
             raise UnsupportedError(f"'{value.name}' is no tensor", allowed="tensors as inputs and outputs")
-    _check_names(graph)
     _check_wiring(graph)
 
 
