@@ -6,6 +6,7 @@ each other without end.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -244,6 +245,6 @@ def name_nodes(graph: GraphProto) -> None:
     for index, node in enumerate(graph.node):
         if not node.name or count[node.name] > 1:
             stem = f"{node.name or node.op_type}_{index}"
-            names = (stem, *(f"{stem}_{i}" for i in range(2, len(taken) + 3)))
-            node.name = next(name for name in names if name not in taken)
+            others = (f"{stem}_{i}" for i in itertools.count(2))
+            node.name = next(name for name in itertools.chain([stem], others) if name not in taken)
             taken.add(node.name)
