@@ -392,7 +392,7 @@ def cost(
         board = str(built["inputs"]["board"]["given"])
     chosen = load_board(board)
     if clock_mhz is not None:
-        chosen = replace(chosen, clock_mhz=clock_mhz)
+        chosen = chosen.at_clock(clock_mhz)
     named = flow or _usual_flow(chosen, built["flow"]["name"] if built else BuildOptions().flow)
     given = {name: value for name, value in flow_options.items() if value is not None}
     return CostResult(estimate(best_design(target.graph, chosen, load_flow(named, **given), wanted)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,14 @@ from numpy.typing import NDArray
 
 from qhw.errors import InputError
 from qhw.formats.modes import IntArray
+from qhw.outside import shown
+from qhw.outside.arrays import read_npy, read_npz
 
 _PREFIX = "tensor:"
 """Before every name in a file, so that no name collides with numpy's own ("file", "allow_pickle")."""
 
 LARGEST_FILE = 4 << 30
 """Bytes of an array file that are read at most."""
-
-UNREADABLE = (ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
-"""What NumPy raises for files that are not its own; it reads a header as Python text."""
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -44,19 +41,11 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: the file is missing, too large, or something else.
     """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path} has {path.stat().st_size} bytes", allowed=f"at most {LARGEST_FILE}")
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: np.asarray(stored[name]) for name in stored.files}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (*UNREADABLE, AttributeError) as error:
-        raise InputError(f"{path} is not a file of arrays (.npz): {error}") from None
+    arrays = read_npz(path, "array file", LARGEST_FILE)
     wrong = [name for name in arrays if not name.startswith(_PREFIX)]
     if wrong or not arrays:
         raise InputError(
-            f"{path} was not saved by qhw: it holds {wrong[0] if wrong else 'nothing'}",
+            f"{path} was not saved by qhw: it holds {shown(wrong[0]) if wrong else 'nothing'}",
             hint="save a trace with qhw simulate MODEL --out FILE.npz",
         )
     return {name.removeprefix(_PREFIX): _numbers(path, x) for name, x in arrays.items()}
@@ -75,23 +64,13 @@ def load_mantissas(path: Path) -> dict[str, IntArray]:
     return {name: x if x.dtype == object else x.astype(np.int64) for name, x in arrays.items()}
 
 
-def read_array(path: Path) -> NDArray[Any]:
+def read_array(path: Path, what: str = "input file") -> NDArray[Any]:
     """The one array of a .npy file.
 
     Raises:
         InputError: the file is missing, too large, or not such a file.
     """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{path} has {path.stat().st_size} bytes", allowed=f"at most {LARGEST_FILE}")
-        array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"The input file {path} cannot be read: {error.strerror or error}") from None
-    except UNREADABLE as error:
-        raise InputError(f"{path} is not a .npy file of numbers: {error}") from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} holds several arrays", allowed="a .npy file with one array, (N, ...)")
-    return array
+    return read_npy(path, what, LARGEST_FILE)
 
 
 def _numbers(path: Path, x: NDArray[Any]) -> NDArray[Any]:
@@ -101,4 +80,4 @@ def _numbers(path: Path, x: NDArray[Any]) -> NDArray[Any]:
     try:
         return np.array([int(text) for text in x.flat], dtype=object).reshape(x.shape)
     except ValueError as error:
-        raise InputError(f"{path} holds text that is not an integer: {error}") from None
+        raise InputError(f"{path} holds text that is not an integer: {shown(str(error))}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any, get_args
 
 from qhw.devices import Family, Kind, families, family_named
 from qhw.errors import InputError, closest
+from qhw.outside import shown
+from qhw.outside.text import read_toml
 from qhw.resources import resource_dir
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -19,10 +20,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _TEXTS = ("name", "title", "part", "family")
 _LONGEST_TEXT = 80
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._+-]{{0,{_LONGEST_TEXT - 1}}}")
-_PRINTABLE = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{_LONGEST_TEXT}}}")
 _LARGEST_FILE = 1 << 16
 _LARGEST_NUMBER = 10**9
 _DEFAULT_CLOCK_MHZ = 200.0
+_LARGEST_CLOCK_MHZ = 2000
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class Board:
         """How much it has of some resources; 0 of what its family has not."""
         return {name: self.capacity.get(name, 0) for name in names}
 
+    def at_clock(self, clock_mhz: float) -> Board:
+        """The same board with another clock; raises InputError for one that no device has."""
+        if not 1 <= clock_mhz <= _LARGEST_CLOCK_MHZ:
+            raise InputError(f"the clock is {clock_mhz} MHz", allowed=f"1 to {_LARGEST_CLOCK_MHZ} MHz")
+        return replace(self, clock_mhz=float(clock_mhz))
+
     def having(self, **capacity: int) -> Board:
         """The same board with other amounts of some resources."""
         return replace(self, capacity={**self.capacity, **capacity})
@@ -101,11 +108,11 @@ def _by_name(name: str) -> Board:
 
 
 def _read(path: Path) -> Board:
-    given = _toml(path)
+    given = read_toml(path, "board file", _LARGEST_FILE, hint="see the known boards: qhw boards")
     base = given.pop("based_on", None)
     if base is not None:
         if not isinstance(base, str):
-            raise InputError(f"{path}: based_on must be the name of a board, not {base!r}")
+            raise InputError(f"{path}: based_on must be the name of a board, not {shown(base)}")
         given = _taken_over(_by_name(base), given) | given
     return _board(path, {"name": path.stem, "title": path.stem} | given)
 
@@ -125,26 +132,6 @@ def _taken_over(board: Board, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if key not in own} | {"sources": sources}
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise InputError(f"The board file {path} is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise InputError(
-            f"Cannot read the board file {path}: {error.strerror}", hint="see the known boards: qhw boards"
-        ) from error
-    if len(content) > _LARGEST_FILE:
-        raise InputError(
-            f"{path} is larger than a board file", allowed=f"a board file of at most {_LARGEST_FILE} bytes"
-        )
-    try:
-        return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from error
-
-
 def _board(path: Path, given: dict[str, Any]) -> Board:
     family = _family(path, given)
     resources = {resource.name: resource for resource in family.resources}
@@ -152,7 +139,7 @@ def _board(path: Path, given: dict[str, Any]) -> Board:
     for key in given:
         if key not in known:
             raise InputError(
-                f"{path}: unknown field {key!r} of a board with {family.title}",
+                f"{path}: unknown field {shown(key)} of a board with {family.title}",
                 allowed=", ".join([*known, "based_on"]),
                 hint=closest(key, known),
             )
@@ -180,7 +167,7 @@ def _family(path: Path, given: Mapping[str, Any]) -> Family:
     kind = given.get("kind", KINDS[0])
     if kind not in KINDS:
         raise InputError(
-            f"{path}: unknown kind {kind!r}", allowed=", ".join(KINDS), hint=closest(str(kind), KINDS)
+            f"{path}: unknown kind {shown(kind)}", allowed=", ".join(KINDS), hint=closest(str(kind), KINDS)
         )
     if "family" not in given:
         resources = [] if kind != KINDS[0] else ["lut", "ff", "dsp", "bram18"]
@@ -190,35 +177,47 @@ def _family(path: Path, given: Mapping[str, Any]) -> Family:
     allowed = [family.name for family in known.values() if family.kind == kind]
     if name not in allowed:
         hint = f'state kind = "{known[name].kind}"' if name in known else closest(name, allowed)
-        what = f"{path}: {name!r} is not a family of kind {kind!r}" if name in known else None
-        raise InputError(what or f"{path}: unknown family {name!r}", allowed=", ".join(allowed), hint=hint)
+        what = f"{path}: {shown(name)} is not a family of kind {kind!r}" if name in known else None
+        raise InputError(
+            what or f"{path}: unknown family {shown(name)}", allowed=", ".join(allowed), hint=hint
+        )
     return known[name]
 
 
 def _text(path: Path, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{path}: {key} must be a text, not {value!r}")
-    pattern = _PRINTABLE if key == "title" else _IDENTIFIER
-    if not pattern.fullmatch(value):
+        raise InputError(f"{path}: {key} must be a text, not {shown(value)}")
+    is_title = key == "title"
+    right = value.isprintable() and len(value) <= _LONGEST_TEXT if is_title else _IDENTIFIER.fullmatch(value)
+    if not right:
         # The name becomes a folder's name; the part is written into scripts for the vendor's tools.
-        allowed = "printable characters" if key == "title" else "letters, digits, '.', '_', '+' and '-'"
-        raise InputError(f"{path}: {key} is {value!r}", allowed=f"{allowed}, at most {_LONGEST_TEXT}")
+        allowed = "printable characters" if is_title else "letters, digits, '.', '_', '+' and '-'"
+        raise InputError(f"{path}: {key} is {shown(value)}", allowed=f"{allowed}, at most {_LONGEST_TEXT}")
     return value
 
 
 def _whole(path: Path, key: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_NUMBER:
-        raise InputError(f"{path}: {key} must be a whole number from 0 to {_LARGEST_NUMBER}, not {value!r}")
+        raise InputError(
+            f"{path}: {key} must be a whole number from 0 to {_LARGEST_NUMBER}, not {shown(value)}"
+        )
     return value
 
 
 def _clock(path: Path, value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= _LARGEST_NUMBER:
-        raise InputError(f"{path}: clock_mhz must be a number from 1 to {_LARGEST_NUMBER}, not {value!r}")
+        raise InputError(
+            f"{path}: clock_mhz must be a number from 1 to {_LARGEST_NUMBER}, not {shown(value)}"
+        )
     return float(value)
 
 
 def _sources(path: Path, value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
-        raise InputError(f"{path}: [sources] must map fields to texts")
+    if not isinstance(value, Mapping):
+        raise InputError(f"{path}: sources is {shown(value)}", allowed="a table of texts")
+    for key, text in value.items():
+        if not (isinstance(text, str) and text.isprintable() and key.isprintable()):
+            raise InputError(
+                f"{path}: sources, {shown(key)} is {shown(text)}", allowed="texts of printable characters"
+            )
     return dict(value)

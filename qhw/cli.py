@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from qhw.errors import QhwError
+from qhw.errors import QhwError, printable
 from qhw.flow_command import FlowCommand, flow_options
 from qhw.flows import list_flows
 
@@ -432,7 +432,7 @@ def _command(as_json: bool) -> Iterator[dict[str, Any]]:
         except KeyboardInterrupt:
             message, code = "interrupted; the same command goes on from the finished stages", INTERRUPTED
         if message:
-            sys.stderr.write(f"Error: {message}\n")
+            sys.stderr.write(f"Error: {printable(message)}\n")
             document = {"error": message, "exit_code": code}
         if as_json and not _written(real_stdout, json.dumps(document, indent=2) + "\n"):
             code = QhwError.exit_code
@@ -496,7 +496,7 @@ def _show(tables: Iterable[Table], *lines: str, hidden: bool) -> None:
     console = _console(sys.stdout)
     print_tables(console, tables)
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -520,7 +520,11 @@ def _replace_what_terminals_lack() -> None:
 def _log_to_stderr(debug: bool) -> None:
     import logging
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(name)s: %(message)s" if debug else "%(message)s", stream=sys.stderr
-    )
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("%(name)s: %(message)s" if debug else "%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("qhw").setLevel(logging.DEBUG if debug else logging.WARNING)

@@ -52,6 +52,16 @@ class CheckFailedError(QhwError):
     exit_code = 1
 
 
+def printable(text: str) -> str:
+    """A text as a terminal may be given it: characters that would move, colour or hide others are spelt out.
+
+    Names in a file from outside reach messages and tables; their escape sequences must not.
+    """
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def closest(given: str, known: Iterable[str]) -> str:
     """A hint that offers the known names closest to the one given."""
     known = sorted(known)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qhw.arrays import load_mantissas, read_array
+from qhw.arrays import LARGEST_FILE, load_mantissas, read_array
 from qhw.errors import InputError, QhwError, closest
+from qhw.outside.arrays import read_npz
 from qhw.pipeline.input_type import check_type
 from qhw.pipeline.stages import MARKER, check_written
 
@@ -193,9 +194,9 @@ def _stored_judge(path: Path) -> Judge | None:
 
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        task = task_named(str(stored["task"]))
-        return Judge(task, task.metric(str(stored["metric"])), stored["targets"])
+    stored = read_npz(path, "file of targets", LARGEST_FILE, ("task", "metric", "targets"))
+    task = task_named(str(stored["task"]))
+    return Judge(task, task.metric(str(stored["metric"])), stored["targets"])
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhw import vouched
-from qhw.errors import ToolMissingError
+from qhw.errors import InputError, ToolMissingError
+from qhw.outside.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -106,9 +107,9 @@ def _known(folder: Path, source: Path) -> Library | None:
     if not (path.is_file() and facts.is_file()):
         return None
     try:
-        told = json.loads(facts.read_text())
+        told = read_json(facts, "note of a kernel", 1 << 16)
         seconds, seal = float(told["compile_seconds"]), told.get("seal")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (InputError, ValueError, TypeError, KeyError, AttributeError):
         return None
     if not vouched.vouches(seal, "kernel", folder.name, _digest(path)):
         return None

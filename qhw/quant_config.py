@@ -79,6 +79,10 @@ class QuantConfig:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _format(name, value))
+        if not isinstance(self.overrides, Mapping):
+            raise InputError(f"overrides is {self.overrides!r}", allowed="a table of settings by pattern")
+        if not isinstance(self.per_channel, bool):
+            raise InputError(f"per_channel is {self.per_channel!r}", allowed="true or false")
         overrides = {pattern: _override(pattern, given) for pattern, given in self.overrides.items()}
         object.__setattr__(self, "overrides", overrides)
 
@@ -203,7 +207,9 @@ def _override(pattern: str, settings: object) -> dict[str, Format | bool | str]:
                 f"override {pattern!r}: unknown setting {name!r}", hint=closest(str(name), OVERRIDE_NAMES)
             )
         if name == "per_channel":
-            result[name] = bool(value)
+            if not isinstance(value, bool):
+                raise InputError(f"override {pattern!r}, per_channel is {value!r}", allowed="true or false")
+            result[name] = value
         elif name == "scaling":
             result[name] = _check_scaling(f"override {pattern!r}, scaling", value)
         else:

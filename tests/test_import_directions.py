@@ -14,9 +14,9 @@ FOUNDATIONS = {"errors", "formats", "native", "outside", "resources", "vouched"}
 WAIST = FOUNDATIONS | {"onnx_ops", "graph", "sim"}
 KNOWN = {
     "errors": set(),
-    "formats": {"errors"},
-    "native": {"errors", "vouched"},
     "outside": {"errors"},
+    "formats": {"errors"},
+    "native": {"errors", "outside", "vouched"},
     "vouched": {"native"},
     "onnx_ops": FOUNDATIONS,
     "graph": WAIST,

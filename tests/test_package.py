@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-
-import pytest
 
 import qhw
 
@@ -64,22 +61,3 @@ def test_the_licence_is_apaches_to_the_letter_and_the_metadata_names_it() -> Non
     assert "Copyright [yyyy] [name of copyright owner]" in text
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
-
-
-@pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its blocks in their order, with the ``net`` and the ``images`` that they leave to the reader."""
-    import torch
-    from torch import nn
-
-    blocks = re.findall(r"^```python\n(.*?)^```", (PROJECT / "README.md").read_text(), re.M | re.S)
-    assert len(blocks) == 2
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
-    names = {"net": net, "images": torch.randint(0, 17, (32, 1, 8, 8)).float()}
-    for block in blocks:
-        exec(block, names)
-    assert names["result"].manifest["accuracy"]["quantised"] > 0.8
-    assert (names["result"].project / "build_prj.tcl").is_file()
-    assert qhw.simulate("model.onnx", data="digits").samples == 364

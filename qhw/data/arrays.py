@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from qhw.arrays import UNREADABLE
 from qhw.data.base import Dataset
 from qhw.data.idx import MAX_BYTES
 from qhw.data.reading import Reading
 from qhw.errors import InputError
+from qhw.outside.arrays import read_npz
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
 NEEDED = ("train_x", "test_x")
@@ -25,14 +22,7 @@ def load_npz(path: Path, reading: Reading) -> Dataset:
     Raises:
         InputError: not such a file, an array is missing, or has the wrong type or shape.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-                raise InputError(f"{path} unpacks to more than {MAX_BYTES} bytes", allowed="up to 1 GiB")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in KEYS if key in file}
-    except (OSError, *UNREADABLE) as error:
-        raise InputError(f"{path} cannot be read as .npz: {error}") from error
+    arrays = read_npz(path, "data file", MAX_BYTES, KEYS)
     needed = KEYS if "train_y" in arrays or "test_y" in arrays else NEEDED
     if missing := [key for key in needed if key not in arrays]:
         raise InputError(f"{path} lacks {', '.join(missing)}", allowed=f"arrays named {', '.join(KEYS)}")

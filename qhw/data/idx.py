@@ -5,9 +5,7 @@ Source of the layout: http://yann.lecun.com/exdb/mnist/ ("The IDX file format").
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,10 @@ from numpy.typing import NDArray
 
 from qhw.data.base import Dataset
 from qhw.errors import InputError
+from qhw.outside import read_bytes, read_gzip
 
 MAX_BYTES = 1 << 30
-"""No idx file may unpack to more than this."""
+"""No idx file, and no file of arrays, may have or unpack to more than this."""
 
 UNSIGNED_BYTE = 0x08
 FILES = (
@@ -77,15 +76,10 @@ def read(path: Path) -> NDArray[np.uint8]:
     )  # writable, as torch wants it
 
 
-def _unpacked(path: Path) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}", hint="fetch the file again") from error
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{path} holds more than {MAX_BYTES} bytes", allowed="up to 1 GiB, unpacked")
-    return data
+def _unpacked(path: Path) -> bytes | bytearray:
+    if path.suffix == ".gz":
+        return read_gzip(path, "idx file", MAX_BYTES, MAX_BYTES)
+    return read_bytes(path, "idx file", MAX_BYTES)
 
 
 def _find(folder: Path, stem: str) -> Path:

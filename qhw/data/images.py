@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qhw.data.base import Dataset
 from qhw.data.reading import Reading
 from qhw.errors import InputError, ToolMissingError
+from qhw.outside import opened
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "test")
@@ -97,7 +98,7 @@ def _pixels(path: Path, mode: str) -> NDArray[Any]:
     except ImportError:
         raise ToolMissingError("A folder of images needs Pillow", hint="pip install pillow") from None
     try:
-        with Image.open(path) as image:
+        with opened(path, "image", MAX_BYTES) as file, Image.open(file) as image:
             wanted = mode or ("L" if image.mode in ("1", "L", "LA", "I", "I;16", "F") else "RGB")
             # Masks may be stored with a palette: their indices are the classes.
             return np.asarray(image if mode == "L" and image.mode == "P" else image.convert(wanted))

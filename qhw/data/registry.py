@@ -50,7 +50,7 @@ def load_dataset(name: str, root: str | Path | None = None, reading: Reading | N
         if holds_images(path):
             return load_image_folder(path, reading)
         return as_dataset(load_folder(path, name=path.name), reading)
-    if path.is_file():
+    if path.exists():
         return load_table(path, reading) if path.suffix.lower() in SUFFIXES else load_npz(path, reading)
     raise InputError(
         f"unknown data set {name!r}", allowed=f"{', '.join(LOADERS)}, {OWN}", hint=closest(name, LOADERS)

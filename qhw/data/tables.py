@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from qhw.data.base import Dataset
 from qhw.data.reading import Reading
 from qhw.errors import InputError, ToolMissingError, closest
+from qhw.outside import opened
+from qhw.outside.text import read_csv
 
 SUFFIXES = (".csv", ".parquet")
 SPLIT = "split"
@@ -33,8 +34,6 @@ def load_table(path: Path, reading: Reading) -> Dataset:
         InputError: the file is no such table, a feature is no number, or a column is missing.
         ToolMissingError: Parquet without pyarrow.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size} bytes", allowed=f"at most {MAX_BYTES}")
     columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     splits = columns.pop(SPLIT, None)
     chosen = reading.target or tuple(columns)[-1:]
@@ -56,16 +55,10 @@ def load_table(path: Path, reading: Reading) -> Dataset:
 
 
 def _read_csv(path: Path) -> Columns:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} cannot be read as CSV: {error}", allowed="UTF-8, commas, a header line"
-        ) from None
+    rows = [row for row in read_csv(path, "table", MAX_BYTES) if row]
     if len(rows) < 2:
         raise InputError(f"{path} holds {len(rows)} lines", allowed="a header line, and a line per sample")
-    names = [name.strip() for name in rows[0]]
+    names = [name.strip().removeprefix("\ufeff") for name in rows[0]]
     if len(set(names)) != len(names) or "" in names:
         raise InputError(f"{path}: its header {', '.join(names)} has empty or equal names")
     for number, row in enumerate(rows[1:], 2):
@@ -93,7 +86,12 @@ def _read_parquet(path: Path) -> Columns:
             f"{path} is a Parquet file, and pyarrow is not installed", hint="pip install 'qhw[tables]'"
         ) from None
     try:
-        table = parquet.read_table(path)
+        with opened(path, "table", MAX_BYTES) as file:
+            stored = parquet.ParquetFile(file)
+            groups = (stored.metadata.row_group(i) for i in range(stored.metadata.num_row_groups))
+            if (size := sum(group.total_byte_size for group in groups)) > MAX_BYTES:
+                raise InputError(f"{path} unpacks to {size} bytes", allowed=f"at most {MAX_BYTES}")
+            table = stored.read()
         return {name: table[name].to_numpy() for name in table.column_names}
     except (OSError, ValueError, ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {error}") from None

@@ -13,12 +13,13 @@ import hashlib
 import json
 import math
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 
-from qhw.errors import InputError
+from qhw.errors import InputError, QhwError
 from qhw.formats.base import Format
 from qhw.formats.integer import as_mantissas
 from qhw.formats.modes import IntArray, Rounding
@@ -30,6 +31,7 @@ from qhw.graph.ir import (
     TENSOR_SIZE_LIMIT,
     ExactGraph,
     Exponent,
+    HostStep,
     InputEncoding,
     InputStep,
     Node,
@@ -37,6 +39,10 @@ from qhw.graph.ir import (
     Postprocessing,
     TensorType,
 )
+from qhw.outside import shown
+from qhw.outside.arrays import read_npz
+from qhw.outside.schema import by_name, check, of_fields, table
+from qhw.outside.text import read_json
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 1 << 30
@@ -45,15 +51,18 @@ MAX_BYTES = 1 << 30
 LARGEST_EXPONENT = 1 << 12
 """Bound of an exponent's size: shifts to align numbers stay short."""
 
+_LONGEST_REASON = 2000
+"""Characters of a message about a file that are passed on: it may quote names of any length."""
+
 # Exceptions that a damaged file raises while it is read and checked.
 _DAMAGE = (
     ArithmeticError,
     AttributeError,
+    AssertionError,
     LookupError,
-    OSError,
+    MemoryError,
     TypeError,
     ValueError,
-    zipfile.BadZipFile,
 )
 
 
@@ -100,26 +109,103 @@ def save_graph(graph: ExactGraph, folder: Path) -> None:
 def load_graph(folder: Path) -> ExactGraph:
     """Read a saved graph and check it; InputError names the file and field that is wrong."""
     path = folder / "graph.json"
-    for file in (path, folder / "constants.npz"):
-        if not file.is_file():
-            raise InputError(f"{file} does not exist", hint="lower a QONNX model first")
-        if file.stat().st_size > MAX_BYTES:
-            raise InputError(f"{file} has {file.stat().st_size} bytes", allowed=f"at most {MAX_BYTES}")
+    stored = read_json(path, "exact graph", MAX_BYTES, hint=_AGAIN)
+    version = stored.get("schema_version") if isinstance(stored, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path} has schema_version {shown(version)}", allowed=str(SCHEMA_VERSION))
+    check(stored, _schema(), str(path), _AGAIN)
     try:
-        stored = json.loads(path.read_text())
-        if stored["schema_version"] != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has schema_version {stored['schema_version']}", allowed=str(SCHEMA_VERSION)
-            )
         graph = _graph(stored, _load_constants(folder / "constants.npz", stored))
         if graph.output_names and len(graph.output_names) != len(graph.outputs):
             raise ValueError(f"{len(graph.outputs)} outputs have {len(graph.output_names)} names")
+        known = {node.output for node in graph.nodes} | set(graph.inputs) | set(graph.constants)
+        if missing := [name for name in graph.outputs if name not in known]:
+            raise ValueError(f"nothing writes the output {shown(missing[0])}")
         value_ranges(graph)
+        _check_host_steps(graph)
+    except QhwError as error:
+        where = "" if str(folder) in error.message else f"{path}: "
+        error.message = f"{where}{error.message[:_LONGEST_REASON]}"
+        raise
     except _DAMAGE as error:
         raise InputError(
-            f"{folder} holds no valid exact graph: {error}", hint="lower the model again"
+            f"{folder} holds no valid exact graph: {str(error)[:_LONGEST_REASON]}", hint=_AGAIN
         ) from error
     return graph
+
+
+_AGAIN = "lower a QONNX model, or build, again"
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    """The schema of ``graph.json``, nodes left out: their fields are those of their operation."""
+    text, optional_text = {"type": "string"}, {"type": ["string", "null"]}
+    kind = table(
+        {
+            "shape": {"type": "integers"},
+            "format": text,
+            "exponent": {"type": "integers", "minItems": 1},
+            "axis": {"type": ["integer", "null"]},
+        }
+    )
+    step = table({"op": text, "operands": {"type": "array"}, "attributes": {"type": "array", "items": _PAIR}})
+    encoding = of_fields(InputEncoding, format=optional_text, before={"type": "array", "items": step})
+    numbers = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+    host = of_fields(HostStep, attributes={"type": "object"})
+    return table(
+        {
+            "schema_version": {"const": SCHEMA_VERSION},
+            "name": text,
+            **{name: {"type": "texts", "minItems": 1} for name in ("inputs", "outputs")},
+            "constants": {"type": "texts"},
+            "input_encodings": by_name(encoding),
+            "output_scales": by_name(of_fields(OutputScale, scale=numbers, offset=numbers)),
+            "tensors": by_name(kind),
+            "nodes": {"type": "array", "items": {"type": "object", "required": ["op", "name"]}},
+        },
+        {
+            "postprocessing": of_fields(Postprocessing, steps={"type": "array", "items": host}),
+            "output_names": {"type": "texts"},
+        },
+    )
+
+
+_PAIR = {"type": "array", "prefixItems": [{"type": "string"}], "minItems": 2, "maxItems": 2}
+
+
+@cache
+def _node_schema(op: str) -> dict[str, Any]:
+    schema = of_fields(OPERATIONS[op])
+    return {**schema, "properties": {**schema["properties"], "op": {"const": op}}}
+
+
+def _check_host_steps(graph: ExactGraph) -> None:
+    """Carry out once what the host does before and behind the graph: where operands do not fit, it raises."""
+    from qhw.graph.encode import decode_output
+    from qhw.graph.tails.host import carry_out
+    from qhw.sim.postprocess import postprocess, predicted_classes
+
+    for name, encoding in graph.input_encodings.items():
+        shape = (1, *graph.tensors[name].shape)
+        if carry_out(encoding.before, np.zeros(shape, dtype=np.float32)).shape != shape:
+            raise ValueError(f"the operations on input '{name}' change its shape {shape}")
+    if graph.postprocessing is not None:
+        _check_written_once(graph.postprocessing)
+        zeros = {name: np.zeros((1, *graph.tensors[name].shape), dtype=np.int64) for name in graph.outputs}
+        with np.errstate(all="ignore"):
+            values = {name: decode_output(graph, name, zero) for name, zero in zeros.items()}
+            postprocess(graph, values)
+            predicted_classes(graph, values)
+
+
+def _check_written_once(after: Postprocessing) -> None:
+    """A step writes tensors of its own: whoever follows one back to what it was made of comes to an end."""
+    known = set(after.reads)
+    for step in after.steps:
+        if known & set(step.outputs):
+            raise ValueError(f"the host step {shown(step.source)} writes what is there already")
+        known |= set(step.outputs) - {""}
 
 
 def _structure(graph: ExactGraph) -> dict[str, Any]:
@@ -165,7 +251,25 @@ def _encoding_fields(encoding: InputEncoding) -> dict[str, Any]:
     """An encoding's fields; the host's operations in front of the quantizer only where there are any."""
     fields = _fields(encoding)
     steps = [_fields(step) for step in fields.pop("before")]
+    for step in steps:
+        step |= {name: _without_infinity(step[name]) for name in ("operands", "attributes")}
     return fields | ({"before": steps} if steps else {})
+
+
+_INFINITE = {"inf": math.inf, "-inf": -math.inf}
+"""How a bound that there is not stands in a file: JSON has no infinity."""
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_without_infinity(part) for part in value]
+    return str(float(value)) if value in _INFINITE.values() else value
+
+
+def _with_infinity(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_infinity(part) for part in value]
+    return _INFINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _node_fields(node: Node) -> dict[str, Any]:
@@ -197,23 +301,25 @@ def _digest(*parts: Any) -> str:
 
 def _load_constants(path: Path, stored: dict[str, Any]) -> dict[str, IntArray]:
     constants = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for index, name in enumerate(stored["constants"]):
-            value = archive[str(index)]
-            if value.dtype.kind not in "iU":
-                raise InputError(f"{path}: constant '{name}' has type {value.dtype}", allowed="integers")
-            if value.dtype.kind == "U":
-                integers = np.array([int(v) for v in value.flat], dtype=object)
-                value = as_mantissas(integers.reshape(value.shape))
-            constants[name] = value
+    arrays = read_npz(path, "file of constants", MAX_BYTES)
+    for index, name in enumerate(stored["constants"]):
+        value = arrays[str(index)]
+        if value.dtype.kind not in "iU":
+            raise InputError(f"{path}: constant '{name}' has type {value.dtype}", allowed="integers")
+        if value.dtype.kind == "U":
+            integers = np.array([int(v) for v in value.flat], dtype=object)
+            value = as_mantissas(integers.reshape(value.shape))
+        constants[name] = value
     return constants
 
 
 def _node(stored: dict[str, Any]) -> Node:
     stored = dict(stored)
-    op = stored.pop("op")
-    if op not in OPERATIONS:
-        raise InputError(f"node '{stored.get('name')}' has operation {op}", allowed=", ".join(OPERATIONS))
+    where, op = f"node {shown(stored['name'])}", stored["op"]
+    if not isinstance(op, str) or op not in OPERATIONS:
+        raise InputError(f"{where} has operation {shown(op)}", allowed=", ".join(OPERATIONS))
+    check(stored, _node_schema(op), where)
+    del stored["op"]
     kinds = get_type_hints(OPERATIONS[op])
     return OPERATIONS[op](**{name: _attribute(value, kinds.get(name)) for name, value in stored.items()})
 
@@ -226,13 +332,13 @@ def _attribute(value: Any, kind: Any) -> Any:
 
 
 def _type(name: str, fields: dict[str, Any]) -> TensorType:
-    exponents = [int(exponent) for exponent in fields["exponent"]]
+    exponents = fields["exponent"]
     if any(abs(exponent) > LARGEST_EXPONENT for exponent in exponents):
         raise InputError(
             f"tensor '{name}' has exponents up to {max(exponents, key=abs)}",
             allowed=f"-{LARGEST_EXPONENT} to {LARGEST_EXPONENT}",
         )
-    shape = tuple(int(size) for size in fields["shape"])
+    shape = tuple(fields["shape"])
     if min(shape, default=1) < 0 or math.prod(shape) > TENSOR_SIZE_LIMIT:
         raise InputError(
             f"tensor '{name}' has shape {shape}", allowed=f"at most {TENSOR_SIZE_LIMIT} elements"
@@ -251,8 +357,9 @@ def _encoding(fields: dict[str, Any]) -> InputEncoding:
 
 
 def _input_step(fields: dict[str, Any]) -> InputStep:
-    options = {str(name): value for name, value in fields["attributes"]}
-    return InputStep(str(fields["op"]), _tuples(fields["operands"]), tuple(sorted(options.items())))
+    options = {name: _tuples(_with_infinity(value)) for name, value in fields["attributes"]}
+    operands = _tuples(_with_infinity(fields["operands"]))
+    return InputStep(str(fields["op"]), operands, tuple(sorted(options.items())))
 
 
 def _tuples(value: Any) -> Any:
@@ -269,7 +376,7 @@ def _table_format(text: str) -> TableFormat:
 def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph:
     encodings = {name: _encoding(fields) for name, fields in stored["input_encodings"].items()}
     scales = {
-        name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]), int(fields.get("axis", 0)))
+        name: OutputScale(tuple(fields["scale"]), tuple(fields["offset"]), fields.get("axis", 0))
         for name, fields in stored["output_scales"].items()
     }
     tensors = {name: _type(name, fields) for name, fields in stored["tensors"].items()}
@@ -283,5 +390,5 @@ def _graph(stored: dict[str, Any], constants: dict[str, IntArray]) -> ExactGraph
         encodings,
         scales,
         Postprocessing.from_mapping(stored["postprocessing"]) if "postprocessing" in stored else None,
-        tuple(str(name) for name in stored.get("output_names", ())),
+        tuple(stored.get("output_names", ())),
     )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qhw.arrays import load_arrays, load_mantissas, save_arrays
+from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
 from qhw.errors import InputError, UnsupportedError
 from qhw.outside import inside
+from qhw.outside.schema import by_name, check, table
+from qhw.outside.text import read_json
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design
 from qhw.pipeline.input_type import annotated_copy
@@ -287,9 +289,9 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
 
 
 def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
-    import torch
 
     from qhw.convert import convert
+    from qhw.outside.weights import read_weights
     from qhw.train import quant_of
 
     data = _required_data(plan).dataset
@@ -299,7 +301,7 @@ def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
         return _export(given, plan, work)
     model = convert(given, quant_of(plan.options.quant_config(), data, given), example)
     weights = work.build / "training" / "quantised.pt"
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.load_state_dict(read_weights(weights, "trained weights", LARGEST_FILE))
     return _export(model, plan, work)
 
 
@@ -525,7 +527,7 @@ def _torch_rows(
         layers = load_arrays(stored)
         few = {name: x[:LAYER_VECTORS] for name, x in mantissas.items()}
         rows.append(torch_row(graph, executor(few, keep="all"), layers))
-    answers = np.load(work.build / "torch" / "outputs.npy", allow_pickle=False)
+    answers = read_array(work.build / "torch" / "outputs.npy", "file of torch's outputs")
     return [*rows, torch_row(graph, outputs, {graph.outputs[0]: answers})]
 
 
@@ -537,9 +539,10 @@ def _canonical_row(
 
     from qhw.graph.lower import lower_model
     from qhw.graph.reading.load import load_qonnx
+    from qhw.graph.reading.model_file import read_model
     from qhw.sim.canonical import compare_with_original
 
-    canonical = ModelWrapper(str(work.build / CANONICAL_FILE))
+    canonical = ModelWrapper(read_model(work.build / CANONICAL_FILE))
     apart = compare_with_original(lower_model(load_qonnx(work.build / MODEL_FILE)), inputs)
     original = {
         "reason": work.facts["lower"]["canonical"],
@@ -569,9 +572,18 @@ def _samples(plan: BuildPlan, graph: ExactGraph) -> dict[str, NDArray[Any]]:
 
 
 def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Random samples over the whole range of every graph input, (count, *shape), as a user gives them."""
+    """Random samples over the whole range of every graph input, (count, *shape), as a user gives them.
+
+    Raises:
+        InputError: there would be too many numbers.
+    """
+    from qhw.graph.ir import TENSOR_SIZE_LIMIT
+
     random = np.random.default_rng(seed)
     inputs = {}
+    most = TENSOR_SIZE_LIMIT // max(sum(graph.tensors[name].size for name in graph.inputs), 1)
+    if count > most:
+        raise InputError(f"{count} random samples are asked for", allowed=f"up to {most} of this model's")
     for name in graph.inputs:
         kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
         low, high = (
@@ -648,8 +660,10 @@ def _write_json(path: Path, value: Any) -> None:
 def _design(plan: BuildPlan, build: Path) -> Design:
     """The design that was priced, with the folding that was chosen for it."""
     design = plan.flow.prepare(read_graph(build), plan.board, plan.options.wanted.multipliers)
-    stored = json.loads((build / "cost" / "folding.json").read_text())
-    notion = design.architecture.fold
+    path, notion = build / "cost" / "folding.json", design.architecture.fold
+    stored = read_json(path, "folding", 1 << 26)
+    factors = table({item.name: {"type": "integer", "minimum": 1} for item in fields(notion)})
+    check(stored, by_name(factors), str(path))
     return design.folded({name: notion.from_json(fold) for name, fold in stored.items()})
 
 

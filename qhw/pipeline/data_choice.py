@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
-from qhw.pipeline.stages import file_digest, json_digest, tree_digests
+from qhw.outside import sha256
+from qhw.pipeline.stages import json_digest, tree_digests
 from qhw.pipeline.user_file import UserFunction, user_function
 
 if TYPE_CHECKING:
     from qhw.data import Dataset, Reading
+
+
+LARGEST_DATA = 1 << 30
+"""Bytes of a file of data at most."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def _identity(text: str) -> tuple[str | None, UserFunction | None]:
     path = Path(text)
     if path.is_dir():
         return json_digest(tree_digests(path)), None
-    return (file_digest(path) if path.is_file() else None), None
+    return (sha256(path, "data file", LARGEST_DATA) if path.exists() else None), None
 
 
 def _package_state(name: str) -> object:

@@ -98,7 +98,9 @@ def annotated_copy(source: Path, target: Path, given: str | None, has_images: bo
 
     if given is None and not has_images:
         return None
-    model = ModelWrapper(str(source))
+    from qhw.graph.reading.model_file import read_model
+
+    model = ModelWrapper(read_model(source))
     found = annotate(model, given, has_images)
     if found is not None:
         model.save(str(target))

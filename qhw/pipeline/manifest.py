@@ -14,11 +14,16 @@ from typing import Any
 
 from qhw.doctor import package_version, program_version
 from qhw.errors import InputError
+from qhw.outside import shown
+from qhw.outside.schema import check
+from qhw.outside.text import read_json
 from qhw.pipeline.stages import json_digest, write_atomically
 
 SCHEMA_VERSION = 3
 FILE_NAME = "build.json"
 _AGAIN = "run the same qhw build again: it writes the file again"
+
+_LARGEST_FILE = 1 << 26
 
 Manifest = dict[str, Any]
 """The JSON document, as ``build.schema.json`` says."""
@@ -38,13 +43,7 @@ def validate(manifest: Manifest) -> None:
     Raises:
         InputError: names the first key that is wrong.
     """
-    import jsonschema
-
-    problem = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema()).iter_errors(manifest)
-    )
-    if problem is not None:
-        raise InputError(f"{FILE_NAME}, at {problem.json_path}: {problem.message}", hint=_AGAIN)
+    check(manifest, schema(), FILE_NAME, hint=_AGAIN)
 
 
 def write(manifest: Manifest, folder: Path) -> Path:
@@ -62,18 +61,13 @@ def read(folder: Path) -> Manifest:
         InputError: there is none, it is not a manifest of this version, or not as it was written.
     """
     path = folder / FILE_NAME
-    try:
-        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(
-            f"{folder} has no {FILE_NAME}", hint="give a folder that qhw build has written"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", hint=_AGAIN) from None
+    if not path.exists():
+        raise InputError(f"{folder} has no {FILE_NAME}", hint="give a folder that qhw build has written")
+    manifest: Manifest = read_json(path, "manifest", _LARGEST_FILE)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"{path} was written by another version of qhw: its schema_version is {version!r}",
+            f"{path} was written by another version of qhw: its schema_version is {shown(version)}",
             allowed=str(SCHEMA_VERSION),
             hint=_AGAIN,
         )

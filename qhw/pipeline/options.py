@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
+from qhw.outside import shown
+from qhw.outside.text import read_toml
 from qhw.pipeline.designs import Wanted
 from qhw.pipeline.input_type import check_type
 from qhw.preprocessing import Preprocess
@@ -126,6 +127,8 @@ class BuildOptions:
         return asdict(self) | {name: None if path is None else str(path) for name, path in paths.items()}
 
 
+_LARGEST_FILE = 1 << 18
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "clock_mhz": (int, float),
     "fps": (int, float),
@@ -158,6 +161,7 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
     """
     from qhw.flows.base import load_flow
+    from qhw.quant_config import QuantConfig
 
     from_file = read_config(config) if config is not None else {}
     from_user = {name: value for name, value in given.items() if value is not None}
@@ -172,6 +176,7 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
         merged["quant"] = merged.get("quant", {}) | {"scaling": scaling}
     if layers:
         quant = merged.get("quant", {})
+        QuantConfig.from_mapping(quant)  # refuses what could not be added to
         merged["quant"] = quant | {"overrides": _with_layers(quant.get("overrides", {}), layers)}
     for name in ("out", "state"):
         if isinstance(merged.get(name), str):
@@ -229,12 +234,7 @@ def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[st
 
 def read_config(path: Path) -> dict[str, Any]:
     """The options in a TOML file, checked by name and type."""
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the config file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
-        raise InputError(f"the config file {path} is not TOML: {error}") from None
+    config = read_toml(path, "config file", _LARGEST_FILE)
     of_flows = flow_option_names()
     known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {
         "format",
@@ -244,7 +244,7 @@ def read_config(path: Path) -> dict[str, Any]:
     }
     for name, value in config.items():
         if name not in known:
-            raise InputError(f"{path}: unknown option {name!r}", hint=closest(name, known))
+            raise InputError(f"{path}: unknown option {shown(name)}", hint=closest(name, known))
         if name not in of_flows:  # the flow checks its own
             _check_kind(path, name, value)
     return config
@@ -262,4 +262,4 @@ def _check_kind(path: Path, name: str, value: Any) -> None:
     kinds = _KINDS.get(name, (str,))
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         allowed = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"{path}: {name} is {value!r}, of type {type(value).__name__}", allowed=allowed)
+        raise InputError(f"{path}: {name} is {shown(value)}, of type {type(value).__name__}", allowed=allowed)

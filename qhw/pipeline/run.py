@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +133,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
         raise InputError("No board is given", allowed=_board_names(), hint="name one with --board")
     board = load_board(options.board)
     if options.clock_mhz is not None:
-        board = replace(board, clock_mhz=float(options.clock_mhz))
+        board = board.at_clock(options.clock_mhz)
     options.quant_config()
     choice = _data_of(source, options.data if data is None else data, options.reading)
     if source.kind != "qonnx":

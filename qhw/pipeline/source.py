@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qhw.errors import InputError, ToolMissingError, closest
-from qhw.pipeline.stages import file_digest
+from qhw.outside import sha256
 from qhw.pipeline.user_file import UserFunction, user_function
 
 if TYPE_CHECKING:
     from torch import nn
 
     from qhw.data import Dataset
+
+
+LARGEST_MODEL = 1 << 30
+"""Bytes of a file with a model at most."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def find_source(given: Any) -> Source:
     text = str(given)
     if (function := user_function(text, "model")) is not None:
         return _function_source(function)
-    if text.endswith((".onnx", ".qonnx")) or Path(text).is_file():
+    if text.endswith((".onnx", ".qonnx")) or _is_there(text):
         return _file_source(text)
     return _builtin_source(text)
 
@@ -121,9 +126,14 @@ def _builtin_source(name: str) -> Source:
 
 def _file_source(text: str) -> Source:
     path = Path(text)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"The model file {text} does not exist", hint="check the path")
-    return Source("qonnx", text, slug(path.stem), file_digest(path), path)
+    return Source("qonnx", text, slug(path.stem), sha256(path, "model file", LARGEST_MODEL), path)
+
+
+def _is_there(text: str) -> bool:
+    """Whether a text is the path of something that is no folder."""
+    return os.path.lexists(text) and not os.path.isdir(text)
 
 
 def _function_source(function: UserFunction) -> Source:

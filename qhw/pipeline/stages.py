@@ -29,7 +29,8 @@ from typing import IO, Any, Literal, Protocol
 
 from qhw import vouched
 from qhw.errors import CheckFailedError, InputError, QhwError
-from qhw.outside import inside, read_bytes, refuse_link
+from qhw.outside import inside, refuse_link
+from qhw.outside.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -485,14 +486,14 @@ def read_record(folder: Path, name: str) -> Record | None:
 def _stored_record(folder: Path, name: str) -> tuple[Record | None, object]:
     """A record as it is stored, whoever made it, and its seal; None for one that is damaged."""
     try:
-        stored = json.loads(read_bytes(_record_path(folder, name), "stage record", MOST_RECORD_BYTES))
+        stored = read_json(_record_path(folder, name), "stage record", MOST_RECORD_BYTES)
         seal = stored.pop("seal", None)
         record = Record(**stored)
         if not all(
             isinstance(text, str) for files in (record.outputs, record.kept) for text in _texts(files)
         ):
             return None, None
-    except (InputError, ValueError, TypeError, AttributeError, RecursionError):
+    except (InputError, ValueError, TypeError, AttributeError):
         return None, None
     return record, seal
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError
+from qhw.outside.weights import read_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training loops store a state dict among other things (Lightning: ``state_dict``)."""
+
+LARGEST_STATE = 1 << 32
+"""Bytes of a file of weights at most."""
 
 SAVED = "what torch.save(net.state_dict(), path) writes"
 
@@ -37,15 +40,7 @@ def load_state(module: nn.Module, path: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     import torch
 
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError as error:
-        raise InputError(f"The state {path} cannot be read: {error.strerror or error}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"{path} is not a state dict: {str(error).splitlines()[0][:200]}",
-            allowed=SAVED,
-        ) from None
+    state = read_weights(path, "state", LARGEST_STATE, hint=f"give {SAVED}")
     for name in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 
 import rich.console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from qhw.errors import printable
 from qhw.pipeline.stages import Outcome
 
 _MARKS = {
@@ -17,6 +19,11 @@ _MARKS = {
     "interrupted": "[yellow]■[/yellow]",
 }
 _REMARKS = {"skipped": "unchanged", "edited": "unchanged, but its files were edited by hand"}
+
+
+def _plain(text: str) -> str:
+    """A text that names of a model may be in, with nothing of it read as markup."""
+    return escape(printable(text))
 
 
 class LiveProgress:
@@ -59,7 +66,7 @@ class LiveProgress:
                 self._tell(text)
         elif self._task is not None:
             total = None if fraction is None else 1.0
-            self._bars.update(self._task, total=total, completed=fraction or 0.0, text=text)
+            self._bars.update(self._task, total=total, completed=fraction or 0.0, text=_plain(text))
 
     def _tell(self, text: str) -> None:
         """Into a file or a pipe: a line where the text's first part is a new one, as with each epoch."""
@@ -73,7 +80,7 @@ class LiveProgress:
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
-        remark = _REMARKS.get(outcome.status) or str(outcome.facts.get("summary", ""))
+        remark = _REMARKS.get(outcome.status) or _plain(str(outcome.facts.get("summary", "")))
         self._console.print(
             f"{_MARKS[outcome.status]} {outcome.name:<9} {outcome.seconds:6.1f} s  [dim]{remark}[/dim]",
             highlight=False,

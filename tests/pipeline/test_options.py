@@ -79,9 +79,9 @@ def test_formats_by_layer(tmp_path: Path) -> None:
         ("synth = 1", "synth is 1"),
         ("seed = -1", "seed is -1"),
         ("vectors = 0", "vectors is 0"),
-        ("board = ", "is not TOML"),
-        (f"seed = {'1' * 5000}", "is not TOML"),
-        (f"seed = {'[' * 20000}", "is not TOML"),
+        ("board = ", "is not a TOML file"),
+        (f"seed = {'1' * 5000}", "is not a TOML file"),
+        (f"seed = {'[' * 20000}", "is nested too deeply"),
         ("io_type = 'fifo'", "io_stream, io_parallel"),
     ],
 )

@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 from qhw.cost.oracle.netlist import Counts
 from qhw.cost.oracle.synth import SynthesisResult, check_family
 from qhw.errors import InputError
+from qhw.outside import shown
+from qhw.outside.text import read_csv
 from qhw.resources import resource_dir
 
 Split = Literal["fit", "held-out", "held-out format"]
@@ -26,6 +28,8 @@ Split = Literal["fit", "held-out", "held-out format"]
 Status = Literal["ok", "time", "memory"]
 
 FILE = "measured.csv"
+
+_LARGEST_FILE = 1 << 26
 
 _COUNTS = tuple(field.name for field in fields(Counts))
 COLUMNS = (
@@ -98,14 +102,7 @@ def read(path: Path) -> list[Row]:
     Raises:
         InputError: there is none, or a row was damaged or changed by hand; names the row and the field.
     """
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror or error}", hint="qhw calibrate --family F measures it"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a table of measurements: {error}") from None
+    lines = read_csv(path, "measured set", _LARGEST_FILE, "qhw calibrate --family F measures it")
     if not lines or tuple(lines[0]) != COLUMNS:
         raise InputError(f"{path}, row 1: not the columns of a measured set", allowed=", ".join(COLUMNS))
     rows = [_row(cells, f"{path}, row {number}") for number, cells in enumerate(lines[1:], start=2)]
@@ -149,7 +146,7 @@ def _row(cells: list[str], where: str) -> Row:
 
     def field(name: str, allowed: Sequence[str]) -> Any:
         if given[name] not in allowed:
-            raise InputError(f"{where}, field {name!r}: {given[name]!r}", allowed=", ".join(allowed))
+            raise InputError(f"{where}, field {name!r}: {shown(given[name])}", allowed=", ".join(allowed))
         return given[name]
 
     status, split = field("status", get_args(Status)), field("split", get_args(Split))
@@ -160,8 +157,8 @@ def _row(cells: list[str], where: str) -> Row:
     fmax = _megahertz(given["fmax_mhz"], where)
     if given["check"] != _check(cells[:-1]):
         raise InputError(
-            f"{where}, field 'check': {given['check']!r} is not the checksum of this row's fields",
-            allowed=f"rows as they were measured ({given['unit']} {given['parameters']})",
+            f"{where}, field 'check': {shown(given['check'])} is not the checksum of this row's fields",
+            allowed=f"rows as they were measured ({shown(given['unit'])} {shown(given['parameters'])})",
             hint="delete the row and run qhw calibrate: it measures what is missing",
         )
     failure = "" if status == "ok" else status
@@ -173,7 +170,7 @@ def _row(cells: list[str], where: str) -> Row:
 
 def _natural(text: str, where: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise InputError(f"{where}, field {name!r}: {text!r}", allowed="a count")
+        raise InputError(f"{where}, field {name!r}: {shown(text)}", allowed="a count")
     return int(text)
 
 
@@ -183,7 +180,7 @@ def _megahertz(text: str, where: str) -> float | None:
     except ValueError:
         value = -1.0
     if value is not None and not 0 < value < 10_000:
-        raise InputError(f"{where}, field 'fmax_mhz': {text!r}", allowed="MHz, or nothing")
+        raise InputError(f"{where}, field 'fmax_mhz': {shown(text)}", allowed="MHz, or nothing")
     return value
 
 
@@ -197,5 +194,5 @@ def _parameters(text: str, where: str) -> tuple[tuple[str, int], ...]:
         return tuple((name, int(value)) for name, value in pairs)
     except ValueError:
         raise InputError(
-            f"{where}, field 'parameters': {text!r}", allowed="NAME=INTEGER NAME=INTEGER ..."
+            f"{where}, field 'parameters': {shown(text)}", allowed="NAME=INTEGER NAME=INTEGER ..."
         ) from None

@@ -20,12 +20,16 @@ from qhw.cost.calibration.fit import Spread, fit
 from qhw.cost.calibration.measured import Row
 from qhw.cost.oracle.synth import check_family
 from qhw.errors import InputError
+from qhw.outside import shown
+from qhw.outside.schema import by_name, check, table
+from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 from qhw.rtl import closed_forms
 
 FILE = "model.json"
 SCHEMA_VERSION = 1
 _CHECK_DIGITS = 16
+_LARGEST_FILE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -96,27 +100,18 @@ def read(path: Path) -> FittedFamily:
     Raises:
         InputError: there is none, or it was damaged or changed by hand; names the field.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror or error}", hint="qhw calibrate --family F fits it"
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}", hint=_REFIT) from None
+    content = read_json(path, "fitted model", _LARGEST_FILE, _REFIT)
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         raise InputError(
             f"{path}, field 'schema_version': not {SCHEMA_VERSION}", allowed=str(SCHEMA_VERSION), hint=_REFIT
         )
-    stated = content.pop("check", None)
-    try:
-        units = {name: _unit(given, name) for name, given in content["units"].items()}
-        fitted = FittedFamily(str(content["family"]), tuple(content["tools"]), units)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: a field is missing or wrong: {error}", hint=_REFIT) from None
+    check(content, _SCHEMA, str(path), _REFIT)
+    stated = content.pop("check")
+    units = {name: _unit(given) for name, given in content["units"].items()}
+    fitted = FittedFamily(content["family"], tuple(content["tools"]), units)
     if stated != _check(content):
         raise InputError(
-            f"{path}, field 'check': {stated!r} is not the checksum of the other fields",
+            f"{path}, field 'check': {shown(stated)} is not the checksum of the other fields",
             allowed="a model as it was fitted",
             hint=_REFIT,
         )
@@ -126,12 +121,43 @@ def read(path: Path) -> FittedFamily:
 _REFIT = "qhw calibrate --family F fits it again"
 
 
-def _unit(given: Mapping[str, Any], name: str) -> FittedUnit:
+_COUNT = {"type": "integer", "minimum": 0}
+_ERROR = {"type": ["number", "null"]}
+_SPREAD = table({"median": _ERROR, "p95": _ERROR, "count": _COUNT})
+_ERRORS = table(
+    {
+        "designs": _COUNT,
+        "lut_percent": _SPREAD,
+        "lut": _SPREAD,
+        "ff_exact": _ERROR,
+        "ff_beyond": _COUNT,
+        "dsp_exact": _ERROR,
+        "memory_exact": _ERROR,
+    }
+)
+_UNIT = table(
+    {
+        "weights": by_name({"type": "number", "minimum": 0, "exclusiveMaximum": 1e6}),
+        "fitted": _COUNT,
+        "held_out": _ERRORS,
+        "held_out_formats": _ERRORS,
+    }
+)
+_SCHEMA = table(
+    {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "family": {"type": "string"},
+        "tools": {"type": "texts"},
+        "units": by_name(_UNIT),
+        "check": {"type": "string"},
+    }
+)
+
+
+def _unit(given: Mapping[str, Any]) -> FittedUnit:
     weights = {feature: float(weight) for feature, weight in given["weights"].items()}
-    if any(not 0 <= weight < 1e6 for weight in weights.values()):
-        raise ValueError(f"a weight of {name} is out of range")
     return FittedUnit(
-        weights, int(given["fitted"]), _errors(given["held_out"]), _errors(given["held_out_formats"])
+        weights, given["fitted"], _errors(given["held_out"]), _errors(given["held_out_formats"])
     )
 
 
@@ -140,11 +166,11 @@ def _errors(given: Mapping[str, Any]) -> UnitErrors:
         return float("nan") if given[name] is None else float(given[name])
 
     return UnitErrors(
-        designs=int(given["designs"]),
+        designs=given["designs"],
         lut_percent=_spread(given["lut_percent"]),
         lut=_spread(given["lut"]),
         ff_exact=number("ff_exact"),
-        ff_beyond=int(given["ff_beyond"]),
+        ff_beyond=given["ff_beyond"],
         dsp_exact=number("dsp_exact"),
         memory_exact=number("memory_exact"),
     )
@@ -152,7 +178,7 @@ def _errors(given: Mapping[str, Any]) -> UnitErrors:
 
 def _spread(given: Mapping[str, Any]) -> Spread:
     median, p95 = (float("nan") if given[name] is None else given[name] for name in ("median", "p95"))
-    return Spread(median, p95, int(given["count"]))
+    return Spread(median, p95, given["count"])
 
 
 def plain(fitted: FittedFamily | FittedUnit) -> Any:

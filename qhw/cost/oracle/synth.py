@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,8 @@ from qhw.cost.oracle.netlist import Counts, count
 from qhw.cost.oracle.yosys_script import MULTIPLIERS, Mapper
 from qhw.devices import fabric_of, fabrics
 from qhw.errors import CheckFailedError, InputError, QhwError, ToolMissingError
+from qhw.outside.schema import check, table
+from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
 MAPPER: Mapper = "area"
@@ -274,9 +276,22 @@ def _measure(oracle: Oracle, design: Circuit, cache: Path | None) -> SynthesisRe
 def _cached(path: Path) -> SynthesisResult | None:
     """A kept result; None if there is none, or the file is not whole."""
     try:
-        return SynthesisResult.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = read_json(path, "measured result", 1 << 16)
+        check(stored, _RESULT, str(path))
+        return SynthesisResult.from_json(stored)
+    except InputError:
         return None
+
+
+_TEXT = {"type": "string"}
+_RESULT = table(
+    {
+        **dict.fromkeys(("key", "tool", "version", "mapper", "failure"), _TEXT),
+        "counts": table({field.name: {"type": "integer", "minimum": 0} for field in fields(Counts)}),
+        "fmax_mhz": {"type": ["number", "null"]},
+    }
+)
+"""A kept result, as :meth:`SynthesisResult.to_json` writes it: those with counts alone are kept."""
 
 
 def _write(path: Path, text: str) -> None:

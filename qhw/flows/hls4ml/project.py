@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from qhw.flows.hls4ml.streams import set_stream_depths
 from qhw.formats.modes import IntArray
 from qhw.formats.parse import parse_format
 from qhw.formats.table import TableFormat
+from qhw.graph.ir import TENSOR_SIZE_LIMIT
+from qhw.outside.arrays import read_npy
+from qhw.outside.schema import by_name, check, table
+from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
 logger = logging.getLogger(__name__)
@@ -31,6 +36,7 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = "qhw_project.json"
 ORDERS = "qhw_orders.npy"
 _SCHEMA = 2
+_LARGEST_FILE = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,10 @@ def _hls_config(plan: Plan) -> dict[str, Any]:
 
 def _relocatable(config: Path, folder: Path) -> None:
     """Take the folder's own path out of hls4ml's configuration file."""
-    config.write_text(config.read_text().replace(str(folder), "."))
+    import yaml  # comes with hls4ml, which wrote the file with it
+
+    own = yaml.dump({"OutputDir": str(folder)})
+    config.write_text(config.read_text().replace(own, "OutputDir: .\n"))
 
 
 def _guarded(header: Path) -> None:
@@ -322,24 +331,77 @@ def read_description(folder: Path) -> Description:
     """The description of a project folder; InputError where it is something else."""
     path = folder / DESCRIPTION
     try:
-        stored = json.loads(path.read_text())
-        if stored["schema"] != _SCHEMA or stored["flow"] != "hls4ml":
-            raise ValueError(f"schema {stored['schema']} of flow {stored['flow']}")
-        orders = np.load(folder / ORDERS, allow_pickle=False)
+        stored = read_json(path, "project's description", _LARGEST_FILE)
+        check(stored, _DESCRIPTION, str(path))
+        orders = read_npy(folder / ORDERS, "project's file of orders", _LARGEST_FILE)
+        if orders.dtype != np.int64 or orders.ndim != 1:
+            raise ValueError(f"{ORDERS} holds {orders.dtype} of shape {orders.shape}, not positions")
         kinds = {
             kind: tuple(_port(p, orders) for p in stored[kind]) for kind in ("inputs", "outputs", "traced")
         }
         return Description(stored["name"], nodes=stored["nodes"], **kinds)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, InputError) as error:
         raise InputError(f"{folder} is not an hls4ml project that qhw wrote: {error}") from error
 
 
+_IDENTIFIER = {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_]*\Z", "maxLength": 1024}
+"""A name in C++: it stands in commands and paths, too."""
+
+_SIZES = {"type": "integers", "maxItems": 64}
+_PORT = table(
+    {
+        "tensor": {"type": "string"},
+        "shape": _SIZES,
+        "layer": _IDENTIFIER,
+        "dims": _SIZES,
+        "type": table(
+            {
+                "bits": {"type": "integer", "minimum": 1, "maximum": 1024},
+                "signed": {"type": "boolean"},
+                "exponent": {"type": "integer", "minimum": -8192, "maximum": 8192},
+            }
+        ),
+        "order": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+        "format": {"type": ["string", "null"]},
+    }
+)
+_PORTS = {"type": "array", "items": _PORT}
+_DESCRIPTION = table(
+    {
+        "schema": {"const": _SCHEMA},
+        "flow": {"const": "hls4ml"},
+        "name": _IDENTIFIER,
+        **dict.fromkeys(("inputs", "outputs", "traced"), _PORTS),
+        "nodes": by_name({"type": "string"}),
+    }
+)
+
+
+def _is_permutation(order: Order, size: int) -> bool:
+    """Whether every position below ``size`` is there once."""
+    if order.size != size or (size and not 0 <= order.min() <= order.max() < size):
+        return False
+    found = np.zeros(size, dtype=np.bool_)
+    found[order] = True
+    return bool(found.all())
+
+
+def _size(shape: list[int]) -> int:
+    """The elements of a shape, a sane one."""
+    size = math.prod(shape)
+    if min(shape, default=0) < 0 or size > TENSOR_SIZE_LIMIT:
+        raise ValueError(f"shape {shape} is none of at most {TENSOR_SIZE_LIMIT} elements")
+    return size
+
+
 def _port(stored: dict[str, Any], orders: Order) -> SimulatedTensor:
-    size = int(np.prod(stored["shape"], dtype=np.int64))
+    size = _size(stored["shape"])
+    if _size(stored["dims"]) != size:
+        raise ValueError(f"'{stored['tensor']}' has shape {stored['shape']} and travels as {stored['dims']}")
     start = stored["order"]
     order = natural_order((size,)) if start is None else orders[start : start + size]
-    if order.size != size:
-        raise ValueError(f"the order of '{stored['tensor']}' is cut short")
+    if not _is_permutation(order, size):
+        raise ValueError(f"the order of '{stored['tensor']}' is none of its {size} elements")
     kind = stored["type"]
     type_ = FixedType(kind["bits"], kind["signed"], kind["exponent"])
     format = None if stored["format"] is None else parse_format(stored["format"])

@@ -27,6 +27,7 @@ from qhw.flows.hls4ml.weights import check_weights
 from qhw.formats.modes import IntArray
 from qhw.native import compiler_version
 from qhw.outside import inside, refuse_link
+from qhw.outside.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,13 @@ def _is_vouched_for(project: Project, sources: str, version: str) -> bool:
         version: the compiler's; where there is none, any version is good.
     """
     try:
-        told = json.loads(_seal_file(project).read_text())
+        told = read_json(_seal_file(project), "seal of a program", 1 << 16)
         program = _program(project)
         by_this = told["compiler"] == version or not version
         content = (sources, told["compiler"], _digest(program))
         runs = by_this and os.access(program, os.X_OK)
         return runs and vouched.vouches(told["seal"], "hls4ml program", *content)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, InputError, ValueError, TypeError, KeyError):
         return False
 
 

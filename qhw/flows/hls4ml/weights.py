@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qhw.errors import CheckFailedError
 from qhw.outside import refuse_link
+from qhw.outside.text import read_text
 
 _FOLDER = Path("firmware", "weights")
 _HEADER = re.compile(
@@ -20,6 +21,7 @@ _HEADER = re.compile(
     r"#ifndef __SYNTHESIS__\n([^\n;={}#]+);\n#else\n\2 = \{([^{}]*)\};\s*#endif\s*#endif\s*"
 )
 """The form in which hls4ml writes a header: one array, declared for the simulation, filled for synthesis."""
+_LARGEST_FILE = 1 << 31
 _NUMBERS = re.compile(r"[-+.,0-9eE ]*")
 _HINT = "change both files alike; to have them written again, delete the header and run the same qhw build"
 
@@ -37,7 +39,7 @@ def check_weights(folder: Path) -> None:
 
 
 def _check(header: Path, text: Path) -> None:
-    form = _HEADER.fullmatch(header.read_text(encoding="utf-8", errors="replace"))
+    form = _HEADER.fullmatch(read_text(header, "header of weights", _LARGEST_FILE))
     if form is None:
         raise CheckFailedError(
             f"{header} has not the form that qhw writes: what synthesis reads there cannot be verified",
@@ -45,7 +47,7 @@ def _check(header: Path, text: Path) -> None:
         )
     if not text.is_file():
         raise CheckFailedError(f"{text} is missing: the simulation reads the weights of {header.name} there")
-    synthesised, simulated = form[3].strip(), text.read_text(encoding="utf-8", errors="replace").strip()
+    synthesised, simulated = form[3].strip(), read_text(text, "file of weights", _LARGEST_FILE).strip()
     if synthesised == simulated and _NUMBERS.fullmatch(simulated):
         return
     for index, (ours, theirs) in enumerate(zip_longest(synthesised.split(","), simulated.split(","))):

@@ -43,7 +43,8 @@ class Draft:
     """A model in the making.
 
     ``constants`` holds every initializer as a NumPy array: integers of 4 bits and less as int8, floats of
-    8 bits and less as float32; ``types`` says the element type that the file stored. ``shapes`` and
+    8 bits and less as float32; ``stored`` counts the numbers that the file has, ``computed`` those that were
+    computed from them. ``types`` says the element type that the file stored. ``shapes`` and
     ``types`` are as of the last :meth:`infer`.
     """
 
@@ -55,6 +56,7 @@ class Draft:
         self.constants: Constants = {}
         for tensor in self.graph.initializer:
             self._note(tensor)
+        self.stored = self.computed = 0
         self._taken = self._names()
 
     def _note(self, tensor: TensorProto) -> None:

@@ -447,6 +447,10 @@ def _gathered(
     return nodes or [draft.node(node, "Identity", node.input[:1], node.output[0])]
 
 
+_MOST_COPIES = 1 << 12
+"""Copies of a computed tensor that are written out, one by one."""
+
+
 @_form("Expand", "Tile")
 def _copied(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto] | None:
     """A tensor beside itself, axis by axis."""
@@ -464,6 +468,11 @@ def _copied(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[Node
     repeated = [axis for axis, (a, b) in enumerate(zip(shape, after, strict=True)) if a != b]
     for axis in repeated:
         count = after[axis] // shape[axis]
+        if count > _MOST_COPIES:
+            raise UnsupportedError(
+                f"{describe(node)} repeats a computed tensor {count:,} times",
+                allowed=f"up to {_MOST_COPIES:,}",
+            )
         shape[axis] = after[axis]
         output, suffix = (node.output[0], "") if axis == repeated[-1] else ("", f"_{axis}")
         nodes.append(draft.node(node, "Concat", [x] * count, output, suffix=suffix, axis=axis))

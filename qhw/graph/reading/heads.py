@@ -16,6 +16,7 @@ from qhw.graph.ir import HostStep, Postprocessing
 from qhw.graph.onnx_tools import attributes, describe, words
 from qhw.graph.reading.draft import Draft
 from qhw.graph.reading.operators import HEAD_OPS
+from qhw.outside.text import parse_json
 
 METADATA_KEY = "qhw.postprocessing"
 """The metadata key under which a loaded model and its copies keep what was taken off its end."""
@@ -145,7 +146,8 @@ def _options(draft: Draft, node: NodeProto, rank: int, flattens: bool) -> Iterat
             limit = float(np.finfo(np.float32).max)
             bounds = [*node.input[1:], "", ""]
             for end, name, default in zip(("min", "max"), bounds, (-limit, limit), strict=False):
-                yield end, float(draft.constants[name].reshape(-1)[0]) if name else default
+                bound = float(draft.constants[name].reshape(-1)[0]) if name else default
+                yield end, min(max(bound, -limit), limit)  # JSON has no infinity
         case "Quant":
             scale, zero, bits = (float(draft.constants[n].reshape(-1)[0]) for n in node.input[1:])
             low, high = code_bounds(int(bits), bool(options["signed"]), bool(options["narrow"]))
@@ -171,5 +173,5 @@ def postprocessing_of(model: ModelWrapper) -> Postprocessing | None:
     """
     for entry in model.model.metadata_props:
         if entry.key == METADATA_KEY:
-            return Postprocessing.from_mapping(json.loads(entry.value))
+            return Postprocessing.from_mapping(parse_json(entry.value, f"The metadata {METADATA_KEY}"))
     return None

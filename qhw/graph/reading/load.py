@@ -85,6 +85,17 @@ def load_qonnx(source: Source) -> ModelWrapper:
         return _in_normal_form(proto)
 
 
+def _state_shapes_of_constants(draft: Draft) -> None:
+    """A shape and type in the model for every constant that a node reads, as qonnx expects it."""
+    graph = draft.graph
+    stated = {value.name for value in (*graph.input, *graph.output, *graph.value_info)}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for name in dict.fromkeys(name for node in graph.node for name in node.input):
+        if name in stored and name not in stated:
+            tensor = stored[name]
+            graph.value_info.append(helper.make_tensor_value_info(name, tensor.data_type, tuple(tensor.dims)))
+
+
 @contextlib.contextmanager
 def telling_damage() -> Iterator[None]:
     """One message for whatever a damaged file makes of the values in it: protobuf checks no types.
@@ -142,7 +153,9 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     check_operators(draft.graph, standard)
     check_quantised(draft.graph)
     draft.import_domains()
-    model = ModelWrapper(draft.proto)
+    _state_shapes_of_constants(draft)
+    # qonnx would do the same in a time that grows with the square of the nodes.
+    model = ModelWrapper(draft.proto, fix_missing_initializer_valueinfo=False)
     keep_postprocessing(model, found)
     log.debug("loaded %s: %s", model.graph.name, Counter(node.op_type for node in model.graph.node))
     return model

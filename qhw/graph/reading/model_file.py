@@ -6,7 +6,8 @@ each other without end.
 
 from __future__ import annotations
 
-import stat
+import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, UnsupportedError
+from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.onnx_tools import describe
+from qhw.graph.reading.wire import check_parts
+from qhw.outside import read_bytes, shown
 
 MODEL_SIZE_LIMIT = 1 << 30
 """Bytes of a model file that are read at most."""
@@ -42,9 +46,7 @@ def parse(source: Source) -> ModelProto:
     Raises:
         InputError: the file is missing, no plain file, too large, not ONNX, or its functions have no end.
     """
-    proto = _read(source)
-    check_text(proto)
-    return _written_out(proto)
+    return _written_out(_read(source))
 
 
 def _read(source: Source) -> ModelProto:
@@ -53,26 +55,30 @@ def _read(source: Source) -> ModelProto:
     if isinstance(source, ModelProto):
         copy = ModelProto()
         copy.CopyFrom(source)
+        check_text(copy)
         return copy
-    path = Path(source)
+    return read_model(Path(source))
+
+
+def read_model(path: Path) -> ModelProto:
+    """The message in a model file, its text decoded: no other file is followed, nothing else is checked.
+
+    Raises:
+        InputError: the file is missing, no plain file, too large, or not ONNX.
+    """
     not_onnx = InputError(
         f"'{path}' is not an ONNX file", hint="give a QONNX model, as qhw or Brevitas exports it"
     )
+    content = read_bytes(path, "model file", MODEL_SIZE_LIMIT)
+    check_parts(content)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise InputError(f"The model file '{path}' cannot be read: it is no regular file")
-        if status.st_size > MODEL_SIZE_LIMIT:
-            raise InputError(
-                f"'{path}' has {status.st_size >> 20} MiB", allowed=f"at most {MODEL_SIZE_LIMIT >> 20} MiB"
-            )
-        proto: ModelProto = ModelProto.FromString(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"The model file '{path}' cannot be read: {error.strerror}") from error
+        proto: ModelProto = ModelProto.FromString(content)
     except DecodeError as error:
         raise not_onnx from error
+    del content
     if not proto.ir_version or not proto.opset_import:
         raise not_onnx
+    check_text(proto)
     return proto
 
 
@@ -153,6 +159,7 @@ def _size(
 def check_structure(proto: ModelProto) -> None:
     """Refuse what hides content from the checks, and graphs that are not well formed."""
     graph = proto.graph
+    _check_names(graph)
     if not graph.node:
         raise InputError(f"The model '{graph.name}' holds no nodes")
     if len(graph.node) > NODE_LIMIT:
@@ -166,10 +173,10 @@ def check_structure(proto: ModelProto) -> None:
                 hint="save the model as one file (onnx.save without external data; "
                 "torch.onnx.export(..., external_data=False))",
             )
+        _check_size(tensor)
     for value in (*graph.input, *graph.output):
         if value.type.HasField("sequence_type") or value.type.HasField("map_type"):
             raise UnsupportedError(f"'{value.name}' is no tensor", allowed="tensors as inputs and outputs")
-    _check_names(graph)
     _check_wiring(graph)
 
 
@@ -182,9 +189,24 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
 
 
+def _check_size(tensor: TensorProto) -> None:
+    """A shape of a sane size; whether the bytes fill it is found when they are read, without more memory."""
+    dims = tuple(tensor.dims)
+    elements = math.prod(dims)
+    if min(dims, default=0) < 0 or elements > TENSOR_SIZE_LIMIT:
+        raise InputError(
+            f"The constant '{tensor.name}' has shape {shown(dims)}",
+            allowed=f"at most {TENSOR_SIZE_LIMIT} elements",
+        )
+
+
 def _check_names(graph: GraphProto) -> None:
-    names = [value.name for value in (*graph.input, *graph.output)]
+    names = [value.name for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)]
     names += [name for node in graph.node for name in (node.name, *node.input, *node.output)]
+    names += [text for node in graph.node for text in (node.op_type, node.domain)]
+    names += [attribute.name for node in graph.node for attribute in node.attribute]
+    names += [dim.dim_param for value in graph.input for dim in value.type.tensor_type.shape.dim]
+    names.append(graph.name)
     longest = max(names, key=len)
     if len(longest) > NAME_LIMIT:
         raise InputError(
@@ -223,6 +245,6 @@ def name_nodes(graph: GraphProto) -> None:
     for index, node in enumerate(graph.node):
         if not node.name or count[node.name] > 1:
             stem = f"{node.name or node.op_type}_{index}"
-            names = (stem, *(f"{stem}_{i}" for i in range(2, len(taken) + 3)))
-            node.name = next(name for name in names if name not in taken)
+            others = (f"{stem}_{i}" for i in itertools.count(2))
+            node.name = next(name for name in itertools.chain([stem], others) if name not in taken)
             taken.add(node.name)

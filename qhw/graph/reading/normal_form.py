@@ -74,7 +74,13 @@ _FOLDABLE = SHAPE_OPS | words(
 _NUMERIC_CONSTANTS = frozenset({"value", "value_float", "value_floats", "value_int", "value_ints"})
 
 FOLDED_LIMIT = 1 << 26
-"""Elements of a constant that is computed here at most."""
+"""Elements of a constant that is computed here at most, where it may be larger than what it is made from."""
+
+COMPUTED_PER_STORED = 64
+"""Numbers that all computed constants may hold for each one that the file stores, beyond the limit of one."""
+
+_MOST_AXES = 64
+_NO_BOUND = 1 << 62
 
 
 def drop_constant_nodes(draft: Draft) -> None:
@@ -93,6 +99,7 @@ def drop_constant_nodes(draft: Draft) -> None:
             dtype = np.float32 if kind.startswith("value_float") else np.int64
             draft.put(node.output[0], np.asarray(value, dtype=dtype))
     draft.remove(constants)
+    draft.stored = sum(value.size for value in draft.constants.values())
     inputs = [value for value in draft.graph.input if value.name not in draft.constants]
     del draft.graph.input[:]
     draft.graph.input.extend(inputs)
@@ -151,19 +158,50 @@ def _sizes(draft: Draft, node: NodeProto) -> list[NDArray[Any]] | None:
 
 
 def _stays_bounded(draft: Draft, node: NodeProto, feeds: dict[str, NDArray[Any]]) -> bool:
-    """Whether the result, and even the broadcast of all the operands, is of a sane size."""
+    """Whether the result, and even the broadcast of all the operands, is of a sane size.
+
+    Raises:
+        InputError: what is computed adds up to far more than the file holds.
+    """
     values = [feeds[name] for name in node.input if name in feeds]
-    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        sizes = [max(1, int(size)) for size in values[-1].reshape(-1)[:16]]
-        return math.prod(sizes) * (values[0].size if len(values) > 1 else 1) <= FOLDED_LIMIT
-    if node.op_type == "Range":
-        start, limit, delta = (float(value.reshape(-1)[0]) for value in values)
-        return bool(delta) and abs(limit - start) <= abs(delta) * FOLDED_LIMIT
+    size = _result_size(node, values)
+    if size > (FOLDED_LIMIT if node.op_type in _ENLARGING else TENSOR_SIZE_LIMIT):
+        return False
+    draft.computed += size
+    if draft.computed > FOLDED_LIMIT + COMPUTED_PER_STORED * draft.stored:
+        raise InputError(
+            f"{describe(node)}: the constants that the model computes hold {draft.computed:,} numbers, and "
+            f"those that it stores {draft.stored:,}",
+            hint="store what is computed from constants, and export the model again",
+        )
+    return True
+
+
+_ENLARGING = frozenset({"ConstantOfShape", "Expand", "Tile", "Range", "Gather"})
+
+
+def _result_size(node: NodeProto, values: list[NDArray[Any]]) -> int:
+    """Elements of a node's result at most, before anything of it is computed."""
+    match node.op_type:
+        case "ConstantOfShape" | "Expand" | "Tile":
+            if values[-1].size > _MOST_AXES:
+                return _NO_BOUND
+            sizes = [max(1, int(size)) for size in values[-1].reshape(-1)]
+            return math.prod(sizes) * (values[0].size if len(values) > 1 else 1)
+        case "Range":
+            start, limit, delta = (float(value.reshape(-1)[0]) for value in values)
+            steps = (limit - start) / delta if delta else math.inf
+            return max(0, math.ceil(steps)) if math.isfinite(steps) else _NO_BOUND
+        case "Gather":
+            axis = attributes(node).get("axis", 0)
+            along = values[0].shape[axis] if -values[0].ndim <= axis < values[0].ndim else 1
+            return values[-1].size * (values[0].size // max(along, 1))
+        case "Concat":
+            return sum(value.size for value in values)
     shapes = [value.shape for value in values]
     rank = max((len(shape) for shape in shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    size: int = math.prod(max(sizes) for sizes in zip(*padded, strict=True))
-    return size <= TENSOR_SIZE_LIMIT
+    return math.prod(max(sizes) for sizes in zip(*padded, strict=True))
 
 
 def drop_passive(draft: Draft) -> None:

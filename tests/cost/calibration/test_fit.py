@@ -93,9 +93,12 @@ def changed(path: Path, edit: object) -> None:
         (lambda c: c["units"]["integer_mac"]["held_out"]["lut"].update(median=0.0), "field 'check'"),
         (
             lambda c: c["units"]["integer_mac"]["weights"].update(gates=-1),
-            "a weight of integer_mac is out of range",
+            "integer_mac.weights.gates: -1 is less than",
         ),
-        (lambda c: c["units"]["integer_mac"].pop("weights"), "a field is missing or wrong: 'weights'"),
+        (
+            lambda c: c["units"]["integer_mac"].pop("weights"),
+            "integer_mac: 'weights' is a required",
+        ),
         (lambda c: c.update(schema_version=99), "field 'schema_version'"),
     ],
 )

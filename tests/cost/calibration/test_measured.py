@@ -86,7 +86,7 @@ def test_a_design_twice_and_a_file_that_is_not_there(path: Path, tmp_path: Path)
     with pytest.raises(InputError, match="cannot be read"):
         measured.read(tmp_path / "none.csv")
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="not a table"):
+    with pytest.raises(InputError, match="no text"):
         measured.read(path)
 
 
