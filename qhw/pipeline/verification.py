@@ -224,13 +224,13 @@ def _tensors(graph: ExactGraph, wrapper: ModelWrapper) -> dict[str, str]:
 
 def _execute(wrapper: ModelWrapper, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
     """Every tensor (N, ...) that depends on the input, sample by sample: files may fix the batch at 1."""
-    from qonnx.core.onnx_exec import execute_onnx
+    from qhw.sim.canonical import executed_by_qonnx
 
     names = [name for node in wrapper.graph.node for name in node.output]
     samples = []
     for index in range(len(next(iter(inputs.values())))):
         feed = {name: np.asarray(x[index : index + 1], dtype=np.float32) for name, x in inputs.items()}
-        context = execute_onnx(wrapper, feed, return_full_exec_context=True)
+        context = executed_by_qonnx(wrapper, feed)
         samples.append({name: context[name] for name in names})
     return {
         name: np.concatenate([sample[name] for sample in samples])
