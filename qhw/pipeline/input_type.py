@@ -99,6 +99,8 @@ def annotated_copy(source: Path, target: Path, given: str | None, has_images: bo
     if given is None and not has_images:
         return None
     model = ModelWrapper(str(source))
+    # Found again when the copy is read; qonnx fails where a name is there twice.
+    del model.graph.value_info[:]
     found = annotate(model, given, has_images)
     if found is not None:
         model.save(str(target))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, QhwError, UnsupportedError
@@ -60,6 +61,9 @@ log = logging.getLogger(__name__)
 __all__ = ["EXACT_OPS", "FUNCTION_OPS", "Source", "load_qonnx", "postprocessing_of", "telling_damage"]
 
 _QONNX_ALIASES = (QONNX_DOMAIN, "onnx.brevitas", "finn", "finn.custom_op.general", *STANDARD_DOMAINS)
+
+LARGEST_INTEGER = 64
+"""Bits of an annotated integer."""
 
 _MICROSOFT = "com.microsoft"
 """ONNX Runtime's domain for QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
@@ -116,6 +120,7 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     _check_schemas(proto)
     drop_constant_nodes(draft)
     _check_inputs(draft.graph)
+    _check_annotations(draft.graph)
     _check_numbers(draft)
     batch = _fix_batch(draft.graph)
     flattening = raise_opset(draft)
@@ -203,6 +208,26 @@ def _check_inputs(graph: GraphProto) -> None:
                 allowed=", ".join(_INPUT_TYPES.values()),
                 hint="export the model with a float32 input and a quantizer, or with uint8 pixels",
             )
+
+
+def _check_annotations(graph: GraphProto) -> None:
+    """Every annotation of a tensor's integers is a type that QONNX knows."""
+    for note in graph.quantization_annotation:
+        for entry in note.quant_parameter_tensor_names:
+            if entry.key == "finn_datatype" and not _is_datatype(entry.value):
+                raise InputError(
+                    f"The tensor '{note.tensor_name}' is annotated as {entry.value!r}",
+                    allowed="QONNX's types, as in UINT8, INT4, BIPOLAR, FIXED<8,3>, FLOAT32; "
+                    f"integers of 1 to {LARGEST_INTEGER} bits",
+                )
+
+
+def _is_datatype(name: str) -> bool:
+    try:
+        kind = DataType[name]
+        return not name.startswith(("INT", "UINT")) or 1 <= kind.bitwidth() <= LARGEST_INTEGER
+    except Exception:  # qonnx takes the text apart, and raises whatever that does
+        return False
 
 
 def _check_numbers(draft: Draft) -> None:
