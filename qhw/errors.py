@@ -52,6 +52,31 @@ class CheckFailedError(QhwError):
     exit_code = 1
 
 
+LONGEST_LINE = 1000
+LONGEST_MESSAGE = 4000
+"""Characters of a message that a terminal is given; names in a file may have a hundred thousand."""
+
+
+def readable(text: str) -> str:
+    """A text as a terminal may be given it: of bounded length, what is not printable as its escape.
+
+    Names come from files, and a terminal obeys what is in them.
+    """
+    printable = "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text[: 1 << 17])
+    lines = (_shortened(line, LONGEST_LINE) for line in printable.split("\n"))
+    return _shortened("\n".join(lines), LONGEST_MESSAGE)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _shortened(text: str, longest: int) -> str:
+    """A text with its middle left out where it is too long."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
+
+
 def closest(given: str, known: Iterable[str]) -> str:
     """A hint that offers the known names closest to the one given."""
     known = sorted(known)
