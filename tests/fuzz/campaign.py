@@ -5,8 +5,8 @@ Of each case (``cases.py``) is recorded how it ended:
 - ``ok``: exit code 0; a model that lowers gives the same codes by both executors;
 - ``refused``: one message and exit code 1 or 2;
 - ``blanket``: refused, by a message that stands for any exception of the reader's own;
-- ``traceback``, ``memory``, ``hang``, ``killed``, ``inexact``, ``message`` (empty, long, with control characters,
-  none or several): faults. Each is stored with the command that runs it again.
+- ``traceback``, ``memory``, ``hang``, ``killed``, ``inexact``, ``message`` (empty, long, several, or with
+  control characters): faults. Each is stored with the command that runs it again.
 
 A case is a function of its kind, the seed and its number; a campaign that was stopped goes on.
 
@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import io
 import json
 import multiprocessing
 import os
+import re
 import resource
 import select
 import shutil
@@ -46,8 +48,12 @@ FAULTS = ("traceback", "memory", "hang", "killed", "inexact", "message")
 KINDS = ("onnx", "files")
 LONGEST_MESSAGE = 5000
 LAST_STAGE = "project"
+BLANKET = ("The model is damaged: ", "is not as ONNX or QONNX define it: ", "holds no valid exact graph: ")
+"""Words of messages that stand for any exception of a reader's own."""
 
 Record = dict[str, Any]
+
+_WARNING = re.compile(r"^\S+\.py:\d+: \w*Warning.*", re.MULTILINE)
 
 
 # --- one case, in a process of its own ---
@@ -104,8 +110,8 @@ def _outcome(arguments: tuple[str, ...], is_exact: bool) -> Record:
     record["message"] = message[-2000:]
     if error is not None:
         record |= {"outcome": _kind_of(error), "group": _group(error)}
-    elif code == 0:
-        record["outcome"] = "ok"
+    elif code == 0 or (code == 1 and arguments[0] == "diff" and not message and not is_exact):
+        record |= _shown(Path("stdout").read_text(errors="replace"), message)
     elif is_exact and code == 1:
         record |= {"outcome": "inexact", "message": Path("stdout").read_text(errors="replace")[-2000:]}
     else:
@@ -124,6 +130,15 @@ def _caught(run: Callable[[], None]) -> tuple[int | None, BaseException | None]:
     return 0, None
 
 
+def _shown(text: str, message: str) -> Record:
+    """Whether a terminal may be given what a command printed."""
+    wrong = sorted({c for c in text if not c.isprintable() and c not in "\n\t"})
+    warned = _WARNING.search(message)
+    if wrong or warned:
+        return {"outcome": "message", "group": f"stdout: {wrong}" if wrong else warned[0][:80]}  # type: ignore[index]
+    return {"outcome": "ok"}
+
+
 def _judged(message: str, code: int | None, arguments: tuple[str, ...]) -> Record:
     """Whether a refusal is one clear message, and what stands behind it."""
     text = message.partition("Error: ")[2].strip()
@@ -131,23 +146,24 @@ def _judged(message: str, code: int | None, arguments: tuple[str, ...]) -> Recor
         name
         for name, is_wrong in {
             "empty": not text,
-            "several": message.count("Error: ") > 1 and "\nError: " in message,
+            "several": sum(line.startswith("Error: ") for line in message.splitlines()) > 1,
             "long": len(message) > LONGEST_MESSAGE,
-            "control characters": any(
-                (ord(c) < 32 and c not in "\n\t") or ord(c) in range(127, 160) for c in message
-            ),
+            "control characters": any(not c.isprintable() and c not in "\n\t" for c in message),
             f"exit code {code}": code not in (1, 2),
             "traceback": "Traceback (most" in message,
+            "a warning of Python's": _WARNING.search(message),
         }.items()
         if is_wrong
     ]
-    if wrong:
-        return {"outcome": "message", "group": f"{wrong[0]}: {text[:60]!r}"}
     _, error = _caught(lambda: _run((*arguments, "--debug"))) if arguments[0] != "read" else (None, None)
     cause = _cause(error)
-    if isinstance(cause, MemoryError) or "bad_alloc" in message or "Unable to allocate" in message:
-        return {"outcome": "memory", "group": f"refused after all: {text[:80]}"}
-    if cause is not None and "The model is damaged: " in text:
+    if "not enough memory" in text or "bad_alloc" in message or isinstance(cause, MemoryError):
+        return {"outcome": "memory", "group": _group(error) if error else text[:80]}
+    if "This is a fault of qhw" in text:
+        return {"outcome": "traceback", "group": _group(error) if error else text[:80]}
+    if wrong:
+        return {"outcome": "message", "group": f"{wrong[0]}: {text[:60]!r}"}
+    if cause is not None and any(words in text for words in BLANKET):
         return {"outcome": "blanket", "group": _group(cause)}
     return {"outcome": "refused", "group": ""}
 
@@ -267,6 +283,7 @@ def warm(where: Path) -> None:
             for name in _imported(arguments, Path(folder)):
                 with contextlib.suppress(Exception):  # some can only be imported by their own package
                     importlib.import_module(name)
+    gc.freeze()  # so that collections in children copy no pages
 
 
 def _imported(arguments: tuple[str, ...], folder: Path) -> list[str]:

@@ -30,7 +30,7 @@ class Case:
     """What is run.
 
     Args:
-        arguments: of the command line, in the case's folder; or ``read KIND FILE``, a reader without a command.
+        arguments: of the command line, in the case's folder; or ``read KIND FILE``: a reader without one.
         told: the seed and what was done to it.
         is_exact: exit code 1 of it means that two executions of one model differ.
     """
@@ -162,6 +162,22 @@ BUILD_FILES = (
 )  # fmt: skip
 """Files of a build folder that qhw reads again, and how often each is damaged."""
 
+_AGAIN = ("build", "small.onnx", "--board", "ultra96", "--data", "data.npz", "--out", "build", "--json")
+BUILD_COMMANDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "project": (
+        ("simulate", "build", "--backend", "csim", "--samples", "2", "--json"),
+        ("diff", "build", "small.onnx", "--samples", "2"),
+    ),
+    ".qhw": (_AGAIN,),
+    "": (
+        ("simulate", "build", "--json"),
+        ("cost", "build", "--json"),
+        ("diff", "build@exact", "small.onnx"),
+        _AGAIN,
+    ),
+}
+"""What reads the files of a folder in a build folder; of any other: the last."""
+
 _BY_SUFFIX = {".json": mutated_json, ".npz": mutated_npz, ".npy": mutated_npy}
 
 
@@ -177,11 +193,7 @@ def _build_folder(chance: Chance, where: Path, folder: Path) -> Case:
     else:
         mutate = _BY_SUFFIX.get(path.suffix, damaged_bytes)
         told = _written(str(path), where / path, folder, mutate, chance)
-    again = ("build", "small.onnx", "--board", "ultra96", "--data", "data.npz", "--out", "build", "--json")
-    commands = {
-        "project": (("simulate", "build", "--backend", "csim", "--samples", "2", "--json"), ("diff", "build", "small.onnx", "--samples", "2")),
-        ".qhw": (again,),
-    }.get(name.split("/")[0], (("simulate", "build", "--json"), ("cost", "build", "--json"), ("diff", "build@exact", "small.onnx"), again))  # fmt: skip
+    commands = BUILD_COMMANDS.get(name.split("/")[0], BUILD_COMMANDS[""])
     return Case(chance.choice(commands), told)
 
 

@@ -1,4 +1,4 @@
-"""Damage to TOML, JSON, CSV, NPY, NPZ and IDX files: of values by their meaning, of headers, and of raw bytes."""
+"""Damage to TOML, JSON, CSV, NPY, NPZ and IDX files: of values by their meaning, of headers, of raw bytes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Chance = random.Random
 
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, *INTEGERS, *FLOATS, 10**30, *TEXTS[:-2], [], {}, [[]], [1, "a"], {"a": {}}, [None],
-    {"": 1}, "\ud800", "1" * 500, "fixed<8,3>", "int8", "e4m3", "khot<8,9>", "fixed<9999999,1>", "int0", "../x",
-    "/etc/passwd",
+    {"": 1}, "\ud800", "1" * 500, "fixed<8,3>", "int8", "e4m3", "khot<8,9>", "fixed<9999999,1>", "int0",
+    "../x", "/etc/passwd",
 )  # fmt: skip
 """Values of every type, in place of any."""
 
 DESCRIPTORS = (
-    "<f4", ">f4", "<f8", "<f2", "|b1", "|u1", "|i1", "<i8", ">i2", "<u8", "<c8", "<c16", "|O", "|S4", "<U3", "<U0", "|V8",
-    "<M8[ns]", "<m8", "<f16", "|S0", "<i3", "", "<U999999999", "[('a', '<f4')]",
+    "<f4", ">f4", "<f8", "<f2", "|b1", "|u1", "|i1", "<i8", ">i2", "<u8", "<c8", "<c16", "|O", "|S4", "<U3",
+    "<U0", "|V8", "<M8[ns]", "<m8", "<f16", "|S0", "<i3", "", "<U999999999", "[('a', '<f4')]",
 )  # fmt: skip
 SHAPES = (
-    (), (0,), (1,), (2, 3), (-1,), (-1, -1), (2**31,), (2**62, 2), (2**63,), (10**20,), (0, 10**15), (1,) * 33, (1,) * 70,
-    (True,), (1.5,), ("a",), (3, 1, 8, 8), (1, 1, 8, 8), (4, 8, 8), (2**16, 2**16),
+    (), (0,), (1,), (2, 3), (-1,), (-1, -1), (2**31,), (2**62, 2), (2**63,), (10**20,), (0, 10**15), (1,) *
+    33, (1,) * 70, (True,), (1.5,), ("a",), (3, 1, 8, 8), (1, 1, 8, 8), (4, 8, 8), (2**16, 2**16),
 )  # fmt: skip
 
 
@@ -149,7 +149,8 @@ def damaged_text(content: bytes, chance: Chance) -> tuple[bytes, str]:
     lines = content.split(b"\n")
     at = chance.randrange(len(lines))
     kind = chance.choice(
-        ["bytes", "bytes", "bytes", "line", "twice", "cut", "word", "number", "encoding", "deep", "empty", "nul", "long", "keys"]
+        ["bytes", "bytes", "bytes", "line", "twice", "cut", "word", "number", "encoding", "deep", "empty",
+        "nul", "long", "keys"]
     )  # fmt: skip
     if kind == "bytes":
         return damaged_bytes(content, chance)
@@ -284,7 +285,8 @@ def _with_header(data: bytes, chance: Chance) -> tuple[bytes, str]:
     """Numbers behind a header that may not be theirs."""
     descriptor, shape = chance.choice(DESCRIPTORS), chance.choice(SHAPES)
     described = descriptor if descriptor.startswith("[") else repr(descriptor)
-    text = f"{{'descr': {described}, 'fortran_order': {chance.choice([True, False, 1, None])}, 'shape': {shape}}}"
+    order = chance.choice([True, False, 1, None])
+    text = f"{{'descr': {described}, 'fortran_order': {order}, 'shape': {shape}}}"
     text = chance.choice(
         [text] * 6 + [text[:-3], "()", "{" * 90, "[" * 400, "9" * 5000, f"{text} #", "-" * 3000, "1+1"]
     )

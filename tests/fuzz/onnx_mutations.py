@@ -1,6 +1,6 @@
 """Damage to ONNX models: of protobuf fields, of what they mean to ONNX and QONNX, and of raw bytes.
 
-Every mutation changes a model in place and says what it did, or gives None where the model has nothing for it.
+Every mutation changes a model in place and says what it did; None where the model has nothing for it.
 """
 
 from __future__ import annotations
@@ -33,37 +33,38 @@ INTEGERS = (
     2**32, 2**53, 10**12, 2**62, 2**63 - 1, -(2**63),
 )  # fmt: skip
 FLOATS = (
-    0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 0.1, 1e-3, 255.0, 1e-38, 1e-40, 1.4e-45, 3.4e38, -3.4e38, 1e30, 2.0**-126,
-    2.0**100, math.inf, -math.inf, math.nan,
+    0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 0.1, 1e-3, 255.0, 1e-38, 1e-40, 1.4e-45, 3.4e38, -3.4e38, 1e30,
+    2.0**-126, 2.0**100, math.inf, -math.inf, math.nan,
 )  # fmt: skip
 TEXTS = (
-    "", " ", "x", "0", "conv", "größe 重み", "a\nb", "a\0b", "\x1b[31m", "../../x", "'; rm -rf x;'", '"quoted"', "%s%n",
-    "{}", "*", "ai.onnx", "qonnx.custom_op.general", "qhw.onnx_ops", "os", "n" * 5000, "n" * 100_000, "\u202e",
-    "\N{ZERO WIDTH SPACE}", "[" * 3000,
+    "", " ", "x", "0", "conv", "größe 重み", "a\nb", "a\0b", "\x1b[31m", "../../x", "'; rm -rf x;'",
+    '"quoted"', "%s%n", "{}", "*", "ai.onnx", "qonnx.custom_op.general", "qhw.onnx_ops", "os", "n" * 5000,
+    "n" * 100_000, "\u202e", "\N{ZERO WIDTH SPACE}", "[" * 3000,
 )  # fmt: skip
 BAD_BYTES = (b"\xff\xfe", b"\x80", b"a\xc3", b"\0", b"\xed\xa0\x80")
 """Not UTF-8, which protobuf's own setters refuse: they are patched into the serialised model."""
 
 OPERATORS = (
-    "Conv", "MatMul", "Gemm", "Add", "Mul", "Sub", "Div", "Relu", "Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Pow",
-    "Erf", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum",
-    "ReduceMax", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather",
-    "Pad", "Resize", "Upsample", "ConvTranspose", "DepthToSpace", "SpaceToDepth", "Softmax", "ArgMax", "TopK",
-    "BatchNormalization", "InstanceNormalization", "LayerNormalization", "Cast", "Shape", "Expand", "Tile", "Range",
-    "ConstantOfShape", "Constant", "Identity", "Dropout", "Where", "Equal", "If", "Loop", "Scan", "Einsum",
-    "QuantizeLinear", "DequantizeLinear", "Quant", "BipolarQuant", "Trunc", "FloatQuant", "IntQuant",
-    "MultiThreshold", "FixedQuant", "FormatQuant", "XnorPopcountMatMul", "Im2Col", "LSTM", "NonZero", "OneHot",
-    "StringNormalizer", "Nothing",
+    "Conv", "MatMul", "Gemm", "Add", "Mul", "Sub", "Div", "Relu", "Sigmoid", "Tanh", "Exp", "Log", "Sqrt",
+    "Pow", "Erf", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean",
+    "ReduceSum", "ReduceMax", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Split",
+    "Slice", "Gather", "Pad", "Resize", "Upsample", "ConvTranspose", "DepthToSpace", "SpaceToDepth",
+    "Softmax", "ArgMax", "TopK", "BatchNormalization", "InstanceNormalization", "LayerNormalization",
+    "Cast", "Shape", "Expand", "Tile", "Range", "ConstantOfShape", "Constant", "Identity", "Dropout",
+    "Where", "Equal", "If", "Loop", "Scan", "Einsum", "QuantizeLinear", "DequantizeLinear", "Quant",
+    "BipolarQuant", "Trunc", "FloatQuant", "IntQuant", "MultiThreshold", "FixedQuant", "FormatQuant",
+    "XnorPopcountMatMul", "Im2Col", "LSTM", "NonZero", "OneHot", "StringNormalizer", "Nothing",
 )  # fmt: skip
 DOMAINS = (
     "", "ai.onnx", "ai.onnx.ml", "qonnx.custom_op.general", "qonnx.custom_op.channels_last", "qhw.onnx_ops",
     "onnx.brevitas", "finn.custom_op.general", "com.microsoft", "os", "nobody", "a.b.c",
 )  # fmt: skip
 ATTRIBUTES = (
-    "kernel_shape", "strides", "pads", "dilations", "group", "axis", "axes", "perm", "to", "alpha", "beta", "mode",
-    "signed", "narrow", "rounding_mode", "auto_pad", "ceil_mode", "count_include_pad", "keepdims", "transB",
-    "output_padding", "value", "value_float", "allowzero", "blocksize", "format", "width", "integer", "overflow",
-    "out_dtype", "out_scale", "out_bias", "data_layout", "epsilon", "num_outputs", "split", "storage_order",
+    "kernel_shape", "strides", "pads", "dilations", "group", "axis", "axes", "perm", "to", "alpha", "beta",
+    "mode", "signed", "narrow", "rounding_mode", "auto_pad", "ceil_mode", "count_include_pad", "keepdims",
+    "transB", "output_padding", "value", "value_float", "allowzero", "blocksize", "format", "width",
+    "integer", "overflow", "out_dtype", "out_scale", "out_bias", "data_layout", "epsilon", "num_outputs",
+    "split", "storage_order",
 )  # fmt: skip
 SIZES = (0, 1, 2, 3, 7, -1, -2, 64, 10**5, 2**31, 2**40, 2**62)
 KINDS = tuple(TensorProto.DataType.values())
@@ -519,8 +520,8 @@ def values(model: ModelProto, chance: Chance) -> str | None:
 def annotation(model: ModelProto, chance: Chance) -> str | None:
     """What QONNX says of a tensor's integers, or the metadata of the model and of a node."""
     texts = [
-        "UINT8", "INT4", "INT0", "INT65", "INT1000000", "UINT-3", "FLOAT32", "FIXED<8,3>", "FIXED<8", "FIXED<0,0>",
-        "SCALEDINT<8>", "TERNARY", "BIPOLAR", "FLOAT<4,3>", "FLOAT<400,3>", *TEXTS,
+        "UINT8", "INT4", "INT0", "INT65", "INT1000000", "UINT-3", "FLOAT32", "FIXED<8,3>", "FIXED<8",
+        "FIXED<0,0>", "SCALEDINT<8>", "TERNARY", "BIPOLAR", "FLOAT<4,3>", "FLOAT<400,3>", *TEXTS,
     ]  # fmt: skip
     names = [value.name for value in model.graph.input] + [n.output[0] for n in model.graph.node if n.output]
     note = StringStringEntryProto(key="finn_datatype", value=chance.choice(texts))
