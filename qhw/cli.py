@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from qhw.errors import QhwError, readable
+from qhw.errors import QhwError, brief, printable
 from qhw.flow_command import FlowCommand, flow_options
 from qhw.flows import list_flows
 
@@ -378,7 +378,7 @@ def _command(as_json: bool) -> Iterator[dict[str, Any]]:
                 raise
             message, code = _fault(error), FAULT
         if message:
-            message = readable(message)
+            message = brief(message)
             _tell(message)
             document = {"error": message, "exit_code": code}
         if as_json and not _written(real_stdout, json.dumps(document, indent=2) + "\n"):
@@ -399,7 +399,7 @@ def _fault(error: Exception) -> str:
 def _tell(message: str) -> None:
     """An error on stderr; where that cannot be written the exit code has to do."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"Error: {message}\n")
+        sys.stderr.write(f"Error: {printable(message)}\n")
         sys.stderr.flush()
 
 
@@ -459,7 +459,7 @@ def _show(tables: Iterable[Table], *lines: str, hidden: bool) -> None:
     console = _console(sys.stdout)
     print_tables(console, tables)
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -502,7 +502,11 @@ def _replace_what_terminals_lack() -> None:
 def _log_to_stderr(debug: bool) -> None:
     import logging
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(name)s: %(message)s" if debug else "%(message)s", stream=sys.stderr
-    )
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("%(name)s: %(message)s" if debug else "%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("qhw").setLevel(logging.DEBUG if debug else logging.WARNING)

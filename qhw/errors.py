@@ -52,29 +52,14 @@ class CheckFailedError(QhwError):
     exit_code = 1
 
 
-LONGEST_LINE = 1000
-LONGEST_MESSAGE = 4000
-"""Characters of a message that a terminal is given; names in a file may have a hundred thousand."""
+def printable(text: str) -> str:
+    """A text as a terminal may be given it: characters that would move, colour or hide others are spelt out.
 
-
-def readable(text: str) -> str:
-    """A text as a terminal may be given it: of bounded length, what is not printable as its escape.
-
-    Names come from files, and a terminal obeys what is in them.
+    Names in a file from outside reach messages and tables; their escape sequences must not.
     """
-    printable = "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text[: 1 << 17])
-    lines = (_shortened(line, LONGEST_LINE) for line in printable.split("\n"))
-    return _shortened("\n".join(lines), LONGEST_MESSAGE)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def _shortened(text: str, longest: int) -> str:
-    """A text with its middle left out where it is too long."""
-    half = longest // 2
-    return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def closest(given: str, known: Iterable[str]) -> str:
@@ -82,3 +67,19 @@ def closest(given: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
+
+
+LONGEST_LINE = 1000
+LONGEST_MESSAGE = 4000
+"""Characters of a message that are told; names in a file may have a hundred thousand."""
+
+
+def brief(message: str) -> str:
+    """A message with the middle of what is too long left out."""
+    lines = (_shortened(line, LONGEST_LINE) for line in message.split("\n"))
+    return _shortened("\n".join(lines), LONGEST_MESSAGE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"

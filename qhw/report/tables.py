@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from qhw.errors import printable
+
 if TYPE_CHECKING:
     import rich.console
     import rich.table
-
-from qhw.errors import readable
 
 Cell = str | int | float | None
 
@@ -113,10 +113,10 @@ class Shown:
 def print_tables(console: rich.console.Console, tables: Iterable[Table]) -> None:
     """Tables on a console: title, rows, note, one below the other."""
     for table in tables:
-        console.print(readable(table.title), style="bold", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(table.title), style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(table.to_rich(console.width))
         if table.note:
-            console.print(readable(table.note), style="dim", markup=False, highlight=False, end="\n\n")
+            console.print(printable(table.note), style="dim", markup=False, highlight=False, end="\n\n")
 
 
 def tables_text(tables: Iterable[Table]) -> str:
@@ -146,7 +146,7 @@ def cell_text(cell: Cell) -> str:
         return f"{cell:,}"
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.4g}"
-    return readable(cell)
+    return printable(cell)
 
 
 def _html_cells(row: tuple[Cell, ...], numeric: Sequence[bool]) -> str:
