@@ -546,6 +546,8 @@ def main() -> None:
                 with log.open("a") as stream:
                     stream.write(json.dumps(record) + "\n")
     print(json.dumps(summary(records), indent=1, ensure_ascii=False))
+    if any(record["verdict"] in (*FAILURES, "instrument") for record in records):
+        sys.exit(1)
 
 
 def alone(options: argparse.Namespace, kind: str) -> None:

@@ -35,13 +35,16 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from qhw.pipeline.build_stages import source_digest
+
 from . import seeds
 from .cases import Case, case
+from .seeds import KINDS as KINDS_OF_GRAPHS
 
 ROOT = Path(__file__).parents[2]
 FAULTS = ("traceback", "memory", "hang", "killed", "inexact", "message")
@@ -312,11 +315,14 @@ def _imported(arguments: tuple[str, ...], folder: Path) -> list[str]:
 
 
 def prepared(results: Path) -> Path:
-    """The folder of seeds in a folder of results, made if it is not there."""
+    """The folder of seeds in a folder of results, made where this version of qhw has made none."""
     where = results / "seeds"
-    if not (where / "seeds.json").exists():
+    done = where / "seeds.json"
+    made_by = {"qhw": source_digest()}
+    if not done.exists() or json.loads(done.read_text()) != made_by:
         shutil.rmtree(where, ignore_errors=True)
         seeds.write(where)
+        done.write_text(json.dumps(made_by))
     return where
 
 
@@ -346,19 +352,29 @@ def _one(job: tuple[str, int, int, Path, int, int]) -> Record:
 
 
 def campaign(
-    kind: str, count: int, seed: int, results: Path, *, jobs: int = 1, limit_mb: int = 2500, seconds: int = 60
+    counts: Mapping[str, int],
+    seed: int,
+    results: Path,
+    *,
+    jobs: int = 1,
+    limit_mb: int = 2500,
+    seconds: int = 60,
 ) -> Iterator[Record]:
-    """Records of the cases 0 to ``count`` - 1: those on file first, then the others as they end."""
+    """Records of the cases 0 to count - 1 of every kind: those on file first, then the others as they end."""
     results.mkdir(parents=True, exist_ok=True)
-    where = prepared(results)
-    log = results / f"{kind}-{seed}.jsonl"
+    where, log = prepared(results), results / f"{source_digest()[:12]}.jsonl"
     known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    done = {record["index"]: record for record in known if record["index"] < count}
+    done = {
+        (record["kind"], record["index"]): record
+        for record in known
+        if record["seed"] == seed and record["index"] < counts.get(record["kind"], 0)
+    }
     yield from done.values()
+    wanted = [(kind, index) for kind, count in counts.items() for index in range(count)]
     left = [
         (kind, seed, index, results.resolve(), limit_mb, seconds)
-        for index in range(count)
-        if index not in done
+        for kind, index in wanted
+        if (kind, index) not in done
     ]
     if not left:
         return
@@ -392,88 +408,72 @@ def summary(records: list[Record]) -> Record:
 
 def graphs(count: int, jobs: int, results: Path) -> int:
     """The random graphs of ``benchmarks``: file = exact graph = fast executor, and some C-simulations."""
-    scripts = (
-        (
-            "random_files.py",
-            "--count",
-            str(-(-count // 5)),
-            "--jobs",
-            str(jobs),
-            "--results",
-            str(results / "graphs"),
-        ),
-        ("hls4ml_random.py", "--seeds", "0-1", "--branches", "8"),
+    stored = str(results / f"graphs-{source_digest()[:12]}")
+    files = ("--count", str(-(-count // len(KINDS_OF_GRAPHS))), "--jobs", str(jobs), "--results", stored)
+    projects = ("--seeds", "0-1", "--branches", str(max(2, min(20, count // 100))))
+    return max(
+        subprocess.run([sys.executable, str(ROOT / "benchmarks" / name), *more], check=False).returncode
+        for name, more in (("random_files.py", files), ("hls4ml_random.py", projects))
     )
-    codes = [
-        subprocess.run([sys.executable, str(ROOT / "benchmarks" / name), *more]).returncode
-        for name, *more in scripts
-    ]
-    return max(codes)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--kind", choices=(*KINDS, "graphs", "all"), default="all")
+    kinds = (*KINDS, "graphs", "all")
+    parser.add_argument("--kind", choices=kinds, action="append", help="more than once: each  [default: all]")
     parser.add_argument("--count", type=int, default=1000, help="cases of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="this case alone, its files kept")
+    parser.add_argument(
+        "--only", type=int, help="this case of the kind alone; its files stay in RESULTS/only"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--limit-mb", type=int, default=2500, help="memory of a case")
     parser.add_argument("--seconds", type=int, default=60, help="time of a case")
     parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "qhw-fuzz")
-    parser.add_argument("--json", action="store_true", help="the summary alone, on stdout")
-    return parser.parse_args()
+    parser.add_argument("--json", action="store_true", help="nothing on stderr")
+    return parser.parse_args(given)
 
 
 def alone(options: argparse.Namespace) -> int:
-    """One case, whose files stay in ``RESULTS/only``."""
-    where, folder = prepared(options.results), options.results / "only"
+    """One case, whose files stay."""
+    folder = options.results / "only"
+    where = prepared(options.results)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    record = run_case(
-        options.kind,
-        options.seed,
-        options.only,
-        where.resolve(),
-        folder.resolve(),
-        options.limit_mb,
-        options.seconds,
-    )
+    places = where.resolve(), folder.resolve()
+    record = run_case(options.kind[0], options.seed, options.only, *places, options.limit_mb, options.seconds)
     print(json.dumps(record, indent=1, ensure_ascii=False))
     print(f"cd {folder.resolve()} && qhw {' '.join(record['arguments'])}")
     return int(record["outcome"] in FAULTS)
 
 
-def told(record: Record) -> None:
-    """A fault as it is found."""
+def told(record: Record, count: int, start: float) -> None:
+    """A fault as it is found, and how far the campaign is."""
     if record["outcome"] in FAULTS:
         text = f"{record['kind']} {record['index']}: {record['outcome']} {record['group']}"
         print(text[:300], file=sys.stderr, flush=True)
+    if count % 500 == 0:
+        print(f"{count} cases, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    options = arguments()
+def main(given: list[str] | None = None) -> int:
+    options = arguments(given)
     if options.only is not None:
         return alone(options)
+    wanted = set(options.kind or ["all"])
+    kinds = [kind for kind in KINDS if wanted & {kind, "all"}]
     records: list[Record] = []
     start, code = time.monotonic(), 0
-    for kind in KINDS if options.kind == "all" else () if options.kind == "graphs" else (options.kind,):
-        found = campaign(
-            kind, options.count, options.seed, options.results,
-            jobs=options.jobs, limit_mb=options.limit_mb, seconds=options.seconds,
-        )  # fmt: skip
-        for record in found:
+    if kinds:
+        limits = {"jobs": options.jobs, "limit_mb": options.limit_mb, "seconds": options.seconds}
+        counts = dict.fromkeys(kinds, options.count)
+        for record in campaign(counts, options.seed, options.results, **limits):
             records.append(record)
             if not options.json:
-                told(record)
-                if len(records) % 500 == 0:
-                    print(
-                        f"{len(records)} cases, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True
-                    )
-    if options.kind in ("graphs", "all"):
-        code = graphs(options.count, options.jobs, options.results)
-    if records:
+                told(record, len(records), start)
         print(json.dumps(summary(records), indent=1, ensure_ascii=False))
+    if wanted & {"graphs", "all"}:
+        code = graphs(options.count, options.jobs, options.results)
     return max(code, int(any(record["outcome"] in FAULTS for record in records)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import struct
 import subprocess
@@ -83,7 +82,6 @@ def write(folder: Path) -> None:
     (folder / "measured.csv").write_text("\n".join(lines) + "\n")
     _qhw(folder, "simulate", "small.onnx", "--input", "x.npy", "--out", "trace.npz")
     _qhw(folder, "build", "small.onnx", "--board", "ultra96", "--data", "data.npz", "--out", "build")
-    (folder / "seeds.json").write_text(json.dumps({"complete": True}))
 
 
 def _write_idx(path: Path, array: np.ndarray) -> None:
