@@ -200,14 +200,21 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
     lowering = lower_model(load_qonnx(model))
     wrapper = lowering.model
     values = _execute(as_specified(wrapper), inputs)
-    if lowering.reason is None:
-        named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
-        return mantissas_of(graph, named)
-    return {
+    scaled = {
         scale.tensor: scale.integers(values[name])
         for name, scale in tensor_scales(lowering)
         if name in values and scale.tensor in graph.tensors and scale.tensor not in graph.inputs
     }
+    if lowering.reason is not None:
+        return scaled
+    # An output may have a scale of its own (a mean is a sum), and then no node of its tensor's name.
+    named = {
+        tensor: values[name]
+        for tensor, name in _tensors(graph, wrapper).items()
+        if name in values and tensor not in graph.output_scales
+    }
+    outputs = {tensor: integers for tensor, integers in scaled.items() if tensor in graph.outputs}
+    return outputs | mantissas_of(graph, named)
 
 
 def _tensors(graph: ExactGraph, wrapper: ModelWrapper) -> dict[str, str]:
