@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +99,9 @@ def annotated_copy(source: Path, target: Path, given: str | None, has_images: bo
 
     if given is None and not has_images:
         return None
-    model = ModelWrapper(str(source))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of domains' old names, which reading the copy settles
+        model = ModelWrapper(str(source))
     # Found again when the copy is read; qonnx fails where a name is there twice.
     del model.graph.value_info[:]
     found = annotate(model, given, has_images)

@@ -89,7 +89,7 @@ def _changed(document: Any, chance: Chance) -> tuple[Any, str]:
     elif kind == "wrap":
         parent[last] = chance.choice([[old], {"a": old}, str(old)])
     elif kind == "deep":
-        for _ in range(chance.choice([3, 60, 300])):
+        for _ in range(chance.choice([3, 40, 100])):
             old = [old]
         parent[last] = old
     else:
