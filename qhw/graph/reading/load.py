@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
@@ -55,6 +54,7 @@ from qhw.graph.reading.operators import (
 )
 from qhw.graph.reading.opsets import raise_opset
 from qhw.graph.reading.qcdq import fuse_qdq
+from qhw.graph.reading.schemas import check_schemas, check_versions
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def telling_damage() -> Iterator[None]:
     """
     try:
         yield
-    except QhwError:
+    except (QhwError, MemoryError, NameError, ImportError):  # no file makes a name unknown
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -109,6 +109,7 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     if proto.graph.node:
         check_quantised(proto.graph)
     check_opset(proto)
+    check_versions(proto)
     check_structure(proto)
     name_nodes(proto.graph)
     _settle_domains(proto)
@@ -117,7 +118,7 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     _sort(draft)
     draft.drop_unread()
     check_operators(draft.graph, standard | QDQ_OPS | HEAD_OPS | SHAPE_OPS)
-    _check_schemas(proto)
+    check_schemas(proto)
     drop_constant_nodes(draft)
     _check_inputs(draft.graph)
     _check_annotations(draft.graph)
@@ -167,20 +168,6 @@ def _settle_domains(proto: ModelProto) -> None:
     for domain in sorted({*versions, *(node.domain for node in proto.graph.node)}):
         default = brevitas if domain == QONNX_DOMAIN else 1
         proto.opset_import.append(helper.make_opsetid(domain, versions.get(domain, default)))
-
-
-def _check_schemas(proto: ModelProto) -> None:
-    """Attributes and inputs of the standard operators are as their ONNX schema says."""
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version = proto.ir_version
-    context.opset_imports = {opset.domain: opset.version for opset in proto.opset_import}
-    for node in proto.graph.node:
-        try:
-            if node.domain == STANDARD:
-                onnx.checker.check_node(node, context)
-        except onnx.checker.ValidationError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{describe(node)} is not valid ONNX: {reason}") from error
 
 
 _INPUT_TYPES = {
