@@ -252,3 +252,11 @@ def test_an_input_that_is_listed_twice_is_named() -> None:
     model.graph.input.append(model.graph.input[0])
     with pytest.raises(InputError, match="The input 'x' is listed twice"):
         load_qonnx(model)
+
+
+def test_negative_padding_is_refused() -> None:
+    net = Net((2, 6, 6))
+    weight = net.quant(np.ones((3, 2, 3, 3)), 4, 0.5)
+    y = net.node("Conv", net.quant(net.x, 4, 0.5), weight, pads=[-1, 0, 0, 0], name="cropping")
+    with pytest.raises(QhwError, match=r"Conv 'cropping'.*the padding \(-1, 0, 0, 0\): crop with a Slice"):
+        lower(net.model(net.quant(y, 6, 1.0)))
