@@ -1,14 +1,20 @@
 # make demo   builds the default model for a board, from nothing
 # make test   lint, then every test (the slow ones too)
-# Both make the environment first (.venv); nothing else is touched.
+# make fuzz   thousands of damaged files and random graphs (FUZZ_ONNX=10000 FUZZ_FILES=9000 FUZZ_GRAPHS=2000)
+# All make the environment first (.venv); nothing else is touched.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BOARD ?= ultra96
+FUZZ_ONNX ?= 10000
+FUZZ_FILES ?= 9000
+FUZZ_GRAPHS ?= 2000
+FUZZ_SEED ?= 0
+FUZZ_JOBS ?= 1
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench data
+.PHONY: setup demo test lint bench data fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -42,3 +48,9 @@ test: setup lint data
 
 bench: setup data
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# Goes on where it was stopped, as long as qhw is the same. Each fault is told with the command that runs it again.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.campaign --kind onnx --count $(FUZZ_ONNX) --seed $(FUZZ_SEED) --jobs $(FUZZ_JOBS)
+	$(BIN)/python -m tests.fuzz.campaign --kind files --count $(FUZZ_FILES) --seed $(FUZZ_SEED) --jobs $(FUZZ_JOBS)
+	$(BIN)/python -m tests.fuzz.campaign --kind graphs --count $(FUZZ_GRAPHS) --jobs $(FUZZ_JOBS)

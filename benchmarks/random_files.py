@@ -101,6 +101,7 @@ def _stored(graph: Any, name: str, mantissas: NDArray[Any]) -> Record:
         "exponent": finest,
         "scale": None if scale is None else [float(v) for v in scale.scale],
         "offset": None if scale is None else [float(v) for v in scale.offset],
+        "axis": 0 if scale is None else getattr(scale, "axis", 0),  # an old checkout knows channels only
     }
 
 
@@ -109,7 +110,8 @@ def output_of(stored: Record) -> Output:
     mantissas = np.array(stored["mantissas"], dtype=object).reshape(stored["shape"])
     if stored["scale"] is None:
         return Output(mantissas, stored["exponent"])
-    shape = (-1, *[1] * (mantissas.ndim - 2)) if mantissas.ndim > 1 else (-1,)
+    shape = [1] * max(mantissas.ndim - 1, 1)
+    shape[stored.get("axis", 0)] = -1
     scale, offset = (np.array(stored[key]).reshape(shape) for key in ("scale", "offset"))
     return Output(mantissas, stored["exponent"], scale, offset)
 
@@ -546,6 +548,8 @@ def main() -> None:
                 with log.open("a") as stream:
                     stream.write(json.dumps(record) + "\n")
     print(json.dumps(summary(records), indent=1, ensure_ascii=False))
+    if any(record["verdict"] in (*FAILURES, "instrument") for record in records):
+        sys.exit(1)
 
 
 def alone(options: argparse.Namespace, kind: str) -> None:

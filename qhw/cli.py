@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from qhw.errors import QhwError, printable
+from qhw.errors import QhwError, brief, printable
 from qhw.flow_command import FlowCommand, flow_options
 from qhw.flows import list_flows
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from qhw.report.tables import Table
+
+FAULT = 70
+"""The exit code after a fault of qhw's own (EX_SOFTWARE of sysexits.h)."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it (128 + SIGINT)."""
@@ -429,15 +432,40 @@ def _command(as_json: bool) -> Iterator[dict[str, Any]]:
                 raise
             where = f"{error.filename}: " if error.filename else ""
             message, code = f"{where}{error.strerror or error} (--debug tells where)", QhwError.exit_code
+        except MemoryError:
+            if _debug():
+                raise
+            message, code = "there is not enough memory for this (--debug tells where)", QhwError.exit_code
         except KeyboardInterrupt:
             message, code = "interrupted; the same command goes on from the finished stages", INTERRUPTED
+        except Exception as error:
+            if _debug():
+                raise
+            message, code = _fault(error), FAULT
         if message:
-            sys.stderr.write(f"Error: {printable(message)}\n")
+            message = brief(message)
+            _tell(message)
             document = {"error": message, "exit_code": code}
         if as_json and not _written(real_stdout, json.dumps(document, indent=2) + "\n"):
             code = QhwError.exit_code
     if code:
         raise typer.Exit(code)
+
+
+def _fault(error: Exception) -> str:
+    """What is told of an exception that nobody foresaw."""
+    return (
+        f"{type(error).__name__}: {error}\n"
+        "This is a fault of qhw. To do: please report it, with the input and what the same command prints "
+        "with --debug"
+    )
+
+
+def _tell(message: str) -> None:
+    """An error on stderr; where that cannot be written the exit code has to do."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"Error: {printable(message)}\n")
+        sys.stderr.flush()
 
 
 def _written(stream: TextIO, text: str) -> bool:
@@ -447,7 +475,7 @@ def _written(stream: TextIO, text: str) -> bool:
         while data:
             data = data[os.write(stream.fileno(), data) :]
     except OSError as error:
-        sys.stderr.write(f"Error: the JSON document cannot be written: {error.strerror}\n")
+        _tell(f"the JSON document cannot be written: {error.strerror}")
         return False
     return True
 
@@ -502,12 +530,31 @@ def _show(tables: Iterable[Table], *lines: str, hidden: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends in ``SystemExit``.
 
-    Exit codes: 0 done, 1 a check failed, 2 bad input, 130 Ctrl-C.
+    Exit codes: 0 done, 1 a check failed, 2 bad input, 70 a fault of qhw, 130 Ctrl-C.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
     _replace_what_terminals_lack()
     _log_to_stderr("--debug" in given)
     app([argument for argument in given if argument != "--debug"], prog_name="qhw")
+
+
+def _open_closed_streams() -> None:
+    """Nothing that is opened later may become stdin, stdout or stderr because that was closed.
+
+    Without stdout there is nowhere to print: that is an error, as it is of other programs.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    is_closed = sys.stdout is None
+    if is_closed:
+        os.open(os.devnull, os.O_WRONLY)
+    if sys.stderr is None:
+        os.open(os.devnull, os.O_WRONLY)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if is_closed:
+        _tell("stdout is closed\nTo do: give it a file or a pipe, or /dev/null")
+        raise SystemExit(QhwError.exit_code)
 
 
 def _replace_what_terminals_lack() -> None:

@@ -62,7 +62,9 @@ def program_version(name: str, *arguments: str) -> str | None:
     if path is None:
         return None
     try:
-        answer = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=20, check=False)
+        answer = subprocess.run(
+            [path, *arguments], capture_output=True, text=True, errors="replace", timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return (answer.stdout.strip().splitlines() or [path])[0]

@@ -67,3 +67,19 @@ def closest(given: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(given, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
+
+
+LONGEST_LINE = 1000
+LONGEST_MESSAGE = 4000
+"""Characters of a message that are told; names in a file may have a hundred thousand."""
+
+
+def brief(message: str) -> str:
+    """A message with the middle of what is too long left out."""
+    lines = (_shortened(line, LONGEST_LINE) for line in message.split("\n"))
+    return _shortened("\n".join(lines), LONGEST_MESSAGE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -27,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 TIMEOUT_SECONDS = 300
+
+
+def told_by(code: int, words: str) -> str:
+    """How a child process ended that did not succeed, and the end of what it said."""
+    how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"{how}:\n{words.strip()[-2000:]}" if words.strip() else f"{how} and said nothing"
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,12 @@ class Library:
 def cache_folder() -> Path:
     """The user's cache folder for qhw (XDG Base Directory Specification)."""
     root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "qhw"
+    try:
+        return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "qhw"
+    except RuntimeError as error:  # no HOME, and a user whom the system does not know
+        raise ToolMissingError(
+            f"There is no cache folder: {error}", hint="set HOME or XDG_CACHE_HOME"
+        ) from None
 
 
 def compiled(source: Path, flags: Sequence[str] = ()) -> Library:
@@ -128,9 +140,12 @@ def _compile(compiler: str, source: Path, flags: Sequence[str], folder: Path) ->
         built, told = Path(scratch, path.name), Path(scratch, facts.name)
         start = time.perf_counter()
         command = [compiler, str(source), "-o", str(built), *flags]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_SECONDS, check=False
+        )
         if done.returncode != 0:
-            raise ToolMissingError(f"g++ could not compile {source.name}:\n{done.stderr[-2000:]}")
+            words = told_by(done.returncode, done.stderr)
+            raise ToolMissingError(f"g++ could not compile {source.name}: it {words}")
         seconds = time.perf_counter() - start
         seal = vouched.seal("kernel", folder.name, _digest(built))
         told.write_text(json.dumps({"compile_seconds": round(seconds, 3), "seal": seal}))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.infer_shapes import InferShapes
@@ -76,6 +76,9 @@ class _Writer:
         opsets = [("", STANDARD_OPSET), (DOMAIN, OPSET), (QONNX_DOMAIN, 1)]
         proto = helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid(*o) for o in opsets])
         proto.ir_version = IR_VERSION
+        for value in proto.graph.input:
+            # Integers too (as annotated): float operators read them, and the file's Cast is dropped.
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
         self.model = ModelWrapper(proto)
         ends = (*original.graph.input, *original.graph.output)
         self.taken = {value.name for value in ends}

@@ -61,11 +61,12 @@ def encode_input(graph: ExactGraph, name: str, x: ArrayLike) -> IntArray:
         encoding = InputEncoding(
             1.0, 0.0, kind.format.mantissa_low, kind.format.mantissa_high, Rounding.RND_CONV, True
         )
-    return _encode_exact(name, array, encoding) if encoding.exact else _encode_rounded(array, encoding)
+    return _encode_exact(name, array, encoding) if encoding.exact else _encode_rounded(name, array, encoding)
 
 
 def _encode_exact(name: str, array: NDArray[np.generic], encoding: InputEncoding) -> IntArray:
-    codes = array.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # numbers beyond int64 are told below
+        codes = array.astype(np.int64)
     wrong = (codes != array) | (codes < encoding.low) | (codes > encoding.high)
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -76,13 +77,19 @@ def _encode_exact(name: str, array: NDArray[np.generic], encoding: InputEncoding
     return np.asarray(codes - int(encoding.zero_point))
 
 
-def _encode_rounded(array: NDArray[np.generic], encoding: InputEncoding) -> IntArray:
-    array = carry_out(encoding.before, array.astype(np.float32))
+def _encode_rounded(name: str, array: NDArray[np.generic], encoding: InputEncoding) -> IntArray:
     scale, zero = np.float32(encoding.scale), np.float32(encoding.zero_point)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large saturates
+        numbers = carry_out(encoding.before, array.astype(np.float32)) / scale
+    if np.isnan(numbers).any():
+        raise InputError(
+            f"input '{name}' holds numbers that overflow float32 in front of its first quantizer",
+            allowed="numbers of about the quantizer's range",
+        )
     if encoding.format is not None:
-        mantissas = saturating(encoding.format, encoding.rounding).to_mantissa(array / scale)
+        mantissas = saturating(encoding.format, encoding.rounding).to_mantissa(numbers)
         return np.asarray(np.clip(mantissas, encoding.low, encoding.high))
-    codes = round_float(array / scale + zero, encoding.rounding)
+    codes = round_float(numbers + zero, encoding.rounding)
     return np.asarray(np.clip(codes, encoding.low, encoding.high) - zero).astype(np.int64)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from qhw.errors import InputError
+
 Constants = dict[str, NDArray[Any]]
 
 
@@ -44,14 +46,22 @@ def layer_of(node: NodeProto) -> str:
 
 def attributes(node: NodeProto) -> dict[str, Any]:
     """A node's attributes as Python values: text decoded, tensors as arrays."""
-    return {attribute.name: _attribute_value(attribute) for attribute in node.attribute}
+    return {attribute.name: _attribute_value(node, attribute) for attribute in node.attribute}
 
 
-def _attribute_value(attribute: AttributeProto) -> Any:
+def _attribute_value(node: NodeProto, attribute: AttributeProto) -> Any:
     value = helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+    if not isinstance(value, TensorProto):
+        return value
+    try:
+        return numpy_helper.to_array(value)
+    except Exception as error:  # whatever NumPy and protobuf say about bytes that do not fit
+        raise InputError(
+            f"{describe(node)}: the tensor in its attribute '{attribute.name}' is damaged ({error})",
+            hint="export the model again",
+        ) from error
 
 
 def drop_attribute(node: NodeProto, name: str) -> None:

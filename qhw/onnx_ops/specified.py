@@ -60,12 +60,19 @@ class FloatQuant(CustomOp):  # type: ignore[misc, unused-ignore]
 
 
 def as_specified(model: ModelWrapper) -> ModelWrapper:
-    """The model, with those FloatQuant nodes that qonnx computes otherwise given to qhw's executor."""
+    """A model in the normal form as qonnx can execute it.
+
+    FloatQuant nodes that qonnx computes otherwise are given to qhw's executor. Inputs are float32: of an
+    integer input the normal form has dropped the Cast, and float operators read it.
+    """
     departing = differences_of_qonnx(model.model)
-    if not departing:
+    inputs = [value.type.tensor_type for value in model.graph.input]
+    if not departing and all(kind.elem_type == TensorProto.FLOAT for kind in inputs):
         return model
     proto = ModelProto()
     proto.CopyFrom(model.model)
+    for value in proto.graph.input:
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
     for node in proto.graph.node:
         if node.op_type == "FloatQuant" and node.name in departing:
             node.domain = DOMAIN

@@ -593,7 +593,8 @@ def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDA
         )
         codes = random.integers(low, high, endpoint=True, size=(count, *kind.shape))
         unit, zero = (encoding.unit, encoding.zero_point) if encoding and not encoding.exact else (1.0, 0.0)
-        inputs[name] = ((codes - zero) * unit).astype(np.float32)
+        largest = np.finfo(np.float32).max
+        inputs[name] = np.clip((codes - zero) * unit, -largest, largest).astype(np.float32)
     return inputs
 
 

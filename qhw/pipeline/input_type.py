@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,11 +97,16 @@ def annotated_copy(source: Path, target: Path, given: str | None, has_images: bo
     """Write a model file with its input annotated; where nothing needs to be said, nothing is written."""
     from qonnx.core.modelwrapper import ModelWrapper
 
+    from qhw.graph.reading.model_file import parse
+
     if given is None and not has_images:
         return None
-    from qhw.graph.reading.model_file import read_model
-
-    model = ModelWrapper(read_model(source))
+    proto = parse(source)
+    # Found again when the copy is read; qonnx fails where a name is there twice.
+    del proto.graph.value_info[:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of domains' old names, which reading the copy settles
+        model = ModelWrapper(proto)
     found = annotate(model, given, has_images)
     if found is not None:
         model.save(str(target))

@@ -200,14 +200,21 @@ def execute_qonnx(graph: ExactGraph, model: Path, inputs: Mapping[str, NDArray[A
     lowering = lower_model(load_qonnx(model))
     wrapper = lowering.model
     values = _execute(as_specified(wrapper), inputs)
-    if lowering.reason is None:
-        named = {tensor: values[name] for tensor, name in _tensors(graph, wrapper).items() if name in values}
-        return mantissas_of(graph, named)
-    return {
+    scaled = {
         scale.tensor: scale.integers(values[name])
         for name, scale in tensor_scales(lowering)
         if name in values and scale.tensor in graph.tensors and scale.tensor not in graph.inputs
     }
+    if lowering.reason is not None:
+        return scaled
+    # An output may have a scale of its own (a mean is a sum), and then no node of its tensor's name.
+    named = {
+        tensor: values[name]
+        for tensor, name in _tensors(graph, wrapper).items()
+        if name in values and tensor not in graph.output_scales
+    }
+    outputs = {tensor: integers for tensor, integers in scaled.items() if tensor in graph.outputs}
+    return outputs | mantissas_of(graph, named)
 
 
 def _tensors(graph: ExactGraph, wrapper: ModelWrapper) -> dict[str, str]:
@@ -224,13 +231,13 @@ def _tensors(graph: ExactGraph, wrapper: ModelWrapper) -> dict[str, str]:
 
 def _execute(wrapper: ModelWrapper, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
     """Every tensor (N, ...) that depends on the input, sample by sample: files may fix the batch at 1."""
-    from qonnx.core.onnx_exec import execute_onnx
+    from qhw.sim.canonical import executed_by_qonnx
 
     names = [name for node in wrapper.graph.node for name in node.output]
     samples = []
     for index in range(len(next(iter(inputs.values())))):
         feed = {name: np.asarray(x[index : index + 1], dtype=np.float32) for name, x in inputs.items()}
-        context = execute_onnx(wrapper, feed, return_full_exec_context=True)
+        context = executed_by_qonnx(wrapper, feed)
         samples.append({name: context[name] for name in names})
     return {
         name: np.concatenate([sample[name] for sample in samples])

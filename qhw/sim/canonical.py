@@ -14,7 +14,7 @@ from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_node, execute_onnx
 from qonnx.transformation.infer_shapes import InferShapes
 
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
 from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.formats.rounding import requantize_values
 from qhw.formats.table import TableFormat
@@ -110,7 +110,23 @@ def _chunks(inputs: Mapping[str, ArrayLike]) -> Iterator[Context]:
 def _execute(model: ModelWrapper, inputs: Context) -> Context:
     """Every tensor of a model, on a whole batch."""
     batch = len(next(iter(inputs.values())))
-    context: Context = execute_onnx(_with_batch(model, batch), dict(inputs), return_full_exec_context=True)
+    return executed_by_qonnx(_with_batch(model, batch), inputs)
+
+
+def executed_by_qonnx(model: ModelWrapper, inputs: Context) -> Context:
+    """Every tensor of a model, as qonnx and ONNX Runtime compute it.
+
+    Raises:
+        UnsupportedError: they cannot execute the model, with what they say.
+    """
+    try:
+        context: Context = execute_onnx(model, dict(inputs), return_full_exec_context=True)
+    except Exception as error:  # whatever qonnx and ONNX Runtime raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedError(
+            f"qonnx cannot execute the model, with which its exact graph is compared: {reason}",
+            hint="'qhw simulate' and 'qhw cost' need no execution by qonnx",
+        ) from error
     return context
 
 

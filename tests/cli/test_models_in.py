@@ -65,6 +65,23 @@ def test_every_backend_gives_the_same_codes(model: Path) -> None:
     assert results["exact"].samples == 5
 
 
+def test_means_at_the_end_of_a_file_are_the_same_by_qonnx(tmp_path: Path) -> None:
+    """A mean is a sum with a scale, under a name that the file does not have."""
+    net = Net((3, 4, 4))
+    x = net.quant("x", 6, 0.25)
+    mean = net.node("ReduceMean", x, name="mean", axes=[2, 3], keepdims=0)
+    onnx.save(net.model(mean, net.quant(net.node("Relu", x), 4, 0.5)), tmp_path / "mean.onnx")
+    x = RNG.normal(size=(5, 3, 4, 4))
+    ours, theirs = (
+        qhw.simulate(tmp_path / "mean.onnx", inputs=x, backend=backend).values
+        for backend in ("exact", "qonnx")
+    )
+    assert len(ours) == 2
+    for name, values in ours.items():
+        assert len(np.unique(values)) > 5
+        assert np.array_equal(values, theirs[name])
+
+
 def test_a_path_may_hold_the_sign_that_names_a_backend(tmp_path: Path) -> None:
     folder = tmp_path / "run@2"
     folder.mkdir()

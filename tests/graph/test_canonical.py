@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx_factory import QONNX, Net
 
@@ -356,6 +356,18 @@ def test_integer_pixels_with_normalisation_in_the_graph():
     graph = check(net.model(net.quant(y, 6, 0.2)), pixels)
     assert ops(graph) == ["Table", "Conv", "Threshold"]
     assert graph.input_encodings["x"].exact
+
+
+@pytest.mark.parametrize("element", [TensorProto.UINT8, TensorProto.INT8])
+def test_integer_inputs_behind_a_cast_are_executed_as_the_floats_they_become(element: int):
+    """The normal form drops the Cast; what executes the model must not hand integers to a Div."""
+    net = Net((3, 6, 6), dtype=element)
+    y = net.node("Div", net.node("Cast", "x", to=TensorProto.FLOAT), 255.0)
+    y = net.node("Conv", net.quant(y, 8, 0.0203), net.quant(weights(4, 3, 3, 3), 8, 0.0071))
+    low = 0 if element == TensorProto.UINT8 else -128
+    pixels = rng.integers(low, low + 256, (8, 3, 6, 6)).astype(np.float32)
+    graph = check(net.model(net.quant(y, 6, 0.05)), pixels)
+    assert ops(graph) == ["Table", "Conv", "Threshold"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.encode import decode_output, encode_input, encode_inputs
-from qhw.graph.ir import Exponent, InputEncoding, OutputScale
+from qhw.graph.ir import Exponent, InputEncoding, InputStep, OutputScale
 
 QONNX_MODES = {
     Rounding.RND_CONV: "ROUND",
@@ -76,3 +76,21 @@ def test_output_values():
     builder.output(x, OutputScale((3.0, 0.1), (0.5,)))
     values = decode_output(builder.graph, x, np.array([[[1, 2, 3], [4, 5, 6]]]))
     assert (values == [[[2.0, 3.5, 5.0], [1 * 0.1 + 0.5, 1.25 * 0.1 + 0.5, 1.5 * 0.1 + 0.5]]]).all()
+
+
+def test_numbers_beyond_every_integer_are_told_without_a_warning(recwarn):
+    exact = graph_with(None)
+    with pytest.raises(InputError, match=r"holds 1e\+300 at"):
+        encode_input(exact, "x", np.full((1, 50), 1e300))
+    rounded = graph_with(InputEncoding(0.5, 0.0, -128, 127, Rounding.RND_CONV))
+    assert set(encode_input(rounded, "x", np.full((1, 50), 1e300)).flat) == {127}
+    assert set(encode_input(rounded, "x", np.full((1, 50), -3e38)).flat) == {-128}
+    assert len(recwarn) == 0
+
+
+def test_numbers_that_overflow_in_front_of_the_quantizer_are_refused():
+    """-1e38 times 10 is infinite in float32, and infinity times 0 is no number."""
+    steps = (InputStep("Mul", (None, 10.0)), InputStep("Mul", (None, 0.0)))
+    encoding = InputEncoding(0.5, 0.0, -128, 127, Rounding.RND_CONV, before=steps)
+    with pytest.raises(InputError, match="overflow float32"):
+        encode_input(graph_with(encoding), "x", np.full((1, 50), -1e38))

@@ -57,6 +57,8 @@ ALLOWED = {
     # bytes that are hashed, and not looked at
     "flows/base.py": {".read_bytes"},
     "pipeline/stages.py": {"json.loads", ".open", "os.open"},
+    # the device that takes what nobody can be told
+    "cli.py": {"os.open"},
     # the user's own key, by who owns it
     "vouched.py": {"os.open"},
     # a user's own Python file is code, and runs

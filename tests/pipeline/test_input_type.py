@@ -95,3 +95,17 @@ def test_a_build_folders_input_is_settled(tmp_path: Path) -> None:
     (tmp_path / ".qhw").mkdir()
     with pytest.raises(InputError, match="its input type was chosen by 'qhw build'"):
         find_target(tmp_path, input="uint8")
+
+
+def test_old_domains_and_names_listed_twice_do_not_disturb_the_copy(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    model = straight().model
+    for node in model.graph.node:
+        node.domain = "onnx.brevitas" if node.op_type == "Quant" else node.domain
+    shape = onnx.helper.make_tensor_value_info(model.graph.node[0].output[0], onnx.TensorProto.FLOAT, None)
+    model.graph.value_info.extend([shape, shape])
+    onnx.save(model, tmp_path / "old.onnx")
+    result = api.simulate(tmp_path / "old.onnx", inputs=PIXELS, input="uint8")
+    assert len(np.unique(next(iter(result.values.values())))) > 20
+    assert [w.message for w in recwarn if issubclass(w.category, UserWarning)] == []

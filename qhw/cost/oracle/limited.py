@@ -21,6 +21,7 @@ def run_limited(command: Sequence[str], given: str, folder: Path, seconds: float
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         cwd=folder,
         start_new_session=True,
     )

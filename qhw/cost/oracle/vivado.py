@@ -64,7 +64,12 @@ class Vivado:
     def version(self) -> str:
         """The version that ``vivado -version`` reports, e.g. 2020.1."""
         answer = subprocess.run(
-            [self.program, "-version"], capture_output=True, text=True, timeout=120, check=False
+            [self.program, "-version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=120,
+            check=False,
         )
         match = re.search(r"[Vv]ivado v(\S+)", answer.stdout)
         if match is None:

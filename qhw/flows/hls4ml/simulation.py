@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -25,7 +24,7 @@ from qhw.flows.hls4ml.carry import logical
 from qhw.flows.hls4ml.project import Description, SimulatedTensor, batch, read_description
 from qhw.flows.hls4ml.weights import check_weights
 from qhw.formats.modes import IntArray
-from qhw.native import compiler_version
+from qhw.native import compiler_version, told_by
 from qhw.outside import inside, refuse_link
 from qhw.outside.text import read_json
 
@@ -143,8 +142,19 @@ def _run(command: Sequence[str], project: Project) -> None:
     """Run the compiler in the project's folder."""
     try:
         done = subprocess.run(
-            command, cwd=project.folder, capture_output=True, text=True, timeout=_COMPILE_TIMEOUT, check=False
+            command,
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_COMPILE_TIMEOUT,
+            check=False,
         )
+    except OSError as error:
+        raise ToolMissingError(
+            f"g++ cannot be run: {error.strerror} ({command[0]})",
+            hint="install g++, or put it first on the PATH",
+        ) from None
     except subprocess.TimeoutExpired as error:
         raise CheckFailedError(
             f"g++ was stopped after {_COMPILE_TIMEOUT:g} s on the C-simulation of {project.folder}",
@@ -155,8 +165,12 @@ def _run(command: Sequence[str], project: Project) -> None:
         if len(words) > _MOST_WORDS:
             words = "\n".join(line for line in words.splitlines() if "error" in line) or words[-_MOST_WORDS:]
         raise CheckFailedError(
-            f"the C-simulation of {project.folder} does not compile (g++ ended with {done.returncode}):\n"
-            f"{words[:_MOST_WORDS]}"
+            f"the C-simulation of {project.folder} does not compile: g++ "
+            f"{told_by(done.returncode, words[:_MOST_WORDS])}"
+        )
+    if not Path(project.folder, command[-1]).is_file() and "-o" in command:
+        raise ToolMissingError(
+            f"g++ wrote no {command[-1]}, though it succeeded", hint="check what g++ is here"
         )
 
 
@@ -229,7 +243,13 @@ def _simulate_part(
 def _child(command: Sequence[str], project: Project, timeout: float) -> None:
     try:
         done = subprocess.run(
-            command, cwd=project.folder, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=project.folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise CheckFailedError(
@@ -237,9 +257,9 @@ def _child(command: Sequence[str], project: Project, timeout: float) -> None:
             hint="simulate fewer samples, or allow more time",
         ) from error
     if done.returncode:
-        code = done.returncode
-        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        raise CheckFailedError(f"the C-simulation of {project.folder} {how}:\n{done.stderr.strip()[-2000:]}")
+        raise CheckFailedError(
+            f"the C-simulation of {project.folder} {told_by(done.returncode, done.stderr)}"
+        )
     if "ERROR" in done.stderr:
         raise CheckFailedError(f"the C-simulation of {project.folder} says:\n{done.stderr.strip()[-2000:]}")
 

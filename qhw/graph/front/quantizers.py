@@ -22,7 +22,7 @@ from qhw.formats.modes import (
 )
 from qhw.graph.front.dyadic import Dyadic, power_of_two
 from qhw.graph.front.state import NodeView, State, is_per_channel, rule
-from qhw.graph.front.values import Activation, Clamped, Lowered, RawInput
+from qhw.graph.front.values import LARGEST_BITS, Activation, Clamped, Lowered, RawInput
 from qhw.graph.ir import Exponent, InputEncoding
 from qhw.onnx_ops.float_quant import check_held, format_of_metadata
 
@@ -442,6 +442,8 @@ def _integers(node: NodeView, what: str, value: Dyadic) -> NDArray[np.int64]:
     numbers = value.fractions()
     if any(number.denominator != 1 for number in numbers):
         raise node.inexact(f"its {what} is not a whole number")
+    if any(abs(number) >= 1 << LARGEST_BITS for number in numbers):
+        raise node.refuse(f"its {what} has more than {LARGEST_BITS} bits", allowed="smaller numbers")
     return np.array([int(number) for number in numbers], dtype=np.int64).reshape(value.shape)
 
 

@@ -24,6 +24,7 @@ from qhw.graph.front.floating import (
 )
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import (
+    LARGEST_BITS,
     Activation,
     Fill,
     Floating,
@@ -48,6 +49,8 @@ def quantised_constant(state: State, node: NodeView, constant: Value) -> FreeCon
             f"it quantises NaN, which {quantizer.format or 'no format'} does not hold",
             hint="train the model again, with a lower learning rate",
         )
+    if np.abs(mantissas).max(initial=0) >= 2.0**LARGEST_BITS:
+        raise node.refuse(f"it quantises numbers to more than {LARGEST_BITS} bits", allowed="smaller numbers")
     if format is None:
         format = format_of_metadata(str(node), node.proto)
         check_held(str(node), mantissas.astype(np.int64), format)

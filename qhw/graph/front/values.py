@@ -14,6 +14,9 @@ from qhw.formats import TableFormat
 from qhw.graph.front.dyadic import Dyadic, power_of_two
 from qhw.graph.tails.operations import Step, Value
 
+LARGEST_BITS = 62
+"""Bits of a parameter's and of a free constant's integers, which are kept as int64."""
+
 
 @dataclass(frozen=True)
 class Scale:

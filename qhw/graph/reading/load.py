@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
-import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw.errors import InputError, QhwError, UnsupportedError
@@ -54,12 +54,16 @@ from qhw.graph.reading.operators import (
 )
 from qhw.graph.reading.opsets import raise_opset
 from qhw.graph.reading.qcdq import fuse_qdq
+from qhw.graph.reading.schemas import check_schemas, check_versions
 
 log = logging.getLogger(__name__)
 
 __all__ = ["EXACT_OPS", "FUNCTION_OPS", "Source", "load_qonnx", "postprocessing_of", "telling_damage"]
 
 _QONNX_ALIASES = (QONNX_DOMAIN, "onnx.brevitas", "finn", "finn.custom_op.general", *STANDARD_DOMAINS)
+
+LARGEST_INTEGER = 64
+"""Bits of an annotated integer."""
 
 _MICROSOFT = "com.microsoft"
 """ONNX Runtime's domain for QuantizeLinear and DequantizeLinear of 16 and 4 bits, before opset 21."""
@@ -105,7 +109,7 @@ def telling_damage() -> Iterator[None]:
     """
     try:
         yield
-    except QhwError:
+    except (QhwError, MemoryError, NameError, ImportError):  # no file makes a name unknown
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -116,6 +120,7 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     if proto.graph.node:
         check_quantised(proto.graph)
     check_opset(proto)
+    check_versions(proto)
     check_structure(proto)
     name_nodes(proto.graph)
     _settle_domains(proto)
@@ -124,9 +129,10 @@ def _in_normal_form(proto: ModelProto) -> ModelWrapper:
     _sort(draft)
     draft.drop_unread()
     check_operators(draft.graph, standard | QDQ_OPS | HEAD_OPS | SHAPE_OPS)
-    _check_schemas(proto)
+    check_schemas(proto)
     drop_constant_nodes(draft)
     _check_inputs(draft.graph)
+    _check_annotations(draft.graph)
     _check_numbers(draft)
     batch = _fix_batch(draft.graph)
     flattening = raise_opset(draft)
@@ -177,20 +183,6 @@ def _settle_domains(proto: ModelProto) -> None:
         proto.opset_import.append(helper.make_opsetid(domain, versions.get(domain, default)))
 
 
-def _check_schemas(proto: ModelProto) -> None:
-    """Attributes and inputs of the standard operators are as their ONNX schema says."""
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version = proto.ir_version
-    context.opset_imports = {opset.domain: opset.version for opset in proto.opset_import}
-    for node in proto.graph.node:
-        try:
-            if node.domain == STANDARD:
-                onnx.checker.check_node(node, context)
-        except onnx.checker.ValidationError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{describe(node)} is not valid ONNX: {reason}") from error
-
-
 _INPUT_TYPES = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
@@ -216,6 +208,26 @@ def _check_inputs(graph: GraphProto) -> None:
                 allowed=", ".join(_INPUT_TYPES.values()),
                 hint="export the model with a float32 input and a quantizer, or with uint8 pixels",
             )
+
+
+def _check_annotations(graph: GraphProto) -> None:
+    """Every annotation of a tensor's integers is a type that QONNX knows."""
+    for note in graph.quantization_annotation:
+        for entry in note.quant_parameter_tensor_names:
+            if entry.key == "finn_datatype" and not _is_datatype(entry.value):
+                raise InputError(
+                    f"The tensor '{note.tensor_name}' is annotated as {entry.value!r}",
+                    allowed="QONNX's types, as in UINT8, INT4, BIPOLAR, FIXED<8,3>, FLOAT32; "
+                    f"integers of 1 to {LARGEST_INTEGER} bits",
+                )
+
+
+def _is_datatype(name: str) -> bool:
+    try:
+        kind = DataType[name]
+        return not name.startswith(("INT", "UINT")) or 1 <= kind.bitwidth() <= LARGEST_INTEGER
+    except Exception:  # qonnx takes the text apart, and raises whatever that does
+        return False
 
 
 def _check_numbers(draft: Draft) -> None:

@@ -216,6 +216,9 @@ def _check_names(graph: GraphProto) -> None:
 
 def _check_wiring(graph: GraphProto) -> None:
     """Every tensor is written once, and whatever is read is written; no output is an input."""
+    for name, count in Counter(value.name for value in graph.input).items():
+        if count > 1:
+            raise InputError(f"The input '{name}' is listed twice", hint="export the model again")
     inputs = {value.name for value in graph.input}
     for name, count in Counter(value.name for value in graph.output).items():
         if name in inputs or count > 1:

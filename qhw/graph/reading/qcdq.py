@@ -180,7 +180,7 @@ class _Fusion:
         """Its bounds are in the quantizer already."""
         source = node.input[0]
         clip = self.clips.get(source)
-        if clip is None or clip.name != node.name:
+        if clip is None or clip.name != node.name or source not in self.codes:
             raise UnsupportedError(
                 f"{describe(node)} clips codes that something else reads or has moved, too",
                 hint="let one Clip alone follow the QuantizeLinear",
@@ -237,6 +237,11 @@ class _Fusion:
             low, high = _LIMITS[kind]
         shape = self._broadcast(node, tensor, scale.size, options)
         whole = np.asarray(zero).astype(np.int64)
+        if whole.size not in (1, scale.size):
+            raise InputError(
+                f"{describe(node)} has {whole.size} zero points for {scale.size} scales",
+                allowed="one for all, or one for each scale",
+            )
         whole = whole.reshape(shape if whole.size > 1 else ())
         return Codes(kind, scale.astype(np.float32).reshape(shape), whole, low, high)
 

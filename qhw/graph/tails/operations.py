@@ -179,8 +179,8 @@ def _thresholded_relu(step: Step, x: Sequence[Value]) -> Value:
 def _fixed_quant(step: Step, x: Sequence[Value]) -> Value:
     """A FixedQuant without fraction bits: the mantissas, computed exactly."""
     options = step.attributes
-    width, signed = options["width"], bool(options["signed"])
-    modes = Rounding(options["rounding"]), Overflow(options["overflow"])
+    width, signed = options["width"], bool(options.get("signed", 1))
+    modes = Rounding(options.get("rounding", "RND_CONV")), Overflow(options.get("overflow", "SAT"))
     return requantize_values(x[0].astype(np.float64), 0, width, signed, *modes).astype(np.float32)
 
 

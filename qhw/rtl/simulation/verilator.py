@@ -267,7 +267,9 @@ def _root() -> Path:
 
 def _call(command: list[str], environment: dict[str, str] | None = None) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment, check=False
+        )
     except FileNotFoundError:
         raise ToolMissingError(f"{command[0]} is not installed", hint="install a C++ compiler") from None
     if done.returncode:

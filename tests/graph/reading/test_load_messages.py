@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, StringStringEntryProto, TensorAnnotation, TensorProto, helper
 from qonnx_factory import Net, execute
 
 from qhw.errors import InputError, QhwError, UnsupportedError
+from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import describe, layer_of
 from qhw.graph.reading.load import load_qonnx
 
@@ -217,3 +218,45 @@ def test_ends_of_a_file_that_are_no_tensors() -> None:
     with pytest.raises(QhwError, match="'relu1_out' is no tensor"):
         load_qonnx(model)
     assert onnx.defs.onnx_opset_version() >= 23
+
+
+@pytest.mark.parametrize(
+    "name", ["INT0", "UINT-3", "INT65", "INT1000000", "[[[", "", "FIXED<8", "FIXED<0,0>"]
+)
+def test_annotations_are_types_of_qonnx(name: str) -> None:
+    net = Net((4,))
+    model = net.model(net.quant(net.node("Mul", net.x, 0.5), 4, 0.5))
+    entry = StringStringEntryProto(key="finn_datatype", value=name)
+    model.graph.quantization_annotation.append(
+        TensorAnnotation(tensor_name="x", quant_parameter_tensor_names=[entry])
+    )
+    with pytest.raises(InputError, match="'x' is annotated as") as caught:
+        load_qonnx(model)
+    assert repr(name) in str(caught.value)
+    assert "integers of 1 to 64 bits" in str(caught.value)
+
+
+def test_a_damaged_tensor_in_an_attribute_is_named() -> None:
+    net = Net((4,))
+    model = net.model(net.quant(net.x, 4, 0.5, name="first"))
+    tensor = helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0])
+    tensor.dims[:] = [7]
+    model.graph.node[0].attribute.append(helper.make_attribute("note", tensor))
+    with pytest.raises(InputError, match=r"Quant 'first': the tensor in its attribute 'note' is damaged"):
+        lower(model)
+
+
+def test_an_input_that_is_listed_twice_is_named() -> None:
+    net = Net((4,))
+    model = net.model(net.quant(net.x, 4, 0.5))
+    model.graph.input.append(model.graph.input[0])
+    with pytest.raises(InputError, match="The input 'x' is listed twice"):
+        load_qonnx(model)
+
+
+def test_negative_padding_is_refused() -> None:
+    net = Net((2, 6, 6))
+    weight = net.quant(np.ones((3, 2, 3, 3)), 4, 0.5)
+    y = net.node("Conv", net.quant(net.x, 4, 0.5), weight, pads=[-1, 0, 0, 0], name="cropping")
+    with pytest.raises(QhwError, match=r"Conv 'cropping'.*the padding \(-1, 0, 0, 0\): crop with a Slice"):
+        lower(net.model(net.quant(y, 6, 1.0)))

@@ -19,6 +19,8 @@ def window_shape(
 ) -> tuple[int, ...]:
     """Spatial output shape of a sliding window (floor mode)."""
     rank = len(spatial)
+    if any(pad < 0 for pad in pads):
+        raise ValueError(f"a window cannot have the padding {tuple(pads)}: crop with a Slice")
     if not len(kernel) == len(strides) == len(dilations) == rank or len(pads) != 2 * rank:
         raise ValueError(f"a window over {rank} axes needs {rank} kernel, stride and dilation numbers")
     out = []

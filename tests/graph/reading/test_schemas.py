@@ -1,0 +1,108 @@
+"""Operators of QONNX and qhw with other inputs and attributes than they have are refused by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper
+from qonnx_factory import QHW, QONNX, Net
+
+from qhw.errors import InputError, QhwError
+from qhw.graph.lower import lower
+from qhw.graph.reading.schemas import SCHEMAS
+
+INPUTS: dict[str, tuple[Any, ...]] = {
+    "Quant": (0.5, 0.0, 4.0),
+    "BipolarQuant": (0.5,),
+    "Trunc": (0.5, 0.0, 8.0, 2.0, 4.0),
+    "FloatQuant": (1.0, 3.0, 2.0, 3.0, 28.0),
+    "MultiThreshold": ([[0.5, 1.5]],),
+    "FixedQuant": (),
+    "FormatQuant": (0.5,),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "MultiThreshold": {"out_scale": 1.0, "out_bias": 0.0, "out_dtype": "UINT2"},
+    "FixedQuant": {"width": 4, "integer": 2},
+    "FormatQuant": {"format": "e2m1"},
+}
+
+
+def model(op: str, **changed: Any) -> ModelProto:
+    """An operator behind a quantizer, in whole numbers."""
+    net = Net((3, 4))
+    x = net.quant(net.x, 8, 0.5)
+    options = {**OPTIONS.get(op, {}), **changed}
+    domain = QHW if op in ("FixedQuant", "FormatQuant") else QONNX
+    return net.model(net.node(op, x, *INPUTS[op], domain=domain, name="it", **options))
+
+
+def node_of(proto: ModelProto) -> Any:
+    return next(node for node in proto.graph.node if node.name == "it")
+
+
+@pytest.mark.parametrize("op", INPUTS)
+def test_operators_as_they_are_lower(op: str) -> None:
+    assert lower(model(op)).outputs
+
+
+@pytest.mark.parametrize("op", INPUTS)
+def test_inputs_that_are_missing_or_too_many(op: str) -> None:
+    schema = next(schema for (_, name), schema in SCHEMAS.items() if name == op)
+    many = model(op)
+    node_of(many).input.extend(["c0"] * (schema.most + 1 - len(node_of(many).input)))
+    few = model(op)
+    del node_of(few).input[schema.least - 1 :]
+    empty = model(op)
+    node_of(empty).input[schema.least - 1] = ""
+    for broken in (many, few, empty):
+        with pytest.raises(QhwError, match=f"{op} 'it'") as caught:
+            lower(broken)
+        assert "inputs" in str(caught.value)
+
+
+CASES = [(op, name) for (_, op), schema in SCHEMAS.items() for name in schema.attributes]
+
+
+@pytest.mark.parametrize(("op", "name"), CASES)
+@pytest.mark.parametrize(
+    "value", [[1, 2], "text", 1.5, np.ones(2, np.float32)], ids=["ints", "text", "float", "floats"]
+)
+def test_attributes_of_another_type(op: str, name: str, value: Any) -> None:
+    proto = model(op)
+    kept = [a for a in node_of(proto).attribute if a.name != name]
+    del node_of(proto).attribute[:]
+    attribute = helper.make_attribute(name, value)
+    node_of(proto).attribute.extend([*kept, attribute])
+    kind = next(schema for (_, known), schema in SCHEMAS.items() if known == op).attributes[name]
+    if attribute.type == kind:
+        return
+    with pytest.raises(InputError, match=rf"{op} 'it': its attribute '{name}' is of type"):
+        lower(proto)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_attributes_that_are_no_numbers(value: float) -> None:
+    with pytest.raises(InputError, match=r"MultiThreshold 'it': its attribute 'out_bias' holds"):
+        lower(model("MultiThreshold", out_bias=value))
+
+
+def test_versions_that_no_domain_has() -> None:
+    proto = model("Quant")
+    next(o for o in proto.opset_import if o.domain == QONNX).version = 1 << 62
+    with pytest.raises(InputError, match="version 4611686018427387904 of the domain"):
+        lower(proto)
+
+
+def test_numbers_of_more_bits_than_integers_have() -> None:
+    """A Trunc without bounds (of QONNX's first version) of a huge constant; a huge zero point."""
+    net = Net((3,))
+    x = net.quant(net.x, 4, 0.3)
+    constant = net.node("Trunc", np.full(3, 1e30), 0.3, 0.0, 8.0, 4.0, domain=QONNX, name="it")
+    with pytest.raises(QhwError, match=r"Trunc 'it': it quantises numbers to more than 62 bits"):
+        lower(net.model(net.quant(net.node("Add", x, constant), 4, 0.3), opsets={QONNX: 1}))
+    net = Net((3,))
+    with pytest.raises(QhwError, match=r"Quant 'it'.*zero point has more than 62 bits"):
+        lower(net.model(net.quant(net.x, 4, 0.5, zero=2.0**70, name="it")))
