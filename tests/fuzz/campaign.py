@@ -78,7 +78,7 @@ def _read(kind: str, path: Path) -> None:
     import typer
 
     from qhw import cli
-    from qhw.cost import measured, model_file
+    from qhw.cost.calibration import measured, model_file
 
     try:
         with cli._command(False):
