@@ -155,7 +155,7 @@ def _idx(chance: Chance, where: Path, folder: Path) -> Case:
 
 BUILD_FILES = (
     ("build.json", 5), ("graph/graph.json", 8), ("graph/constants.npz", 4), ("vectors/inputs.npz", 3),
-    ("vectors/labels.npy", 2), ("vectors/outputs.npz", 1), ("cost/folding.json", 3), ("cost/layers.json", 1),
+    ("vectors/targets.npz", 2), ("vectors/outputs.npz", 1), ("cost/folding.json", 3), ("cost/layers.json", 1),
     ("model.onnx", 2), ("project/qhw_project.json", 5), ("project/qhw_orders.npy", 2),
     ("project/firmware/weights/w3.txt", 1), (".qhw/stages/lower.json", 2), (".qhw/stages/cost.json", 2),
     (".qhw/stages/project.json", 2), (".qhw/stages/import.json", 2), (".qhw/stages/vectors.json", 2),
