@@ -33,6 +33,9 @@ BACKENDS = {
 }
 
 
+_OF_A_JUDGE = ("task", "metric", "targets")
+
+
 @dataclass(frozen=True)
 class Target:
     """A model, and what runs it.
@@ -185,18 +188,28 @@ def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], Judge | None] 
     if not (target.path.is_dir() and check_written(target.path, "vectors")):
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
-    return inputs, _stored_judge(folder / "targets.npz")
+    return inputs, stored_judge(folder / "targets.npz", len(next(iter(inputs.values()))))
 
 
-def _stored_judge(path: Path) -> Judge | None:
-    """The metric that a build stored with its targets."""
+def stored_judge(path: Path, count: int) -> Judge | None:
+    """The metric that a build stored with the targets of ``count`` samples; None where it has none.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     from qhw.tasks import Judge, task_named
 
     if not path.is_file():
         return None
-    stored = read_npz(path, "file of targets", LARGEST_FILE, ("task", "metric", "targets"))
+    stored = read_npz(path, "file of targets", LARGEST_FILE, _OF_A_JUDGE)
+    if missing := [name for name in _OF_A_JUDGE if name not in stored]:
+        raise InputError(f"{path} lacks {missing[0]}", allowed=f"arrays named {', '.join(_OF_A_JUDGE)}")
+    targets = stored["targets"]
+    if targets.ndim == 0 or len(targets) != count:
+        raise InputError(f"{path} holds targets of shape {targets.shape}", allowed=f"{count}, one per sample")
     task = task_named(str(stored["task"]))
-    return Judge(task, task.metric(str(stored["metric"])), stored["targets"])
+    task.check_targets(targets, task.classes_of(targets))
+    return Judge(task, task.metric(str(stored["metric"])), targets)
 
 
 @contextlib.contextmanager
