@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 TIMEOUT_SECONDS = 300
+VERSION_SECONDS = 30
 
 
 def told_by(code: int, words: str) -> str:
@@ -99,8 +100,14 @@ def _key(compiler: str, source: Path, flags: Sequence[str]) -> str:
 
 
 def compiler_version(compiler: str) -> bytes:
-    """The words of ``g++ --version``."""
-    return subprocess.run([compiler, "--version"], capture_output=True, timeout=30, check=False).stdout
+    """The words of ``g++ --version``; raises ToolMissingError for a compiler that does not answer."""
+    command = [compiler, "--version"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=VERSION_SECONDS, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolMissingError(
+            f"{compiler} does not answer: {error}", hint="reinstall g++ (Debian: apt-get install g++)"
+        ) from error
 
 
 def _processor() -> str:

@@ -375,6 +375,8 @@ def value_ranges(graph: ExactGraph) -> dict[str, Range]:
 
 
 def _checked_constant(graph: ExactGraph, name: str) -> Range:
+    if name not in graph.tensors:
+        raise InputError(f"constant '{name}' is declared nowhere", hint="lower the model again")
     value, kind = graph.constants[name], graph.tensors[name]
     if value.shape != kind.shape:
         raise InputError(f"constant '{name}' has shape {value.shape}, but is declared {kind.shape}")

@@ -220,7 +220,10 @@ def mutated_csv(content: bytes, chance: Chance) -> tuple[bytes, str]:
 
 
 def odd_array(array: NDArray[Any], chance: Chance) -> NDArray[Any]:
-    """An array of another type, shape or with other numbers."""
+    """An array of another type, shape or with other numbers; in place of a text another text, or none."""
+    if array.dtype.kind in "US":
+        return np.asarray(chance.choice([*TEXTS[:20], 3, 0.5, ["a", "b"]]))
+    array = np.atleast_1d(array)
     with np.errstate(all="ignore"):
         kinds = [
             "<i8",

@@ -79,7 +79,7 @@ FOLDED_LIMIT = 1 << 26
 COMPUTED_PER_STORED = 64
 """Numbers that all computed constants may hold for each one that the file stores, beyond the limit of one."""
 
-_MOST_AXES = 64
+MOST_AXES = 64
 _NO_BOUND = 1 << 62
 
 
@@ -140,11 +140,19 @@ def _folded_values(draft: Draft, node: NodeProto) -> list[NDArray[Any]] | None:
     feeds = {name: draft.constants[name] for name in node.input if name in draft.constants}
     if len(feeds) != len(set(filter(None, node.input))) or not _stays_bounded(draft, node, feeds):
         return None
+    _check_axis(node)
     try:
         values = ReferenceEvaluator(node, opsets={STANDARD: OPSET}).run(None, feeds)
     except Exception as error:  # whatever NumPy says about operands that do not fit
         raise InputError(f"{describe(node)} cannot be computed from its constants: {error}") from error
     return [np.asarray(value) for value in values]
+
+
+def _check_axis(node: NodeProto) -> None:
+    """Refuse an axis that no tensor has: ONNX's reference would make a shape of so many axes."""
+    axis = attributes(node).get("axis", 0)
+    if isinstance(axis, int) and abs(axis) > MOST_AXES:
+        raise InputError(f"{describe(node)} has the axis {axis}", allowed=f"-{MOST_AXES} to {MOST_AXES - 1}")
 
 
 def _sizes(draft: Draft, node: NodeProto) -> list[NDArray[Any]] | None:
@@ -184,7 +192,7 @@ def _result_size(node: NodeProto, values: list[NDArray[Any]]) -> int:
     """Elements of a node's result at most, before anything of it is computed."""
     match node.op_type:
         case "ConstantOfShape" | "Expand" | "Tile":
-            if values[-1].size > _MOST_AXES:
+            if values[-1].size > MOST_AXES:
                 return _NO_BOUND
             sizes = [max(1, int(size)) for size in values[-1].reshape(-1)]
             return math.prod(sizes) * (values[0].size if len(values) > 1 else 1)
