@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
-from qhw.errors import InputError, UnsupportedError
+from qhw.errors import InputError
 from qhw.outside import inside
 from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
 from qhw.pipeline.data_choice import DataChoice
-from qhw.pipeline.designs import best_design
+from qhw.pipeline.designs import best_design, check_computes
 from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
@@ -407,12 +407,7 @@ def _lower(plan: BuildPlan, work: Workspace) -> Facts:
 
     lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
     graph, canonical = lowering.graph, lowering.canonical
-    if not graph.nodes:
-        raise UnsupportedError(
-            "The model quantises its input and computes nothing: there is no hardware to build",
-            allowed="models with one operation on quantised numbers or more",
-            hint="'qhw simulate' runs it",
-        )
+    check_computes(graph)
     if canonical is not None:
         canonical.save(str(work.scratch / CANONICAL_FILE))
     (work.scratch / GRAPH_FOLDER).mkdir()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qhw.boards import Board
-from qhw.errors import QhwError
+from qhw.errors import QhwError, UnsupportedError
 
 if TYPE_CHECKING:
     from qhw.cost import Design
@@ -63,11 +63,22 @@ def best_design(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted | No
     from qhw.cost.pricing.folding import DoesNotFitError
 
     wanted = wanted or Wanted()
+    check_computes(graph)
     try:
         return _best(graph, board, flow, wanted)
     except DoesNotFitError as error:
         error.hint = f"{error.hint}; {_elsewhere(graph, board, flow, wanted)}"
         raise
+
+
+def check_computes(graph: ExactGraph) -> None:
+    """Raise UnsupportedError for a graph without operations: there is no hardware in it."""
+    if not graph.nodes:
+        raise UnsupportedError(
+            "The model quantises its input and computes nothing: there is no hardware to build",
+            allowed="models with one operation on quantised numbers or more",
+            hint="'qhw simulate' runs it",
+        )
 
 
 def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from qonnx_factory import Net
 
+import qhw
 from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.cost.pricing.folding import DoesNotFitError
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import load_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder
@@ -65,3 +68,11 @@ def test_what_is_wanted_is_kept() -> None:
 def test_what_cannot_be_wanted(given: dict[str, float], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Wanted(**given)  # type: ignore[arg-type]
+
+
+def test_a_model_that_computes_nothing_has_no_cost(tmp_path: Path) -> None:
+    net = Net((4,))
+    file = tmp_path / "quantised.onnx"
+    file.write_bytes(net.model(net.quant("x", 8, 0.5)).SerializeToString())
+    with pytest.raises(UnsupportedError, match="computes nothing"):
+        qhw.cost(file, board="ultra96")
