@@ -61,7 +61,20 @@ class Judge:
         return replace(self, targets=self.targets[:samples])
 
     def score(self, outputs: Array) -> float:
-        """The figure of a network's outputs (N, ...)."""
+        """The figure of a network's outputs (N, ...), or of the classes (N,) that it answers with.
+
+        Raises:
+            InputError: the outputs do not fit the targets.
+        """
+        given = tuple(outputs.shape[1:])
+        wanted = self.task.outputs_of(self.targets, self.task.classes_of(self.targets))
+        if outputs.dtype.kind not in "iu" and not self.task.takes_outputs(given, wanted):
+            raise InputError(
+                f"the model gives {given} for one sample, and the data are for {self.task.name}, with targets "
+                f"for {wanted}",
+                allowed=f"{wanted}: {self.task.gives}",
+                hint="give the data that the model was made for, or name their --task",
+            )
         return self.metric.score(outputs, self.targets)
 
 

@@ -60,7 +60,9 @@ class Segmentation(Task):
         return (classes, *targets.shape[1:])
 
     def takes_outputs(self, given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-        return given == wanted or (wanted[0] == 2 and given == (1, *wanted[1:]))
+        if given[1:] != wanted[1:]:
+            return False
+        return given[0] >= wanted[0] or (given[0] == 1 and wanted[0] == 2)
 
     def remedy(self, given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         return f"end the model with a convolution of {wanted[0]} channels at the size of the targets"

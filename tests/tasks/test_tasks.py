@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sk
 
 from qhw.errors import InputError
-from qhw.tasks import task_named, task_of, tasks
+from qhw.tasks import Judge, task_named, task_of, tasks
 
 RANDOM = np.random.default_rng(0)
 
@@ -122,3 +122,27 @@ def test_a_step_down_the_gradient_lowers_the_loss(name: str, outputs: tuple, tar
     lower = task.loss(values - 0.1 * values.grad, wanted)
     assert loss.ndim == 0
     assert lower.item() < loss.item()
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "targets", "fits"),
+    [
+        ("classification", (5, 4), np.array([0, 2, 1, 1, 0]), True),
+        ("classification", (5, 2), np.array([0, 2, 1, 1, 0]), False),
+        ("regression", (5, 4), np.zeros((5, 1)), False),
+        ("segmentation", (2, 3, 4, 4), np.ones((2, 4, 4), int), True),
+        ("segmentation", (2, 3, 4, 5), np.ones((2, 4, 4), int), False),
+        ("multilabel", (5, 2), np.zeros((5, 3), int), False),
+        ("autoencoder", (5, 7), np.zeros((5, 8)), False),
+    ],
+)
+def test_outputs_that_do_not_fit_are_refused(
+    name: str, outputs: tuple, targets: np.ndarray, fits: bool
+) -> None:
+    task = task_named(name)
+    judge = Judge(task, task.metric(), targets)
+    if fits:
+        assert 0 <= judge.score(RANDOM.normal(size=outputs)) <= 1
+    else:
+        with pytest.raises(InputError, match=r"the model gives .* targets for"):
+            judge.score(RANDOM.normal(size=outputs))
