@@ -70,8 +70,8 @@ class Judge:
         wanted = self.task.outputs_of(self.targets, self.task.classes_of(self.targets))
         if outputs.dtype.kind not in "iu" and not self.task.takes_outputs(given, wanted):
             raise InputError(
-                f"the model gives {given} for one sample, and the data are for {self.task.name}, with targets "
-                f"for {wanted}",
+                f"the model gives {given} for one sample, and the data are for {self.task.name}, "
+                f"with targets for {wanted}",
                 allowed=f"{wanted}: {self.task.gives}",
                 hint="give the data that the model was made for, or name their --task",
             )
