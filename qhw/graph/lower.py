@@ -80,7 +80,8 @@ def canonical_reason(source: Source) -> str | None:
 
 def lower_model(model: ModelWrapper) -> Lowering:
     """Lower a loaded model as :func:`lower` does, and keep all that was found on the way."""
-    with telling_damage():
+    # What overflows on the way is refused, or found not to be finite, where it matters.
+    with telling_damage(), np.errstate(all="ignore"):
         return _lowered(State.of(model))
 
 
