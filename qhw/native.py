@@ -105,8 +105,9 @@ def compiler_version(compiler: str) -> bytes:
     try:
         return subprocess.run(command, capture_output=True, timeout=VERSION_SECONDS, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ToolMissingError(
-            f"{compiler} does not answer: {error}", hint="reinstall g++ (Debian: apt-get install g++)"
+            f"g++ cannot be run: {reason} ({compiler})", hint="reinstall it (Debian: apt-get install g++)"
         ) from error
 
 

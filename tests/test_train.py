@@ -310,7 +310,7 @@ def test_frozen_parameters_are_not_trained():
 @pytest.mark.parametrize(
     ("rest", "says"),
     [
-        ((nn.Linear(12, 5),), r"gives \(5,\).*10 classes[\s\S]*nn\.Linear\(…, 10\)"),
+        ((nn.Linear(12, 5),), r"gives \(5,\).*targets for \(10,\)[\s\S]*nn\.Linear\(…, 10\)"),
         ((nn.Linear(12, 1),), r"gives \(1,\)"),
         ((nn.Linear(12, 40), nn.Unflatten(1, (10, 2, 2))), r"\(10, 2, 2\)[\s\S]*AdaptiveAvgPool2d"),
     ],

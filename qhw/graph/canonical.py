@@ -18,6 +18,7 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.transformation.infer_shapes import InferShapes
 
+from qhw.errors import UnsupportedError
 from qhw.formats import TableFormat
 from qhw.formats.modes import QONNX_ROUNDING, IntArray, Overflow
 from qhw.formats.requantise import bounds
@@ -29,7 +30,7 @@ from qhw.graph.onnx_tools import put_initializer
 from qhw.graph.ops.shared.exponents import aligned
 from qhw.graph.tails.operations import Step, code_bounds
 from qhw.graph.tails.quantizer import QUANTIZER_STEPS
-from qhw.graph.tails.tail import Tail
+from qhw.graph.tails.tail import LARGEST_INTEGER, Tail
 from qhw.onnx_ops import DOMAIN, OPSET
 
 FORM_KEY, FORM = "qhw.form", "canonical"
@@ -373,6 +374,11 @@ def _shifted(shift: NDArray[np.int64]) -> _Chain:
 def _plus(integers: IntArray) -> _Chain:
     """Integers that float32 may need two terms for."""
     whole = np.array(integers, dtype=object)
+    if max((abs(int(v)) for v in whole.flat), default=0) > LARGEST_INTEGER:
+        raise UnsupportedError(
+            f"the model adds integers of more than {LARGEST_INTEGER.bit_length() - 1} bits",
+            hint="look for a bias far beyond what it is added to",
+        )
     near = np.array([float(np.float32(int(v))) for v in whole.flat]).reshape(whole.shape)
     rest = np.array([int(v) - int(n) for v, n in zip(whole.flat, near.flat, strict=True)], dtype=np.float64)
     chain: _Chain = [("Add", [near], {})]
