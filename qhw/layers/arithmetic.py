@@ -191,7 +191,7 @@ class QuantPad(Pad):
         return float(self.result.quantize(torch.tensor([self.value], dtype=torch.float64)).detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if not bool(self.result.started):
+        if not self.result.has_started:
             self.result.start(super().forward(x))
         return self.padded(self.result.quantize(x), self.quantised_value)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qhw.formats.fixed import Fixed
 from qhw.quantizers.base import Quantizer
-from qhw.quantizers.kernels.problem import units_of
+from qhw.quantizers.kernels import unit_of
 
 
 class FixedQuantizer(Quantizer):
@@ -41,4 +41,4 @@ class FixedQuantizer(Quantizer):
 
     def scale(self, rank: int) -> Tensor:
         """The value of a mantissa of 1: ``()``, or per channel so that it broadcasts over that rank."""
-        return self._broadcastable(units_of(self.theta, self.rule), rank)
+        return self._broadcastable(unit_of(self.theta, self.rule), rank)
