@@ -88,7 +88,7 @@ def load(path: Path, expected: str) -> Checkpoint | None:
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         version = state.pop("version")
         checkpoint = Checkpoint(**state)
     except (

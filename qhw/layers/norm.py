@@ -13,7 +13,7 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Format
 from qhw.layers.elementwise import result_quantizer
 from qhw.quantizers.activation import IDENTITY, Activation
-from qhw.quantizers.base import Quantizer
+from qhw.quantizers.base import Quantizer, widened
 from qhw.quantizers.functional import affine_operands, theta_gradient
 from qhw.quantizers.kernels import backend, unit_of
 from qhw.quantizers.kernels.problem import dense, same_order
@@ -103,9 +103,11 @@ class QuantBatchNorm(nn.Module):
         scale = self.scale_quantizer.quantize(exact)
         return scale, self.bias_quantizer.quantize(self.bias.double() - mean * scale)
 
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise InputError(f"Batch norm of {self.num_features} channels was given {tuple(x.shape)}")
+        x = widened(x)
         if not self.training or self.frozen:
             return self.result.quantize_affine(x, *self.constants())
         return self._train(x)

@@ -25,7 +25,8 @@ class Quantizer(nn.Module):
 
     ``mantissa = format(x / unit)`` with ``unit = 2**-round(theta)``, a power of two, or of a free scale
     ``2**-theta`` as a float32 number; statistics of the first data that is seen only start it. Usable alone,
-    as Brevitas's ``tensor_quant``, or shared by several layers.
+    as Brevitas's ``tensor_quant``, or shared by several layers. ``torch.compile`` leaves quantizers alone and
+    breaks its graph at them: it would take what a kernel reads in compiling for a constant.
 
     Args:
         spec: the format.
@@ -174,26 +175,29 @@ class Quantizer(nn.Module):
             self.theta.copy_(best_fraction(data.detach().cpu(), self.rule, axis).to(self.theta).view_as(self.theta))
             self.started.fill_(True)
 
+    @torch.compiler.disable
     def quantize(self, x: Tensor) -> Tensor:
         """``x`` (float32 or float64, any shape) on the grid; the hot path.
 
         Under autocast a result in bfloat16 or float16 is taken to float32 first, which is exact.
         """
-        x = _widened(x)
+        x = widened(x)
         if not self.has_started:
             self.start(x)
         return quantize(x, self.theta, self.rule, self.axis)
 
+    @torch.compiler.disable
     def quantize_sum(self, a: Tensor, b: Tensor) -> Tensor:
         """``a + b`` on the grid, in one pass."""
-        a, b = _widened(a), _widened(b)
+        a, b = widened(a), widened(b)
         if not self.has_started:
             self.start(a + b)
         return add_quantize(a, b, self.theta, self.rule, self.axis)
 
+    @torch.compiler.disable
     def quantize_affine(self, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         """``x * gain + offset`` per channel (axis 1) on the grid, in one pass."""
-        x = _widened(x)
+        x = widened(x)
         if not self.has_started:
             self.start(_affine(x, gain, offset))
         return affine_quantize(x, gain, offset, self.theta, self.rule)
@@ -203,6 +207,7 @@ class Quantizer(nn.Module):
         axis = self.axis if self.per_channel else None
         return eager.mantissas(Operands(x.detach(), axis=axis), self.unit, self.rule).to(torch.int64)
 
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Brevitas's interface: quantised values, scale, zero point (0) and bit width."""
         y = self.quantize(x)
@@ -214,7 +219,7 @@ class Quantizer(nn.Module):
         return "".join([shown, *more])
 
 
-def _widened(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Tensor:
     """What a layer gave under autocast, in float32; anything else as it is."""
     is_narrow = x.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(x.device.type)
     return x.float() if is_narrow else x

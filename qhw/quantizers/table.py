@@ -66,6 +66,7 @@ class TableQuantizer(Quantizer):
         formats = tuple(dataclasses.replace(self.spec, bias=bias) for bias in biases)
         return formats if self.per_channel else formats[0]
 
+    @torch.compiler.disable
     def scale(self, rank: int) -> Tensor:
         """The factor of a number of the format, 1 where the bias is learned; broadcasts over that rank."""
         scales = torch.as_tensor(unit_of(self.theta, self.rule)) * math.ldexp(1.0, -self.spec.exponent)
