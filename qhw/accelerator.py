@@ -1,14 +1,13 @@
-"""Where networks are trained: the CPU, or a CUDA device with its data, its settings and its recorded steps."""
+"""Where networks are trained: the CPU, or a CUDA device with its data, settings and recorded steps."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
-
-DEVICES = "cpu, cuda, cuda:N, auto"
 
 WARM_UP_STEPS = 3
 """Steps that run as they are before one is recorded: libraries, quantizers and the optimizer set up then."""
@@ -42,33 +39,6 @@ Recorder = Callable[[Step, Tensor, Tensor], tuple[Callable[[], object], Tensor]]
 """Records a step on tensors that stay: what repeats it, and where it leaves its loss."""
 
 
-def is_device(name: object) -> bool:
-    """Whether a text names a device, there or not."""
-    return isinstance(name, str) and re.fullmatch(r"cpu|auto|cuda(:\d{1,4})?", name) is not None
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of that name: cpu, cuda, cuda:N, or auto (a GPU where there is one).
-
-    Raises:
-        InputError: the name is none, or that GPU is not there.
-    """
-    if not is_device(name):
-        raise InputError(f"device is {name!r}", allowed=DEVICES)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and count == 0):
-        return CPU
-    index = int(name.partition(":")[2] or 0)
-    if index < count:
-        return torch.device("cuda", index)
-    has_cuda = torch.version.cuda is not None
-    raise InputError(
-        f"device {name} is not there: PyTorch {torch.__version__} sees {count} CUDA devices",
-        allowed=", ".join(["cpu", "auto", *(f"cuda:{i}" for i in range(count))]),
-        hint="look at nvidia-smi" if has_cuda else "install PyTorch's CUDA build, or train on the CPU",
-    )
-
-
 @contextmanager
 def training_on(device: torch.device) -> Iterator[None]:
     """While it is entered, a GPU gives the same numbers every time, in full float32."""
@@ -77,13 +47,13 @@ def training_on(device: torch.device) -> Iterator[None]:
         return
     # Read by cuBLAS when it is first used: without it, its sums may differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    cudnn, deterministic = torch.backends.cudnn, torch.utils.deterministic
+    cudnn: Any = torch.backends.cudnn
     with ExitStack() as stack:
         stack.enter_context(torch.cuda.device(device))
         stack.enter_context(_set(cudnn, deterministic=True, benchmark=False))
         stack.enter_context(_set(cudnn.conv, fp32_precision="ieee"))
         stack.enter_context(_set(torch.backends.cuda.matmul, fp32_precision="ieee"))
-        stack.enter_context(_set(deterministic, fill_uninitialized_memory=False))
+        stack.enter_context(_set(torch.utils.deterministic, fill_uninitialized_memory=False))
         stack.callback(
             torch.use_deterministic_algorithms,
             torch.are_deterministic_algorithms_enabled(),
@@ -232,7 +202,7 @@ def _beside(step: Step, samples: Tensor, targets: Tensor) -> Tensor:
     """A step on a stream of its own, as CUDA graphs want it before one is recorded."""
     if samples.device.type == "cpu":
         return step(samples, targets)
-    usual, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    usual, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(usual)
     with torch.cuda.stream(side):
         loss = step(samples, targets)
@@ -255,5 +225,5 @@ def memory_of(device: torch.device, batch_size: int, kept: Callable[[], str]) ->
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"{device} has not enough memory to train in batches of {batch_size}",
-            hint=f"set the training setting batch_size to {max(2, batch_size // 2)}, or train on the CPU; {kept()}",
+            hint=f"set the training setting batch_size to {max(2, batch_size // 2)}; {kept()}",
         ) from error

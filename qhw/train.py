@@ -9,7 +9,7 @@ import math
 import numbers
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,10 @@ from torch import Tensor, nn
 from qhw import checkpoints as store
 from qhw.accelerator import (
     CPU,
-    DEVICES,
     LOSS_INTERVAL,
     Batches,
     RecordedStep,
     Step,
-    chosen_device,
-    is_device,
     memory_of,
     move,
     random_state_of,
@@ -41,6 +38,7 @@ from qhw.formats import Fixed
 from qhw.layers.preprocessed import BITS as PREPROCESS_BITS
 from qhw.layers.preprocessed import LAYER as PREPROCESS_LAYER
 from qhw.layers.preprocessed import Preprocessed
+from qhw.torch_device import DEVICES, chosen_device, is_device
 
 if TYPE_CHECKING:
     from qhw.convert import QuantConfig
@@ -444,10 +442,10 @@ def _train_step(
 
 
 def _outputs(model: nn.Module, samples: Tensor, precision: str) -> Tensor:
-    if precision == "float32":
-        return model(samples)
-    with torch.autocast(samples.device.type, torch.bfloat16):
-        return model(samples).float()
+    is_narrow = precision == "bf16"
+    with torch.autocast(samples.device.type, torch.bfloat16) if is_narrow else nullcontext():
+        outputs: Tensor = model(samples)
+    return outputs.float() if is_narrow else outputs
 
 
 def _check_loss(told: Progress, model: nn.Module, samples: Tensor) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "qhw"
 
-FOUNDATIONS = {"errors", "formats", "native", "resources"}
+FOUNDATIONS = {"errors", "formats", "native", "resources", "torch_device"}
 WAIST = FOUNDATIONS | {"onnx_ops", "graph", "sim"}
 KNOWN = {
     "errors": set(),
     "formats": {"errors"},
     "native": {"errors"},
+    "torch_device": {"errors"},
     "onnx_ops": FOUNDATIONS,
     "graph": WAIST,
     "sim": WAIST,
@@ -37,6 +38,7 @@ TRAINING = {
     "tracing",
     "calls",
     "checkpoints",
+    "accelerator",
     "ptq",
     "patch",
 }

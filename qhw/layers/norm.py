@@ -14,7 +14,7 @@ from qhw.formats import Format
 from qhw.layers.elementwise import result_quantizer
 from qhw.quantizers.activation import IDENTITY, Activation
 from qhw.quantizers.base import Quantizer, widened
-from qhw.quantizers.functional import affine_operands, theta_gradient
+from qhw.quantizers.functional import affine_operands, not_compiled, theta_gradient
 from qhw.quantizers.kernels import backend, unit_of
 from qhw.quantizers.kernels.problem import dense, same_order
 from qhw.quantizers.table import make_quantizer
@@ -103,7 +103,7 @@ class QuantBatchNorm(nn.Module):
         scale = self.scale_quantizer.quantize(exact)
         return scale, self.bias_quantizer.quantize(self.bias.double() - mean * scale)
 
-    @torch.compiler.disable
+    @not_compiled
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise InputError(f"Batch norm of {self.num_features} channels was given {tuple(x.shape)}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qhw.errors import InputError
 from qhw.formats import Fixed, Format, TableFormat
 from qhw.quantizers.activation import IDENTITY, Activation
-from qhw.quantizers.functional import add_quantize, affine_quantize, quantize
+from qhw.quantizers.functional import add_quantize, affine_quantize, not_compiled, quantize
 from qhw.quantizers.kernels import eager
 from qhw.quantizers.kernels.problem import Operands, Rule, Unit, fraction_bits, units_of
 from qhw.quantizers.statistics import best_fraction
@@ -172,10 +172,12 @@ class Quantizer(nn.Module):
             )
         with torch.no_grad():
             axis = self.axis if self.per_channel else None
-            self.theta.copy_(best_fraction(data.detach().cpu(), self.rule, axis).to(self.theta).view_as(self.theta))
+            self.theta.copy_(
+                best_fraction(data.detach().cpu(), self.rule, axis).to(self.theta).view_as(self.theta)
+            )
             self.started.fill_(True)
 
-    @torch.compiler.disable
+    @not_compiled
     def quantize(self, x: Tensor) -> Tensor:
         """``x`` (float32 or float64, any shape) on the grid; the hot path.
 
@@ -186,7 +188,7 @@ class Quantizer(nn.Module):
             self.start(x)
         return quantize(x, self.theta, self.rule, self.axis)
 
-    @torch.compiler.disable
+    @not_compiled
     def quantize_sum(self, a: Tensor, b: Tensor) -> Tensor:
         """``a + b`` on the grid, in one pass."""
         a, b = widened(a), widened(b)
@@ -194,7 +196,7 @@ class Quantizer(nn.Module):
             self.start(a + b)
         return add_quantize(a, b, self.theta, self.rule, self.axis)
 
-    @torch.compiler.disable
+    @not_compiled
     def quantize_affine(self, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         """``x * gain + offset`` per channel (axis 1) on the grid, in one pass."""
         x = widened(x)
@@ -207,7 +209,7 @@ class Quantizer(nn.Module):
         axis = self.axis if self.per_channel else None
         return eager.mantissas(Operands(x.detach(), axis=axis), self.unit, self.rule).to(torch.int64)
 
-    @torch.compiler.disable
+    @not_compiled
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Brevitas's interface: quantised values, scale, zero point (0) and bit width."""
         y = self.quantize(x)

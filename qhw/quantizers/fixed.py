@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qhw.formats.fixed import Fixed
 from qhw.quantizers.base import Quantizer
+from qhw.quantizers.functional import not_compiled
 from qhw.quantizers.kernels import unit_of
 
 
@@ -40,7 +40,7 @@ class FixedQuantizer(Quantizer):
         formats = tuple(self.spec.learned(self.spec.width - bits) for bits in self.fraction)
         return formats if self.per_channel else formats[0]
 
-    @torch.compiler.disable
+    @not_compiled
     def scale(self, rank: int) -> Tensor:
         """The value of a mantissa of 1: ``()``, or per channel so that it broadcasts over that rank."""
         return self._broadcastable(unit_of(self.theta, self.rule), rank)

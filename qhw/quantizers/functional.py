@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,14 @@ from torch.autograd.function import once_differentiable
 from qhw.errors import UnsupportedError
 from qhw.quantizers.kernels import backend, unit_of
 from qhw.quantizers.kernels.problem import Operands, Rule, Unit, dense, same_order
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def not_compiled(function: _Function) -> _Function:
+    """A function that ``torch.compile`` leaves as it is, its graph broken there."""
+    left: _Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return left
 
 
 def quantize(x: Tensor, theta: Tensor, rule: Rule, axis: int | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from qhw.formats import Fixed, Format, Integer, Minifloat, TableFormat
 from qhw.quant_config import Scaling
 from qhw.quantizers.base import Quantizer
 from qhw.quantizers.fixed import FixedQuantizer
+from qhw.quantizers.functional import not_compiled
 from qhw.quantizers.kernels import unit_of
 
 Learned = Literal["scale", "bias"]
@@ -66,7 +67,7 @@ class TableQuantizer(Quantizer):
         formats = tuple(dataclasses.replace(self.spec, bias=bias) for bias in biases)
         return formats if self.per_channel else formats[0]
 
-    @torch.compiler.disable
+    @not_compiled
     def scale(self, rank: int) -> Tensor:
         """The factor of a number of the format, 1 where the bias is learned; broadcasts over that rank."""
         scales = torch.as_tensor(unit_of(self.theta, self.rule)) * math.ldexp(1.0, -self.spec.exponent)

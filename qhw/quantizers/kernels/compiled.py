@@ -71,9 +71,7 @@ class Compiled:
         self._run("forward", operands.x, call.address, y.data_ptr())
         return y
 
-    def backward(
-        self, operands: Operands, grad: Tensor, unit: Unit, rule: Rule
-    ) -> tuple[Tensor, Tensor]:
+    def backward(self, operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> tuple[Tensor, Tensor]:
         call = _Prepared(operands, unit, rule)
         passed = torch.empty_like(operands.x)
         sums = torch.empty(call.channels, dtype=torch.float64)

@@ -38,9 +38,7 @@ def mantissas(operands: Operands, unit: Unit, rule: Rule) -> Tensor:
     return _overflow(scaled, rounded, rule)
 
 
-def backward(
-    operands: Operands, grad: Tensor, unit: Unit, rule: Rule
-) -> tuple[Tensor, Tensor]:
+def backward(operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> tuple[Tensor, Tensor]:
     """Gradient of the number that was quantised, and per channel the sum of ``grad * dy/ds`` (float64)."""
     value, scaled, rounded = _steps(operands, unit, rule)
     passed, slope = _gradients(value, scaled, rounded, grad, rule)

@@ -19,7 +19,7 @@ from qhw.formats.requantise import saturating
 from qhw.quantizers.activation import IDENTITY, Activation
 
 Unit: TypeAlias = "NDArray[np.float64] | Tensor"
-"""The value of a mantissa of 1, float64, at least one-dimensional: a tensor where the numbers are on a GPU."""
+"""The value of a mantissa of 1, float64, at least one-dimensional; a tensor where numbers are on a GPU."""
 
 LARGEST_WIDTH = 53
 """Bits that float64 carries exactly."""
