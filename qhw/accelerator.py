@@ -83,15 +83,18 @@ def random_state_of(device: torch.device) -> Iterator[None]:
 
 
 def move(model: nn.Module, device: torch.device) -> None:
-    """Move a model in place; a buffer that several modules share stays one, which ``.to`` makes several."""
+    """Move a model in place; a tensor that several modules share stays one, where ``.to`` makes several."""
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
-            places.setdefault(id(buffer), []).append((module, name))
+        kinds = (module.named_parameters, module.named_buffers)
+        for name, tensor in (
+            pair for named in kinds for pair in named(recurse=False, remove_duplicate=False)
+        ):
+            places.setdefault(id(tensor), []).append((module, name))
     model.to(device)
     for (first, name), *others in places.values():
         for module, other in others:
-            module.register_buffer(other, first.get_buffer(name))
+            setattr(module, other, getattr(first, name))
 
 
 @dataclass(frozen=True)

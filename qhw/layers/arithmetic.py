@@ -188,7 +188,8 @@ class QuantPad(Pad):
     @property
     def quantised_value(self) -> float:
         """The number that is padded with."""
-        return float(self.result.quantize(torch.tensor([self.value], dtype=torch.float64)).detach())
+        value = torch.tensor([self.value], dtype=torch.float64, device=self.result.theta.device)
+        return float(self.result.quantize(value).detach())
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.result.has_started:
