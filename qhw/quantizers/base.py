@@ -176,6 +176,7 @@ class Quantizer(nn.Module):
                 best_fraction(data.detach().cpu(), self.rule, axis).to(self.theta).view_as(self.theta)
             )
             self.started.fill_(True)
+            self._has_started = True
 
     @not_compiled
     def quantize(self, x: Tensor) -> Tensor:
