@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 BOARD ?= ultra96
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench data
+.PHONY: setup demo test lint bench bench-cuda data
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -41,4 +41,7 @@ test: setup lint data
 	$(BIN)/python -m pytest --nbmake tests notebooks
 
 bench: setup data
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-cuda: setup data
+	@for script in benchmarks/cuda_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

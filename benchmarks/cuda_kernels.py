@@ -48,7 +48,7 @@ SHAPES: tuple[tuple[tuple[int, ...], int | None], ...] = (
 def require_gpu() -> str:
     """The GPU's name; ends the script with one message where there is none."""
     if not torch.cuda.is_available():
-        sys.exit(f"no CUDA device: PyTorch {torch.__version__} sees none, and this measures one")
+        sys.exit(f"no CUDA device: PyTorch {torch.__version__} sees none, and this script measures one")
     return torch.cuda.get_device_name()
 
 

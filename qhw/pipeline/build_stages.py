@@ -381,7 +381,7 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
     """How a model is trained: by its own recipe, with what the options say in its place.
 
     Raises:
-        InputError: a training setting is unknown or out of bounds.
+        InputError: a training setting is unknown or out of bounds, or its device is not there.
     """
     from qhw.errors import closest
     from qhw.train import TrainConfig
@@ -400,7 +400,9 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
     given = {name: value for name, value in epochs.items() if value is not None}
     if options.is_trained:
         given = {"float_epochs": 0} | given
-    return replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
+    chosen = replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
+    chosen_device(chosen.device)
+    return chosen
 
 
 # --- model.onnx becomes codes -----------------------------------------------------------------------
