@@ -33,9 +33,10 @@ TILE = 4096
 CHANNEL_TILE = 64
 """Channels of a tile where neighbours in memory belong to different ones."""
 
-WARPS = 8
+UNITS = 128
+"""Scales that one program computes."""
 
-_LAUNCH: dict[str, Any] = {"num_warps": WARPS, "enable_fp_fusion": False}
+WARPS = 8
 
 # SAT_SYM is SAT with other bounds.
 _OVERFLOW = {
@@ -108,13 +109,7 @@ def _table(rule: Rule, device: torch.device) -> Tensor | None:
 def _arguments(operands: Operands, unit: Tensor, rule: Rule) -> dict[str, Any]:
     """What the kernels of a rule have in common."""
     x, slope = operands.x, rule.activation.slope
-    operand = (
-        kernels.SUM
-        if operands.other is not None
-        else kernels.PLAIN
-        if operands.gain is None
-        else kernels.AFFINE
-    )
+    operand = kernels.PLAIN if operands.gain is None else kernels.AFFINE
     return {
         "x_in": x,
         "other": operands.other,
@@ -123,7 +118,7 @@ def _arguments(operands: Operands, unit: Tensor, rule: Rule) -> dict[str, Any]:
         "unit_in": unit,
         "numbers": _numbers(rule, x.dtype, x.device),
         "table": _table(rule, x.device),
-        "OPERAND": operand,
+        "OPERAND": operand if operands.other is None else kernels.SUM,
         "AFFINE_CHANNELS": operands.gain is not None and operands.gain.numel() > 1,
         "UNIT_CHANNELS": operands.axis is not None and unit.numel() > 1,
         "ROUNDING": kernels.ROUNDING[rule.rounding],
@@ -134,18 +129,24 @@ def _arguments(operands: Operands, unit: Tensor, rule: Rule) -> dict[str, Any]:
         "PASSES": rule.passes,
         "FREE": rule.free,
         **_Tiling.of(operands.layout).arguments,
-        **_LAUNCH,
     }
+
+
+def _launch(kernel: Any, like: Tensor, *programs: int, **arguments: Any) -> None:
+    """Run so many programs of a kernel on the device of a tensor, be it the current one or not."""
+    with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
+        kernel[programs](**arguments, num_warps=WARPS, enable_fp_fusion=False)
 
 
 def _finished(partial: Tensor) -> Tensor:
     """``partial`` (kinds, tiles, channels) summed over the tiles, in their order."""
     kinds, tiles, channels = partial.shape
-    sums = partial.new_empty((kinds, channels))
-    width = min(int(triton.next_power_of_2(channels)), 16)
-    kernels.finish_kernel[(triton.cdiv(channels, width), kinds)](
-        partial, sums, tiles, channels, TILES=1024 // width, CHANNELS=width, **_LAUNCH
-    )
+    sums = partial.new_zeros((kinds, channels))
+    if partial.numel():
+        width = min(int(triton.next_power_of_2(channels)), 16)
+        shape = {"tiles": tiles, "channels": channels, "TILES": 1024 // width, "CHANNELS": width}
+        programs = (triton.cdiv(channels, width), kinds)
+        _launch(kernels.finish_kernel, partial, *programs, partial=partial, sums=sums, **shape)
     return sums
 
 
@@ -158,16 +159,16 @@ class Triton:
             return units_on(theta, rule)
         theta = theta.detach().reshape(-1).contiguous()
         unit = torch.empty(theta.shape, dtype=torch.float64, device=theta.device)
-        kernels.unit_kernel[(triton.cdiv(theta.numel(), 128),)](
-            theta, unit, theta.numel(), LARGEST=float(LARGEST_FRACTION), CHANNELS=128, **_LAUNCH
-        )
+        shape = {"channels": theta.numel(), "LARGEST": float(LARGEST_FRACTION), "CHANNELS": UNITS}
+        programs = triton.cdiv(theta.numel(), UNITS)
+        _launch(kernels.unit_kernel, theta, programs, theta_in=theta, unit_out=unit, **shape)
         return unit
 
     def forward(self, operands: Operands, unit: Unit, rule: Rule) -> Tensor:
         y = torch.empty_like(operands.x)
         if y.numel():
-            grid = (_Tiling.of(operands.layout).programs,)
-            kernels.forward_kernel[grid](**_arguments(operands, _on(unit, y), rule), y_out=y)
+            programs = _Tiling.of(operands.layout).programs
+            _launch(kernels.forward_kernel, y, programs, **_arguments(operands, _on(unit, y), rule), y_out=y)
         return y
 
     def backward(self, operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -188,9 +189,8 @@ class Triton:
         tiling = _Tiling.of(layout_of(x, axis))
         partial = _partial(2, tiling, x)
         if x.numel():
-            kernels.moments_kernel[(tiling.programs,)](
-                x, partial, tiling.tiles, **tiling.arguments, **_LAUNCH
-            )
+            rest = {"partial": partial, "tiles": tiling.tiles, **tiling.arguments}
+            _launch(kernels.moments_kernel, x, tiling.programs, x_in=x, **rest)
         return _finished(partial)
 
     def _backward(
@@ -209,7 +209,10 @@ class Triton:
         partial = _partial(sums, tiling, grad)
         if grad.numel():
             constant, slope = statistics or (None, None)
-            kernels.backward_kernel[(tiling.programs,)](
+            _launch(
+                kernels.backward_kernel,
+                grad,
+                tiling.programs,
                 **_arguments(operands, _on(unit, grad), rule),
                 grad_in=grad,
                 constant=constant,
