@@ -206,6 +206,7 @@ COMPILED = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from qhw.quantizers.kernels import triton_kernels as k
+from qhw.quantizers.kernels.triton_backend import OPTIONS
 
 doubles = {"unit_in", "gain", "offset", "constant", "slope", "table", "partial", "unit_out"}
 integers = {"tiles", "outer", "channels", "inner"}
@@ -215,8 +216,8 @@ per_channel = dict(ROWS=64, COLUMNS=64, INTERLEAVED=True)
 def show(kernel, real, **constants):
     kinds = {n: "*fp64" if n in doubles else "i32" if n in integers else "*" + real for n in kernel.arg_names}
     kinds |= dict.fromkeys(constants, "constexpr")
-    target, options = GPUTarget("cuda", 90, 32), {"num_warps": 8, "enable_fp_fusion": False}
-    print(compile(ASTSource(kernel, kinds, constants), target=target, options=options).asm["ptx"])
+    source, target = ASTSource(kernel, kinds, constants), GPUTarget("cuda", 90, 32)
+    print(compile(source, target=target, options=OPTIONS).asm["ptx"])
 
 for real in ("fp32", "fp64"):
     for rounding, overflow, grid, free in [(4, 0, 0, 0), (0, 2, 1, 0), (5, 3, 2, 0), (8, 1, 0, 1)]:

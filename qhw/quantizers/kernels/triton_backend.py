@@ -36,7 +36,8 @@ CHANNEL_TILE = 64
 UNITS = 128
 """Scales that one program computes."""
 
-WARPS = 8
+OPTIONS: dict[str, Any] = {"num_warps": 8, "enable_fp_fusion": False}
+"""How kernels are compiled: a product and a sum are rounded one after the other, as in ``eager``."""
 
 # SAT_SYM is SAT with other bounds.
 _OVERFLOW = {
@@ -135,7 +136,7 @@ def _arguments(operands: Operands, unit: Tensor, rule: Rule) -> dict[str, Any]:
 def _launch(kernel: Any, like: Tensor, *programs: int, **arguments: Any) -> None:
     """Run so many programs of a kernel on the device of a tensor, be it the current one or not."""
     with torch.cuda.device_of(like):  # type: ignore[no-untyped-call]
-        kernel[programs](**arguments, num_warps=WARPS, enable_fp_fusion=False)
+        kernel[programs](**arguments, **OPTIONS)
 
 
 def _finished(partial: Tensor) -> Tensor:
