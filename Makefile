@@ -14,7 +14,7 @@ FUZZ_SEED ?= 0
 FUZZ_JOBS ?= 1
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench data fuzz
+.PHONY: setup demo test lint bench bench-cuda data fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -47,7 +47,10 @@ test: setup lint data
 	$(BIN)/python -m pytest --nbmake tests notebooks
 
 bench: setup data
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-cuda: setup data
+	@for script in benchmarks/cuda_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # Goes on where it was stopped, as long as qhw is the same. Each fault is told with the command that runs it again.
 fuzz: setup

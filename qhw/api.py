@@ -101,7 +101,7 @@ def build(
         expect: the figure that the trained network had; less is refused, with the likely cause.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
-        training: settings in place of the model's own recipe.
+        training: settings in place of the model's own recipe; ``{"device": "cuda"}`` trains on a GPU.
         out: the build folder.
         fps, budget, multipliers: requirements on the design, as for :func:`cost`.
         input: the integer type of the model's input, as in "uint8", where the model does not say it.
@@ -222,6 +222,7 @@ def simulate(
     inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Path | None = None,
     samples: int | None = None,
     backend: str | None = None,
+    device: str = "cpu",
     save_trace: str | Path | None = None,
     input: str | None = None,
     reading: Reading | None = None,
@@ -235,6 +236,7 @@ def simulate(
             verified on (its data set's test split), or random samples for a file.
         samples: take at most this many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
+        device: where the "exact" backend multiplies: cpu, cuda, cuda:N, or auto; the codes are the same.
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
         reading: the task, the metric and what else the data do not say themselves.
@@ -249,7 +251,7 @@ def simulate(
 
     choice = None if data is None else choose_data(data, reading)
     has_images = choice is not None and choice.dataset.has_pixels
-    target = find_target(model, backend, input=input, has_images=has_images)
+    target = find_target(model, backend, input=input, has_images=has_images, device=device)
     graph = target.graph
     arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out

@@ -119,7 +119,7 @@ def _load(path: Path, expected: str) -> Checkpoint | None:
     if not vouched.vouches(seal.decode("ascii", "replace"), "checkpoint", _digest(content)):
         logger.warning("%s is damaged, or was made by somebody else; training does not go on from it", path)
         return None
-    state = torch.load(io.BytesIO(content), weights_only=True)
+    state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     if state.pop("version") != FORMAT_VERSION or state["fingerprint"] != expected:
         logger.info("%s is of a run with other settings; training does not go on from it", path)
         return None

@@ -104,6 +104,10 @@ Inputs = Annotated[
         "e.g. uint8, if the file states none; may be given twice.",
     ),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:N, or auto (a GPU where there is one).  [default: cpu]"),
+]
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take at most this many samples.")]
 
 
@@ -202,6 +206,11 @@ def build(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Random seed of weights and training.  [default: 0]")
     ] = None,
+    device: Device = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="float32, or bf16 for products in training.  [default: float32]"),
+    ] = None,
     vectors: Annotated[
         int | None,
         typer.Option("--vectors", min=1, help="Samples for the C-simulation (default: by its speed)."),
@@ -217,7 +226,8 @@ def build(
         "preprocess": preprocess, "state": state, "trained": trained, "expect": expect,
         "clock_mhz": clock_mhz, "fps": fps, "budget": budget, "multipliers": multipliers,
         "input": input_type, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
-        "seed": seed, "vectors": vectors, "synth": synth, **flow_options(context),
+        "seed": seed, "device": device, "precision": precision,
+        "vectors": vectors, "synth": synth, **flow_options(context),
     }  # fmt: skip
     with _command(as_json) as document:
         from qhw.pipeline import options as parsing
@@ -246,6 +256,7 @@ def simulate(
             "--backend", help="exact (fast executor), interpreter, qonnx, or csim (a build folder's project)."
         ),
     ] = "exact",
+    device: Device = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Save every layer's mantissas (.npz).")
     ] = None,
@@ -265,6 +276,7 @@ def simulate(
             inputs=file,
             samples=samples,
             backend=backend,
+            device=device or "cpu",
             save_trace=out,
             input=input_type,
         )

@@ -46,6 +46,7 @@ class Target:
         backend: one of ``BACKENDS``.
         input: the integer type of a file's input, where the file does not say it.
         has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+        device: where the fast executor multiplies; see :func:`qhw.torch_device.chosen_device`.
     """
 
     given: str
@@ -53,6 +54,7 @@ class Target:
     backend: str
     input: str | None = None
     has_images: bool = False
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -99,7 +101,7 @@ class Target:
     def _executor(self) -> FastExecutor:
         from qhw.sim.fast import FastExecutor
 
-        return FastExecutor(self.graph)
+        return FastExecutor(self.graph, device=self.device)
 
     def run(self, inputs: Mapping[str, NDArray[Any]], keep: str = "all") -> dict[str, IntArray]:
         """Mantissas (N, *shape) by tensor name, for inputs as a user has them.
@@ -137,7 +139,12 @@ class Target:
 
 
 def find_target(
-    given: str | Path, backend: str | None = None, *, input: str | None = None, has_images: bool = False
+    given: str | Path,
+    backend: str | None = None,
+    *,
+    input: str | None = None,
+    has_images: bool = False,
+    device: str = "cpu",
 ) -> Target:
     """A QONNX file or a build folder; ``@backend`` at its end says what runs it.
 
@@ -146,10 +153,11 @@ def find_target(
     Args:
         input: the integer type of a file's input, where the file does not say it.
         has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+        device: where the fast executor multiplies; see :func:`qhw.torch_device.chosen_device`.
 
     Raises:
         InputError: no such file or folder, an unknown backend, or one that this target has not; an input
-            type that is none, or is given for a build folder.
+            type that is none, or is given for a build folder; a device for another than the fast executor.
     """
     if input is not None:
         check_type(input)
@@ -164,6 +172,8 @@ def find_target(
             allowed="; ".join(f"{name} ({meaning})" for name, meaning in BACKENDS.items()),
             hint=closest(chosen, BACKENDS),
         )
+    if chosen != "exact" and device != "cpu":
+        raise InputError(f"The backend {chosen} runs on the CPU, not on {device}", allowed="exact")
     place = Path(path)
     _check_place(place, path)
     if chosen == "csim" and not place.is_dir():
@@ -173,7 +183,7 @@ def find_target(
             f"{path} is a build folder: its input type was chosen by 'qhw build'",
             hint=f"leave --input {input} out, or build again with --input {input}",
         )
-    return Target(text, place, chosen, input, has_images)
+    return Target(text, place, chosen, input, has_images, device)
 
 
 def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], Judge | None] | None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import math
 import numbers
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +20,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qhw import checkpoints as store
-from qhw.data.base import Array, Dataset
+from qhw.accelerator import (
+    CPU,
+    LOSS_INTERVAL,
+    Batches,
+    RecordedStep,
+    Step,
+    memory_of,
+    move,
+    random_state_of,
+    samples_at,
+    training_on,
+)
+from qhw.data.base import Dataset
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats import Fixed
 from qhw.layers.preprocessed import BITS as PREPROCESS_BITS
 from qhw.layers.preprocessed import LAYER as PREPROCESS_LAYER
 from qhw.layers.preprocessed import Preprocessed
+from qhw.torch_device import DEVICES, chosen_device, is_device
 
 if TYPE_CHECKING:
     from qhw.convert import QuantConfig
@@ -37,6 +51,8 @@ WARM_UP = 0.05
 BINARY_POINT_RATE = 10.0
 """The learning rate of a binary point, relative to the weights': it counts in bits."""
 
+
+PRECISIONS = ("float32", "bf16")
 
 INPUT_BITS = 8
 """Bits of the trained quantizer at the door of float samples, unless the formats say otherwise."""
@@ -59,6 +75,11 @@ class TrainConfig:
         seed: the random seed of the images' order and of dropout.
         threads: torch's threads; 0 for as many as it is set to. A network of a few thousand numbers
             per layer is quickest with one, most of all on a busy machine.
+        device: cpu, cuda, cuda:N, or auto (a GPU where there is one). Other devices sum in another order:
+            weights repeat bit for bit on one kind of device, not across kinds. The trained networks are on
+            the CPU.
+        precision: float32, or bf16 for convolutions and matrix products, which then read 8 significant bits
+            of every number; quantizers stay in float32.
 
     Raises:
         InputError: a number is negative, or not finite, or zero where that makes no sense.
@@ -72,6 +93,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     seed: int = 0
     threads: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         least_values = {"float_epochs": 0, "quantised_epochs": 0, "batch_size": 2, "seed": 0, "threads": 0}
@@ -88,6 +111,8 @@ class TrainConfig:
             _require(name, value, _is_number(value) and 0 < value < math.inf, "a positive number")
         decay = self.weight_decay
         _require("weight_decay", decay, _is_number(decay) and 0 <= decay < math.inf, "a number from 0")
+        _require("device", self.device, is_device(self.device), DEVICES)
+        _require("precision", self.precision, self.precision in PRECISIONS, ", ".join(PRECISIONS))
 
 
 def _is_number(value: object, kind: type = numbers.Real) -> bool:
@@ -101,7 +126,7 @@ def _require(name: str, value: object, ok: bool, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of training, reported after every step.
+    """Progress of training, reported after every step; on a GPU, after every sixteenth.
 
     Args:
         phase: "float" or "quantised".
@@ -151,14 +176,15 @@ def train(
             Parameters that need no gradient stay as they are.
         checkpoints: folder of the state after every epoch. A run that was interrupted goes on from there
             and ends with the same weights, bit for bit; checkpoints of other settings are not used.
-        progress: called after every step. An exception in it ends the training.
+        progress: called after every step (see :class:`Progress`). An exception in it ends the training.
 
     Raises:
-        InputError: the model, the data or the folder is not usable.
+        InputError: the model, the data, the folder or the device is not usable, or its memory is used up.
         UnsupportedError: the model holds a layer that cannot be converted.
         CheckFailedError: the loss is no longer a finite number.
     """
     started = time.monotonic()
+    chosen_device(config.device)  # one that is not there is refused before anything else is done
     folder = _prepared(checkpoints)
     with _threads(config.threads):
         float_model, quantised = _both_phases(model, data, config, quant, folder, progress)
@@ -244,7 +270,10 @@ class Phase:
     def fingerprint(self) -> str:
         """A hash of everything that decides the weights at the end of the phase."""
         config = self.config
+        # A GPU's sums and bf16 give other weights; on the CPU in float32 the hash says nothing of them.
+        kind = [chosen_device(config.device).type, config.precision]
         return store.fingerprint(
+            *(kind if kind != ["cpu", "float32"] else ()),
             self.identity,
             self.name,
             self.epochs,
@@ -263,45 +292,56 @@ class Phase:
         if epochs == 0:
             _calibrate(model, data)
             return
-        optimizer = _optimizer(model, self.learning_rate, self.config.weight_decay)
-        done = self._resume(model, optimizer)
-        for epoch in range(done, epochs):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_epoch_seed(self.config.seed, self.name, epoch))
-                self._run_epoch(model, optimizer, data, epoch, progress)
-            self._save(model, optimizer, epoch + 1)
+        device = chosen_device(self.config.device)
+        with training_on(device), memory_of(device, self.config.batch_size, self._kept):
+            self._train(model, data, epochs, device, progress)
         model.eval()
+
+    def _train(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        epochs: int,
+        device: torch.device,
+        progress: ProgressCallback | None,
+    ) -> None:
+        move(model, device)
+        optimizer = _optimizer(model, self.learning_rate, self.config.weight_decay)
+        batches = Batches.of(data, device)
+        step: Step = functools.partial(_train_step, model, optimizer, data, self.config.precision)
+        if device.type == "cuda":
+            step = RecordedStep(step)
+        for epoch in range(self._resume(model, optimizer), epochs):
+            with random_state_of(device):
+                torch.manual_seed(_epoch_seed(self.config.seed, self.name, epoch))
+                self._run_epoch(model, optimizer, batches, step, epoch, progress)
+            self._save(model, optimizer, epoch + 1)
+        move(model, CPU)
 
     def _run_epoch(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        data: Dataset,
+        batches: Batches,
+        take: Step,
         epoch: int,
         progress: ProgressCallback | None,
     ) -> None:
         model.train()
-        size = min(self.config.batch_size, len(data.train_x))
-        steps = len(data.train_x) // size
-        order = torch.randperm(len(data.train_x)).numpy()
-        for step in range(steps):
-            _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step, self.epochs * steps))
-            batch = np.sort(order[step * size : (step + 1) * size])
-            samples = _batch(data.train_x, batch)
-            targets = torch.from_numpy(data.kind.trained_on(data.train_targets[batch]))
-            loss = _train_step(model, optimizer, samples, targets, data)
-            if not math.isfinite(loss):
-                from qhw.quantizers import first_not_finite
-
-                layer = first_not_finite(model, samples)
-                place = f"the {self.name} phase, epoch {epoch + 1}, step {step + 1}"
-                first = f"; layer {layer} is the first to be given NaN or infinity" if layer else ""
-                raise CheckFailedError(
-                    f"the loss became {loss} in {place}{first}",
-                    hint="lower the learning rate, or look for NaN and infinities in the model's weights",
-                )
+        count = len(batches.data.train_x)
+        size = min(self.config.batch_size, count)
+        steps = count // size
+        order = torch.randperm(count).numpy()[: steps * size].reshape(steps, size)
+        interval = 1 if batches.device.type == "cpu" else LOSS_INTERVAL
+        for step, (samples, targets) in enumerate(batches.epoch(np.sort(order, axis=1)), 1):
+            _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
+            loss = take(samples, targets)
+            if step % interval and step < steps:
+                continue
+            told = Progress(self.name, epoch + 1, self.epochs, step, steps, float(loss))
+            _check_loss(told, model, samples)
             if progress is not None:
-                progress(Progress(self.name, epoch + 1, self.epochs, step + 1, steps, loss))
+                progress(told)
 
     @property
     def _path(self) -> Path | None:
@@ -312,16 +352,26 @@ class Phase:
         if found is None:
             return 0
         model.load_state_dict(found.model)
-        optimizer.load_state_dict(dict(found.optimizer))
+        # The settings are this optimizer's own: those of a GPU's mean nothing elsewhere.
+        own = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": found.optimizer["state"], "param_groups": own})
         logger.info("%s phase goes on after epoch %d of %d", self.name, found.epochs_done, self.epochs)
         return found.epochs_done
 
+    def _kept(self) -> str:
+        """What an interrupted phase leaves, in words."""
+        found = None if self._path is None else store.load(self._path, self.fingerprint)
+        if found is None:
+            return f"no epoch of the {self.name} phase was finished"
+        return (
+            f"the checkpoint after epoch {found.epochs_done} of the {self.name} phase is kept in "
+            f"{self._path} for a run with the same settings"
+        )
+
     def _save(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
         if self._path is not None:
-            state = store.Checkpoint(
-                self.fingerprint, epochs_done, model.state_dict(), optimizer.state_dict()
-            )
-            store.save(self._path, state)
+            states = (_on_cpu(model.state_dict()), _on_cpu(optimizer.state_dict()))
+            store.save(self._path, store.Checkpoint(self.fingerprint, epochs_done, *states))
 
 
 def evaluate(model: nn.Module, data: Dataset) -> float:
@@ -356,7 +406,7 @@ def _calibrate(model: nn.Module, data: Dataset) -> None:
         np.int64
     )
     with torch.no_grad():
-        model.eval()(_batch(data.train_x, chosen).to(_dtype(model)))
+        model.eval()(samples_at(data, chosen).to(_dtype(model)))
 
 
 def _prepared(folder: str | Path | None) -> Path | None:
@@ -366,18 +416,51 @@ def _prepared(folder: str | Path | None) -> Path | None:
     return Path(folder)
 
 
-def _batch(samples: Array, indices: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(samples[indices]).float()
+def _on_cpu(state: Any) -> Any:
+    """A state dictionary whose tensors lie on the CPU."""
+    if isinstance(state, Tensor):
+        return state.cpu()
+    if isinstance(state, Mapping):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    return [_on_cpu(value) for value in state] if isinstance(state, list) else state
 
 
 def _train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, samples: Tensor, targets: Tensor, data: Dataset
-) -> float:
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Dataset,
+    precision: str,
+    samples: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """One step, in place; reads no number back, so that a GPU can have it recorded."""
     optimizer.zero_grad(set_to_none=True)
-    loss = data.kind.loss(model(samples.to(_dtype(model))), targets)
+    loss = data.kind.loss(_outputs(model, samples.to(_dtype(model)), precision), targets)
     torch.autograd.backward(loss)
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
+
+
+def _outputs(model: nn.Module, samples: Tensor, precision: str) -> Tensor:
+    is_narrow = precision == "bf16"
+    with torch.autocast(samples.device.type, torch.bfloat16) if is_narrow else nullcontext():
+        outputs: Tensor = model(samples)
+    return outputs.float() if is_narrow else outputs
+
+
+def _check_loss(told: Progress, model: nn.Module, samples: Tensor) -> None:
+    """Raise CheckFailedError where the loss is no number."""
+    if math.isfinite(told.loss):
+        return
+    from qhw.quantizers import first_not_finite
+
+    layer = first_not_finite(model, samples)
+    place = f"the {told.phase} phase, epoch {told.epoch}, step {told.step}"
+    first = f"; layer {layer} is the first to be given NaN or infinity" if layer else ""
+    raise CheckFailedError(
+        f"the loss became {told.loss} in {place}{first}",
+        hint="lower the learning rate, or look for NaN and infinities in the model's weights",
+    )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
@@ -413,14 +496,22 @@ def _optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch.opti
         "others": {"weight_decay": 0.0, "factor": 1.0},
         "points": {"weight_decay": 0.0, "factor": BINARY_POINT_RATE},
     }
-    return torch.optim.AdamW(
-        [{"params": groups[name], **settings[name]} for name in groups if groups[name]], lr=rate
-    )
+    chosen = [{"params": groups[name], **settings[name]} for name in groups if groups[name]]
+    device = next(model.parameters()).device
+    if device.type == "cpu":
+        return torch.optim.AdamW(chosen, lr=rate)
+    # A recorded step reads the rate from memory.
+    for group in chosen:
+        group["lr"] = torch.tensor(rate, device=device)
+    return torch.optim.AdamW(chosen, lr=rate, fused=True, capturable=True)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * group["factor"])
+        else:
+            group["lr"] = rate * group["factor"]
 
 
 def _rate(peak: float, step: int, steps: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "qhw"
 
-FOUNDATIONS = {"errors", "formats", "native", "outside", "resources", "vouched"}
+FOUNDATIONS = {"errors", "formats", "native", "outside", "resources", "torch_device", "vouched"}
 WAIST = FOUNDATIONS | {"onnx_ops", "graph", "sim"}
 KNOWN = {
     "errors": set(),
@@ -18,6 +18,7 @@ KNOWN = {
     "formats": {"errors"},
     "native": {"errors", "outside", "vouched"},
     "vouched": {"native"},
+    "torch_device": {"errors"},
     "onnx_ops": FOUNDATIONS,
     "graph": WAIST,
     "sim": WAIST,
@@ -40,6 +41,7 @@ TRAINING = {
     "tracing",
     "calls",
     "checkpoints",
+    "accelerator",
     "ptq",
     "patch",
 }

@@ -188,10 +188,11 @@ class QuantPad(Pad):
     @property
     def quantised_value(self) -> float:
         """The number that is padded with."""
-        return float(self.result.quantize(torch.tensor([self.value], dtype=torch.float64)).detach())
+        value = torch.tensor([self.value], dtype=torch.float64, device=self.result.theta.device)
+        return float(self.result.quantize(value).detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if not bool(self.result.started):
+        if not self.result.has_started:
             self.result.start(super().forward(x))
         return self.padded(self.result.quantize(x), self.quantised_value)
 

@@ -13,10 +13,10 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Format
 from qhw.layers.elementwise import result_quantizer
 from qhw.quantizers.activation import IDENTITY, Activation
-from qhw.quantizers.base import Quantizer
-from qhw.quantizers.functional import affine_operands, theta_gradient
-from qhw.quantizers.kernels import backend
-from qhw.quantizers.kernels.problem import dense, same_order, units_of
+from qhw.quantizers.base import Quantizer, widened
+from qhw.quantizers.functional import affine_operands, not_compiled, theta_gradient
+from qhw.quantizers.kernels import backend, unit_of
+from qhw.quantizers.kernels.problem import dense, same_order
 from qhw.quantizers.table import make_quantizer
 
 
@@ -103,9 +103,11 @@ class QuantBatchNorm(nn.Module):
         scale = self.scale_quantizer.quantize(exact)
         return scale, self.bias_quantizer.quantize(self.bias.double() - mean * scale)
 
+    @not_compiled
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 2 or x.shape[1] != self.num_features:
             raise InputError(f"Batch norm of {self.num_features} channels was given {tuple(x.shape)}")
+        x = widened(x)
         if not self.training or self.frozen:
             return self.result.quantize_affine(x, *self.constants())
         return self._train(x)
@@ -113,7 +115,7 @@ class QuantBatchNorm(nn.Module):
     def _train(self, x: Tensor) -> Tensor:
         x = dense(x, 1)
         mean, var, count = self._statistics(x.detach())
-        if not bool(self.result.started):
+        if not self.result.has_started:
             self.result.start(_normalised(x.detach(), *self.constants_from(mean, var)))
         trained = (self.weight, self.bias, self.scale_quantizer.theta, self.bias_quantizer.theta)
         return _apply_norm(x, mean, var, count, self, self.result.theta, *trained)
@@ -126,7 +128,7 @@ class QuantBatchNorm(nn.Module):
             raise InputError(
                 f"Training batch norm needs more than one value per channel, not {tuple(x.shape)}"
             )
-        total, squares = backend().moments(x, 1)
+        total, squares = backend(x.device).moments(x, 1)
         mean = total / count
         var = (squares / count - mean * mean).clamp_min(0.0)
         self.num_batches_tracked += 1
@@ -176,16 +178,16 @@ class _TrainedNorm(torch.autograd.Function):
         x = x.detach()
         ctx.rule, ctx.count, ctx.mean = norm.result.rule, count, mean.detach()
         ctx.leaves, ctx.constants = [*leaves, *trained], constants
-        ctx.unit = units_of(theta, ctx.rule)
+        ctx.unit = unit_of(theta, ctx.rule)
         ctx.save_for_backward(x, theta)
-        return backend().forward(affine_operands(x, *constants), ctx.unit, ctx.rule)
+        return backend(x.device).forward(affine_operands(x, *constants), ctx.unit, ctx.rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, theta = ctx.saved_tensors
         operands, grad = affine_operands(x, *ctx.constants), same_order(grad, x)
-        offset_sum, gain_sum, scale_sum = backend().affine_sums(operands, grad, ctx.unit, ctx.rule)
+        offset_sum, gain_sum, scale_sum = backend(x.device).affine_sums(operands, grad, ctx.unit, ctx.rule)
         wanted = [leaf for leaf in ctx.leaves if leaf.requires_grad]
         found = torch.autograd.grad(ctx.constants, wanted, (gain_sum, offset_sum))
         by_leaf = dict(zip(map(id, wanted), found, strict=True))
@@ -194,7 +196,7 @@ class _TrainedNorm(torch.autograd.Function):
         assert dvar is not None
         slope = 2.0 * dvar / ctx.count
         constant = dmean / ctx.count - slope * ctx.mean
-        dx = backend().affine_backward(operands, grad, ctx.unit, ctx.rule, constant, slope)
+        dx = backend(x.device).affine_backward(operands, grad, ctx.unit, ctx.rule, constant, slope)
         dtheta = theta_gradient(scale_sum, ctx.unit, theta)
         return dx, None, None, None, None, dtheta, *trained
 

@@ -50,6 +50,7 @@ from qhw.pipeline.verification import (
 )
 from qhw.preprocessing import Preprocess
 from qhw.resources import resource_dir
+from qhw.torch_device import chosen_device, is_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -150,11 +151,20 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
         "expect": options.expect,
     }
     given = {**model, **data, **handed, "seed": options.seed, "quant": repr(options.quant_config())}
-    recipe = {"recipe": [options.float_epochs, options.quantised_epochs, dict(options.training)]}
+    recipe = {"recipe": [options.float_epochs, options.quantised_epochs, _weighing(options.training)]}
     return [
         _stage(plan, "train", _train, (), given | recipe),
         _stage(plan, "export", _export_trained, ("train",), given | annotation),
     ]
+
+
+def _weighing(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Training settings as far as they decide the weights: of a GPU its kind alone, not which one it is."""
+    if not is_device(training.get("device")):
+        return dict(training)  # without one, or refused where training starts
+    kind = chosen_device(training["device"]).type
+    rest = {name: value for name, value in training.items() if name != "device"}
+    return rest if kind == "cpu" else rest | {"device": kind}
 
 
 def _stage(
@@ -375,7 +385,7 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
     """How a model is trained: by its own recipe, with what the options say in its place.
 
     Raises:
-        InputError: a training setting is unknown or out of bounds.
+        InputError: a training setting is unknown or out of bounds, or its device is not there.
     """
     from qhw.errors import closest
     from qhw.train import TrainConfig
@@ -394,7 +404,9 @@ def recipe_of(source: Source, options: BuildOptions) -> TrainConfig:
     given = {name: value for name, value in epochs.items() if value is not None}
     if options.is_trained:
         given = {"float_epochs": 0} | given
-    return replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
+    chosen = replace(recipe, **({"seed": options.seed} | dict(options.training) | given))
+    chosen_device(chosen.device)
+    return chosen
 
 
 # --- model.onnx becomes codes -----------------------------------------------------------------------

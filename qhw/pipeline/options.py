@@ -149,13 +149,17 @@ _KINDS: dict[str, tuple[type, ...]] = {
 """The TOML types of the options that are not text."""
 
 
+TRAINING_OPTIONS = ("device", "precision")
+"""Settings of ``training`` that have an option of their own."""
+
+
 def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     """The options of a TOML file, with those given on the command line (not None) in their place.
 
     ``format`` stands for ``weights`` and ``activations``, which win over it where both are given, be it in
     ``quant``; one that saves the multiplier (``khot<8,2>``) for ``weights`` and the ``scales`` of ``quant``.
     ``layer`` are overrides of ``quant``: ``PATTERN:FORMAT``, or ``PATTERN:SETTING=FORMAT``, one each;
-    ``scaling`` is that of ``quant``.
+    ``scaling`` is that of ``quant``, ``device`` and ``precision`` are those of ``training``.
 
     Raises:
         InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
@@ -169,6 +173,9 @@ def merge(config: Path | None, given: Mapping[str, Any]) -> BuildOptions:
     scalings = [given.pop("scaling", None) for given in (from_user, from_file)]
     scaling = scalings[0] or scalings[1]
     merged = _split_format(from_file) | _split_format(from_user)
+    where = {name: merged.pop(name) for name in TRAINING_OPTIONS if name in merged}
+    if where:
+        merged["training"] = merged.get("training", {}) | where
     merged["target"] = _texts(merged.get("target", ()))
     if scales := merged.pop("scales", None):
         merged["quant"] = {"scales": scales, **merged.get("quant", {})}
@@ -240,6 +247,7 @@ def read_config(path: Path) -> dict[str, Any]:
         "format",
         "scaling",
         "layer",
+        *TRAINING_OPTIONS,
         *of_flows,
     }
     for name, value in config.items():

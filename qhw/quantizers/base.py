@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from qhw.errors import InputError
 from qhw.formats import Fixed, Format, TableFormat
 from qhw.quantizers.activation import IDENTITY, Activation
-from qhw.quantizers.functional import add_quantize, affine_quantize, quantize
+from qhw.quantizers.functional import add_quantize, affine_quantize, not_compiled, quantize
 from qhw.quantizers.kernels import eager
-from qhw.quantizers.kernels.problem import Operands, Rule, fraction_bits, units_of
+from qhw.quantizers.kernels.problem import Operands, Rule, Unit, fraction_bits, units_of
 from qhw.quantizers.statistics import best_fraction
 
 
@@ -25,7 +25,8 @@ class Quantizer(nn.Module):
 
     ``mantissa = format(x / unit)`` with ``unit = 2**-round(theta)``, a power of two, or of a free scale
     ``2**-theta`` as a float32 number; statistics of the first data that is seen only start it. Usable alone,
-    as Brevitas's ``tensor_quant``, or shared by several layers.
+    as Brevitas's ``tensor_quant``, or shared by several layers. ``torch.compile`` leaves quantizers alone and
+    breaks its graph at them: it would take what a kernel reads in compiling for a constant.
 
     Args:
         spec: the format.
@@ -68,6 +69,7 @@ class Quantizer(nn.Module):
         self.theta = nn.Parameter(start, requires_grad=fraction is None if learn is None else learn)
         self.register_buffer("started", torch.tensor(fraction is not None))
         self.is_open = fraction is None
+        self._has_started = False
 
     learns = "scale"
     """The name of the trained parameter, for messages."""
@@ -114,7 +116,7 @@ class Quantizer(nn.Module):
 
     def check_started(self) -> None:
         """Raise InputError while the scale is not known."""
-        if not bool(self.started):
+        if not self.has_started:
             raise InputError(
                 f"A quantizer of {self.spec} has seen no data: its {self.learns} is not known yet",
                 hint="run the model once on real inputs (qhw.train does), or load a trained checkpoint",
@@ -129,19 +131,30 @@ class Quantizer(nn.Module):
     def scale(self, rank: int) -> Tensor:
         """The scale as Brevitas sees it: the factor of a number of the format; broadcasts over that rank."""
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the scale is known; once it is, a GPU is no longer asked."""
+        self._has_started = self._has_started or bool(self.started)
+        return self._has_started
+
     def share_scale(self, other: Quantizer) -> None:
         """Take another quantizer's scale, to be trained as one: sums of both then stay sums of integers."""
         self.theta, self.started = other.theta, other.started
+        self._has_started = False
 
-    def _broadcastable(self, numbers: NDArray[np.float64], rank: int) -> Tensor:
+    def _broadcastable(self, numbers: Unit, rank: int) -> Tensor:
         """``()``, or per channel so that it broadcasts over tensors of that rank."""
-        return torch.from_numpy(numbers).to(self.theta).reshape(self._broadcast(rank))
+        return torch.as_tensor(numbers).to(self.theta).reshape(self._broadcast(rank))
 
     def _broadcast(self, rank: int) -> list[int]:
         shape = [1] * rank if self.per_channel else []
         if shape:
             shape[self.axis] = -1
         return shape
+
+    def _load_from_state_dict(self, *arguments: Any, **settings: Any) -> None:
+        super()._load_from_state_dict(*arguments, **settings)
+        self._has_started = False
 
     def start(self, data: Tensor) -> None:
         """Set fraction bits that are still open to those that suit ``data`` best; stated ones stay.
@@ -159,24 +172,36 @@ class Quantizer(nn.Module):
             )
         with torch.no_grad():
             axis = self.axis if self.per_channel else None
-            self.theta.copy_(best_fraction(data.detach(), self.rule, axis).to(self.theta).view_as(self.theta))
+            self.theta.copy_(
+                best_fraction(data.detach().cpu(), self.rule, axis).to(self.theta).view_as(self.theta)
+            )
             self.started.fill_(True)
+            self._has_started = True
 
+    @not_compiled
     def quantize(self, x: Tensor) -> Tensor:
-        """``x`` (float32 or float64, any shape) on the grid; the hot path."""
-        if not bool(self.started):
+        """``x`` (float32 or float64, any shape) on the grid; the hot path.
+
+        Under autocast a result in bfloat16 or float16 is taken to float32 first, which is exact.
+        """
+        x = widened(x)
+        if not self.has_started:
             self.start(x)
         return quantize(x, self.theta, self.rule, self.axis)
 
+    @not_compiled
     def quantize_sum(self, a: Tensor, b: Tensor) -> Tensor:
         """``a + b`` on the grid, in one pass."""
-        if not bool(self.started):
+        a, b = widened(a), widened(b)
+        if not self.has_started:
             self.start(a + b)
         return add_quantize(a, b, self.theta, self.rule, self.axis)
 
+    @not_compiled
     def quantize_affine(self, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         """``x * gain + offset`` per channel (axis 1) on the grid, in one pass."""
-        if not bool(self.started):
+        x = widened(x)
+        if not self.has_started:
             self.start(_affine(x, gain, offset))
         return affine_quantize(x, gain, offset, self.theta, self.rule)
 
@@ -185,15 +210,22 @@ class Quantizer(nn.Module):
         axis = self.axis if self.per_channel else None
         return eager.mantissas(Operands(x.detach(), axis=axis), self.unit, self.rule).to(torch.int64)
 
+    @not_compiled
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Brevitas's interface: quantised values, scale, zero point (0) and bit width."""
         y = self.quantize(x)
-        return y, self.scale(x.dim()).to(y), y.new_zeros(()), y.new_tensor(float(self.spec.width))
+        return y, self.scale(x.dim()).to(y), y.new_zeros(()), y.new_full((), float(self.spec.width))
 
     def extra_repr(self) -> str:
-        shown = str(self.spec) if not bool(self.started) or self.per_channel else str(self.format)
+        shown = str(self.spec) if not self.has_started or self.per_channel else str(self.format)
         more = [", per channel"] * self.per_channel + [", free scale"] * self.is_free
         return "".join([shown, *more])
+
+
+def widened(x: Tensor) -> Tensor:
+    """What a layer gave under autocast, in float32; anything else as it is."""
+    is_narrow = x.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(x.device.type)
+    return x.float() if is_narrow else x
 
 
 def _affine(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:

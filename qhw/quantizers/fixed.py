@@ -8,7 +8,8 @@ from torch import Tensor
 
 from qhw.formats.fixed import Fixed
 from qhw.quantizers.base import Quantizer
-from qhw.quantizers.kernels.problem import units_of
+from qhw.quantizers.functional import not_compiled
+from qhw.quantizers.kernels import unit_of
 
 
 class FixedQuantizer(Quantizer):
@@ -39,6 +40,7 @@ class FixedQuantizer(Quantizer):
         formats = tuple(self.spec.learned(self.spec.width - bits) for bits in self.fraction)
         return formats if self.per_channel else formats[0]
 
+    @not_compiled
     def scale(self, rank: int) -> Tensor:
         """The value of a mantissa of 1: ``()``, or per channel so that it broadcasts over that rank."""
-        return self._broadcastable(units_of(self.theta, self.rule), rank)
+        return self._broadcastable(unit_of(self.theta, self.rule), rank)

@@ -21,17 +21,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qhw.errors import UnsupportedError
-from qhw.quantizers.kernels import backend
-from qhw.quantizers.kernels.problem import Operands, Rule, dense, same_order, units_of
+from qhw.quantizers.kernels import backend, unit_of
+from qhw.quantizers.kernels.problem import Operands, Rule, Unit, dense, same_order
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def not_compiled(function: _Function) -> _Function:
+    """A function that ``torch.compile`` leaves as it is, its graph broken there."""
+    left: _Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    return left
 
 
 def quantize(x: Tensor, theta: Tensor, rule: Rule, axis: int | None = None) -> Tensor:
@@ -65,10 +71,10 @@ def affine_quantize(x: Tensor, gain: Tensor, offset: Tensor, theta: Tensor, rule
 
 
 def _check(x: Tensor) -> None:
-    if x.dtype not in (torch.float32, torch.float64) or x.device.type != "cpu":
+    if x.dtype not in (torch.float32, torch.float64) or x.device.type not in ("cpu", "cuda"):
         raise UnsupportedError(
             f"A quantizer was given a tensor of {x.dtype} on {x.device}",
-            allowed="float32 and float64 on the CPU",
+            allowed="float32 and float64 on the CPU or a CUDA device",
         )
 
 
@@ -78,15 +84,15 @@ class _Quantize(torch.autograd.Function):
         ctx.rule, ctx.axis = rule, axis if theta.dim() else None
         x = dense(x.detach(), ctx.axis)
         ctx.save_for_backward(x, theta)
-        ctx.unit = units_of(theta, rule)
-        return backend().forward(Operands(x, axis=ctx.axis), ctx.unit, rule)
+        ctx.unit = unit_of(theta, rule)
+        return backend(x.device).forward(Operands(x, axis=ctx.axis), ctx.unit, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, theta = ctx.saved_tensors
         operands = Operands(x, axis=ctx.axis)
-        passed, sums = backend().backward(operands, same_order(grad, x), ctx.unit, ctx.rule)
+        passed, sums = backend(x.device).backward(operands, same_order(grad, x), ctx.unit, ctx.rule)
         return passed, theta_gradient(sums, ctx.unit, theta), None, None
 
 
@@ -97,15 +103,15 @@ class _AddQuantize(torch.autograd.Function):
         a = dense(a.detach(), ctx.axis)
         b = same_order(b.detach(), a)
         ctx.save_for_backward(a, b, theta)
-        ctx.unit = units_of(theta, rule)
-        return backend().forward(Operands(a, b, axis=ctx.axis), ctx.unit, rule)
+        ctx.unit = unit_of(theta, rule)
+        return backend(a.device).forward(Operands(a, b, axis=ctx.axis), ctx.unit, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         a, b, theta = ctx.saved_tensors
         operands = Operands(a, b, axis=ctx.axis)
-        passed, sums = backend().backward(operands, same_order(grad, a), ctx.unit, ctx.rule)
+        passed, sums = backend(a.device).backward(operands, same_order(grad, a), ctx.unit, ctx.rule)
         return passed, passed, theta_gradient(sums, ctx.unit, theta), None, None
 
 
@@ -115,17 +121,17 @@ class _AffineQuantize(torch.autograd.Function):
         x = dense(x.detach(), 1)
         ctx.rule = rule
         ctx.save_for_backward(x, gain, offset, theta)
-        ctx.unit = units_of(theta, rule)
-        return backend().forward(affine_operands(x, gain, offset), ctx.unit, rule)
+        ctx.unit = unit_of(theta, rule)
+        return backend(x.device).forward(affine_operands(x, gain, offset), ctx.unit, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, gain, offset, theta = ctx.saved_tensors
         operands, grad = affine_operands(x, gain, offset), same_order(grad, x)
-        offset_sum, gain_sum, scale_sum = backend().affine_sums(operands, grad, ctx.unit, ctx.rule)
+        offset_sum, gain_sum, scale_sum = backend(x.device).affine_sums(operands, grad, ctx.unit, ctx.rule)
         zero = torch.zeros_like(offset_sum)
-        dx = backend().affine_backward(operands, grad, ctx.unit, ctx.rule, zero, zero)
+        dx = backend(x.device).affine_backward(operands, grad, ctx.unit, ctx.rule, zero, zero)
         dtheta = theta_gradient(scale_sum, ctx.unit, theta)
         return dx, gain_sum.to(gain.dtype), offset_sum.to(offset.dtype), dtheta, None
 
@@ -140,8 +146,8 @@ def affine_operands(x: Tensor, gain: Tensor, offset: Tensor) -> Operands:
     return Operands(x, gain=gain.detach().double(), offset=offset.detach().double(), axis=1)
 
 
-def theta_gradient(sums: Tensor, unit: NDArray[np.float64], theta: Tensor) -> Tensor:
+def theta_gradient(sums: Tensor, unit: Unit, theta: Tensor) -> Tensor:
     """``-ln 2 * s * sum(grad * dy/ds)`` in the shape and type of ``theta``; ``sums`` per channel."""
     if theta.numel() == 1:
         sums = sums.sum(dim=0, keepdim=True)
-    return (-math.log(2.0) * torch.from_numpy(unit) * sums).reshape(theta.shape).to(theta)
+    return (-math.log(2.0) * torch.as_tensor(unit) * sums).reshape(theta.shape).to(theta)

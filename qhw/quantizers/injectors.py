@@ -88,7 +88,7 @@ class _OneQuantizer:
         return self.quantizer.theta.new_zeros(())
 
     def bit_width(self, *_: object) -> Tensor:
-        return self.quantizer.theta.new_tensor(float(self.quantizer.spec.width))
+        return self.quantizer.theta.new_full((), float(self.quantizer.spec.width))
 
     @abstractmethod
     def _rank(self) -> int:

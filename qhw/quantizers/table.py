@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from qhw.errors import InputError
@@ -13,7 +14,8 @@ from qhw.formats import Fixed, Format, Integer, Minifloat, TableFormat
 from qhw.quant_config import Scaling
 from qhw.quantizers.base import Quantizer
 from qhw.quantizers.fixed import FixedQuantizer
-from qhw.quantizers.kernels.problem import units_of
+from qhw.quantizers.functional import not_compiled
+from qhw.quantizers.kernels import unit_of
 
 Learned = Literal["scale", "bias"]
 
@@ -65,10 +67,11 @@ class TableQuantizer(Quantizer):
         formats = tuple(dataclasses.replace(self.spec, bias=bias) for bias in biases)
         return formats if self.per_channel else formats[0]
 
+    @not_compiled
     def scale(self, rank: int) -> Tensor:
         """The factor of a number of the format, 1 where the bias is learned; broadcasts over that rank."""
-        scales = np.ldexp(units_of(self.theta, self.rule), -self.spec.exponent)
-        return self._broadcastable(scales if self.learns == "scale" else np.ones_like(scales), rank)
+        scales = torch.as_tensor(unit_of(self.theta, self.rule)) * math.ldexp(1.0, -self.spec.exponent)
+        return self._broadcastable(scales if self.learns == "scale" else torch.ones_like(scales), rank)
 
     def _exponents(self) -> tuple[int, ...]:
         return tuple(-bits - self.spec.exponent for bits in self.fraction)

@@ -4,7 +4,8 @@ A sum of integer products whose magnitudes add up to less than 2^24 (2^53) is ex
 any order of summation, as long as the library really multiplies and adds in that precision: no TF32, no
 bfloat16, and no Winograd transform. PyTorch's oneDNN convolution asks for the direct algorithm, never for
 Winograd or "auto"; NNPACK, which is a Winograd, is switched off while a graph runs, and reduced precision
-too. A probe at start-up checks the arithmetic that is left against integers.
+too. On a CUDA device cuDNN is switched off, so that a convolution is a cuBLAS product of patches, in which
+TF32 is off. A probe at start-up checks the arithmetic that is left against integers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from qhw.errors import InputError, ToolMissingError, closest
 from qhw.formats.modes import IntArray
 from qhw.sim.chain import Array, Interval
 from qhw.sim.elementwise import in_layout
+from qhw.torch_device import chosen_device
 
 logger = logging.getLogger(__name__)
 
@@ -169,20 +171,27 @@ def _numpy_conv(
 
 
 class TorchBackend(Backend):
-    """PyTorch on the CPU: oneDNN's 8-bit convolution where the processor adds it exactly, else floats.
+    """PyTorch: on the CPU oneDNN's 8-bit convolution where the processor adds it exactly, else floats.
 
-    ``use_int8`` off leaves floats alone, as a processor without 8-bit dot products does.
+    Args:
+        use_int8: off leaves floats alone, as a processor without 8-bit dot products does.
+        device: where products are computed, as in :func:`qhw.torch_device.chosen_device`. On a CUDA device in
+            floats; batches go there and sums come back, and everything between two products stays on the CPU.
+
+    Raises:
+        InputError: that device is not there.
     """
 
     name = "torch"
 
-    def __init__(self, use_int8: bool = True) -> None:
+    def __init__(self, use_int8: bool = True, device: str = "cpu") -> None:
         import torch
 
         self._torch: Any = torch
+        self._device: Any = chosen_device(device)
         with self.exact_arithmetic():
-            self._float32_exact = _probe_float32(torch)
-            self._int8_exact = use_int8 and _probe_int8(torch)
+            self._float32_exact = _probe_float32(torch, self._device)
+            self._int8_exact = use_int8 and self._device.type == "cpu" and _probe_int8(torch)
         if not self._float32_exact:
             logger.warning("this PyTorch does not multiply in full float32: float64 is used, slower")
 
@@ -233,13 +242,14 @@ class TorchBackend(Backend):
     def _conv_float(self, weight: IntArray, geometry: Geometry, kind: np.dtype[Any]) -> ConvFunction:
         torch = self._torch
         held = torch.from_numpy(weight.astype(kind)).contiguous(memory_format=torch.channels_last)
+        held = held.to(self._device)
         inside = geometry if geometry.symmetric else geometry.unpadded()
         window = (list(inside.strides), list(inside.pads[:2]), list(inside.dilations), inside.groups)
 
         def conv(x: Array) -> Array:
             x = x if inside is geometry else geometry.padded(x)
-            batch = _channels_last_tensor(torch, x.astype(kind, copy=False))
-            return np.asarray(torch.conv2d(batch, held, None, *window).numpy())
+            batch = _channels_last_tensor(torch, x.astype(kind, copy=False)).to(self._device)
+            return np.asarray(torch.conv2d(batch, held, None, *window).cpu().numpy())
 
         return conv
 
@@ -263,8 +273,8 @@ class TorchBackend(Backend):
 
     def matmul(self, a: Array, b: Array, kind: np.dtype[Any]) -> Array:
         kind = kind if self._float32_exact else np.dtype(np.float64)
-        left, right = (_tensor(self._torch, m.astype(kind, copy=False)) for m in (a, b))
-        return np.asarray(self._torch.matmul(left, right).numpy())
+        left, right = (_tensor(self._torch, m.astype(kind, copy=False)).to(self._device) for m in (a, b))
+        return np.asarray(self._torch.matmul(left, right).cpu().numpy())
 
     @contextmanager
     def exact_arithmetic(self) -> Iterator[None]:
@@ -272,7 +282,10 @@ class TorchBackend(Backend):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(torch.backends.nnpack.flags(enabled=False))
-            for operation in (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul):
+            stack.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
+            torch.backends.cudnn.enabled = False
+            mkldnn = torch.backends.mkldnn
+            for operation in (mkldnn.conv, mkldnn.matmul, torch.backends.cuda.matmul):
                 stack.callback(setattr, operation, "fp32_precision", operation.fp32_precision)
                 operation.fp32_precision = "ieee"
             yield
@@ -299,7 +312,7 @@ class CheckedConvolution:
         if x.shape not in self._seen:
             self._seen.add(x.shape)
             if self._fast is not self._exact and not self._agrees(x):
-                logger.warning("this oneDNN convolves a batch of shape %s wrongly: NumPy is used", x.shape)
+                logger.warning("this PyTorch convolves a batch of shape %s wrongly: NumPy is used", x.shape)
                 self._fast = self._exact
         return self._fast(x)
 
@@ -354,17 +367,19 @@ def _int8_convolution(torch: Any, weight: IntArray, geometry: Geometry, moved: i
 _PROBE = Geometry((1, 1), (1, 1, 1, 1), (1, 1), 1)
 
 
-def _probe_float32(torch: Any) -> bool:
+def _probe_float32(torch: Any, device: Any) -> bool:
     """Whether a 3x3 convolution and a product, with sums close to 2^24, come out as integers say."""
     generator = np.random.default_rng(0)
     weight = generator.integers(-127, 128, (64, 64, 3, 3))
     x = generator.integers(0, 225, (2, 64, 8, 8))
     expected = torch.conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(), padding=1)
     with torch.inference_mode():
-        conv = torch.conv2d(torch.from_numpy(x).float(), torch.from_numpy(weight).float(), padding=1)
+        batch, filters = (torch.from_numpy(array).float().to(device) for array in (x, weight))
+        conv = torch.conv2d(batch, filters, padding=1).cpu()
     a, b = generator.integers(-4095, 4096, (8, 64)) | 1, generator.integers(-31, 32, (64, 8)) | 1
-    product = torch.matmul(torch.from_numpy(a).float(), torch.from_numpy(b).float())
-    return bool((conv.double() == expected).all() and (product.numpy() == a @ b).all())
+    left, right = (torch.from_numpy(array).float().to(device) for array in (a, b))
+    product = torch.matmul(left, right).cpu().numpy()
+    return bool((conv.double() == expected).all() and (product == a @ b).all())
 
 
 def _probe_int8(torch: Any) -> bool:
@@ -385,19 +400,22 @@ def _probe_int8(torch: Any) -> bool:
 
 
 @functools.cache
-def select_backend(name: str = "auto") -> Backend:
-    """A backend by name; ``auto`` is PyTorch where it imports, else NumPy.
+def select_backend(name: str = "auto", device: str = "cpu") -> Backend:
+    """A backend by name; ``auto`` is PyTorch where it imports, else NumPy, which knows the CPU alone.
 
-    Raises InputError on an unknown name, ToolMissingError where PyTorch is asked for and does not import.
+    Raises InputError on an unknown name or a device that is not there, ToolMissingError where PyTorch is
+    asked for and does not import.
     """
     if name not in ("auto", "torch", "numpy"):
         raise InputError(f"unknown backend '{name}'", hint=closest(name, ("auto", "torch", "numpy")))
+    if name == "numpy" and device not in ("cpu", "auto"):
+        raise InputError(f"the backend 'numpy' runs on the CPU, not on {device}", hint="use 'torch'")
     if name == "numpy":
         return NumpyBackend()
     try:
-        return TorchBackend()
+        return TorchBackend(device=device)
     except ImportError as error:
-        if name == "torch":
+        if name == "torch" or device not in ("cpu", "auto"):
             raise ToolMissingError(
                 "the backend 'torch' needs PyTorch, which does not import",
                 hint="pip install 'qhw[train]', or use the backend 'numpy'",

@@ -28,6 +28,7 @@ class FastExecutor:
         backend: "auto" (PyTorch where it imports, else NumPy), "torch" or "numpy".
         batch: samples per run; longer inputs are cut, so memory stays bounded.
         threads: threads of the element-wise kernel; every processor of this process by default.
+        device: where PyTorch multiplies: cpu, cuda, cuda:N, or auto (a GPU where there is one).
 
     An executor owns its buffers: use one per thread.
 
@@ -42,13 +43,19 @@ class FastExecutor:
     """
 
     def __init__(
-        self, graph: ExactGraph, backend: str = "auto", *, batch: int = 256, threads: int | None = None
+        self,
+        graph: ExactGraph,
+        backend: str = "auto",
+        *,
+        batch: int = 256,
+        threads: int | None = None,
+        device: str = "cpu",
     ):
         if batch < 1:
             raise InputError(f"batch is {batch}", allowed="1 or more")
         self.graph = graph
         self.batch = batch
-        self._backend = select_backend(backend)
+        self._backend = select_backend(backend, device)
         self._threads = threads or thread_count()
         self._planners: dict[frozenset[str], tuple[ExecutionPlanner, list[FusedStep]]] = {}
 

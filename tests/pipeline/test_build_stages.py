@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qhw.errors import InputError
-from qhw.pipeline.build_stages import MODEL_FILE, stages
+from qhw.pipeline.build_stages import MODEL_FILE, _weighing, stages
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.run import make_plan
 from qhw.pipeline.source import load_module
@@ -63,3 +63,15 @@ def test_formats_for_it_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weights would change nothing"), opened(plan.folder):
         run_stages(plan.folder, stages(plan)[:1], [])
     assert not plan.folder.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what auto stands for differs")
+def test_a_stage_is_keyed_by_the_kind_of_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU by any name is the CPU, and one GPU is as good as another of them."""
+    for name in ("cpu", "auto"):
+        assert _weighing({"batch_size": 32, "device": name}) == {"batch_size": 32}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    kinds = [_weighing({"batch_size": 32, "device": name}) for name in ("cuda", "cuda:1", "auto")]
+    assert kinds == [{"batch_size": 32, "device": "cuda"}] * 3
+    assert _weighing({"device": "gpu"}) == {"device": "gpu"}  # refused where training starts

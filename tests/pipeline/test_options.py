@@ -128,3 +128,9 @@ def test_the_scaling_of_the_command_line_wins(tmp_path: Path) -> None:
 def test_a_layer_that_is_not_understood_is_named(text: str) -> None:
     with pytest.raises(InputError):
         merge(None, {"layer": [text]}).quant_config()
+
+
+def test_where_it_trains_is_a_setting_of_training(tmp_path: Path) -> None:
+    path = config(tmp_path, 'device = "cpu"\n[training]\nbatch_size = 32\nprecision = "bf16"\n')
+    assert merge(path, {}).training == {"batch_size": 32, "precision": "bf16", "device": "cpu"}
+    assert merge(path, {"device": "auto"}).training["device"] == "auto"

@@ -237,6 +237,39 @@ def test_reduced_precision_settings_are_overridden_and_restored():
         torch.backends.mkldnn.conv.fp32_precision = "none"
 
 
+def test_exact_arithmetic_leaves_a_gpu_no_other_way():
+    """cuDNN, which may transform a convolution, is off, and TF32 with it; both are as before afterwards."""
+    backend = TorchBackend()
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with backend.exact_arithmetic():
+            assert not torch.backends.cudnn.enabled
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert torch.backends.cudnn.enabled
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_named():
+    graph = resnet8_graph()
+    with pytest.raises(InputError, match=r"device cuda:2 is not there[\s\S]*cpu, auto"):
+        FastExecutor(graph, device="cuda:2")
+    with pytest.raises(InputError, match="device is 'gpu'"):
+        FastExecutor(graph, device="gpu")
+    with pytest.raises(InputError, match="the backend 'numpy' runs on the CPU, not on cuda"):
+        FastExecutor(graph, "numpy", device="cuda")
+    assert FastExecutor(graph, device="auto").backend == "torch"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs_on_a_gpu(seed):
+    graph = random_graph(seed, widest=40)
+    assert_same(graph, random_inputs(graph, 4, seed), FastExecutor(graph, batch=3, device="cuda"))
+
+
 @pytest.mark.parametrize("int8", [True, False])
 def test_shapes_that_onednn_gets_wrong(int8, monkeypatch):
     """One channel, one output column, a stride of 2: oneDNN 3.12 read the wrong inputs."""

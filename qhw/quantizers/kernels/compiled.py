@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from qhw.formats.modes import Overflow, Rounding
 from qhw.native import Library
-from qhw.quantizers.kernels.problem import FloatGrid, ListGrid, Operands, Rule, layout_of
+from qhw.quantizers.kernels.problem import FloatGrid, ListGrid, Operands, Rule, Unit, layout_of
 
 # The order of the enumerations in fixed.cpp. SAT_SYM is SAT with other bounds.
 _ROUNDING = {mode: index for index, mode in enumerate(Rounding)}
@@ -66,22 +65,20 @@ class Compiled:
                 function.argtypes, function.restype = types, None
                 self._functions[name, dtype] = function
 
-    def forward(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+    def forward(self, operands: Operands, unit: Unit, rule: Rule) -> Tensor:
         call = _Prepared(operands, unit, rule)
         y = torch.empty_like(operands.x)
         self._run("forward", operands.x, call.address, y.data_ptr())
         return y
 
-    def backward(
-        self, operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule
-    ) -> tuple[Tensor, Tensor]:
+    def backward(self, operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> tuple[Tensor, Tensor]:
         call = _Prepared(operands, unit, rule)
         passed = torch.empty_like(operands.x)
         sums = torch.empty(call.channels, dtype=torch.float64)
         self._run("backward", operands.x, call.address, grad.data_ptr(), passed.data_ptr(), sums.data_ptr())
         return passed, sums
 
-    def affine_sums(self, operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+    def affine_sums(self, operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> Tensor:
         call = _Prepared(operands, unit, rule)
         sums = torch.empty((3, call.channels), dtype=torch.float64)
         self._run("affine_sums", operands.x, call.address, grad.data_ptr(), sums.data_ptr())
@@ -91,7 +88,7 @@ class Compiled:
         self,
         operands: Operands,
         grad: Tensor,
-        unit: NDArray[np.float64],
+        unit: Unit,
         rule: Rule,
         constant: Tensor,
         slope: Tensor,
@@ -123,11 +120,11 @@ class Compiled:
 class _Prepared:
     """A call's arguments, and the arrays that they point at."""
 
-    def __init__(self, operands: Operands, unit: NDArray[np.float64], rule: Rule) -> None:
+    def __init__(self, operands: Operands, unit: Unit, rule: Rule) -> None:
         layout, x = operands.layout, operands.x
         self.channels = layout.channels
-        unit = np.broadcast_to(unit, (layout.channels,))
-        self.scales = np.stack([1.0 / unit, unit])
+        units = np.broadcast_to(np.asarray(unit), (layout.channels,))
+        self.scales = np.stack([1.0 / units, units])
         low, high = rule.bounds(x.dtype)
         modulus = float(2**rule.width)
         scales = self.scales.ctypes.data

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,31 +22,30 @@ from qhw.quantizers.kernels.problem import (
     ListGrid,
     Operands,
     Rule,
+    Unit,
     layout_of,
 )
 
 
-def forward(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+def forward(operands: Operands, unit: Unit, rule: Rule) -> Tensor:
     """The quantised values; shape, type and memory order of ``operands.x``."""
     return mantissas(operands, unit, rule) * _per_channel(unit, operands)
 
 
-def mantissas(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+def mantissas(operands: Operands, unit: Unit, rule: Rule) -> Tensor:
     """The integers that numbers become, in the type of ``operands.x``."""
     _, scaled, rounded = _steps(operands, unit, rule)
     return _overflow(scaled, rounded, rule)
 
 
-def backward(
-    operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule
-) -> tuple[Tensor, Tensor]:
+def backward(operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> tuple[Tensor, Tensor]:
     """Gradient of the number that was quantised, and per channel the sum of ``grad * dy/ds`` (float64)."""
     value, scaled, rounded = _steps(operands, unit, rule)
     passed, slope = _gradients(value, scaled, rounded, grad, rule)
     return passed, channel_sums(grad.double() * slope.double(), operands.layout)
 
 
-def affine_sums(operands: Operands, grad: Tensor, unit: NDArray[np.float64], rule: Rule) -> Tensor:
+def affine_sums(operands: Operands, grad: Tensor, unit: Unit, rule: Rule) -> Tensor:
     """Per channel, float64 ``(3, channels)``: sums of the offset's, the gain's and the scale's gradient."""
     value, scaled, rounded = _steps(operands, unit, rule)
     passed, slope = _gradients(value, scaled, rounded, grad, rule)
@@ -60,7 +57,7 @@ def affine_sums(operands: Operands, grad: Tensor, unit: NDArray[np.float64], rul
 def affine_backward(
     operands: Operands,
     grad: Tensor,
-    unit: NDArray[np.float64],
+    unit: Unit,
     rule: Rule,
     constant: Tensor,
     slope: Tensor,
@@ -79,7 +76,7 @@ def moments(x: Tensor, axis: int) -> Tensor:
     return torch.stack([channel_sums(wide, layout), channel_sums(wide * wide, layout)])
 
 
-def _steps(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+def _steps(operands: Operands, unit: Unit, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
     """The number before its activation, the activated one in units of the last place, and that rounded."""
     value = operands.x
     if operands.other is not None:
@@ -91,7 +88,7 @@ def _steps(operands: Operands, unit: NDArray[np.float64], rule: Rule) -> tuple[T
     return value, scaled, round_to_grid(scaled, rule)
 
 
-def _per_channel(values: Tensor | NDArray[np.float64], operands: Operands) -> Tensor:
+def _per_channel(values: Unit, operands: Operands) -> Tensor:
     tensor = torch.as_tensor(values).to(operands.x)
     if operands.axis is None or tensor.numel() == 1:
         return tensor.reshape(())
@@ -207,7 +204,7 @@ def channel_sums(values: Tensor, layout: Layout) -> Tensor:
     if layout.channels_last and values.dim() == 4:
         values = values.permute(0, 2, 3, 1)
     if values.numel() == 0:
-        return torch.zeros(layout.channels, dtype=torch.float64)
+        return torch.zeros(layout.channels, dtype=torch.float64, device=values.device)
     if layout.interleaved:
         return _interleaved_sums(values.reshape(layout.outer, layout.channels))
     rows = values.reshape(layout.outer, layout.channels, layout.inner)

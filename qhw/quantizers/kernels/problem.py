@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from qhw.formats import Fixed, Minifloat, Overflow, PowerOfTwo, Rounding, TableF
 from qhw.formats.modes import mantissa_bounds
 from qhw.formats.requantise import saturating
 from qhw.quantizers.activation import IDENTITY, Activation
+
+Unit: TypeAlias = "NDArray[np.float64] | Tensor"
+"""The value of a mantissa of 1, float64, at least one-dimensional; a tensor where numbers are on a GPU."""
 
 LARGEST_WIDTH = 53
 """Bits that float64 carries exactly."""
@@ -245,6 +249,18 @@ def units_of(theta: Tensor, rule: Rule) -> NDArray[np.float64]:
     if rule.free:
         return np.exp2(-_bounded(theta)).astype(np.float32).astype(np.float64)
     return powers_of_two(-fraction_bits(theta))
+
+
+def units_on(theta: Tensor, rule: Rule) -> Tensor:
+    """What ``units_of`` gives, computed where ``theta`` lies, without waiting for it.
+
+    Powers of two are exact by their bits. A free scale is a float64 power rounded to float32: devices that
+    differ in its last bit of float64 differ in the float32 number about once in 2^28.
+    """
+    bounded = theta.detach().reshape(-1).double().clamp(-LARGEST_FRACTION, LARGEST_FRACTION)
+    if rule.free:
+        return torch.exp2(-bounded).float().double()
+    return ((1023 - bounded.round().long()) << 52).view(torch.float64)
 
 
 def _bounded(theta: Tensor) -> NDArray[np.float64]:
