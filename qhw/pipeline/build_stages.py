@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
 from qhw.errors import InputError
-from qhw.outside import inside
+from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
 from qhw.pipeline.data_choice import DataChoice
@@ -37,7 +37,7 @@ from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
-from qhw.pipeline.state import load_state
+from qhw.pipeline.state import LARGEST_STATE, load_state
 from qhw.pipeline.verification import (
     Row,
     canonical_row,
@@ -145,7 +145,7 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     if not plan.source.is_trained_here:
         return [_stage(plan, "export", _export_given, (), {**model, **data, **annotation})]
     handed = {
-        "state": None if options.state is None else file_digest(options.state),
+        "state": None if options.state is None else sha256(options.state, "state", LARGEST_STATE),
         "trained": options.trained,
         "preprocess": repr(Preprocess.of(options.preprocess)),
         "expect": options.expect,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ class DataChoice:
     reading: Reading
     loaded: Dataset | None = None
     made_by: UserFunction | None = None
-    metric: UserFunction | None = field(default=None)
+    metric: UserFunction | None = None
 
     @cached_property
     def dataset(self) -> Dataset:

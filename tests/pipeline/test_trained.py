@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,19 @@ def test_a_quantised_model_takes_none_of_it(setting: dict[str, object], tmp_path
     file.write_bytes(b"not looked into yet")
     with pytest.raises(InputError, match=r"quantised already: .* would change nothing"):
         make_plan(BuildOptions(model=str(file), board="ultra96", **setting))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", ["absent.pt", "pipe"])
+def test_weights_that_are_no_file_are_refused_without_waiting(
+    state: str, trained: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"The state .* cannot be read"):
+        qhw.build(
+            f"{trained}/net.py:net",
+            board="pynq-z2",
+            data="digits",
+            state=tmp_path / state,
+            out=tmp_path / "b",
+        )
+    assert not (tmp_path / "b").exists()
