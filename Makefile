@@ -35,12 +35,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Fashion-MNIST comes from Debian's package; where it cannot be installed its tests are skipped and listed.
+# Fashion-MNIST and tclsh come from Debian; where they cannot be installed their tests are skipped and listed.
 data:
-	@if [ ! -d /usr/share/datasets/fashion-mnist ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get install -y -q dataset-fashion-mnist >/dev/null 2>&1 || \
-		{ apt-get update -q >/dev/null 2>&1 && apt-get install -y -q dataset-fashion-mnist >/dev/null 2>&1; } || \
-		echo "dataset-fashion-mnist could not be installed: its tests will be skipped" >&2; \
+	@packages=; \
+	[ -d /usr/share/datasets/fashion-mnist ] || packages="$$packages dataset-fashion-mnist"; \
+	command -v tclsh >/dev/null || packages="$$packages tcl"; \
+	if [ -n "$$packages" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get install -y -q $$packages >/dev/null 2>&1 || \
+		{ apt-get update -q >/dev/null 2>&1 && apt-get install -y -q $$packages >/dev/null 2>&1; } || \
+		echo "could not be installed, so that their tests will be skipped:$$packages" >&2; \
 	fi
 
 test: setup lint data
