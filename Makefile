@@ -40,11 +40,12 @@ data:
 	@packages=; \
 	[ -d /usr/share/datasets/fashion-mnist ] || packages="$$packages dataset-fashion-mnist"; \
 	command -v tclsh >/dev/null || packages="$$packages tcl"; \
-	if [ -n "$$packages" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get install -y -q $$packages >/dev/null 2>&1 || \
-		{ apt-get update -q >/dev/null 2>&1 && apt-get install -y -q $$packages >/dev/null 2>&1; } || \
-		echo "could not be installed, so that their tests will be skipped:$$packages" >&2; \
-	fi
+	for package in $$packages; do \
+		command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] || continue; \
+		apt-get install -y -q $$package >/dev/null 2>&1 || \
+		{ apt-get update -q >/dev/null 2>&1 && apt-get install -y -q $$package >/dev/null 2>&1; } || \
+		echo "$$package could not be installed: its tests will be skipped" >&2; \
+	done
 
 test: setup lint data
 	$(BIN)/python -m pytest --nbmake tests notebooks
