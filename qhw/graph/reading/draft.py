@@ -360,7 +360,14 @@ class Draft:
             if node.op_type == "Reshape":  # 0 is the size that was there
                 sizes = tuple(n or shape[i] for i, n in enumerate(sizes) if n or i < len(shape))
             moved = {"Reshape": np.reshape, "Squeeze": np.squeeze, "Unsqueeze": np.expand_dims}
-            return np.shape(moved[node.op_type](array, sizes))  # type: ignore[operator]
+            try:
+                return np.shape(moved[node.op_type](array, sizes))  # type: ignore[operator]
+            except ValueError as error:
+                raise InputError(
+                    f"{describe(node)}: shape {shape} and the sizes {sizes} do not fit",
+                    allowed="sizes with as many elements, axes that the tensor has",
+                    hint="export the model again",
+                ) from error
         others = [self._stored_shape(other, producers) for other in node.input[1:]]
         if node.op_type not in _ELEMENTWISE or None in others:
             return None

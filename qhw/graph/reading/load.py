@@ -339,11 +339,27 @@ _BROADCASTING = frozenset({"Quant", "BipolarQuant", "Trunc", "FloatQuant", "Form
 """Quantizers whose parameters are of any shape that broadcasts to what they quantise."""
 
 
+_LAST_TYPE_OF_NUMPY = TensorProto.COMPLEX128
+"""ONNX's types after this one (bfloat16, 8, 4 and 2 bits) have no scalar of NumPy's own."""
+
+
 def _check_parameters(draft: Draft) -> None:
-    """The parameters of every quantizer broadcast to what it quantises."""
+    """Parameters broadcast to what they quantise, and no constant is of a type that NumPy lacks."""
     for node in draft.graph.node:
         if node.op_type in _BROADCASTING:
             _check_broadcast(draft, node)
+        for name in node.input:
+            if (
+                name in draft.constants
+                and draft.types[name] > _LAST_TYPE_OF_NUMPY
+                and node.op_type not in QDQ_OPS
+            ):
+                raise UnsupportedError(
+                    f"{describe(node)}: its constant '{name}' is of type "
+                    f"{TensorProto.DataType.Name(draft.types[name])}",
+                    allowed="such types behind a DequantizeLinear",
+                    hint="store the constant as float32",
+                )
 
 
 def _check_broadcast(draft: Draft, node: NodeProto) -> None:

@@ -72,7 +72,12 @@ def check_schemas(proto: ModelProto) -> None:
 
 
 def check_versions(proto: ModelProto) -> None:
-    """Refuse a version of any domain that is no number that a version has."""
+    """Refuse a version of ONNX or of any domain that is no number that a version has."""
+    if not 0 < proto.ir_version <= LARGEST_VERSION:
+        raise InputError(
+            f"The model uses version {proto.ir_version} of ONNX's file format",
+            allowed=f"1 to {LARGEST_VERSION}",
+        )
     for opset in proto.opset_import:
         if not 0 < opset.version <= LARGEST_VERSION:
             raise InputError(

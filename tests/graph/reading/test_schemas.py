@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, TensorProto, helper
 from qonnx_factory import QHW, QONNX, Net
 
 from qhw.errors import InputError, QhwError
@@ -106,3 +106,29 @@ def test_numbers_of_more_bits_than_integers_have() -> None:
     net = Net((3,))
     with pytest.raises(QhwError, match=r"Quant 'it'.*zero point has more than 62 bits"):
         lower(net.model(net.quant(net.x, 4, 0.5, zero=2.0**70, name="it")))
+
+
+def test_a_version_of_the_file_format_that_no_file_has() -> None:
+    proto = model("Quant")
+    proto.ir_version = 1 << 32
+    with pytest.raises(InputError, match=r"version 4294967296 of ONNX's file format.*\n.*1 to"):
+        lower(proto)
+
+
+@pytest.mark.parametrize("kind", ["UINT2", "INT4", "FLOAT8E5M2", "BFLOAT16"])
+def test_a_constant_of_a_type_of_onnx_alone(kind: str) -> None:
+    net = Net((4,))
+    narrow = helper.make_tensor("narrow", TensorProto.DataType.Value(kind), [4], [0, 1, 1, 0])
+    net.constants.append(narrow)
+    proto = net.model(net.node("Add", net.quant(net.x, 4, 0.5), net.quant("narrow", 4, 0.5)))
+    with pytest.raises(QhwError, match=rf"'narrow' is of type {kind}"):
+        lower(proto)
+
+
+def test_a_weight_whose_sizes_do_not_fit() -> None:
+    net = Net((2, 4, 4))
+    sizes = net.constant([18], "sizes", np.int64)
+    weight = net.node("Reshape", net.quant([0.5], 4, 0.5), sizes, name="turned")
+    proto = net.model(net.node("Conv", net.quant(net.x, 4, 0.5), weight))
+    with pytest.raises(InputError, match=r"'turned': shape \(1,\) and the sizes \(18,\) do not fit"):
+        lower(proto)
