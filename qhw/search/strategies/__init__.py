@@ -13,7 +13,7 @@ __all__ = ["Problem", "Strategy", "Trial", "list_strategies", "strategy_class"]
 
 def list_strategies() -> list[str]:
     """The names of the strategies."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "training"))
 
 
 def strategy_class(name: str) -> type[Strategy]:
