@@ -215,7 +215,7 @@ def _both_phases(
     model = trainable(model, example)
     convert(model, quant, example)  # what cannot be converted is refused before hours of float training
     _check_outputs(model, example, data)
-    identity = store.fingerprint(store.weights_hash(model), data.sha256, torch.__version__)
+    identity = training_identity(model, data)
     float_phase = Phase("float", config.float_epochs, config.learning_rate, config, folder, identity)
     float_phase.run(model, data, progress)
 
@@ -224,6 +224,11 @@ def _both_phases(
     rate = config.quantised_learning_rate
     Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
     return model, quantised
+
+
+def training_identity(model: nn.Module, data: Dataset) -> str:
+    """A hash of what a training starts from."""
+    return store.fingerprint(store.weights_hash(model), data.sha256, torch.__version__)
 
 
 def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig:

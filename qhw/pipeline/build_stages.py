@@ -227,7 +227,7 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.train import Progress, train
 
     data = _required_data(plan).dataset
-    module = _network(plan, data)
+    module = float_network(plan.source, plan.options, data)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
         return {"summary": "quantised already: exported as it is"}
@@ -257,17 +257,20 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     }
 
 
-def _network(plan: BuildPlan, data: Dataset) -> nn.Module:
-    """The network with the weights and the preprocessing that were handed over."""
+def float_network(source: Source, options: BuildOptions, data: Dataset) -> nn.Module:
+    """The network with the weights and the preprocessing that were handed over.
+
+    Raises:
+        InputError: weights of another network, or options that a quantised one has no use for.
+    """
     from qhw.tracing import trainable
 
-    options = plan.options
-    module = load_module(plan.source, data, options.seed)
+    module = load_module(source, data, options.seed)
     preprocess = Preprocess.of(options.preprocess)
     if is_quantised(module):
         if options.state is not None or not preprocess.is_none:
             raise InputError(
-                f"{plan.source.given} is quantised already: state and preprocess have no place in it",
+                f"{source.given} is quantised already: state and preprocess have no place in it",
                 hint="load the weights, and put the preprocessing into its forward(), before it is given",
             )
         return module
@@ -306,7 +309,7 @@ def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
 
     data = _required_data(plan).dataset
     example = torch_samples(data.train_x[:2])
-    given = _network(plan, data)
+    given = float_network(plan.source, plan.options, data)
     if is_quantised(given):
         return _export(given, plan, work)
     model = convert(given, quant_of(plan.options.quant_config(), data, given), example)

@@ -242,6 +242,17 @@ def _with_layers(overrides: Mapping[str, Any], layers: Sequence[str]) -> dict[st
 def read_config(path: Path) -> dict[str, Any]:
     """The options in a TOML file, checked by name and type."""
     config = read_toml(path, "config file", _LARGEST_FILE)
+    for name, value in config.items():
+        check_option(path, name, value)
+    return config
+
+
+def check_option(path: Path, name: str, value: Any, also: Sequence[str] = ()) -> None:
+    """Refuse an option of a file that there is not, or of the wrong type.
+
+    Args:
+        also: further names that the file may hold.
+    """
     of_flows = flow_option_names()
     known = {option.name for option in fields(BuildOptions)} - {"flow_options"} | {
         "format",
@@ -250,12 +261,10 @@ def read_config(path: Path) -> dict[str, Any]:
         *TRAINING_OPTIONS,
         *of_flows,
     }
-    for name, value in config.items():
-        if name not in known:
-            raise InputError(f"{path}: unknown option {shown(name)}", hint=closest(name, known))
-        if name not in of_flows:  # the flow checks its own
-            _check_kind(path, name, value)
-    return config
+    if name not in known:
+        raise InputError(f"{path}: unknown option {shown(name)}", hint=closest(name, known.union(also)))
+    if name not in of_flows:  # the flow checks its own
+        _check_kind(path, name, value)
 
 
 def _split_format(options: Mapping[str, Any]) -> dict[str, Any]:

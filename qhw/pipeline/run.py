@@ -135,7 +135,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
     if options.clock_mhz is not None:
         board = board.at_clock(options.clock_mhz)
     options.quant_config()
-    choice = _data_of(source, options.data if data is None else data, options.reading)
+    choice = data_of(source, options.data if data is None else data, options.reading)
     if source.kind != "qonnx":
         require_training()
     if source.is_trained_here:
@@ -202,7 +202,12 @@ def _carrying(format: Format, computed: bool) -> str:
     return "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do"
 
 
-def _data_of(source: Source, given: Any, reading: Reading) -> DataChoice | None:
+def data_of(source: Source, given: Any, reading: Reading) -> DataChoice | None:
+    """The data set that was given, or a built-in model's own; None for a QONNX file without one.
+
+    Raises:
+        InputError: there is no such data set, or the model needs one.
+    """
     if given is not None:
         return choose_data(given, reading)
     if source.kind == "builtin":

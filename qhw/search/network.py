@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
 
@@ -65,7 +65,8 @@ class Variants:
         floats = _float_values(self.model, samples)
         example = samples[:2]
         self.modules = [
-            _started(convert(self.model, space.config(point), example), floats, example) for point in self.points
+            _started(convert(self.model, space.config(point), example), floats, example)
+            for point in self.points
         ]
         self.base = self.modules[0]
         self._choices = self._variables_of_nodes()
@@ -265,7 +266,11 @@ def _meetings(module: fx.GraphModule) -> dict[fx.Node, int]:
 def _quantised(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node whose quantizer gave a tensor its format: moves between are passed."""
     layer = _layer(module, node)
-    while layer is not None and not isinstance(getattr(layer, "result", None), Quantizer) and node.all_input_nodes:
+    while (
+        layer is not None
+        and not isinstance(getattr(layer, "result", None), Quantizer)
+        and node.all_input_nodes
+    ):
         node = node.all_input_nodes[0]
         layer = _layer(module, node)
     return node

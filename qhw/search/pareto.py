@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def front(costs: Sequence[float] | NDArray[np.float64], qualities: Sequence[float] | NDArray[np.float64]) -> list[int]:
+def front(
+    costs: Sequence[float] | NDArray[np.float64], qualities: Sequence[float] | NDArray[np.float64]
+) -> list[int]:
     """The places of the points that none beats, cheapest first; of equals the first.
 
     Args:

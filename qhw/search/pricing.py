@@ -1,9 +1,9 @@
 """The cost of design points by the hundred thousand, without lowering one of them.
 
-What a node of the exact graph costs depends on the types of its operands, and on its own format where it has
-one. Variants of the network (:class:`qhw.search.network.Variants`) are lowered once each; from then on types are
-propagated through the graph by the operations' own inference rules. A type that has been seen is a number, and
-a node at some numbers is a row of a table: what is not in it yet is inferred and priced, once.
+What a node of the exact graph costs depends on the types of its operands, and on its own format where it
+has one. Variants of the network (:class:`qhw.search.network.Variants`) are lowered once each; from then on
+types are propagated through the graph by the operations' own inference rules. A type that has been seen is a
+number, and a node at some numbers is a row of a table: what is not in it yet is inferred and priced, once.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ class PointPricer:
         self._numbers: dict[object, int] = {}
         self._tables = [_NodeTable() for _ in self.graph.nodes]
         ranges = value_ranges(self.graph)
-        self._inputs = {name: self._number(self.graph.tensors[name], ranges[name]) for name in self.graph.inputs}
+        self._inputs = {
+            name: self._number(self.graph.tensors[name], ranges[name]) for name in self.graph.inputs
+        }
         self.limits = self._interval_limits(designs)
 
     @property
@@ -172,7 +174,9 @@ class PointPricer:
         block = max(1, _BLOCK // (len(self.limits) * len(_LEANINGS)))
         parts = [self._price(chosen[start : start + block]) for start in range(0, len(chosen), block)]
         columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS]
-        return PointCosts(**dict(zip(_COLUMNS, columns, strict=True)), room=self.room, budget=self.wanted.share)
+        return PointCosts(
+            **dict(zip(_COLUMNS, columns, strict=True)), room=self.room, budget=self.wanted.share
+        )
 
     def _price(self, chosen: IntArray) -> PointCosts:
         numbers = {name: np.full(len(chosen), number) for name, number in self._inputs.items()}
@@ -275,7 +279,7 @@ class PointPricer:
 def _at_limits(
     costs: Sequence[LayerCost], limits: NDArray[np.float64], room: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """A node's options at each limit and leaning: resources, energy, memory, interval; infinite where none is."""
+    """A node at each limit and leaning: resources, energy, memory, interval; infinite where none is."""
     table = np.array(
         [
             [*(getattr(c, name) for name in ESTIMATED), c.energy_nj, c.memory_bits, c.initiation_interval]
@@ -331,7 +335,7 @@ def _check_alike(graphs: Sequence[ExactGraph]) -> None:
     names = [[node.name for node in graph.nodes] for graph in graphs]
     for other in names[1:]:
         if other != names[0]:
-            differing = next(a for a, b in zip(names[0] + [""], other + [""], strict=False) if a != b)
+            differing = next(a for a, b in zip([*names[0], ""], [*other, ""], strict=False) if a != b)
             raise UnsupportedError(
                 f"The network has other operations in other formats, from '{differing or other[-1]}' on",
                 hint="pin that layer's format, or leave out formats that change what it becomes",
@@ -341,11 +345,13 @@ def _check_alike(graphs: Sequence[ExactGraph]) -> None:
 def _own_variable(
     graphs: Sequence[ExactGraph], place: int, choices: Mapping[tuple[str, str], int]
 ) -> int | None:
-    """The variable that chooses a node's variant, by its source; nodes without one are alike in all variants."""
+    """The variable that chooses a node's variant; nodes without one are alike in all variants."""
     node = graphs[0].nodes[place]
     kind = "weights" if isinstance(node, ir.Conv | ir.MatMul) else "activations"
     found = choices.get((node.source or node.name, kind))
-    if found is not None and (kind == "weights" or any(isinstance(g.nodes[place], _DECLARING) for g in graphs)):
+    if found is not None and (
+        kind == "weights" or any(isinstance(g.nodes[place], _DECLARING) for g in graphs)
+    ):
         return found
     first = _essence(graphs[0], node)
     for graph in graphs[1:]:
@@ -360,7 +366,9 @@ def _own_variable(
 def _essence(graph: ExactGraph, node: Node) -> tuple[object, ...]:
     """All of a node but the types of its computed operands."""
     constants = [
-        (graph.tensors[name], graph.constants[name].tobytes()) for name in node.inputs if name in graph.constants
+        (graph.tensors[name], graph.constants[name].tobytes())
+        for name in node.inputs
+        if name in graph.constants
     ]
     bare = dataclasses.replace(node, inputs=(), output="")
     return (bare, *constants, graph.tensors[node.output] if isinstance(node, _DECLARING) else None)

@@ -84,7 +84,7 @@ class Space:
     """
 
     variables: tuple[Variable, ...]
-    base: QuantConfig = QuantConfig()
+    base: QuantConfig = dataclasses.field(default_factory=QuantConfig)
 
     def __post_init__(self) -> None:
         if not self.variables:
@@ -150,7 +150,9 @@ class Space:
 
     def uniform(self) -> list[Point]:
         """The points of one format for all weights and one for all results, as far as variables have them."""
-        kinds = {kind: _every(v for v in self.variables if v.kind == kind) for kind in ("weights", "activations")}
+        kinds = {
+            kind: _every(v for v in self.variables if v.kind == kind) for kind in ("weights", "activations")
+        }
         points: dict[Point, None] = {}
         for weights in kinds["weights"] or [""]:
             for activations in kinds["activations"] or [""]:
@@ -161,7 +163,8 @@ class Space:
     def widest(self) -> Point:
         """The point of the most bits everywhere, of equals the last: what others are measured against."""
         return tuple(
-            max(range(len(v.options)), key=lambda place: (_width(v.options[place]), place)) for v in self.variables
+            max(range(len(v.options)), key=lambda place: (_width(v.options[place]), place))
+            for v in self.variables
         )
 
     def neighbours(self, point: Sequence[int]) -> Iterator[Point]:
@@ -192,7 +195,8 @@ class Space:
     def from_mapping(cls, stored: Mapping[str, Any]) -> Space:
         """The space that :meth:`to_mapping` wrote."""
         variables = tuple(
-            Variable(v["name"], v["kind"], tuple(v["layers"]), tuple(v["options"])) for v in stored["variables"]
+            Variable(v["name"], v["kind"], tuple(v["layers"]), tuple(v["options"]))
+            for v in stored["variables"]
         )
         return cls(variables, QuantConfig.from_mapping(stored["base"]))
 
@@ -205,7 +209,7 @@ class SpaceSettings:
         weights, activations: formats to choose from.
         tie: groups of layers that share their formats, as patterns of paths.
         residual: whether results that meet in an addition share one format.
-        pin: formats that some layers have, by a pattern of their path: ``{"conv1": {"weights": "fixed<8>"}}``.
+        pin: formats that some layers have, by pattern: ``{"conv1": {"weights": "fixed<8>"}}``.
         options: other formats to choose from for some layers, by pattern:
             ``{"block1.*": {"weights": ["e2m1", "fixed<4>"]}}``.
     """
@@ -242,7 +246,9 @@ class SpaceSettings:
             for pattern, of in table.items():
                 for kind, value in of.items():
                     if kind not in ("weights", "activations"):
-                        raise InputError(f"{name} of {pattern!r} names {kind!r}", allowed="weights, activations")
+                        raise InputError(
+                            f"{name} of {pattern!r} names {kind!r}", allowed="weights, activations"
+                        )
                     _formats(f"{name} of {pattern!r}, {kind}", [value] if name == "pin" else value)
         return cls(**settings)
 
@@ -276,7 +282,9 @@ class SpaceSettings:
         return Space(variables, dataclasses.replace(base, overrides=pinned))
 
     def _pinned(self, site: Site) -> str | None:
-        found = [of[site.kind] for pattern, of in self.pin.items() if _fits(site, pattern) and site.kind in of]
+        found = [
+            of[site.kind] for pattern, of in self.pin.items() if _fits(site, pattern) and site.kind in of
+        ]
         options = self._options_of(site)
         return found[-1] if found else options[0] if len(options) == 1 and not site.is_output else None
 
@@ -316,7 +324,11 @@ def _literal(path: str) -> str:
 
 
 def _formats(name: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(f, str) for f in given):
+    if (
+        isinstance(given, str)
+        or not isinstance(given, Sequence)
+        or not all(isinstance(f, str) for f in given)
+    ):
         raise InputError(f"{name} is {given!r}", allowed='a list of formats, as in ["fixed<4>", "e2m1"]')
     for text in given:
         parse_format(text)
@@ -326,7 +338,11 @@ def _formats(name: str, given: Any) -> tuple[str, ...]:
 
 
 def _group(given: Any) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(p, str) for p in given):
+    if (
+        isinstance(given, str)
+        or not isinstance(given, Sequence)
+        or not all(isinstance(p, str) for p in given)
+    ):
         raise InputError(f"tie holds {given!r}", allowed='groups of layers, as in [["conv1", "conv2"]]')
     return tuple(given)
 

@@ -1,4 +1,4 @@
-"""The base of evaluators: a quantised network of some formats, judged on samples that nothing was chosen by."""
+"""The base of evaluators: a network in the formats of a point, judged on samples held out of training."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from qhw.search.space import Point
 from qhw.tasks.base import Judge
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from qhw.search.network import Variants
 
 CONFIDENCE = 1.959963984540054
@@ -76,6 +78,10 @@ class Evaluator(ABC):
     def quality_of(self, point: Point) -> Evaluation:
         """The evaluation of a point, without its time."""
 
+    def network(self, point: Point) -> fx.GraphModule:
+        """The quantised network of a point that was evaluated, to be exported."""
+        return self.variants.module(point)
+
     def evaluate(self, point: Point) -> Evaluation:
         """The evaluation of a point.
 
@@ -85,7 +91,9 @@ class Evaluator(ABC):
         start = time.perf_counter()
         found = self.quality_of(point)
         if not math.isfinite(found.quality):
-            raise CheckFailedError(f"The {self.name} of {self.variants.space.formats(point)} is {found.quality}")
+            raise CheckFailedError(
+                f"The {self.name} of {self.variants.space.formats(point)} is {found.quality}"
+            )
         return Evaluation(found.quality, found.figure, found.low, found.high, time.perf_counter() - start)
 
     def judged(self, outputs: NDArray[Any]) -> Evaluation:

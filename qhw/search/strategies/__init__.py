@@ -13,13 +13,17 @@ __all__ = ["Problem", "Strategy", "Trial", "list_strategies", "strategy_class"]
 
 def list_strategies() -> list[str]:
     """The names of the strategies."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "training"))
+    return sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "training")
+    )
 
 
 def strategy_class(name: str) -> type[Strategy]:
     """A strategy by its name; raises InputError for an unknown one."""
     if name not in list_strategies():
         known = list_strategies()
-        raise InputError(f"There is no strategy {name!r}", allowed=", ".join(known), hint=closest(name, known))
+        raise InputError(
+            f"There is no strategy {name!r}", allowed=", ".join(known), hint=closest(name, known)
+        )
     found: type[Strategy] = importlib.import_module(f"{__name__}.{name}").strategy
     return found

@@ -78,8 +78,8 @@ class Known:
 class Strategy(ABC):
     """Proposes points.
 
-    It is a function of the problem and of the trials that it was told: a search that was stopped is gone on with
-    by telling a new strategy what the store holds. No point is proposed twice.
+    It is a function of the problem and of the trials that it was told: a search that was stopped goes on by
+    telling a new strategy what the store holds. No point is proposed twice.
 
     Attributes:
         name: as in ``--strategy``.

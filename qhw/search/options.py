@@ -1,0 +1,114 @@
+"""The options of a search: on the command line, in a TOML file, or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from qhw.errors import InputError, closest
+from qhw.outside import shown
+from qhw.outside.text import read_toml
+from qhw.pipeline.options import BuildOptions, merge
+from qhw.search.pricing import OBJECTIVES
+from qhw.search.space import SpaceSettings
+
+DEFAULT_STRATEGY = "ilp"
+DEFAULT_EVALUATOR = "calibrated"
+DEFAULT_EVALUATIONS = 200
+
+_LARGEST_FILE = 1 << 18
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Everything that a search depends on.
+
+    Args:
+        build: the model, its data, the board and the flow, as for a build; its formats are those of what is
+            not searched.
+        space: the formats to choose from, see :class:`qhw.search.space.SpaceSettings`.
+        against: what is minimised beside the loss of accuracy, one of ``qhw.search.pricing.OBJECTIVES``.
+        strategy, evaluator: by name.
+        evaluations: how many points may be evaluated.
+        workers: processes that evaluate.
+        scheduler: a Dask scheduler to join, ``tcp://…``.
+        store: the record: an SQLite file, or a PostgreSQL URL; None: ``search.db`` in the output folder.
+        name: the study's name in the store.
+        resume: go on with what the store holds.
+        points: points of the front that are kept, at most.
+
+    Raises:
+        InputError: an option is out of its bounds.
+    """
+
+    build: BuildOptions
+    space: SpaceSettings = field(default_factory=SpaceSettings)
+    against: str = "lut"
+    strategy: str = DEFAULT_STRATEGY
+    evaluator: str = DEFAULT_EVALUATOR
+    evaluations: int = DEFAULT_EVALUATIONS
+    workers: int = 1
+    scheduler: str | None = None
+    store: str | None = None
+    name: str = "search"
+    resume: bool = False
+    points: int = 24
+
+    def __post_init__(self) -> None:
+        if self.against not in OBJECTIVES:
+            raise InputError(
+                f"--against {self.against!r} is nothing that a search minimises",
+                allowed=", ".join(OBJECTIVES),
+                hint=closest(self.against, OBJECTIVES),
+            )
+        for name in ("evaluations", "workers", "points"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", allowed="integers from 1")
+        if self.build.model.endswith((".onnx", ".qonnx")):
+            raise InputError(
+                f"{self.build.model} is quantised already: there is no format left to choose",
+                hint="give the float network: a built-in model, or file.py:function with --state",
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides results, as JSON values."""
+        return {"space": asdict(self.space), "against": self.against, "evaluator": self.evaluator}
+
+
+OWN = tuple(item.name for item in fields(SearchOptions) if item.name != "build")
+
+
+def merged(config: Path | None, given: Mapping[str, Any]) -> SearchOptions:
+    """The options of a TOML file, with those of the command line (not None) in their place.
+
+    Raises:
+        InputError: the file cannot be read, or an option in it is unknown or of the wrong type.
+    """
+    from_file = _read(config) if config is not None else {}
+    from_user = {name: value for name, value in given.items() if value is not None}
+    own = {name: from_file.pop(name) for name in OWN if name in from_file}
+    own |= {name: from_user.pop(name) for name in OWN if name in from_user}
+    if isinstance(own.get("space"), Mapping):
+        own["space"] = SpaceSettings.from_mapping(own["space"])
+    options = merge(None, from_file | from_user)
+    return replace(SearchOptions(options), **own)
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "space": dict, "against": str, "strategy": str, "evaluator": str, "evaluations": int, "workers": int,
+    "scheduler": str, "store": str, "name": str, "resume": bool, "points": int,
+}  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from qhw.pipeline.options import check_option
+
+    config = read_toml(path, "config file", _LARGEST_FILE)
+    for name, value in config.items():
+        if name not in OWN:
+            check_option(path, name, value, also=OWN)
+        elif not isinstance(value, _KINDS[name]) or isinstance(value, bool) is not (_KINDS[name] is bool):
+            raise InputError(f"{path}: {name} is {shown(value)}, of type {type(value).__name__}")
+    return dict(config)

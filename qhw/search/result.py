@@ -1,0 +1,113 @@
+"""What a search found, as a terminal and a notebook show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qhw.report.tables import Cell, Shown, Table
+from qhw.search.front import FILE_NAME, Front
+from qhw.search.strategies.base import Trial
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResult(Shown):
+    """A finished search.
+
+    Args:
+        folder: where ``front.json`` and the models of its points are.
+        front: the document.
+        trials: all points that were evaluated.
+    """
+
+    folder: Path
+    front: Front
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        """The front."""
+        return self.folder / FILE_NAME
+
+    def to_json(self) -> dict[str, Any]:
+        """The front as JSON values."""
+        return dict(self.front)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per point of the front: formats, costs and figures."""
+        import pandas
+
+        rows = [
+            {**{n: v for n, v in p.items() if not isinstance(v, dict)}, **p["resources"], **p["formats"]}
+            for p in self.front["points"]
+        ]
+        return pandas.DataFrame(rows)
+
+    def plot(self) -> Any:
+        """The front and all points, to be looked at in a notebook or saved."""
+        from qhw.search.plot import chart
+
+        return chart(self.front, self.trials)
+
+    def tables(self) -> list[Table]:
+        """The front, cheapest first."""
+        front = self.front
+        against, share = front["against"], front["metric"]["is_share"]
+        resources = [name for name in ("lut", "dsp", "bram18") if name != against]
+        columns = ("#", front["metric"]["name"], "95 %", "test", against.upper(), *map(str.upper, resources))
+        rows = tuple(
+            (
+                point["number"],
+                _figure(point["figure"], share),
+                f"{_figure(point['low'], share)}–{_figure(point['high'], share)}",
+                _figure(point["test"], share),
+                _cost(against, point["cost"]),
+                *(point["resources"][name] for name in resources),
+                f"{point['throughput_fps']:,.0f}",
+                _formats(point["formats"]),
+            )
+            for point in front["points"]
+        )
+        float_figure = _figure(front["float"]["held_out"], share)
+        rate = f"{front['fps']:,.0f} images/s ({front['fps_from']})" if front["fps"] else "as fast as fits"
+        note = (
+            f"{front['metric']['name']} on {front['held_out']['samples']:,} samples held out of the training "
+            f"split (float {float_figure}), with its 95 % interval; test: on the test split, afterwards\n"
+            f"{rate}, {front['budget']:.0%} of {front['board']} at most; {front['evaluations']} of "
+            f"{front['space_size']:.3g} points evaluated by {front['evaluator']} ({front['strategy']})\n"
+            f"cost model: {front['cost_model']}{_error(front['lut_error'])}"
+        )
+        title = f"Pareto front of {front['model']} on {front['board']} ({front['flow']})"
+        return [Table(title, (*columns, "images/s", "formats"), rows, note, spare=("95 %", "images/s"))]
+
+
+def _figure(value: float, is_share: bool) -> str:
+    return f"{value:.2%}" if is_share else f"{value:.4g}"
+
+
+def _cost(against: str, value: float) -> Cell:
+    if against == "share":
+        return f"{value:.1%}"
+    return int(value) if float(value).is_integer() else round(value, 2)
+
+
+def _error(error: dict[str, float] | None) -> str:
+    if error is None:
+        return ""
+    return (
+        f"; LUT of its worst unit: {error['median']:.1f} % median, {error['p95']:.1f} % 95th percentile error"
+    )
+
+
+def _formats(formats: dict[str, str]) -> str:
+    """Formats of weights, then of results, in the order of the network."""
+    kinds = {"weights": [], "activations": []}  # type: dict[str, list[str]]
+    for name, text in formats.items():
+        kinds[name.rpartition(".")[2]].append(
+            text.replace("fixed", "").strip("<>") if "fixed" in text else text
+        )
+    return " | ".join(" ".join(texts) for texts in kinds.values() if texts)

@@ -1,0 +1,676 @@
+"""A whole search: train in float, choose points, export and price those that none beats, write the front.
+
+====================  =======================================================================
+train                 ``training/``: the float network; a part of the training split is held out
+search                points are proposed, evaluated and kept in the store
+front                 ``points/``: the models of the points that none beats, lowered and priced
+====================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qhw.boards import Board, load_board
+from qhw.errors import CheckFailedError, InputError, ToolMissingError
+from qhw.pipeline.build_stages import float_network, recipe_of, score, source_digest
+from qhw.pipeline.data_choice import DataChoice
+from qhw.pipeline.designs import Wanted, best_design
+from qhw.pipeline.run import data_of
+from qhw.pipeline.source import Source, find_source, require_training
+from qhw.pipeline.stages import (
+    Observer,
+    Outcome,
+    Stage,
+    Workspace,
+    check_ours,
+    file_digest,
+    json_digest,
+    opened,
+    run_stages,
+    telling_full_disk,
+)
+from qhw.search import front as fronts
+from qhw.search.evaluators import evaluator_class
+from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
+from qhw.search.options import SearchOptions
+from qhw.search.pareto import front as pareto_front
+from qhw.search.pricing import PointPricer
+from qhw.search.result import SearchResult
+from qhw.search.space import Point, Space
+from qhw.search.strategies import Problem, Trial, strategy_class
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qhw.data import Dataset
+    from qhw.flows.base import Flow
+    from qhw.graph.ir import ExactGraph
+    from qhw.search.network import Variants
+    from qhw.tasks import Judge
+
+DEFAULT_FOLDER = Path("qhw-search")
+STORE_FILE = "search.db"
+
+HELD_SHARE = 0.2
+"""The part of the training split that points are compared by, at most ``HELD_SAMPLES`` of it."""
+
+HELD_SAMPLES = 2000
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search, with every name in its options looked up."""
+
+    options: SearchOptions
+    source: Source
+    board: Board
+    flow: Flow
+    data: DataChoice
+    folder: Path
+
+    @property
+    def store(self) -> str:
+        """Where the record is."""
+        return self.options.store or str(self.folder / STORE_FILE)
+
+
+def search(
+    options: SearchOptions,
+    *,
+    model: Any = None,
+    data: Any = None,
+    observer: Observer | None = None,
+    watch: Callable[[Sequence[Trial]], None] | None = None,
+) -> SearchResult:
+    """Search the formats of a network, as :func:`qhw.search` describes.
+
+    Args:
+        model, data: objects in place of the options' names.
+        observer: receives the progress.
+        watch: called with all trials after each.
+
+    Raises:
+        InputError, UnsupportedError, ToolMissingError: something given cannot be used.
+        CheckFailedError: no point keeps to the budget and the rate.
+    """
+    plan = make_plan(options, model, data)
+    outcomes: list[Outcome] = []
+    with telling_full_disk(plan.folder), opened(plan.folder):
+        facts = run_stages(plan.folder, stages(plan, watch), outcomes, observer)
+        seconds = next(outcome.seconds for outcome in outcomes if outcome.name == "search")
+        document = _front(plan, facts, seconds)
+        fronts.write(document, plan.folder)
+    return SearchResult(plan.folder, document, tuple(_trials_of(facts["search"])))
+
+
+def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> SearchPlan:
+    """Look up everything that the options name, and refuse now what would fail later.
+
+    Raises:
+        InputError: a name is unknown, or a file missing.
+        ToolMissingError: torch, Brevitas or Optuna is not installed.
+        UnsupportedError: the flow cannot build for the board.
+    """
+    from qhw.flows.base import load_flow
+
+    build = options.build
+    source = find_source(build.model if model is None else model)
+    if not source.is_trained_here:
+        raise InputError(
+            f"{source.given} is quantised already: there is no format left to choose",
+            hint="give the float network: a built-in model, or file.py:function with --state",
+        )
+    if not build.board:
+        raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
+    board = load_board(build.board)
+    if build.clock_mhz is not None:
+        board = board.at_clock(build.clock_mhz)
+    strategy_class(options.strategy)
+    evaluator_class(options.evaluator)
+    require_training()
+    _require_search()
+    choice = data_of(source, build.data if data is None else data, build.reading)
+    if choice is None:
+        raise InputError(f"The model {source.given} has no data", hint="name a data set with --data")
+    recipe_of(source, build)
+    flow = load_flow(build.flow, **build.flow_options)
+    flow.check_board(board)
+    folder = build.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{build.flow}"
+    check_ours(folder)
+    return SearchPlan(options, source, board, flow, choice, folder)
+
+
+def _require_search() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ToolMissingError(
+            f"A search needs {error.name}, which is not installed", hint="pip install 'qhw[search]'"
+        ) from None
+
+
+def stages(plan: SearchPlan, watch: Callable[[Sequence[Trial]], None] | None = None) -> list[Stage]:
+    """The stages of a search, each with what it depends on."""
+    options, build = plan.options, plan.options.build
+    model = {"qhw": source_digest(), "model": plan.source.digest, "data": plan.data.identity}
+    handed = {
+        "state": None if build.state is None else file_digest(build.state),
+        "trained": build.trained,
+        "preprocess": repr(build.preprocess),
+        "expect": build.expect,
+        "seed": build.seed,
+        "recipe": [build.float_epochs, dict(build.training)],
+    }
+    priced = {
+        "board": [plan.board.name, plan.board.part, plan.board.clock_mhz, dict(plan.board.capacity)],
+        "flow": [build.flow, plan.flow.chosen],
+        "wanted": build.wanted.to_json(),
+        "quant": repr(build.quant_config()),
+    }
+    chosen = {
+        **options.identity(),
+        "strategy": options.strategy,
+        "evaluations": options.evaluations,
+        "points": options.points,
+    }
+    return [
+        Stage("train", partial(_train, plan), {**model, **handed}),
+        Stage("search", partial(_search, plan, watch), {**model, **priced, **chosen}, ("train",)),
+        Stage("front", partial(_points, plan), {**model, **priced, **chosen}, ("train", "search")),
+    ]
+
+
+# --- the float network ------------------------------------------------------------------------------
+
+
+def split(data: Dataset) -> tuple[Dataset, Held]:
+    """The data to train on, and the samples held out of it: every so many of a class, in stored order."""
+    from qhw.data.base import holdout
+
+    count = len(data.train_x)
+    every = max(math.ceil(1 / HELD_SHARE), math.ceil(count / HELD_SAMPLES))
+    labels = np.zeros(count, dtype=np.int64)
+    if data.train_y is not None and data.train_y.ndim == 1 and data.train_y.dtype.kind in "iu":
+        labels = data.train_y.astype(np.int64)
+    kept, held = holdout(labels, every)
+    if not len(kept) or not len(held):
+        raise InputError(f"data set {data.name} has {count} training samples", allowed="10 or more")
+    targets = None if data.train_y is None else data.train_y[kept]
+    judge = replace(data.judge, targets=data.train_targets[held])
+    return replace(data, train_x=data.train_x[kept], train_y=targets), Held(data.train_x[held], judge)
+
+
+def _train(plan: SearchPlan, work: Workspace) -> Facts:
+    import torch
+
+    from qhw.train import Phase, evaluate, training_identity
+
+    build, data = plan.options.build, plan.data.dataset
+    part, held = split(data)
+    module = float_network(plan.source, build, part)
+    recipe = recipe_of(plan.source, build)
+    identity = training_identity(module, part)
+    phase = Phase("float", recipe.float_epochs, recipe.learning_rate, recipe, work.partial, identity)
+    phase.run(module, part, _epochs_told(work))
+    (work.scratch / "training").mkdir()
+    torch.save(module.state_dict(), work.scratch / "training" / "float.pt")
+    test, on_held = evaluate(module, data), held.judge.score(_outputs(module, held.samples))
+    return {
+        "test": test,
+        "held_out": on_held,
+        "samples": len(held.samples),
+        "summary": f"float {data.figure.name} {data.figure.written(on_held)} on {len(held.samples)} samples "
+        "held out of the training split",
+    }
+
+
+def _epochs_told(work: Workspace) -> Callable[[Any], None]:
+    def tell(step: Any) -> None:
+        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
+        work.progress(done, f"float, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
+
+    return tell
+
+
+def _outputs(module: nn.Module, samples: Any) -> Any:
+    from qhw.train import predict
+
+    return predict(module, samples)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What points are made, judged and priced with."""
+
+    variants: Variants
+    held: Held
+    evaluator: Evaluator
+    graphs: Sequence[ExactGraph]
+
+    @property
+    def space(self) -> Space:
+        """The formats."""
+        return self.variants.space
+
+
+def prepare(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str], None]) -> Prepared:
+    """The trained network in all formats of the space, and what judges it."""
+    import torch
+
+    from qhw.export import to_onnx
+    from qhw.graph.lower import lower
+    from qhw.outside.weights import read_weights
+    from qhw.pipeline.build_stages import torch_samples
+    from qhw.search.network import CALIBRATION, Variants, sites_of
+    from qhw.train import quant_of
+
+    options = plan.options
+    part, held = split(plan.data.dataset)
+    module = float_network(plan.source, options.build, part)
+    weights = folder / "training" / "float.pt"
+    module.load_state_dict(read_weights(weights, "trained weights", 1 << 32))
+    module.eval()
+    base = quant_of(options.build.quant_config(), part, module)
+    samples = torch_samples(part.train_x[:CALIBRATION])
+    with torch.random.fork_rng(devices=[]):
+        space = options.space.space(sites_of(module, base, samples[:2]), base)
+        tell(None, f"{len(space.variables)} variables, {space.size:.3g} points")
+        variants = Variants(module, space, samples)
+    graphs = [lower(to_onnx(variant)) for variant in variants.modules]
+    return Prepared(variants, held, evaluator_class(options.evaluator)(variants, held), graphs)
+
+
+# --- the search -------------------------------------------------------------------------------------
+
+
+def wanted_of(plan: SearchPlan, prepared: Prepared) -> tuple[Wanted, str]:
+    """The requirements that every point is priced at, and where the rate is from.
+
+    Points are compared at one rate, unless it is the rate itself that is minimised: without ``--fps`` that of
+    the widest formats of the space that fit the board.
+    """
+    wanted = plan.options.build.wanted
+    if wanted.fps is not None:
+        return wanted, "as asked for"
+    if plan.options.against == "interval":
+        return wanted, "none: the fastest that fits"
+    order = sorted(
+        range(len(prepared.graphs)), key=lambda k: -_bits(prepared.space, prepared.variants.points[k])
+    )
+    for variant in order:
+        with contextlib.suppress(CheckFailedError):
+            design = best_design(prepared.graphs[variant], plan.board, plan.flow, wanted)
+            from qhw.cost import estimate
+
+            fps = estimate(design).throughput_fps
+            formats = prepared.space.formats(prepared.variants.points[variant])
+            return replace(wanted, fps=fps), f"the fastest of {', '.join(dict.fromkeys(formats.values()))}"
+    raise CheckFailedError(
+        f"No point of the space fits {plan.board.name} at any rate",
+        hint="allow fewer bits, a larger board, or a larger --budget",
+    )
+
+
+def _bits(space: Space, point: Point) -> int:
+    from qhw.formats import parse_format
+
+    return sum(parse_format(text).width for text in space.formats(point).values())
+
+
+def _search(plan: SearchPlan, watch: Callable[[Sequence[Trial]], None] | None, work: Workspace) -> Facts:
+    from qhw.search.store import Store
+    from qhw.search.workers import Setup, pool
+
+    options = plan.options
+    prepared = prepare(plan, work.build, work.progress)
+    wanted, source = wanted_of(plan, prepared)
+    pricer = _pricer(plan, prepared, wanted)
+    _check_some_fit(plan, prepared.space, pricer)
+    strategy = strategy_class(options.strategy)(_problem(plan, prepared, pricer))
+    identity = _identity(plan, prepared, wanted)
+    start = time.perf_counter()
+    store = Store.open(plan.store, options.name, identity, resume=options.resume)
+    setup = Setup(
+        prepared.variants.model, prepared.space, prepared.variants.samples, prepared.held, options.evaluator
+    )
+    with (
+        contextlib.closing(store),
+        pool(setup, options.workers, options.scheduler, prepared.evaluator) as workers,
+    ):
+        known = {stored.point: stored for stored in store.trials() if stored.state == "done"}
+        strategy.tell(
+            _trial(pricer, options.against, point, stored.quality) for point, stored in known.items()
+        )
+        evaluations = {point: _evaluation(stored.facts, stored.quality) for point, stored in known.items()}
+        numbers: dict[Point, int] = {}
+        failed = 0
+        results = workers.results()
+        while True:
+            for point in strategy.ask(max(0, workers.size - len(numbers))):
+                numbers[point] = store.begin(point)
+                workers.submit(point)
+            if not numbers:
+                break
+            point, result = next(results)
+            number = numbers.pop(point)
+            if isinstance(result, Evaluation):
+                trial = _trial(pricer, options.against, point, result.quality)
+                store.finish(number, trial.cost, trial.quality, asdict(result))
+                evaluations[point] = result
+            else:
+                trial = _trial(pricer, options.against, point, math.nan)
+                store.fail(number, str(result))
+                failed += 1
+            strategy.tell([trial])
+            done = len(strategy.known.trials)
+            work.progress(min(1.0, done / options.evaluations), _told(plan, strategy.known.front(), done))
+            if watch is not None:
+                watch(list(strategy.known.trials.values()))
+    best = strategy.known.front()
+    if not best:
+        raise CheckFailedError(f"None of the {len(evaluations)} points that were evaluated fits", hint=_HINT)
+    return {
+        "fps": wanted.fps,
+        "fps_from": source,
+        "space": prepared.space.to_mapping(),
+        "size": float(prepared.space.size),
+        "evaluations": len(evaluations),
+        "failed": failed,
+        "trials": [[list(t.point), t.cost, t.quality, t.fits] for t in strategy.known.trials.values()],
+        "front": [list(trial.point) for trial in best],
+        "seconds": time.perf_counter() - start,
+        "summary": f"{len(evaluations)} of {prepared.space.size:.3g} points, {len(best)} on the front",
+    }
+
+
+_HINT = "allow fewer bits, a larger board or --budget, or a lower --fps"
+
+
+def _told(plan: SearchPlan, best: Sequence[Trial], done: int) -> str:
+    """The front in one line of progress."""
+    data = plan.data.dataset
+    if not best:
+        return f"{done} points, none fits yet"
+    sign = 1 if data.figure.higher_is_better else -1
+    ends = [
+        f"{data.figure.written(sign * t.quality)} at {t.cost:,.0f} {plan.options.against.upper()}"
+        for t in best
+    ]
+    return f"{done} points; front of {len(best)}: {ends[0]} … {ends[-1]}"
+
+
+def _pricer(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> PointPricer:
+    space = prepared.space
+    choices: dict[tuple[str, str], int] = {
+        (path, v.kind): index for index, v in enumerate(space.variables) for path in v.layers
+    }
+    return PointPricer(prepared.graphs, choices, space.counts.tolist(), plan.flow, plan.board, wanted)
+
+
+def _problem(plan: SearchPlan, prepared: Prepared, pricer: PointPricer) -> Problem:
+    options = plan.options
+    proxy = evaluator_class("output-error")(prepared.variants, prepared.held)
+
+    def price(points: Any) -> Any:
+        costs = pricer.price(points)
+        return costs.objective(options.against), costs.fits
+
+    return Problem(
+        prepared.space,
+        price,
+        lambda point: proxy.evaluate(point).quality,
+        budget=options.evaluations,
+        seed=options.build.seed,
+    )
+
+
+def _trial(pricer: PointPricer, against: str, point: Point, quality: float) -> Trial:
+    costs = pricer.price([point])
+    return Trial(point, float(costs.objective(against)[0]), quality, bool(costs.fits[0]))
+
+
+def _evaluation(facts: Mapping[str, Any], quality: float) -> Evaluation:
+    return Evaluation(quality, *(float(facts[name]) for name in ("figure", "low", "high", "seconds")))
+
+
+def _identity(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> Facts:
+    from qhw.checkpoints import weights_hash
+
+    return {
+        "space": prepared.space.to_mapping(),
+        "weights": weights_hash(prepared.variants.model),
+        "data": plan.data.identity,
+        "board": plan.board.name,
+        "flow": plan.options.build.flow,
+        "wanted": wanted.to_json(),
+        "against": plan.options.against,
+        "evaluator": plan.options.evaluator,
+        "strategy": plan.options.strategy,
+        "seed": plan.options.build.seed,
+        "qhw": source_digest(),
+    }
+
+
+def _check_some_fit(plan: SearchPlan, space: Space, pricer: PointPricer) -> None:
+    """Refuse a budget or rate that no point meets, as far as some thousand points tell.
+
+    Raises:
+        CheckFailedError: names the nearest point and the resource that binds.
+    """
+    rng = np.random.default_rng(0)
+    least = tuple(int(k) for k in _cheapest(space, pricer))
+    points = list(dict.fromkeys([least, *space.uniform()[:256], *space.sample(rng, 256)]))
+    costs = pricer.price(points)
+    if costs.fits.any():
+        return
+    if not costs.reaches.any():
+        raise CheckFailedError(
+            f"No point of the space reaches {plan.options.build.fps:g} images/s on {plan.board.name}",
+            hint=_HINT,
+        )
+    nearest = int(np.where(costs.reaches, costs.share, np.inf).argmin())
+    shares = costs.usage[nearest] / np.maximum(costs.room, 1)
+    binding = int(shares.argmax())
+    from qhw.cost.pricing.costing import ESTIMATED
+
+    name, limit = ESTIMATED[binding].upper(), costs.room[binding] * costs.budget
+    raise CheckFailedError(
+        f"No point of the space fits {plan.board.name}: the nearest one found needs "
+        f"{costs.usage[nearest, binding]:,.0f} {name}, where {limit:,.0f} may be used "
+        f"({costs.budget:.0%} of {costs.room[binding]:,.0f}); its formats are "
+        + ", ".join(f"{key} {value}" for key, value in space.formats(points[nearest]).items()),
+        hint=_HINT,
+    )
+
+
+def _cheapest(space: Space, pricer: PointPricer) -> Point:
+    """A point of little cost, variable by variable."""
+    point = space.uniform()[0]
+    for index, variable in enumerate(space.variables):
+        tried = [(*point[:index], place, *point[index + 1 :]) for place in range(len(variable.options))]
+        point = tried[int(np.argmin(pricer.price(tried).objective("share")))]
+    return point
+
+
+def _trials_of(facts: Mapping[str, Any]) -> list[Trial]:
+    return [Trial(tuple(point), cost, quality, fits) for point, cost, quality, fits in facts["trials"]]
+
+
+# --- the front --------------------------------------------------------------------------------------
+
+
+def _points(plan: SearchPlan, work: Workspace) -> Facts:
+    """Export, lower and price the points of the front; what exact prices then say is beaten is left out."""
+    prepared = prepare(plan, work.build, work.progress)
+    found = work.facts["search"]
+    wanted = replace(plan.options.build.wanted, fps=found["fps"])
+    chosen = _spread([tuple(point) for point in found["front"]], plan.options.points)
+    rows = []
+    for index, point in enumerate(chosen):
+        work.progress(index / len(chosen), f"point {index + 1} of {len(chosen)}")
+        with contextlib.suppress(
+            CheckFailedError
+        ):  # the exact price may be the little more that does not fit
+            rows.append(_point(plan, prepared, wanted, point, work.scratch / fronts.POINTS))
+    sign = 1 if plan.data.dataset.figure.higher_is_better else -1
+    kept = [rows[i] for i in pareto_front([r["cost"] for r in rows], [sign * r["figure"] for r in rows])]
+    if not kept:
+        raise CheckFailedError("None of the points fits by its exact price", hint=_HINT)
+    for row in rows:
+        if row not in kept:
+            (work.scratch / row["model"]).unlink()
+    return {"points": kept, "summary": f"{len(kept)} points, each one a model to build"}
+
+
+def _spread(points: Sequence[Point], most: int) -> list[Point]:
+    """At most so many points of a front, both ends among them."""
+    places = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))
+    return [points[place] for place in places]
+
+
+def _point(plan: SearchPlan, prepared: Prepared, wanted: Wanted, point: Point, folder: Path) -> Facts:
+    from qhw.cost import estimate
+    from qhw.export import export_qonnx
+    from qhw.graph.lower import lower_model
+    from qhw.graph.reading.load import load_qonnx
+    from qhw.pipeline.build_stages import torch_samples
+    from qhw.pipeline.input_type import annotated_copy
+
+    data = plan.data.dataset
+    formats = prepared.space.formats(point)
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{json_digest(formats)[:12]}.onnx"
+    export_qonnx(prepared.evaluator.network(point), file, torch_samples(data.train_x[:1]))
+    annotated_copy(file, file, plan.options.build.input, data.has_pixels)
+    graph = lower_model(load_qonnx(file)).graph
+    priced = estimate(best_design(graph, plan.board, plan.flow, wanted))
+    on_held, on_test = (
+        _exact_figure(graph, samples, judge)
+        for samples, judge in ((prepared.held.samples, prepared.held.judge), (data.test_x, data.judge))
+    )
+    low, high = interval(on_held, len(prepared.held.samples)) if data.figure.is_share else (on_held, on_held)
+    share = max(value for value in priced.utilisation.values())
+    objectives = {
+        **{name: float(value) for name, value in priced.totals.items()},
+        "share": share,
+        "memory": float(priced.memory_bits),
+        "energy": priced.energy_uj * 1e3,
+        "interval": float(priced.initiation_interval),
+    }
+    return {
+        "formats": formats,
+        "cost": objectives[plan.options.against],
+        "resources": priced.totals,
+        "share": share,
+        "binding": priced.binding.node,
+        "interval": priced.initiation_interval,
+        "latency_cycles": priced.latency_cycles,
+        "throughput_fps": priced.throughput_fps,
+        "energy_uj": priced.energy_uj,
+        "memory_bits": priced.memory_bits,
+        "folding": {name: fold.to_json() for name, fold in priced.folding.items()},
+        "figure": on_held,
+        "low": low,
+        "high": high,
+        "test": on_test,
+        "uniform": point in prepared.space.uniform(),
+        "model": f"{fronts.POINTS}/{file.name}",
+        "sha256": file_digest(file),
+    }
+
+
+def _exact_figure(graph: ExactGraph, samples: Any, judge: Judge) -> float:
+    """The metric of the integers themselves."""
+    from qhw.graph.encode import encode_inputs
+    from qhw.sim.fast import FastExecutor
+
+    return score(graph, FastExecutor(graph)(encode_inputs(graph, {graph.inputs[0]: samples})), judge)
+
+
+def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: float) -> fronts.Front:
+    from qhw.cost.pricing.estimate import LABEL
+    from qhw.doctor import package_version
+
+    build, data, found = plan.options.build, plan.data.dataset, facts["search"]
+    where = plan.folder / fronts.FILE_NAME
+    points = [
+        {"number": number, **point, "command": f"qhw build --design {where}#{number}"}
+        for number, point in enumerate(facts["front"]["points"], 1)
+    ]
+    return {
+        "schema_version": fronts.SCHEMA_VERSION,
+        "qhw": package_version("qhw"),
+        "model": plan.source.given,
+        "model_digest": plan.source.digest,
+        "board": plan.board.name,
+        "part": plan.board.part,
+        "flow": build.flow,
+        "clock_mhz": plan.board.clock_mhz,
+        "fps": found["fps"],
+        "fps_from": found["fps_from"],
+        "budget": build.wanted.share,
+        "against": plan.options.against,
+        "metric": {
+            "name": data.figure.name,
+            "higher_is_better": data.figure.higher_is_better,
+            "is_share": data.figure.is_share,
+        },
+        "evaluator": plan.options.evaluator,
+        "strategy": plan.options.strategy,
+        "seed": build.seed,
+        "space": found["space"],
+        "space_size": found["size"],
+        "evaluations": found["evaluations"],
+        "failed": found["failed"],
+        "seconds": round(seconds, 1),
+        "held_out": {"samples": facts["train"]["samples"], "trained_on": build.is_trained},
+        "float": {"held_out": facts["train"]["held_out"], "test": facts["train"]["test"]},
+        "cost_model": LABEL,
+        "lut_error": _lut_error(plan.board.family),
+        "build": _shared_options(plan, found["fps"]),
+        "points": points,
+    }
+
+
+def _shared_options(plan: SearchPlan, fps: float | None) -> Facts:
+    """Options of ``qhw build`` that all points have."""
+    build = plan.options.build
+    return {
+        "board": build.board,
+        "flow": build.flow,
+        "data": build.data or (plan.data.given if plan.source.kind == "builtin" else None),
+        "task": build.task,
+        "metric": build.metric,
+        "target": list(build.target),
+        "layout": build.layout,
+        "clock_mhz": build.clock_mhz,
+        "fps": fps,
+        "budget": build.budget,
+        "multipliers": build.multipliers,
+        "flow_options": dict(build.flow_options),
+    }
+
+
+def _lut_error(family: str) -> Facts | None:
+    """The held-out error of the family's worst unit, in percent."""
+    from qhw.cost.calibration import model_file
+
+    units = model_file.read(model_file.path_of(family)).units.values()
+    errors = [unit.held_out.lut_percent for unit in units]
+    errors = [error for error in errors if math.isfinite(error.p95)]
+    if not errors:
+        return None
+    worst = max(errors, key=lambda error: error.p95)
+    return {"median": worst.median, "p95": worst.p95}
