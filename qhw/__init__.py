@@ -1,6 +1,6 @@
 """qhw: from a PyTorch model to bit-exact hardware.
 
-``qhw.build``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do; ``qhw.convert`` and
+``qhw.build``, ``qhw.search``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do; ``qhw.convert`` and
 ``qhw.export_qonnx`` make a quantised model of a module, and a file of that.
 Nothing is imported before it is used.
 """
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
         BuildResult,
         CostResult,
         DiffResult,
+        SearchResult,
         SimulationResult,
         build,
         convert,
         cost,
         diff,
+        search,
         simulate,
     )
     from qhw.export import export_qonnx
@@ -32,12 +34,14 @@ __all__ = [
     "CostResult",
     "DiffResult",
     "QuantConfig",
+    "SearchResult",
     "SimulationResult",
     "build",
     "convert",
     "cost",
     "diff",
     "export_qonnx",
+    "search",
     "simulate",
 ]
 

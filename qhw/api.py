@@ -17,7 +17,7 @@ from qhw.boards import Board, load_board
 from qhw.cost.pricing.energy import LABEL as ENERGY_LABEL
 from qhw.errors import InputError
 from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
-from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.options import BuildOptions, designed
 from qhw.pipeline.run import BuildResult
 from qhw.pipeline.run import build as run_build
 from qhw.preprocessing import Preprocess
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qhw.formats.modes import IntArray
     from qhw.pipeline.stages import Observer
     from qhw.quant_config import QuantConfig
+    from qhw.search.result import SearchResult
     from qhw.tracing import Example
     from qhw.train import TrainConfig
 
@@ -40,11 +41,13 @@ __all__ = [
     "BuildResult",
     "CostResult",
     "DiffResult",
+    "SearchResult",
     "SimulationResult",
     "build",
     "convert",
     "cost",
     "diff",
+    "search",
     "simulate",
 ]
 
@@ -59,7 +62,8 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
 def build(
     model: str | Path | nn.Module = "digits-cnn",
     *,
-    board: str | Path,
+    board: str | Path | None = None,
+    design: str | None = None,
     flow: str = "hls4ml",
     data: Any = None,
     task: str = "",
@@ -92,6 +96,8 @@ def build(
         model: a built-in model's name, a QONNX file, ``file.py:function``, or a module: a plain one is
             trained and quantised, one that :func:`convert` (or Brevitas) made is exported as it is.
         board: a board's name, or the path of a TOML file.
+        design: a point of a front that :func:`search` found, ``FRONT.json#3``: its model, data, board, flow and
+            rate, in place of those arguments; ``out``, ``vectors`` and ``synth`` may be given beside it.
         data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
             else :data:`qhw.data.given.TAKEN` lists.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
@@ -118,11 +124,14 @@ def build(
         result = qhw.build("digits-cnn", board="ultra96", out="digits")
         result.manifest["accuracy"]
     """
+    if design is not None:
+        given = {"out": out, "vectors": vectors, "synth": synth or None}
+        return run_build(designed(design, given), data=data, observer=observer)
     is_module = not isinstance(model, str | os.PathLike)
     is_path = isinstance(data, str | os.PathLike)
     options = BuildOptions(
         model=type(model).__name__ if is_module else str(model),
-        board=str(board),
+        board="" if board is None else str(board),
         flow=flow,
         data=str(data) if is_path else None,
         task=task,
@@ -163,6 +172,122 @@ def _settings(given: Any) -> dict[str, Any]:
     if given is None or isinstance(given, Mapping):
         return dict(given or {})
     return given.to_mapping() if isinstance(given, QuantConfig) else asdict(given)
+
+
+def search(
+    model: str | Path | nn.Module = "digits-cnn",
+    *,
+    board: str | Path,
+    flow: str = "hls4ml",
+    data: Any = None,
+    space: Mapping[str, Any] | None = None,
+    against: str = "lut",
+    strategy: str | None = None,
+    evaluator: str | None = None,
+    evaluations: int | None = None,
+    points: int | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    store: str | Path | None = None,
+    name: str = "search",
+    resume: bool = False,
+    task: str = "",
+    metric: str = "",
+    target: str | Sequence[str] = (),
+    layout: str = "",
+    preprocess: Preprocess | str | Mapping[str, Any] | None = None,
+    state: str | Path | None = None,
+    trained: bool = False,
+    expect: float | None = None,
+    quant: QuantConfig | Mapping[str, Any] | None = None,
+    training: TrainConfig | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    clock_mhz: float | None = None,
+    fps: float | None = None,
+    budget: float | None = None,
+    multipliers: str = "auto",
+    seed: int = 0,
+    observer: Observer | None = None,
+    **flow_options: Any,
+) -> SearchResult:
+    """Search the formats of a network, layer by layer, by accuracy and by what the hardware costs: ``qhw search``.
+
+    Args:
+        model, data, task, metric, target, layout, preprocess, state, trained, expect: as for :func:`build`; a
+            plain network, which is trained in float unless it comes with its weights.
+        space: formats to choose from, ties and pins (:class:`qhw.search.space.SpaceSettings`).
+        against: what is minimised beside the loss of accuracy: lut, ff, dsp, bram18, share, memory, energy or
+            interval.
+        strategy, evaluator: how points are proposed and judged, by name.
+        evaluations: how many points are judged at most.
+        points: how many points of the front are kept at most.
+        workers, scheduler: processes that judge points, and a Dask scheduler to join.
+        store, name, resume: the record (an SQLite file or a PostgreSQL URL), the study in it, and whether to go on
+            with what it holds.
+        quant: formats of what is not searched.
+        fps, budget, multipliers, clock_mhz: requirements on every point, as for :func:`cost`.
+        out: the folder of ``front.json``.
+        observer: receives the progress; in a notebook the front is drawn as it grows, unless one is given.
+
+    Raises:
+        InputError, UnsupportedError, ToolMissingError: something given cannot be used.
+        CheckFailedError: no point keeps to the budget and the rate.
+
+    Example::
+
+        result = qhw.search("digits-cnn", board="ultra96", against="lut", evaluations=100)
+        result.to_dataframe()
+        qhw.build(design=f"{result.file}#3")
+    """
+    from qhw.search.options import SearchOptions
+    from qhw.search.plot import live_plot
+    from qhw.search.run import search as run_search
+    from qhw.search.space import SpaceSettings
+
+    is_module = not isinstance(model, str | os.PathLike)
+    is_path = isinstance(data, str | os.PathLike)
+    build_options = BuildOptions(
+        model=type(model).__name__ if is_module else str(model),
+        board=str(board),
+        flow=flow,
+        data=str(data) if is_path else None,
+        task=task,
+        metric=metric,
+        target=(target,) if isinstance(target, str) else tuple(target),
+        layout=layout,
+        preprocess=asdict(preprocess) if isinstance(preprocess, Preprocess) else preprocess,
+        state=None if state is None else Path(state),
+        trained=trained,
+        expect=expect,
+        quant=_settings(quant),
+        training=_settings(training),
+        out=None if out is None else Path(out),
+        flow_options={key: value for key, value in flow_options.items() if value is not None},
+        clock_mhz=clock_mhz,
+        fps=fps,
+        budget=budget,
+        multipliers=multipliers,
+        seed=seed,
+    )
+    chosen = {"strategy": strategy, "evaluator": evaluator, "evaluations": evaluations, "points": points}
+    options = SearchOptions(
+        build_options,
+        space=SpaceSettings.from_mapping(space or {}),
+        against=against,
+        workers=workers,
+        scheduler=scheduler,
+        store=None if store is None else str(store),
+        name=name,
+        resume=resume,
+        **{key: value for key, value in chosen.items() if value is not None},
+    )
+    return run_search(
+        options,
+        model=model if is_module else None,
+        data=None if is_path else data,
+        observer=observer,
+        watch=None if observer is not None else live_plot(against),
+    )
 
 
 @dataclass(frozen=True, repr=False)

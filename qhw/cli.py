@@ -137,6 +137,10 @@ def build(
         typer.Argument(help="A built-in model, a QONNX file, or file.py:function.  [default: digits-cnn]"),
     ] = None,
     board: Board = None,
+    design: Annotated[
+        str | None,
+        typer.Option("--design", metavar="FRONT.json#N", help="A point that 'qhw search' found, as it is."),
+    ] = None,
     flow: Annotated[
         str | None,
         typer.Option("--flow", help=f"The kind of project: {', '.join(list_flows())}."),
@@ -233,11 +237,134 @@ def build(
         from qhw.pipeline import options as parsing
         from qhw.pipeline.run import build as run_build
 
-        chosen = parsing.merge(config, given)
+        if design is None:
+            chosen = parsing.merge(config, given)
+        else:
+            chosen = parsing.designed(design, given | {"config": config})
         with _live_progress() as progress:
             result = run_build(chosen, observer=progress)
         document.update(result.manifest)
         _show(result.tables(), f"Build folder: {result.folder}", hidden=as_json)
+
+
+@app.command(cls=FlowCommand)
+def search(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A built-in model, or file.py:function.  [default: digits-cnn]"),
+    ] = None,
+    board: Board = None,
+    flow: Annotated[
+        str | None, typer.Option("--flow", help=f"Whose hardware is priced: {', '.join(list_flows())}.")
+    ] = None,
+    data: Data = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="What is minimised beside the loss of accuracy: lut, ff, dsp, bram18, share, memory, energy, "
+            "interval.  [default: lut]",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="How points are proposed; 'help' lists the strategies.")
+    ] = None,
+    evaluator: Annotated[
+        str | None, typer.Option("--evaluator", help="How points are judged; 'help' lists the evaluators.")
+    ] = None,
+    evaluations: Annotated[
+        int | None,
+        typer.Option("--evaluations", min=1, help="Points that are judged at most.  [default: 200]"),
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option("--points", min=1, help="Points of the front at most.  [default: 24]")
+    ] = None,
+    fps: Fps = None,
+    budget: Budget = None,
+    multipliers: Multipliers = None,
+    clock_mhz: Clock = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that judge points.  [default: 1]")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="tcp://…", help="A Dask scheduler to join.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", help="The record: an SQLite file or postgresql://….  [default: in the folder]"
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The study's name in the store.")] = None,
+    resume: Annotated[bool | None, typer.Option("--resume", help="Go on with what the store holds.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw front.html and front.png too.")] = False,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar="'scale=… mean=… std=…'",
+            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option("--state", help="Trained weights of the network: a file of its state dict.")
+    ] = None,
+    trained: Annotated[
+        bool | None,
+        typer.Option("--trained", help="The network has its weights: it is not trained anew in float."),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
+    ] = None,
+    float_epochs: Annotated[
+        int | None, typer.Option("--float-epochs", min=0, help="Epochs of the float network.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Random seed of everything.  [default: 0]")
+    ] = None,
+    device: Device = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file with any of these options, and [space].")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the result.  [default: one in qhw-search]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose each layer's format by accuracy and by what the hardware costs: the Pareto front of both."""
+    given = {
+        "model": model, "board": board, "flow": flow, "data": data, "against": against, "strategy": strategy,
+        "evaluator": evaluator, "evaluations": evaluations, "points": points, "fps": fps, "budget": budget,
+        "multipliers": multipliers, "clock_mhz": clock_mhz, "workers": workers, "scheduler": scheduler,
+        "store": store, "name": name, "resume": resume, "task": task, "metric": metric,
+        "target": target or None, "layout": layout, "preprocess": preprocess, "state": state,
+        "trained": trained, "expect": expect, "float_epochs": float_epochs, "seed": seed, "device": device,
+        "out": out, **flow_options(context),
+    }  # fmt: skip
+    with _command(as_json) as document:
+        if "help" in (strategy, evaluator):
+            from qhw.report.search import choices_json, choices_tables
+
+            document.update(choices_json())
+            _show(choices_tables(), hidden=as_json)
+            return
+        from qhw.search import options as parsing
+        from qhw.search.run import search as run_search
+
+        chosen = parsing.merged(config, given)
+        with _live_progress() as progress:
+            result = run_search(chosen, observer=progress)
+        document.update(result.to_json())
+        lines = [f"Front: {result.file}; build a point with 'qhw build --design {result.file}#1'"]
+        if plot:
+            lines.append(f"Plot: {' and '.join(map(str, result.save_plot()))}")
+        _show(result.tables(), *lines, hidden=as_json)
 
 
 @app.command()

@@ -127,6 +127,31 @@ class BuildOptions:
         return asdict(self) | {name: None if path is None else str(path) for name, path in paths.items()}
 
 
+def designed(design: str, given: Mapping[str, Any]) -> BuildOptions:
+    """The options of a point of a front, with a few of the user's in their place.
+
+    Args:
+        design: ``FRONT.json#3``.
+        given: options that are not None stand in place of the front's.
+
+    Raises:
+        InputError: there is no such point, or what is given would make another design of it.
+    """
+    from qhw.search.front import build_options
+
+    said = {name: value for name, value in given.items() if value is not None}
+    if fixed := sorted(set(said) - _BESIDE_DESIGN):
+        raise InputError(
+            f"--design {design} is a whole design: {', '.join(fixed)} cannot be given beside it",
+            allowed=", ".join(sorted(_BESIDE_DESIGN)),
+            hint="leave it out, or build the point's model file on its own",
+        )
+    return merge(None, build_options(design) | said)
+
+
+_BESIDE_DESIGN = {"out", "vectors", "synth", "data", "task", "metric", "target", "layout"}
+"""Options that leave a design as it is."""
+
 _LARGEST_FILE = 1 << 18
 
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from qhw.errors import ToolMissingError
 from qhw.search.front import Front
+from qhw.search.pareto import front as front_of
 from qhw.search.strategies.base import Trial
 
 _TITLES = {
@@ -80,11 +82,9 @@ def points_chart(
         for field, heading, pattern in shown
         if rows and field.partition(":")[0] in rows[0]
     ]
-    layers.append(
-        base.mark_errorbar(color="#2f6db3", opacity=0.5).encode(
-            x=x, y=alt.Y("low:Q", title=metric["name"]), y2="high:Q"
-        )
-    )
+    if rows and "low" in rows[0]:
+        bar = base.mark_errorbar(color="#2f6db3", opacity=0.5)
+        layers.append(bar.encode(x=x, y=alt.Y("low:Q", title=metric["name"]), y2="high:Q"))
     layers.append(
         base.mark_point(filled=True, size=70, opacity=1).encode(
             x=x,
@@ -131,3 +131,38 @@ def save(front: Front, trials: Sequence[Trial], folder: Path) -> tuple[Path, Pat
     page.write_text(vl_convert.vegalite_to_html(drawn, bundle=True), encoding="utf-8")
     picture.write_bytes(vl_convert.vegalite_to_png(drawn, scale=2))
     return page, picture
+
+
+def live_plot(against: str) -> Callable[[Sequence[Trial]], None] | None:
+    """In a notebook, a picture of the front that grows with each trial; None elsewhere."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    shell = get_ipython()
+    if shell is None or type(shell).__name__ != "ZMQInteractiveShell":
+        return None
+    from IPython.display import display
+
+    handle: list[Any] = []
+    drawn = [0.0]
+
+    def watch(trials: Sequence[Trial]) -> None:
+        if time.monotonic() - drawn[0] < _LIVE_SECONDS:
+            return
+        good = [trial for trial in trials if trial.fits and np.isfinite(trial.quality)]
+        places = front_of([t.cost for t in good], [t.quality for t in good])
+        rows = [{"cost": good[i].cost, "figure": good[i].quality, "kind": "mixed"} for i in places]
+        metric = {"name": "quality", "higher_is_better": True, "is_share": False}
+        picture = points_chart(rows, trials, against, metric, title=f"{len(trials)} points evaluated")
+        if handle:
+            handle[0].update(picture)
+        else:
+            handle.append(display(picture, display_id=True))
+        drawn[0] = time.monotonic()
+
+    return watch
+
+
+_LIVE_SECONDS = 1.0
+"""Time between two pictures."""

@@ -273,7 +273,7 @@ class PointPricer:
                 intervals.update(cost.initiation_interval for cost in costs)
         rising = np.array(sorted(intervals), dtype=np.float64)
         picked = np.unique(np.linspace(0, len(rising) - 1, min(len(rising), _INTERVALS)).round().astype(int))
-        return rising[picked]
+        return np.asarray(rising[picked])
 
 
 def _at_limits(

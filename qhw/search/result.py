@@ -53,6 +53,16 @@ class SearchResult(Shown):
 
         return chart(self.front, self.trials)
 
+    def save_plot(self) -> tuple[Path, Path]:
+        """Write ``front.html``, which opens offline, and ``front.png`` beside the front.
+
+        Raises:
+            ToolMissingError: altair or vl-convert is not installed.
+        """
+        from qhw.search.plot import save
+
+        return save(self.front, self.trials, self.folder)
+
     def tables(self) -> list[Table]:
         """The front, cheapest first."""
         front = self.front
