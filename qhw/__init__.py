@@ -1,7 +1,7 @@
 """qhw: from a PyTorch model to bit-exact hardware.
 
-``qhw.build``, ``qhw.search``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do; ``qhw.convert`` and
-``qhw.export_qonnx`` make a quantised model of a module, and a file of that.
+``qhw.build``, ``qhw.search``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do;
+``qhw.convert`` and ``qhw.export_qonnx`` make a quantised model of a module, and a file of that.
 Nothing is imported before it is used.
 """
 

@@ -96,8 +96,8 @@ def build(
         model: a built-in model's name, a QONNX file, ``file.py:function``, or a module: a plain one is
             trained and quantised, one that :func:`convert` (or Brevitas) made is exported as it is.
         board: a board's name, or the path of a TOML file.
-        design: a point of a front that :func:`search` found, ``FRONT.json#3``: its model, data, board, flow and
-            rate, in place of those arguments; ``out``, ``vectors`` and ``synth`` may be given beside it.
+        design: a point of a front that :func:`search` found, ``FRONT.json#3``: its model, data, board, flow
+            and rate, in place of those arguments; ``out``, ``vectors`` and ``synth`` may be given beside it.
         data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
             else :data:`qhw.data.given.TAKEN` lists.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
@@ -210,7 +210,7 @@ def search(
     observer: Observer | None = None,
     **flow_options: Any,
 ) -> SearchResult:
-    """Search the formats of a network, layer by layer, by accuracy and by what the hardware costs: ``qhw search``.
+    """Search each layer's format by accuracy and by what the hardware costs: what ``qhw search`` does.
 
     Args:
         model, data, task, metric, target, layout, preprocess, state, trained, expect: as for :func:`build`; a
@@ -222,8 +222,8 @@ def search(
         evaluations: how many points are judged at most.
         points: how many points of the front are kept at most.
         workers, scheduler: processes that judge points, and a Dask scheduler to join.
-        store, name, resume: the record (an SQLite file or a PostgreSQL URL), the study in it, and whether to go on
-            with what it holds.
+        store, name, resume: the record (an SQLite file or a PostgreSQL URL), the study in it, and whether to go
+            on with what it holds.
         quant: formats of what is not searched.
         fps, budget, multipliers, clock_mhz: requirements on every point, as for :func:`cost`.
         out: the folder of ``front.json``.
@@ -269,7 +269,12 @@ def search(
         multipliers=multipliers,
         seed=seed,
     )
-    chosen = {"strategy": strategy, "evaluator": evaluator, "evaluations": evaluations, "points": points}
+    chosen: dict[str, Any] = {
+        "strategy": strategy,
+        "evaluator": evaluator,
+        "evaluations": evaluations,
+        "points": points,
+    }
     options = SearchOptions(
         build_options,
         space=SpaceSettings.from_mapping(space or {}),

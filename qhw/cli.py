@@ -263,8 +263,8 @@ def search(
         str | None,
         typer.Option(
             "--against",
-            help="What is minimised beside the loss of accuracy: lut, ff, dsp, bram18, share, memory, energy, "
-            "interval.  [default: lut]",
+            help="What is minimised beside the loss of accuracy: lut, ff, dsp, bram18, share, memory, "
+            "energy, interval.  [default: lut]",
         ),
     ] = None,
     strategy: Annotated[

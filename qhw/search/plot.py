@@ -158,7 +158,7 @@ def live_plot(against: str) -> Callable[[Sequence[Trial]], None] | None:
         if handle:
             handle[0].update(picture)
         else:
-            handle.append(display(picture, display_id=True))
+            handle.append(display(picture, display_id=True))  # type: ignore[no-untyped-call]
         drawn[0] = time.monotonic()
 
     return watch
