@@ -222,8 +222,8 @@ def search(
         evaluations: how many points are judged at most.
         points: how many points of the front are kept at most.
         workers, scheduler: processes that judge points, and a Dask scheduler to join.
-        store, name, resume: the record (an SQLite file or a PostgreSQL URL), the study in it, and whether to go
-            on with what it holds.
+        store, name, resume: the record (an SQLite file or a PostgreSQL URL), the study in it, and whether to
+            go on with what it holds.
         quant: formats of what is not searched.
         fps, budget, multipliers, clock_mhz: requirements on every point, as for :func:`cost`.
         out: the folder of ``front.json``.
