@@ -1,0 +1,97 @@
+"""Prices of points are those of their lowered graphs, folded by the integer program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qhw.boards import load_board
+from qhw.cost import estimate
+from qhw.cost.pricing.costing import ESTIMATED
+from qhw.errors import UnsupportedError
+from qhw.export import to_onnx
+from qhw.flows.base import load_flow
+from qhw.graph.lower import lower
+from qhw.pipeline.designs import Wanted, best_design
+from qhw.search.pricing import OBJECTIVES, PointPricer, _check_alike
+
+BOARD = "zcu104"
+
+
+def pricer(small: Any, flow: str, wanted: Wanted) -> PointPricer:
+    graphs = [lower(to_onnx(module)) for module in small.variants.modules]
+    choices = {(path, v.kind): i for i, v in enumerate(small.space.variables) for path in v.layers}
+    return PointPricer(
+        graphs, choices, small.space.counts.tolist(), load_flow(flow), load_board(BOARD), wanted
+    )
+
+
+@pytest.mark.parametrize(("flow", "fps"), [("hls4ml", 300_000), ("finn", 50_000)])
+def test_at_a_rate_a_price_is_that_of_the_graph(small: Any, flow: str, fps: float) -> None:
+    """Codes, widths and foldings, resource by resource."""
+    wanted = Wanted(fps=fps)
+    prices = pricer(small, flow, wanted)
+    points = small.space.sample(np.random.default_rng(0), 12)
+    found = prices.price(points)
+    assert found.reaches.all()
+    same = 0
+    for row, point in enumerate(points):
+        graph = lower(to_onnx(small.variants.module(point)))
+        design = best_design(graph, load_board(BOARD), load_flow(flow), wanted)
+        priced = estimate(design)
+        usage = dict(zip(ESTIMATED, found.usage[row], strict=True))
+        assert found.share[row] >= max(priced.utilisation.values()) - 1e-9  # the program's is proven least
+        same += usage == {name: float(value) for name, value in priced.totals.items()}
+    assert same >= 10  # layers that trade one resource for another may differ
+
+
+def test_the_types_are_those_of_the_lowered_graph(small: Any) -> None:
+    prices = pricer(small, "hls4ml", Wanted(fps=300_000))
+    for point in small.space.sample(np.random.default_rng(1), 6):
+        prices.price([point])
+        graph = lower(to_onnx(small.variants.module(point)))
+        built = load_flow("hls4ml").prepare(graph, load_board(BOARD)).graph
+        numbers = dict(prices._inputs)
+        for place, node in enumerate(prices.graph.nodes):
+            own = prices._own[place]
+            key = (*(numbers[n] for n in prices.graph.activations(node)), 0 if own is None else point[own])
+            numbers[node.output] = prices._tables[place].results[key]
+            assert prices._types[numbers[node.output]][0] == built.tensors[built.nodes[place].output]
+
+
+def test_without_a_rate_the_interval_is_that_of_the_fastest_design(small: Any) -> None:
+    prices = pricer(small, "hls4ml", Wanted())
+    points = small.space.sample(np.random.default_rng(2), 5)
+    found = prices.price(points)
+    for row, point in enumerate(points):
+        graph = lower(to_onnx(small.variants.module(point)))
+        priced = estimate(best_design(graph, load_board(BOARD), load_flow("hls4ml")))
+        assert found.interval[row] == priced.initiation_interval
+
+
+def test_what_is_known_is_not_priced_again(small: Any) -> None:
+    prices = pricer(small, "hls4ml", Wanted(fps=300_000))
+    points = small.space.sample(np.random.default_rng(3), 30)
+    first = prices.price(points)
+    count = prices.priced
+    again = prices.price([*reversed(points)])
+    assert prices.priced == count
+    for name in OBJECTIVES:
+        assert np.array_equal(first.objective(name), again.objective(name)[::-1])
+
+
+def test_a_rate_beyond_every_folding_is_told(small: Any) -> None:
+    found = pricer(small, "hls4ml", Wanted(fps=1e8)).price(small.space.uniform()[:3])
+    assert not found.reaches.any()
+    assert not found.fits.any()
+    assert np.isinf(found.objective("lut")).all()
+
+
+def test_variants_of_other_networks_are_refused(small: Any) -> None:
+    graph = lower(to_onnx(small.variants.modules[0]))
+    with pytest.raises(
+        UnsupportedError, match="other operations in other formats, from 'classify_result' on"
+    ):
+        _check_alike([graph, graph.replace_nodes(graph.nodes[:-1])])
