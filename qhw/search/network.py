@@ -89,8 +89,7 @@ class Variants:
             if node.op == "call_module" and (variant := self.variant(node, point)):
                 layer = self.modules[variant].get_submodule(str(node.target))
                 set_layer(mixed, str(node.target), copy.deepcopy(layer))
-        mixed.recompile()
-        return mixed
+        return fx.GraphModule(mixed, mixed.graph, type(self.base).__name__)  # a copy has lost its name
 
     def variant(self, node: fx.Node, point: Point) -> int:
         """The variant whose layer a node has at a point."""

@@ -185,10 +185,11 @@ def stages(plan: SearchPlan, watch: Callable[[Sequence[Trial]], None] | None = N
         "evaluations": options.evaluations,
         "points": options.points,
     }
+    prepare = Preparation(plan)
     return [
         Stage("train", partial(_train, plan), {**model, **handed}),
-        Stage("search", partial(_search, plan, watch), {**model, **priced, **chosen}, ("train",)),
-        Stage("front", partial(_points, plan), {**model, **priced, **chosen}, ("train", "search")),
+        Stage("search", partial(_search, prepare, watch), {**model, **priced, **chosen}, ("train",)),
+        Stage("front", partial(_points, prepare), {**model, **priced, **chosen}, ("train", "search")),
     ]
 
 
@@ -265,8 +266,21 @@ class Prepared:
         return self.variants.space
 
 
-def prepare(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str], None]) -> Prepared:
-    """The trained network in all formats of the space, and what judges it."""
+class Preparation:
+    """Makes :class:`Prepared` once, for whichever stage comes first."""
+
+    def __init__(self, plan: SearchPlan) -> None:
+        self.plan = plan
+        self._made: Prepared | None = None
+
+    def __call__(self, work: Workspace) -> Prepared:
+        """The trained network in all formats of the space, and what judges it."""
+        if self._made is None:
+            self._made = _prepared(self.plan, work.build, work.progress)
+        return self._made
+
+
+def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str], None]) -> Prepared:
     import torch
 
     from qhw.export import to_onnx
@@ -329,12 +343,12 @@ def _bits(space: Space, point: Point) -> int:
     return sum(parse_format(text).width for text in space.formats(point).values())
 
 
-def _search(plan: SearchPlan, watch: Callable[[Sequence[Trial]], None] | None, work: Workspace) -> Facts:
+def _search(prepare: Preparation, watch: Callable[[Sequence[Trial]], None] | None, work: Workspace) -> Facts:
     from qhw.search.store import Store
     from qhw.search.workers import Setup, pool
 
+    plan, prepared = prepare.plan, prepare(work)
     options = plan.options
-    prepared = prepare(plan, work.build, work.progress)
     wanted, source = wanted_of(plan, prepared)
     pricer = _pricer(plan, prepared, wanted)
     _check_some_fit(plan, prepared.space, pricer)
@@ -511,9 +525,9 @@ def _trials_of(facts: Mapping[str, Any]) -> list[Trial]:
 # --- the front --------------------------------------------------------------------------------------
 
 
-def _points(plan: SearchPlan, work: Workspace) -> Facts:
+def _points(prepare: Preparation, work: Workspace) -> Facts:
     """Export, lower and price the points of the front; what exact prices then say is beaten is left out."""
-    prepared = prepare(plan, work.build, work.progress)
+    plan, prepared = prepare.plan, prepare(work)
     found = work.facts["search"]
     wanted = replace(plan.options.build.wanted, fps=found["fps"])
     chosen = _spread([tuple(point) for point in found["front"]], plan.options.points)
