@@ -147,7 +147,7 @@ def test_a_wrong_field_is_named(path: tuple[Any, ...], value: Any, says: str, fo
 
 def test_options_of_a_front_are_those_of_a_build(folder: Path) -> None:
     document = json.loads((folder / "front.json").read_text())
-    document["build"] = {"board": "ultra96", "shell": "rm -rf"}
+    document["build"] |= {"shell": "rm -rf"}
     (folder / "front.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match="shell"):
         designed(f"{folder}/front.json#1", {})
