@@ -8,14 +8,16 @@ import pkgutil
 from qhw.errors import InputError, closest
 from qhw.search.strategies.base import Problem, Strategy, Trial
 
-__all__ = ["Problem", "Strategy", "Trial", "list_strategies", "strategy_class"]
+__all__ = ["DEFAULT", "Problem", "Strategy", "Trial", "list_strategies", "strategy_class"]
+
+DEFAULT = "surrogate"
+"""The strategy that is used unless another is named: benchmarks/search_strategies.py compares them."""
 
 
 def list_strategies() -> list[str]:
     """The names of the strategies."""
-    return sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "training")
-    )
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name not in ("base", "training") and not name.startswith("_"))
 
 
 def strategy_class(name: str) -> type[Strategy]:

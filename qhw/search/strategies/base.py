@@ -45,7 +45,10 @@ class Problem:
     Args:
         space: the formats.
         price: costs (points,) and whether points fit, of points (points, variables): cheap, asked for freely.
-        proxy: a cheap quality of a point that is no evaluation (an SQNR, say); None: there is none.
+        proxy: a cheap quality of a point that is no evaluation, in decibels of signal to noise (SQNR); None: there
+            is none.
+        second_order: the increase of the loss that a second-order model predicts for points (points, variables),
+            given as (points,); None: there is none.
         budget: evaluations that may be asked for in all.
         seed: of everything that is drawn.
     """
@@ -53,6 +56,7 @@ class Problem:
     space: Space
     price: Callable[[IntArray | Sequence[Point]], Prices]
     proxy: Callable[[Point], float] | None = None
+    second_order: Callable[[IntArray | Sequence[Point]], NDArray[np.float64]] | None = None
     budget: int = 200
     seed: int = 0
 
@@ -93,11 +97,25 @@ class Strategy(ABC):
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.space = problem, problem.space
-        self.rng = np.random.default_rng(problem.seed)
         self.known = Known()
 
+    @property
+    def rng(self) -> np.random.Generator:
+        """Random numbers by the seed and by how many points were asked for: a search that goes on draws what it
+        would have drawn."""
+        return np.random.default_rng([self.problem.seed, len(self.known.asked)])
+
+    @property
+    def waiting(self) -> bool:
+        """Whether points were asked for whose trials have not been told."""
+        return len(self.known.asked) > len(self.known.trials)
+
     def ask(self, count: int = 1) -> list[Point]:
-        """Up to ``count`` new points to evaluate; none once the strategy has nothing more to propose."""
+        """Up to ``count`` new points to evaluate.
+
+        None: the strategy has nothing more to propose, or (``waiting``) not before it is told of the points that
+        are being evaluated.
+        """
         left = self.problem.budget - len(self.known.asked)
         found: dict[Point, None] = {}
         for point in self.propose(min(count, max(left, 0))):
