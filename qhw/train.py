@@ -351,7 +351,7 @@ class Phase:
         order = torch.randperm(count).numpy()[: steps * size].reshape(steps, size)
         interval = 1 if batches.device.type == "cpu" else LOSS_INTERVAL
         for step, (samples, targets) in enumerate(batches.epoch(np.sort(order, axis=1)), 1):
-            _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
+            set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
             loss = take(samples, targets)
             if step % interval and step < steps:
                 continue
@@ -525,7 +525,8 @@ def _optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch.opti
     return torch.optim.AdamW(chosen, lr=rate, fused=True, capturable=True)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the weights; other groups keep their ratio to it."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate * group["factor"])
