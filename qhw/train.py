@@ -186,7 +186,7 @@ def train(
     started = time.monotonic()
     chosen_device(config.device)  # one that is not there is refused before anything else is done
     folder = _prepared(checkpoints)
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         float_model, quantised = _both_phases(model, data, config, quant, folder, progress)
         return TrainResult(
             float_model=float_model,
@@ -246,7 +246,8 @@ def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """While it is entered, torch computes with so many threads; 0: as many as it is set to."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -313,15 +314,31 @@ class Phase:
         move(model, device)
         optimizer = _optimizer(model, self.learning_rate, self.config.weight_decay)
         batches = Batches.of(data, device)
-        step: Step = functools.partial(_train_step, model, optimizer, data, self.config.precision)
-        if device.type == "cuda":
-            step = RecordedStep(step)
+        step = self.step_of(model, optimizer, data, device)
         for epoch in range(self._resume(model, optimizer), epochs):
             with random_state_of(device):
                 torch.manual_seed(_epoch_seed(self.config.seed, self.name, epoch))
                 self._run_epoch(model, optimizer, batches, step, epoch, progress)
+                self.epoch_done(model, data, epoch)
             self._save(model, optimizer, epoch + 1)
         move(model, CPU)
+
+    def step_of(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, data: Dataset, device: torch.device
+    ) -> Step:
+        """One step of the phase, in place; on a GPU it is recorded once."""
+        step: Step = functools.partial(_train_step, model, optimizer, data, self.config.precision)
+        return RecordedStep(step) if device.type == "cuda" else step
+
+    def epoch_done(self, model: nn.Module, data: Dataset, epoch: int) -> None:  # noqa: B027
+        """What a phase of another kind does after an epoch (from 0), before the checkpoint."""
+
+    def more_state(self) -> dict[str, Any]:
+        """What a phase of another kind keeps in a checkpoint beside the model and the optimizer."""
+        return {}
+
+    def take_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Go on from what :meth:`more_state` gave."""
 
     def _run_epoch(
         self,
@@ -339,7 +356,7 @@ class Phase:
         order = torch.randperm(count).numpy()[: steps * size].reshape(steps, size)
         interval = 1 if batches.device.type == "cpu" else LOSS_INTERVAL
         for step, (samples, targets) in enumerate(batches.epoch(np.sort(order, axis=1)), 1):
-            _set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
+            set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
             loss = take(samples, targets)
             if step % interval and step < steps:
                 continue
@@ -360,6 +377,7 @@ class Phase:
         # The settings are this optimizer's own: those of a GPU's mean nothing elsewhere.
         own = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": found.optimizer["state"], "param_groups": own})
+        self.take_state(found.optimizer.get("more", {}))
         logger.info("%s phase goes on after epoch %d of %d", self.name, found.epochs_done, self.epochs)
         return found.epochs_done
 
@@ -375,7 +393,8 @@ class Phase:
 
     def _save(self, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
         if self._path is not None:
-            states = (_on_cpu(model.state_dict()), _on_cpu(optimizer.state_dict()))
+            state = {**optimizer.state_dict(), "more": self.more_state()}
+            states = (_on_cpu(model.state_dict()), _on_cpu(state))
             store.save(self._path, store.Checkpoint(self.fingerprint, epochs_done, *states))
 
 
@@ -511,7 +530,8 @@ def _optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch.opti
     return torch.optim.AdamW(chosen, lr=rate, fused=True, capturable=True)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of the weights; other groups keep their ratio to it."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate * group["factor"])

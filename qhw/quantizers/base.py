@@ -178,6 +178,12 @@ class Quantizer(nn.Module):
             self.started.fill_(True)
             self._has_started = True
 
+    def restart(self) -> None:
+        """Let the next data set fraction bits that are open; stated ones stay."""
+        if self.is_open:
+            self.started.fill_(False)
+            self._has_started = False
+
     @not_compiled
     def quantize(self, x: Tensor) -> Tensor:
         """``x`` (float32 or float64, any shape) on the grid; the hot path.

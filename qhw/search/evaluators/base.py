@@ -98,11 +98,16 @@ class Evaluator(ABC):
 
     def judged(self, outputs: NDArray[Any]) -> Evaluation:
         """The evaluation of a network's outputs on the samples held out."""
-        judge = self.held.judge
-        figure = judge.score(outputs)
-        quality = figure if judge.metric.higher_is_better else -figure
-        low, high = interval(figure, len(outputs)) if judge.metric.is_share else (figure, figure)
-        return Evaluation(quality, figure, low, high)
+        return judged(self.held, outputs)
+
+
+def judged(held: Held, outputs: NDArray[Any]) -> Evaluation:
+    """The evaluation of a network's outputs (N, ...) on samples held out, without its time."""
+    judge = held.judge
+    figure = judge.score(outputs)
+    quality = figure if judge.metric.higher_is_better else -figure
+    low, high = interval(figure, len(outputs)) if judge.metric.is_share else (figure, figure)
+    return Evaluation(quality, figure, low, high)
 
 
 def interval(share: float, samples: int) -> tuple[float, float]:
