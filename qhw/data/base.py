@@ -150,7 +150,7 @@ class Dataset:
             InputError: the network has another number of inputs, or one of another name.
         """
         count = len(self.inputs("train"))
-        if (count == 1 and len(wanted) < 2) or (self.names and self.names == tuple(wanted)):
+        if not wanted or len(wanted) == count == 1 or self.names == tuple(wanted):
             return self
         if len(wanted) != count:
             inputs = f"{count} inputs" if count > 1 else "one input"
@@ -170,10 +170,8 @@ class Dataset:
 
     def pixel_inputs(self, wanted: Sequence[str], whose: str) -> set[str]:
         """Those of a network's inputs (see :meth:`for_inputs`) that get whole pixels by their type."""
-        if len(self.inputs("train")) == 1:
-            return set(wanted) if self.has_pixels else set()
         arrays = self.for_inputs(wanted, whose).inputs("train")
-        return {name for name, part in zip(wanted, arrays, strict=True) if part.dtype == np.uint8}
+        return {name for name, part in zip(wanted, arrays, strict=False) if part.dtype == np.uint8}
 
     @property
     def train_targets(self) -> Array:
@@ -199,6 +197,11 @@ class Dataset:
     def has_pixels(self) -> bool:
         """Whether its samples are whole numbers of 0..255 by their type, in every input."""
         return all(part.dtype == np.uint8 for part in self.inputs("train"))
+
+    @property
+    def holds_pixels(self) -> bool:
+        """Whether an input gets whole numbers of 0..255 by their type."""
+        return any(part.dtype == np.uint8 for part in self.inputs("train"))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -113,9 +113,7 @@ class _Bounded:
         return self._file.read(size if size >= 0 else _LARGEST_READ)
 
 
-def _members(
-    archive: zipfile.ZipFile, size: int, names: Container[str] | None
-) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, size: int, names: Container[str] | None) -> dict[str, zipfile.ZipInfo]:
     """The members to read, by the names of their arrays."""
     entries = archive.infolist()
     if len(entries) > MEMBER_LIMIT:
