@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_mantissas, read_array
+from qhw.data.inputs import arrangement
 from qhw.errors import InputError, QhwError, closest
 from qhw.outside.arrays import read_npz
 from qhw.pipeline.input_type import check_type
@@ -323,8 +324,17 @@ def inputs_of_trace(graph: ExactGraph, trace: Mapping[str, IntArray]) -> dict[st
 
 
 def _by_name(graph: ExactGraph, arrays: Any) -> dict[str, NDArray[Any]]:
+    if isinstance(arrays, Mapping) and len(arrays) == len(graph.inputs):
+        given = list(arrays)
+        places = arrangement(given, graph.inputs, "what is given")
+        return {
+            name: np.asarray(arrays[given[place]]) for name, place in zip(graph.inputs, places, strict=True)
+        }
     if isinstance(arrays, Mapping):
-        return {name: np.asarray(array) for name, array in arrays.items()}
+        raise InputError(
+            f"arrays are given for {', '.join(map(str, arrays)) or 'no input'}",
+            allowed=", ".join(graph.inputs),
+        )
     if len(graph.inputs) != 1:
         raise InputError(
             f"The model has {len(graph.inputs)} inputs: {', '.join(graph.inputs)}",

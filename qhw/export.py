@@ -53,6 +53,7 @@ from qhw.onnx_ops.float_quant import FORMAT_KEY
 from qhw.quantizers import Activation, Quantizer, TableQuantizer, plain_tensors
 from qhw.tracing import (
     Example,
+    arguments_of,
     as_tuple,
     check_finite,
     example_inputs,
@@ -798,9 +799,10 @@ def _from_brevitas(model: nn.Module, example: Example | None) -> bytes:
     from brevitas.export import export_qonnx as brevitas_export
 
     arguments = tuple(part[:1] for part in example_inputs(_required(model, example)))
+    named = {"input_names": list(arguments_of(model, len(arguments)))} if len(arguments) > 1 else {}
     try:
         exported = brevitas_export(
-            copy.deepcopy(model).eval(), args=arguments, opset_version=ONNX_OPSET, dynamo=False
+            copy.deepcopy(model).eval(), args=arguments, opset_version=ONNX_OPSET, dynamo=False, **named
         )
     except Exception as error:  # whatever Brevitas or torch raise on a model that they cannot export
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

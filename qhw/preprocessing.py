@@ -167,7 +167,8 @@ def preprocessed(
                 else "the preprocessing does not say for which input it is",
                 allowed=f"the network's inputs: {', '.join(arguments)}",
                 hint=closest(name, arguments)
-                or f"name it in front of each setting: {arguments[0] if arguments else 'NAME'}.scale=1/255",
+                if name
+                else f"name it in front of each setting: {next(iter(arguments), 'NAME')}.scale=1/255",
             )
     from qhw.layers.preprocessed import Preprocessed
 

@@ -158,7 +158,8 @@ class Dataset:
             raise InputError(
                 f"{whose} takes {len(wanted)} input{'s' * (len(wanted) != 1)} ({', '.join(wanted)}), "
                 f"data set {self.name} has {inputs}",
-                hint="give ((a, b), y) in Python, or an .npz file with train_NAME, test_NAME for each input"
+                hint="tables and folders of images hold one input; give ((a, b), y) in Python, or an .npz "
+                "file with train_NAME and test_NAME for each"
                 if count < len(wanted)
                 else "give the arrays of that network's inputs alone",
             )

@@ -212,13 +212,13 @@ def _import(plan: BuildPlan, work: Workspace) -> Facts:
     assert plan.source.path is not None
     model = load_qonnx(plan.source.path)
     shutil.copyfile(plan.source.path, work.scratch / MODEL_FILE)
-    return _model_facts(plan, work, f"{len(model.graph.node)} nodes")
+    data = None if plan.data is None else plan.data.dataset
+    return _model_facts(plan, work, f"{len(model.graph.node)} nodes", data)
 
 
-def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
+def _model_facts(plan: BuildPlan, work: Workspace, summary: str, data: Dataset | None) -> Facts:
     """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
-    data = None if plan.data is None else plan.data.dataset
     annotations = annotated_copy(file, file, plan.options.input, data)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
     if not annotations:
@@ -352,7 +352,10 @@ def _export(model: nn.Module, data: Dataset, plan: BuildPlan, work: Workspace) -
     if layers := _torch_layers(model, rows_of(data.test_x, slice(LAYER_VECTORS))):
         save_arrays(folder / "layers.npz", layers)
     size = (work.scratch / MODEL_FILE).stat().st_size
-    return _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB")
+    # A file may call inputs otherwise than forward() does; their order is the same.
+    in_order = replace(data, names=()) if data.names else data
+    facts = _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB", in_order)
+    return facts | {"arguments": list(data.names)} if data.names else facts
 
 
 def _torch_layers(model: nn.Module, samples: Samples) -> dict[str, NDArray[Any]]:
@@ -482,7 +485,7 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.sim.fast import FastExecutor
 
     graph = read_graph(work.build)
-    inputs = _samples(plan, graph)
+    inputs = _samples(plan, work, graph)
     mantissas = encode_inputs(graph, inputs)
     executor = FastExecutor(graph)
     outputs = executor(mantissas)
@@ -574,11 +577,14 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, graph: ExactGraph) -> dict[str, NDArray[Any]]:
+def _samples(plan: BuildPlan, work: Workspace, graph: ExactGraph) -> dict[str, NDArray[Any]]:
     """The test split, or random samples."""
     if plan.data is None:
         return random_inputs(graph, RANDOM_VECTORS)
-    return samples_for(graph, plan.data.dataset)
+    data = plan.data.dataset
+    if arguments := work.facts.get("export", {}).get("arguments"):
+        data = replace(data.for_inputs(arguments, "the model"), names=())
+    return samples_for(graph, data)
 
 
 def samples_for(graph: ExactGraph, data: Dataset) -> dict[str, NDArray[Any]]:
