@@ -95,7 +95,8 @@ def build(
         data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
             else :data:`qhw.data.given.TAKEN` lists.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
-        preprocess: what training did to samples before the network saw them; it becomes its first layer.
+        preprocess: what training did to samples before the network saw them; it becomes its first layer. Of
+            several inputs by the names of forward()'s arguments: ``{"image": Preprocess(scale=1 / 255)}``.
         state: a file with the network's trained weights, or
         trained: the network has them: it is fine-tuned, not trained anew in float.
         expect: the figure that the trained network had; less is refused, with the likely cause.

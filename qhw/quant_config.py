@@ -79,7 +79,7 @@ class QuantConfig:
         for name in FORMAT_NAMES:
             value = getattr(self, name)
             if name == "inputs" and isinstance(value, Mapping):
-                by_name = {str(key): _format(f"inputs, {key}", given) for key, given in value.items()}
+                by_name = {str(key): _format(f"input {str(key)!r}", given) for key, given in value.items()}
                 object.__setattr__(self, name, by_name)
             elif value is not None:
                 object.__setattr__(self, name, _format(name, value))
@@ -140,7 +140,7 @@ class QuantConfig:
             if isinstance(value := getattr(self, name), Format):
                 yield name, value
         if isinstance(self.inputs, Mapping):
-            yield from ((f"inputs, {name}", _format(name, given)) for name, given in self.inputs.items())
+            yield from ((f"input {name!r}", _format(name, given)) for name, given in self.inputs.items())
         for pattern, settings in self.overrides.items():
             for name, given in settings.items():
                 if isinstance(given, Format):

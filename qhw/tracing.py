@@ -543,7 +543,10 @@ def _check_arguments(model: nn.Module, names: Sequence[str], count: int) -> None
         names: the arguments that the inputs are for, and others that it needs.
     """
     parameters = inspect.signature(model.forward).parameters.values()
-    needed = [*names, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty)]
+    needed = [
+        *names,
+        *(f"{p.name}=…" for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty),
+    ]
     needed += [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
     if len(needed) != count or needed != list(names):
         raise UnsupportedError(

@@ -64,10 +64,11 @@ class Reading:
         self, name: str, source: str, x: Samples, y: NDArray[Any] | None, names: tuple[str, ...] = ()
     ) -> Dataset:
         """A data set of samples in one piece: every fifth (of each class, if any) is for testing."""
-        counts = {len(part) for part in parts_of(x)}
-        if len(counts) > 1:
+        counts = [len(part) for part in parts_of(x)]
+        if len(set(counts)) > 1:
             raise InputError(
-                f"data set {name}: its inputs have {sorted(counts)} samples", allowed="one number"
+                f"data set {name}: its inputs have {', '.join(map(str, counts))} samples",
+                allowed="the same number for every input",
             )
         if y is not None and len(y) != count_of(x):
             raise InputError(f"data set {name}: {count_of(x)} samples have {len(y)} targets")
