@@ -37,6 +37,7 @@ __all__ = [
     "arguments_of",
     "as_tuple",
     "check_finite",
+    "check_runs",
     "conv_padding",
     "example_inputs",
     "free_path",
@@ -134,6 +135,21 @@ def _compute_parametrized(module: Any) -> None:
         module.register_parameter(name, parameter)
 
 
+def check_runs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Refuse inputs (each with a batch axis) that a model does not run on.
+
+    Raises:
+        InputError: naming their shapes.
+    """
+    names = arguments_of(model, len(inputs)) if len(inputs) > 1 else ()
+    dtype = _dtype(model)
+    _tried(
+        inputs,
+        lambda: copy.deepcopy(model).eval()(*(part.to(dtype) for part in inputs)),
+        names if len(names) == len(inputs) else (),
+    )
+
+
 def trainable(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """A copy of a model whose lazy layers are made; numbers of 16 bits become float32, as quantizers need.
 
@@ -227,7 +243,7 @@ def arguments_of(model: nn.Module, inputs: int) -> tuple[str, ...]:
     """
     model = _unwrapped(model)
     if isinstance(model, Preprocessed):
-        return tuple(model.__dict__["arguments"])
+        return model.preprocess_arguments
     try:
         parameters = list(inspect.signature(model.forward).parameters.values())
     except (TypeError, ValueError):
@@ -450,7 +466,7 @@ def _symbolic(
         model, "graph"
     ):
         raise InputError(f"{name} has no forward()", hint="define forward(self, x) in the model's class")
-    named = model.__dict__["network"] if isinstance(model, Preprocessed) else model
+    named = model.preprocessed_network if isinstance(model, Preprocessed) else model
     names = arguments_of(model, len(inputs))
     _check_arguments(named, names, len(inputs))
     defaults = {} if isinstance(model, Preprocessed) else _defaults(model, names)

@@ -236,7 +236,7 @@ def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig
     """
     if isinstance(model, Preprocessed):
         wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
-        in_front = {f"{layer}.*": wide for layer in model.preprocess_layers}
+        in_front = {f"{layer}.*": wide for layer in model.preprocess_layers.values()}
         quant = replace(quant, overrides={**in_front, **quant.overrides})
     if data.has_pixels or isinstance(quant.inputs, Format | str):
         return quant
@@ -407,7 +407,7 @@ class Phase:
 
 def evaluate(model: nn.Module, data: Dataset) -> float:
     """The data set's metric of a model on the test split, computed in the model's own type."""
-    return data.judge.score(predict(model, data.test_x))
+    return data.judge.score(predict(model, data_for(model, data).test_x))
 
 
 def predict(

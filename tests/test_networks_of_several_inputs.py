@@ -27,9 +27,11 @@ from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower, lower_model
 from qhw.graph.reading.load import load_qonnx
+from qhw.pipeline.options import merge
 from qhw.pipeline.verification import canonical_row
 from qhw.preprocessing import preprocessed, preprocessing_of
-from qhw.train import TrainConfig, predict, train
+from qhw.tracing import check_runs
+from qhw.train import TrainConfig, evaluate, predict, train
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.integers(0, 256, (40, 2, 6, 6)).astype(np.uint8)
@@ -307,6 +309,24 @@ def test_data_of_another_number_of_inputs_are_refused_before_training() -> None:
         train(Both(), as_dataset((IMAGES, Y)), TrainConfig(), QuantConfig())
     with pytest.raises(QhwError, match="argument 'image'"):
         train(Both(), as_dataset(((ROWS, IMAGES), Y)), TrainConfig(), QuantConfig())
+
+
+def test_a_trained_networks_data_are_checked_before_it_is_judged() -> None:
+    check_runs(Both(), examples(IMAGES, ROWS))
+    with pytest.raises(InputError, match=r"arguments 'image' of shape \(40, 5\) and 'rows' of shape \(40, 2"):
+        check_runs(Both(), examples(ROWS, IMAGES))
+    named, ordered = as_dataset(({"rows": ROWS, "image": IMAGES}, Y)), as_dataset(((IMAGES, ROWS), Y))
+    assert evaluate(Both(), named) == evaluate(Both(), ordered)
+
+
+def test_formats_of_inputs_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "build.toml").write_text(
+        '[quant.inputs]\nrows = "fixed<10>"\n[preprocess.image]\nscale = "1/255"'
+    )
+    options = merge(tmp_path / "build.toml", {})
+    assert str(options.quant_config().input("rows")) == "fixed<10>"
+    assert options.quant_config().input("image") is None
+    assert set(preprocessing_of(options.preprocess)) == {"image"}
 
 
 # --- Brevitas's own

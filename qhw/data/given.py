@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qhw.data.arrays import KEYS, NAMED, NEEDED, OF_SPLITS, of_arrays
 from qhw.data.base import Dataset
-from qhw.data.inputs import Array, Samples
+from qhw.data.inputs import Array, Samples, parts_of
 from qhw.data.reading import Reading
 from qhw.errors import InputError
 
@@ -57,12 +57,15 @@ def as_dataset(given: Any, reading: Reading | None = None, name: str = "") -> Da
             (x, y), names = _pair((first, second))
             return reading.split(name, source, x, y, names)
         (train, names), (test, others) = _pair(first), _pair(second)
-        if names != others:
+        if set(names) != set(others):
             raise InputError(
                 f"the inputs are {', '.join(names) or 'not named'} in the training split, and "
                 f"{', '.join(others) or 'not named'} in the test split",
-                allowed="the same names in the same order",
+                allowed="the same names in both",
             )
+        if names != others:
+            parts = dict(zip(others, parts_of(test[0]), strict=True))
+            test = tuple(parts[name] for name in names), test[1]
         return reading.dataset(name, source, train, test, names)
     raise InputError(f"the data are of type {type(given).__name__}", allowed=TAKEN)
 

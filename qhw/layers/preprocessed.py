@@ -17,6 +17,9 @@ LAYER = "preprocess"
 BITS = 16
 """Of its two constants per channel, so that they cost no accuracy."""
 
+_OWN = "(preprocessed)"
+"""Where the network is kept; no layer can be called so."""
+
 INPUT = "x"
 """What the only input is called."""
 
@@ -50,24 +53,37 @@ class Preprocessed(nn.Module):
             self.add_module(
                 layers[name], Affine(torch.from_numpy(gain).float(), torch.from_numpy(offset).float())
             )
-        # The network is not a layer of its own: that would give every name a prefix.
-        self.__dict__ |= {"network": network, "preprocessed": layers, "arguments": tuple(arguments)}
+        # Not a layer of its own: that would give every name a prefix.
+        self.__dict__[_OWN] = (network, layers, tuple(arguments))
 
     @property
-    def preprocess_layers(self) -> tuple[str, ...]:
-        """The names of the layers in front."""
-        return tuple(self.__dict__["preprocessed"].values())
+    def preprocessed_network(self) -> nn.Module:
+        """The network itself."""
+        network: nn.Module = self.__dict__[_OWN][0]
+        return network
+
+    @property
+    def preprocess_layers(self) -> dict[str, str]:
+        """The names of the layers in front, by the inputs that they are for."""
+        layers: dict[str, str] = self.__dict__[_OWN][1]
+        return layers
+
+    @property
+    def preprocess_arguments(self) -> tuple[str, ...]:
+        """The names of all inputs, in order."""
+        arguments: tuple[str, ...] = self.__dict__[_OWN][2]
+        return arguments
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        layers: dict[str, str] = self.__dict__["preprocessed"]
+        layers = self.preprocess_layers
         prepared = [
             self.get_submodule(layers[name])(x) if name in layers else x
-            for name, x in zip(self.__dict__["arguments"], inputs, strict=True)
+            for name, x in zip(self.preprocess_arguments, inputs, strict=True)
         ]
         # Not called as a module: its layers are this module's own, which is what tracing looks them up in.
-        result: Tensor = self.__dict__["network"].forward(*prepared)
+        result: Tensor = self.preprocessed_network.forward(*prepared)
         return result
 
     def train(self, mode: bool = True) -> Preprocessed:
-        self.__dict__["network"].train(mode)
+        self.preprocessed_network.train(mode)
         return super().train(mode)

@@ -295,8 +295,10 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
     """
     if not plan.options.is_trained:
         return ""
-    from qhw.train import evaluate
+    from qhw.tracing import check_runs
+    from qhw.train import as_inputs, evaluate
 
+    check_runs(module, as_inputs(rows_of(data.test_x, slice(2))))
     figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
     if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
         raise InputError(

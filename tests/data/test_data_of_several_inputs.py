@@ -101,7 +101,11 @@ def test_other_arrays_beside_the_samples_of_one_input_are_not_read() -> None:
 
 def test_both_splits_in_python_and_channels_that_come_last() -> None:
     last = np.moveaxis(IMAGES, 1, -1)
-    splits = tuple((({"rows": ROWS[s], "image": last[s]}), Y[s]) for s in (slice(3, None), slice(3)))
+    train, test = slice(3, None), slice(3)
+    splits = (
+        ({"rows": ROWS[train], "image": last[train]}, Y[train]),
+        ({"image": last[test], "rows": ROWS[test]}, Y[test]),
+    )
     data = as_dataset(splits, Reading(layout="nhwc")).for_inputs(("image", "rows"), "the network")
     np.testing.assert_array_equal(data.inputs("test")[0], IMAGES[:3])
     np.testing.assert_array_equal(data.inputs("test")[1], ROWS[:3].astype(np.float32))
