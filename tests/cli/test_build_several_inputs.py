@@ -96,7 +96,7 @@ def test_from_a_users_file_to_the_c_simulation(folder: Path, io_type: str) -> No
     difference = qhw.diff(build, model)
     assert difference.equal
     assert {"Input"} == {layer.op for layer in difference.comparison.layers[:2]}
-    assert qhw.cost(build).estimate.totals == document["resources"]["estimated"]
+    assert qhw.cost(build, io_type=io_type).estimate.totals == document["resources"]["estimated"]
     stored = np.load(folder / "two.npz")
     arrays = {name: stored[f"test_{name}"] for name in ("rows", "image")}
     np.savez(folder / "inputs.npz", **arrays)
