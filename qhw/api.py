@@ -95,7 +95,8 @@ def build(
         data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
             else :data:`qhw.data.given.TAKEN` lists.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
-        preprocess: what training did to samples before the network saw them; it becomes its first layer.
+        preprocess: what training did to samples before the network saw them; it becomes its first layer. Of
+            several inputs by the names of forward()'s arguments: ``{"image": Preprocess(scale=1 / 255)}``.
         state: a file with the network's trained weights, or
         trained: the network has them: it is fine-tuned, not trained anew in float.
         expect: the figure that the trained network had; less is refused, with the likely cause.
@@ -104,7 +105,8 @@ def build(
         training: settings in place of the model's own recipe; ``{"device": "cuda"}`` trains on a GPU.
         out: the build folder.
         fps, budget, multipliers: requirements on the design, as for :func:`cost`.
-        input: the integer type of the model's input, as in "uint8", where the model does not say it.
+        input: the integer type of the model's input, as in "uint8", where the model does not say it; of
+            several inputs "image=uint8,depth=int12".
         vectors: samples that go through the C-simulation.
         observer: receives the progress of the build.
         flow_options: the flow's own; hls4ml: ``io_type``.
@@ -129,7 +131,7 @@ def build(
         metric=metric,
         target=(target,) if isinstance(target, str) else tuple(target),
         layout=layout,
-        preprocess=asdict(preprocess) if isinstance(preprocess, Preprocess) else preprocess,
+        preprocess=_plain(preprocess),
         state=None if state is None else Path(state),
         trained=trained,
         expect=expect,
@@ -154,6 +156,15 @@ def build(
         data=None if is_path else data,
         observer=observer,
     )
+
+
+def _plain(preprocess: Preprocess | str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
+    """A preprocessing as plain values, of each input where it is by name."""
+    if isinstance(preprocess, Preprocess):
+        return asdict(preprocess)
+    if not isinstance(preprocess, Mapping):
+        return preprocess
+    return {name: asdict(part) if isinstance(part, Preprocess) else part for name, part in preprocess.items()}
 
 
 def _settings(given: Any) -> dict[str, Any]:
@@ -232,13 +243,14 @@ def simulate(
     Args:
         model: a QONNX file or a build folder.
         data: a data set's name or path, or data in Python, whose test split goes in, or
-        inputs: an array (N, ...), one per input name, or a .npy file. Without either: what a build folder was
-            verified on (its data set's test split), or random samples for a file.
+        inputs: an array (N, ...), one per input name, or a .npy file (.npz: one per input name). Without
+            either: what a build folder was verified on (its data set's test split); for a file, random ones.
         samples: take at most this many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
         device: where the "exact" backend multiplies: cpu, cuda, cuda:N, or auto; the codes are the same.
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
-        input: the integer type of a file's input, as in "uint8", where the file does not say it.
+        input: the integer type of a file's input, as in "uint8", where the file does not say it; of several
+            inputs "image=uint8,depth=int12".
         reading: the task, the metric and what else the data do not say themselves.
 
     Raises:
@@ -250,8 +262,8 @@ def simulate(
     from qhw.sim.postprocess import postprocess, predicted_classes
 
     choice = None if data is None else choose_data(data, reading)
-    has_images = choice is not None and choice.dataset.has_pixels
-    target = find_target(model, backend, input=input, has_images=has_images, device=device)
+    dataset = None if choice is None else choice.dataset
+    target = find_target(model, backend, input=input, data=dataset, device=device)
     graph = target.graph
     arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
@@ -452,7 +464,7 @@ def diff(
     second: str | Path,
     *,
     data: str | Dataset | None = None,
-    inputs: NDArray[Any] | str | Path | None = None,
+    inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Path | None = None,
     samples: int | None = None,
 ) -> DiffResult:
     """Compare two executions layer by layer: ``qhw diff``.

@@ -90,18 +90,23 @@ Board = Annotated[
 InputType = Annotated[
     str | None,
     typer.Option(
-        "--input", help="The integer type of the model's input, e.g. uint8, if the file states none."
+        "--input",
+        help="The integer type of the model's input, e.g. uint8, if the file states none; of several inputs "
+        "image=uint8,depth=int12.",
     ),
 ]
 InputFile = Annotated[
-    Path | None, typer.Option("--input", help="A .npy file with a batch of inputs, (N, ...).")
+    Path | None,
+    typer.Option(
+        "--input", help="A .npy file with a batch of inputs, (N, ...); of several inputs an .npz file."
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        help="A .npy file with a batch of inputs, (N, ...), or the integer type of the model's input, "
-        "e.g. uint8, if the file states none; may be given twice.",
+        help="A .npy file with a batch of inputs, (N, ...), or .npz by their names; or the integer type of "
+        "the model's input, e.g. uint8, if the file states none; may be given twice.",
     ),
 ]
 Device = Annotated[
@@ -151,7 +156,8 @@ def build(
         typer.Option(
             "--preprocess",
             metavar="'scale=… mean=… std=…'",
-            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
+            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas; "
+            "of several inputs 'image.scale=…'.",
         ),
     ] = None,
     state: Annotated[
@@ -418,7 +424,8 @@ def _file_and_type(given: list[str]) -> tuple[Path | None, str | None]:
     files = [text for text in given if not is_type_name(text)]
     if len(types) > 1 or len(files) > 1:
         raise InputError(
-            f"--input is given as {' and '.join(given)}", allowed="one .npy file and one type, e.g. uint8"
+            f"--input is given as {' and '.join(given)}",
+            allowed="one .npy or .npz file and one type, e.g. uint8",
         )
     return Path(files[0]) if files else None, types[0] if types else None
 

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_mantissas, read_array
+from qhw.data.inputs import arrangement
 from qhw.errors import InputError, QhwError, closest
 from qhw.outside.arrays import read_npz
 from qhw.pipeline.input_type import check_type
 from qhw.pipeline.stages import MARKER, check_written
 
 if TYPE_CHECKING:
+    from qhw.data import Dataset
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
@@ -45,7 +47,7 @@ class Target:
         path: a QONNX file or a build folder.
         backend: one of ``BACKENDS``.
         input: the integer type of a file's input, where the file does not say it.
-        has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+        data: the data set that goes in; see :func:`qhw.pipeline.input_type.annotated_copy`.
         device: where the fast executor multiplies; see :func:`qhw.torch_device.chosen_device`.
     """
 
@@ -53,7 +55,7 @@ class Target:
     path: Path
     backend: str
     input: str | None = None
-    has_images: bool = False
+    data: Dataset | None = None
     device: str = "cpu"
 
     @property
@@ -71,7 +73,7 @@ class Target:
 
     @cached_property
     def _annotated(self) -> Path | None:
-        if self.input is None and not self.has_images:
+        if self.input is None and (self.data is None or not self.data.holds_pixels):
             return None
         from qhw.graph.reading.load import load_qonnx
         from qhw.pipeline.input_type import annotated_copy
@@ -79,7 +81,7 @@ class Target:
         with _naming(self.path):
             load_qonnx(self.path)  # refuses what is none before anything else reads it
             copy = Path(self._folder.name) / self.path.name
-            return copy if annotated_copy(self.path, copy, self.input, self.has_images) else None
+            return copy if annotated_copy(self.path, copy, self.input, self.data) else None
 
     @cached_property
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
@@ -143,7 +145,7 @@ def find_target(
     backend: str | None = None,
     *,
     input: str | None = None,
-    has_images: bool = False,
+    data: Dataset | None = None,
     device: str = "cpu",
 ) -> Target:
     """A QONNX file or a build folder; ``@backend`` at its end says what runs it.
@@ -152,7 +154,7 @@ def find_target(
 
     Args:
         input: the integer type of a file's input, where the file does not say it.
-        has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+        data: the data set that goes in; see :func:`qhw.pipeline.input_type.annotated_copy`.
         device: where the fast executor multiplies; see :func:`qhw.torch_device.chosen_device`.
 
     Raises:
@@ -183,7 +185,7 @@ def find_target(
             f"{path} is a build folder: its input type was chosen by 'qhw build'",
             hint=f"leave --input {input} out, or build again with --input {input}",
         )
-    return Target(text, place, chosen, input, has_images, device)
+    return Target(text, place, chosen, input, data, device)
 
 
 def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], Judge | None] | None:
@@ -256,13 +258,13 @@ def choose_inputs(
 
     Args:
         data: a data set, of which the test split is taken.
-        inputs: an array (N, ...), a path to a .npy file, or a dict of arrays by input name.
+        inputs: an array (N, ...), a dict of arrays by input name, or the path of a .npy or .npz file of them.
         samples: take at most this many.
 
     Raises:
         InputError: both are given, neither fits the graph, or there are no samples.
     """
-    from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs
+    from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs, samples_for
     from qhw.pipeline.data_choice import choose_data
 
     if data is not None and inputs is not None:
@@ -270,9 +272,9 @@ def choose_inputs(
     graph, judge = target.graph, None
     if data is not None:
         dataset = choose_data(data).dataset
-        arrays, judge = _by_name(graph, dataset.test_x), dataset.judge
+        arrays, judge = samples_for(graph, dataset), dataset.judge
     elif inputs is not None:
-        arrays = _by_name(graph, read_array(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
+        arrays = _by_name(graph, _read(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
     elif (own := own_samples(target)) is not None:
         arrays, judge = own
     else:
@@ -280,6 +282,13 @@ def choose_inputs(
     _check_counts(arrays)
     few = {name: array[:samples] for name, array in arrays.items()}
     return few, None if judge is None else judge.first(samples)
+
+
+def _read(path: Path) -> Any:
+    """An array, or arrays by name, from a file."""
+    if path.suffix == ".npz":
+        return read_npz(path, "input file", LARGEST_FILE)
+    return read_array(path)
 
 
 def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -315,11 +324,20 @@ def inputs_of_trace(graph: ExactGraph, trace: Mapping[str, IntArray]) -> dict[st
 
 
 def _by_name(graph: ExactGraph, arrays: Any) -> dict[str, NDArray[Any]]:
+    if isinstance(arrays, Mapping) and len(arrays) == len(graph.inputs):
+        given = list(arrays)
+        places = arrangement(given, graph.inputs, "what is given")
+        return {
+            name: np.asarray(arrays[given[place]]) for name, place in zip(graph.inputs, places, strict=True)
+        }
     if isinstance(arrays, Mapping):
-        return {name: np.asarray(array) for name, array in arrays.items()}
+        raise InputError(
+            f"arrays are given for {', '.join(map(str, arrays)) or 'no input'}",
+            allowed=", ".join(graph.inputs),
+        )
     if len(graph.inputs) != 1:
         raise InputError(
             f"The model has {len(graph.inputs)} inputs: {', '.join(graph.inputs)}",
-            hint="give a dict of arrays by input name (Python only)",
+            hint="give arrays by input name: a dict in Python, or an .npz file",
         )
     return {graph.inputs[0]: np.asarray(arrays)}

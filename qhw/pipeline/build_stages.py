@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
+from qhw.data.inputs import Samples, rows_of
 from qhw.errors import InputError
 from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
@@ -48,12 +49,12 @@ from qhw.pipeline.verification import (
     row_of,
     torch_row,
 )
-from qhw.preprocessing import Preprocess
+from qhw.preprocessing import Preprocessing, preprocessed, preprocessing_of
 from qhw.resources import resource_dir
 from qhw.torch_device import chosen_device, is_device
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from qhw.cost import Design
     from qhw.data import Dataset
@@ -147,7 +148,7 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     handed = {
         "state": None if options.state is None else sha256(options.state, "state", LARGEST_STATE),
         "trained": options.trained,
-        "preprocess": repr(Preprocess.of(options.preprocess)),
+        "preprocess": _said(preprocessing_of(options.preprocess)),
         "expect": options.expect,
     }
     given = {**model, **data, **handed, "seed": options.seed, "quant": repr(options.quant_config())}
@@ -156,6 +157,11 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
         _stage(plan, "train", _train, (), given | recipe),
         _stage(plan, "export", _export_trained, ("train",), given | annotation),
     ]
+
+
+def _said(preprocessing: Preprocessing) -> str:
+    """A preprocessing as text: equal text, equal numbers."""
+    return repr(preprocessing[""] if set(preprocessing) == {""} else sorted(preprocessing.items()))
 
 
 def _weighing(training: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,19 +212,20 @@ def _import(plan: BuildPlan, work: Workspace) -> Facts:
     assert plan.source.path is not None
     model = load_qonnx(plan.source.path)
     shutil.copyfile(plan.source.path, work.scratch / MODEL_FILE)
-    return _model_facts(plan, work, f"{len(model.graph.node)} nodes")
+    data = None if plan.data is None else plan.data.dataset
+    return _model_facts(plan, work, f"{len(model.graph.node)} nodes", data)
 
 
-def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
+def _model_facts(plan: BuildPlan, work: Workspace, summary: str, data: Dataset | None) -> Facts:
     """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
-    has_images = plan.data is not None and plan.data.dataset.has_pixels
-    annotation = annotated_copy(file, file, plan.options.input, has_images)
+    annotations = annotated_copy(file, file, plan.options.input, data)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
-    if annotation is None:
+    if not annotations:
         return facts
-    told = f"; '{annotation.input}' is {annotation.type} ({annotation.why})"
-    return facts | {"annotated": annotation.to_json(), "summary": summary + told}
+    stored = [annotation.to_json() for annotation in annotations]
+    told = "".join(f"; '{made.input}' is {made.type} ({made.why})" for made in annotations)
+    return facts | {"annotated": stored[0] if len(stored) == 1 else stored, "summary": summary + told}
 
 
 def _train(plan: BuildPlan, work: Workspace) -> Facts:
@@ -226,8 +233,7 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
 
     from qhw.train import Progress, train
 
-    data = _required_data(plan).dataset
-    module = _network(plan, data)
+    module, data = _network(plan)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
         return {"summary": "quantised already: exported as it is"}
@@ -257,24 +263,28 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     }
 
 
-def _network(plan: BuildPlan, data: Dataset) -> nn.Module:
-    """The network with the weights and the preprocessing that were handed over."""
-    from qhw.tracing import trainable
+def _network(plan: BuildPlan) -> tuple[nn.Module, Dataset]:
+    """The network with the weights and the preprocessing that were handed over; the data for its inputs."""
+    from qhw.tracing import arguments_of, trainable
+    from qhw.train import as_inputs, data_for
 
-    options = plan.options
+    options, data = plan.options, _required_data(plan).dataset
     module = load_module(plan.source, data, options.seed)
-    preprocess = Preprocess.of(options.preprocess)
+    data = data_for(module, data)
+    preprocessing = preprocessing_of(options.preprocess)
     if is_quantised(module):
-        if options.state is not None or not preprocess.is_none:
+        if options.state is not None or not all(part.is_none for part in preprocessing.values()):
             raise InputError(
                 f"{plan.source.given} is quantised already: state and preprocess have no place in it",
                 hint="load the weights, and put the preprocessing into its forward(), before it is given",
             )
-        return module
+        return module, data
+    arrays = data.inputs("train")
+    names = arguments_of(module, len(arrays))
     if options.state is not None:
-        module = trainable(module, torch_samples(data.train_x[:2]))
+        module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
         load_state(module, options.state)
-    return preprocess.before(module, data.train_x.shape)
+    return preprocessed(module, preprocessing, [array.shape for array in arrays], names), data
 
 
 def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
@@ -285,75 +295,78 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
     """
     if not plan.options.is_trained:
         return ""
-    from qhw.train import evaluate
+    from qhw.tracing import check_runs
+    from qhw.train import as_inputs, evaluate
 
+    check_runs(module, as_inputs(rows_of(data.test_x, slice(2))))
     figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
     if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
         raise InputError(
             f"in float the network's {figure.name} is {figure.written(found)} on data set {data.name}, "
             f"not {figure.written(expected)}",
-            hint=f"samples run from {data.test_x.min():g} to {data.test_x.max():g} here; say what training "
+            hint=f"samples run {_bounds(data)} here; say what training "
             "did to them: --preprocess 'scale=1/255 mean=… std=…'",
         )
     return f"; it came with {figure.written(found)}"
 
 
-def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
+def _bounds(data: Dataset) -> str:
+    """The smallest and the largest number of the samples, of each input."""
+    return " and ".join(f"from {part.min():g} to {part.max():g}" for part in data.inputs("test"))
 
+
+def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.convert import convert
     from qhw.outside.weights import read_weights
-    from qhw.train import quant_of
+    from qhw.train import as_inputs, quant_of
 
-    data = _required_data(plan).dataset
-    example = torch_samples(data.train_x[:2])
-    given = _network(plan, data)
+    given, data = _network(plan)
     if is_quantised(given):
-        return _export(given, plan, work)
+        return _export(given, data, plan, work)
+    example = as_inputs(rows_of(data.train_x, slice(2)))
     model = convert(given, quant_of(plan.options.quant_config(), data, given), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(read_weights(weights, "trained weights", LARGEST_FILE))
-    return _export(model, plan, work)
+    return _export(model, data, plan, work)
 
 
 def _export_given(plan: BuildPlan, work: Workspace) -> Facts:
     require_training()
-    return _export(plan.source.module, plan, work)
+    from qhw.train import data_for
+
+    module = plan.source.module
+    return _export(module, data_for(module, _required_data(plan).dataset), plan, work)
 
 
-def _export(model: nn.Module, plan: BuildPlan, work: Workspace) -> Facts:
+def _export(model: nn.Module, data: Dataset, plan: BuildPlan, work: Workspace) -> Facts:
     """Write model.onnx, and what torch itself says in float64: every layer, and the whole test split."""
     import torch
 
     from qhw.export import export_qonnx
-    from qhw.train import predict
+    from qhw.train import as_inputs, predict
 
-    data = _required_data(plan).dataset
     model.eval()
-    export_qonnx(model, work.scratch / MODEL_FILE, torch_samples(data.test_x[:1]))
+    export_qonnx(model, work.scratch / MODEL_FILE, as_inputs(rows_of(data.test_x, slice(1))))
     work.progress(None, "torch in float64")
     folder = work.scratch / "torch"
     folder.mkdir()
     np.save(folder / "outputs.npy", predict(model, data.test_x, dtype=torch.float64))
-    if layers := _torch_layers(model, data.test_x[:LAYER_VECTORS]):
+    if layers := _torch_layers(model, rows_of(data.test_x, slice(LAYER_VECTORS))):
         save_arrays(folder / "layers.npz", layers)
     size = (work.scratch / MODEL_FILE).stat().st_size
-    return _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB")
+    # A file may call inputs otherwise than forward() does; their order is the same.
+    in_order = replace(data, names=()) if data.names else data
+    facts = _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB", in_order)
+    return facts | {"arguments": list(data.names)} if data.names else facts
 
 
-def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _torch_layers(model: nn.Module, samples: Samples) -> dict[str, NDArray[Any]]:
     """Every layer's values, where qhw converted the model; of a user's own, none."""
     from torch import fx
 
     from qhw.export import is_converted, layer_values
 
-    return layer_values(model, images) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
-
-
-def torch_samples(samples: NDArray[Any]) -> Tensor:
-    """Samples as a network takes them."""
-    import torch
-
-    return torch.from_numpy(samples).float()
+    return layer_values(model, samples) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
 
 
 def _required_data(plan: BuildPlan) -> DataChoice:
@@ -474,7 +487,7 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.sim.fast import FastExecutor
 
     graph = read_graph(work.build)
-    inputs = _samples(plan, graph)
+    inputs = _samples(plan, work, graph)
     mantissas = encode_inputs(graph, inputs)
     executor = FastExecutor(graph)
     outputs = executor(mantissas)
@@ -566,16 +579,24 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, graph: ExactGraph) -> dict[str, NDArray[Any]]:
+def _samples(plan: BuildPlan, work: Workspace, graph: ExactGraph) -> dict[str, NDArray[Any]]:
     """The test split, or random samples."""
     if plan.data is None:
         return random_inputs(graph, RANDOM_VECTORS)
-    if len(graph.inputs) != 1:
-        raise InputError(
-            f"A data set feeds one input, but the model has {len(graph.inputs)} ({', '.join(graph.inputs)})",
-            hint="leave --data out: the build then verifies on random inputs",
-        )
-    return {graph.inputs[0]: plan.data.dataset.test_x}
+    data = plan.data.dataset
+    if arguments := work.facts.get("export", {}).get("arguments"):
+        data = replace(data.for_inputs(arguments, "the model"), names=())
+    return samples_for(graph, data)
+
+
+def samples_for(graph: ExactGraph, data: Dataset) -> dict[str, NDArray[Any]]:
+    """The test split for each of a graph's inputs.
+
+    Raises:
+        InputError: the data have another number of inputs, or inputs of other names.
+    """
+    arrays = data.for_inputs(graph.inputs, "the model").inputs("test")
+    return dict(zip(graph.inputs, arrays, strict=True))
 
 
 def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from qhw.outside import shown
 from qhw.outside.text import read_toml
 from qhw.pipeline.designs import Wanted
 from qhw.pipeline.input_type import check_type
-from qhw.preprocessing import Preprocess
+from qhw.preprocessing import preprocessing_of
 
 if TYPE_CHECKING:
     from qhw.data import Reading
@@ -29,7 +29,8 @@ class BuildOptions:
         flow: the kind of project to generate, e.g. ``hls4ml``.
         data: a data set's name or path; None: the built-in model's own.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
-        preprocess: what training did to samples before the network (:class:`qhw.Preprocess`), as a text.
+        preprocess: what training did to samples before the network (:class:`qhw.Preprocess`), as a text; of
+            several inputs by name (:func:`qhw.preprocessing.preprocessing_of`).
         state: a file with the network's trained weights (``torch.save(net.state_dict(), …)``).
         trained: the network comes with its weights: it is not trained anew in float.
         expect: the figure that the trained network had in float; None: unknown.
@@ -79,7 +80,7 @@ class BuildOptions:
     synth: bool = False
 
     def __post_init__(self) -> None:
-        Preprocess.of(self.preprocess)
+        preprocessing_of(self.preprocess)
         if self.clock_mhz is not None and not 1 <= self.clock_mhz <= 2000:
             raise InputError(f"the clock is {self.clock_mhz} MHz", allowed="1 to 2000 MHz")
         for name in ("float_epochs", "quantised_epochs", "seed"):

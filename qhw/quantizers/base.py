@@ -240,8 +240,8 @@ def name_quantizers(model: nn.Module) -> None:
             module.layer = path.removesuffix(".tensor_quant").removesuffix(".result")
 
 
-def first_not_finite(model: nn.Module, x: Tensor) -> str:
-    """The path of the first quantised layer that ``x`` makes the model give NaN or infinity to, or ""."""
+def first_not_finite(model: nn.Module, *inputs: Tensor) -> str:
+    """The path of the first quantised layer that the inputs make the model give NaN or infinity to, or ""."""
     found: list[str] = []
 
     def watch(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -261,7 +261,7 @@ def first_not_finite(model: nn.Module, x: Tensor) -> str:
     ]
     try:
         with torch.no_grad():
-            model(x)
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
