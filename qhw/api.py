@@ -239,21 +239,29 @@ def simulate(
         device: where the "exact" backend multiplies: cpu, cuda, cuda:N, or auto; the codes are the same.
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
-        reading: the task, the metric and what else the data do not say themselves.
+        reading: the task, the metric and what else the data do not say themselves; without data, the metric
+            alone, for a build folder's own samples in place of the build's.
 
     Raises:
         InputError: something given cannot be used.
     """
+    from qhw.data import Reading
     from qhw.graph.encode import decode_output, encode_inputs
     from qhw.pipeline.build_stages import score
     from qhw.pipeline.data_choice import choose_data
     from qhw.sim.postprocess import postprocess, predicted_classes
 
     choice = None if data is None else choose_data(data, reading)
+    metric = "" if reading is None else reading.metric
+    if choice is None and reading is not None and replace(reading, metric="") != Reading():
+        raise InputError(
+            "task, target and layout say how a data set is read, and none is given",
+            hint="name one with --data, or leave them out",
+        )
     has_images = choice is not None and choice.dataset.has_pixels
     target = find_target(model, backend, input=input, has_images=has_images, device=device)
     graph = target.graph
-    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples)
+    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples, metric=metric)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
     keep = "all" if save_trace else "outputs"
     # The first run is not timed: it plans and compiles, and checks the library on each new batch shape.
@@ -270,8 +278,8 @@ def simulate(
     result = SimulationResult(target.name, execution, values, classes, count, seconds)
     if judge is None:
         return result
-    figure, metric = score(graph, execution, judge), judge.metric
-    return replace(result, accuracy=figure, metric=metric.name, written=metric.written(figure))
+    figure, name = score(graph, execution, judge), judge.metric.name
+    return replace(result, accuracy=figure, metric=name, written=judge.metric.written(figure))
 
 
 @dataclass(frozen=True, repr=False)

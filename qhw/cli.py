@@ -60,7 +60,11 @@ TaskName = Annotated[
 ]
 MetricName = Annotated[
     str | None,
-    typer.Option("--metric", help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own."),
+    typer.Option(
+        "--metric",
+        help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own (more is better, unless "
+        "function.higher_is_better = False).",
+    ),
 ]
 Target = Annotated[
     list[str] | None,

@@ -35,6 +35,7 @@ from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design, check_computes
 from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.own_metric import record_of
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
 from qhw.pipeline.state import LARGEST_STATE, load_state
@@ -114,6 +115,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
     """The stages of a build, each with what it depends on."""
     options = plan.options
     data = {"data": plan.data.identity if plan.data else None}
+    metric = {"metric": record_of(plan.data.metric if plan.data else None)}
     board = {"board": plan.board_digest}
     flow = {"flow": [options.flow, plan.flow.chosen]}
     wanted = {"wanted": options.wanted.to_json()}
@@ -123,7 +125,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
         *first,
         _stage(plan, "lower", _lower, (made,)),
         _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data),
+        _stage(plan, "vectors", _vectors, (made, "lower"), data | metric),
         replace(
             _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
@@ -224,7 +226,7 @@ def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
 def _train(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
-    from qhw.train import Progress, train
+    from qhw.train import Progress, predict, train
 
     data = _required_data(plan).dataset
     module = _network(plan, data)
@@ -232,6 +234,9 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
         check_idle(plan.source, plan.options)
         return {"summary": "quantised already: exported as it is"}
     told = _check_expected(plan, module, data)
+    if data.own_metric is not None and not told:
+        # What a user's function does not take is said now, not after hours of training.
+        data.own_metric.score(predict(module, data.test_x), data.test_targets)
 
     def tell(step: Progress) -> None:
         done = (step.epoch - 1 + step.step / step.steps) / step.epochs
@@ -485,11 +490,19 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     facts: Facts = {"samples": len(next(iter(mantissas.values())))}
     if plan.data is not None:
         data = plan.data.dataset
-        np.savez(folder / "targets.npz", targets=data.test_targets, task=data.task, metric=data.metric)
+        own = "" if data.own_metric is None else data.own_metric.name
+        np.savez(
+            folder / "targets.npz",
+            targets=data.test_targets,
+            task=data.task,
+            metric=data.metric,
+            own_metric=own,
+        )
         facts["accuracy"] = score(graph, outputs, data.judge)
         facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
         facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source
+        facts["own_metric"] = record_of(plan.data.metric)
     rows = [_interpreter_row(work, executor, mantissas)]
     if plan.source.kind != "qonnx":
         rows += _torch_rows(work, executor, mantissas, outputs)

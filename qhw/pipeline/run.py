@@ -268,9 +268,11 @@ def _inputs(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str
         vectors = facts.get("vectors", {})
         data = {"given": plan.data.given, "sha256": vectors.get("data_sha256", plan.data.identity)}
         data |= {"source": vectors["data_source"]} if vectors else {}
+    metric = plan.data.metric if plan.data else None
     return {
         "model": {"given": plan.source.given, "sha256": plan.source.digest, "source": plan.source.kind},
         "data": data,
+        "metric": None if metric is None else {"given": metric.given, "sha256": metric.digest},
         "board": {"given": plan.options.board, "sha256": plan.board_digest},
         "options": plan.options.to_json(),
     }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from qhw.errors import InputError, QhwError, closest
-from qhw.pipeline.stages import file_digest
+from qhw.outside import read_bytes
+
+LARGEST_SOURCE = 1 << 24
+"""Bytes of a user's Python file at most."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +33,28 @@ class UserFunction:
     name: str
     role: str
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the name and the file."""
-        return hashlib.sha256(f"{self.name}\0{file_digest(self.path)}".encode()).hexdigest()
+        """SHA-256 of the name and the file, as it is when this is asked first."""
+        return self._digest_of(self._source())
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; the file is run.
+        """The function itself; the file is run. What the function raises becomes an InputError.
 
         Raises:
-            InputError: the file fails, or has no such function.
+            InputError: the file fails, has no such function, or has another :attr:`digest` by now.
         """
-        spec = importlib.util.spec_from_file_location(f"qhw_user_{self.digest[:16]}", self.path)
-        assert spec is not None
-        assert spec.loader is not None
-        file = importlib.util.module_from_spec(spec)
+        source = self._source()
+        if self._digest_of(source) != self.digest:
+            raise InputError(f"{self.path} was changed meanwhile", hint="run the same command again")
+        file = ModuleType(f"qhw_user_{self.digest[:16]}")
+        file.__file__ = str(self.path)
+        # Dataclasses and pickle look a class's module up by its name.
+        sys.modules[file.__name__] = file
         with self._telling():
-            spec.loader.exec_module(file)
+            # The very bytes of the digest are run: importlib would take a cached file for one of the same
+            # size and second.
+            exec(compile(source, str(self.path), "exec"), vars(file))
         function: Callable[..., Any] | None = getattr(file, self.name, None)
         if not callable(function):
             own = [
@@ -56,7 +65,13 @@ class UserFunction:
             raise InputError(
                 f"{self.path} has no function {self.name!r}", hint=closest(self.name, own) if own else None
             )
-        return function
+
+        @functools.wraps(function)
+        def telling(*arguments: Any) -> Any:
+            with self._telling():
+                return function(*arguments)
+
+        return telling
 
     def call(self, *arguments: Any) -> Any:
         """What the function returns.
@@ -64,9 +79,13 @@ class UserFunction:
         Raises:
             InputError: the file or the function fails.
         """
-        function = self.load()
-        with self._telling():
-            return function(*arguments)
+        return self.load()(*arguments)
+
+    def _source(self) -> bytes:
+        return read_bytes(self.path, f"Python file of the {self.role}", LARGEST_SOURCE)
+
+    def _digest_of(self, source: bytes) -> str:
+        return hashlib.sha256(f"{self.name}\0{hashlib.sha256(source).hexdigest()}".encode()).hexdigest()
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
