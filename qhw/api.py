@@ -474,7 +474,11 @@ def diff(
     Raises:
         InputError: something given cannot be used, or the two have no tensor in common.
     """
-    sides = [_side(given) for given in (first, second)]
+    from qhw.pipeline.data_choice import choose_data
+
+    choice = None if data is None else choose_data(data)
+    has_images = choice is not None and choice.dataset.has_pixels
+    sides = [_side(given, has_images) for given in (first, second)]
     models = [side for side in sides if isinstance(side, Target)]
     if not models:
         raise InputError(
@@ -484,7 +488,7 @@ def diff(
     graph = models[0].graph
     trace = next((side for side in sides if not isinstance(side, Target)), None)
     if trace is None:
-        arrays, _ = choose_inputs(models[0], data=data, inputs=inputs, samples=samples)
+        arrays, _ = choose_inputs(models[0], data=choice, inputs=inputs, samples=samples)
     elif data is not None or inputs is not None:
         raise InputError("A trace has its own inputs", hint="leave out --data and --input")
     else:
@@ -514,10 +518,10 @@ def _rounding_note(models: list[Target], comparison: Comparison) -> str:
     return ""
 
 
-def _side(given: str | Path) -> Target | dict[str, IntArray]:
+def _side(given: str | Path, has_images: bool) -> Target | dict[str, IntArray]:
     if str(given).endswith(".npz"):
         return load_mantissas(Path(given))
-    return find_target(given, "csim" if Path(given).is_dir() else None)
+    return find_target(given, "csim" if Path(given).is_dir() else None, has_images=has_images)
 
 
 def _side_name(side: Target | Mapping[str, IntArray], given: str | Path) -> str:
