@@ -98,7 +98,8 @@ def build(
         preprocess: what training did to samples before the network saw them; it becomes its first layer.
         state: a file with the network's trained weights, or
         trained: the network has them: it is fine-tuned, not trained anew in float.
-        expect: the figure that the trained network had; less is refused, with the likely cause.
+        expect: the figure that the trained network, or the quantised model, had; a worse one is refused, with
+            the likely cause.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
         training: settings in place of the model's own recipe; ``{"device": "cuda"}`` trains on a GPU.

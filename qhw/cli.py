@@ -167,7 +167,7 @@ def build(
     ] = None,
     expect: Annotated[
         str | None,
-        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
+        typer.Option("--expect", help="The figure that it had, e.g. 97.5%; a worse one is refused."),
     ] = None,
     input_type: InputType = None,
     number_format: Annotated[

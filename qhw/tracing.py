@@ -319,7 +319,7 @@ def _tried(example: Tensor, call: Callable[[], Any]) -> Any:
         raise InputError(
             f"the model does not run on an input of shape {tuple(example.shape)}: {_first_line(error)}"
             f"{_users_line(error)}",
-            hint="give an example input (with a batch axis) that the model accepts",
+            hint="give data, or an example with a batch axis, of the shape that the model takes",
         ) from error
 
 

@@ -57,9 +57,15 @@ class Reading:
         )
 
     def split(self, name: str, source: str, x: NDArray[Any], y: NDArray[Any] | None) -> Dataset:
-        """A data set of samples in one piece: every fifth (of each class, if any) is for testing."""
+        """A data set of samples in one piece: every fifth (of each class, if any) is for testing.
+
+        Raises:
+            InputError: the counts differ, a number is not finite, or as for :class:`qhw.data.base.Dataset`.
+        """
         if y is not None and len(y) != len(x):
             raise InputError(f"data set {name}: {len(x)} samples have {len(y)} targets")
+        for what, array in (("sample", x), ("target", y)):
+            _require_finite(f"data set {name}: {what}", array)
         by_class = y is not None and y.ndim == 1 and y.dtype.kind in "biu"
         groups = y if by_class and y is not None else np.zeros(len(x), dtype=np.int64)
         train, test = holdout(groups.astype(np.int64), TEST_EVERY)
@@ -75,3 +81,15 @@ class Reading:
                 allowed="(N, L, C) or (N, H, W, C) with the layout nhwc",
             )
         return np.ascontiguousarray(np.moveaxis(x, -1, 1))
+
+
+def _require_finite(what: str, array: NDArray[Any] | None) -> None:
+    """Refuse NaN and infinity by their place in what was given, before it is split."""
+    if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    raise InputError(
+        f"{what} {place[0]} holds {array[place]}{f' at {place[1:]}' if place[1:] else ''}",
+        allowed="finite numbers",
+        hint="fill or drop such samples first",
+    )

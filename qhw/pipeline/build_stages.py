@@ -115,7 +115,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
     """The stages of a build, each with what it depends on."""
     options = plan.options
     data = {"data": plan.data.identity if plan.data else None}
-    metric = {"metric": record_of(plan.data.metric if plan.data else None)}
+    judged = {"metric": record_of(plan.data.metric if plan.data else None), "expect": options.expect}
     board = {"board": plan.board_digest}
     flow = {"flow": [options.flow, plan.flow.chosen]}
     wanted = {"wanted": options.wanted.to_json()}
@@ -125,7 +125,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
         *first,
         _stage(plan, "lower", _lower, (made,)),
         _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data | metric),
+        _stage(plan, "vectors", _vectors, (made, "lower"), data | judged),
         replace(
             _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
@@ -292,15 +292,26 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
         return ""
     from qhw.train import evaluate
 
-    figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
+    found = evaluate(module, data)
+    _require_figure(
+        plan,
+        data,
+        found,
+        "in float the network's",
+        "say what training did to them: --preprocess 'scale=1/255 mean=… std=…'",
+    )
+    return f"; it came with {data.figure.written(found)}"
+
+
+def _require_figure(plan: BuildPlan, data: Dataset, found: float, whose: str, remedy: str) -> None:
+    """Refuse a figure that is worse than its user had; what happens to samples first is the likely cause."""
+    figure, expected = data.figure, plan.options.expect
     if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
         raise InputError(
-            f"in float the network's {figure.name} is {figure.written(found)} on data set {data.name}, "
+            f"{whose} {figure.name} is {figure.written(found)} on data set {data.name}, "
             f"not {figure.written(expected)}",
-            hint=f"samples run from {data.test_x.min():g} to {data.test_x.max():g} here; say what training "
-            "did to them: --preprocess 'scale=1/255 mean=… std=…'",
+            hint=f"samples run from {data.test_x.min():g} to {data.test_x.max():g} here; {remedy}",
         )
-    return f"; it came with {figure.written(found)}"
 
 
 def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
@@ -377,7 +388,7 @@ def check_idle(source: Source, options: BuildOptions) -> None:
     """
     names = (
         *("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs"),
-        *("state", "trained", "preprocess", "expect"),
+        *("state", "trained", "preprocess"),
     )
     if idle := [name for name in names if getattr(options, name) not in (None, {}, False)]:
         raise InputError(
@@ -499,6 +510,9 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
             own_metric=own,
         )
         facts["accuracy"] = score(graph, outputs, data.judge)
+        if not plan.source.is_trained_here:
+            remedy = "what training did to them has to be in the model, in front of its first quantizer"
+            _require_figure(plan, data, facts["accuracy"], "the model's", remedy)
         facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
         facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source

@@ -136,6 +136,11 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
         board = board.at_clock(options.clock_mhz)
     options.quant_config()
     choice = _data_of(source, options.data if data is None else data, options.reading)
+    if options.expect is not None and choice is None:
+        raise InputError(
+            "What is expected of the model cannot be checked: there are no data",
+            hint="name a data set with --data, or leave --expect out",
+        )
     if source.kind != "qonnx":
         require_training()
     if source.is_trained_here:

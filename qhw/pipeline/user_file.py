@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,18 @@ class UserFunction:
         """SHA-256 of the name and the file, as it is when this is asked first."""
         return self._digest_of(self._source())
 
+    def check_mentioned(self) -> None:
+        """Refuse a name that stands nowhere in the file, which is not run: a typo is told before all else."""
+        text = self._source().decode(errors="replace")
+        if re.search(rf"\b{self.name}\b", text) or "import *" in text:
+            return
+        own = re.findall(r"^(?:async def|def|class) (\w+)", text, re.MULTILINE)
+        raise self._absent(own)
+
+    def _absent(self, own: list[str]) -> InputError:
+        hint = closest(self.name, own) if own else None
+        return InputError(f"{self.path} has no function {self.name!r}", hint=hint)
+
     def load(self) -> Callable[..., Any]:
         """The function itself; the file is run. What the function raises becomes an InputError.
 
@@ -62,9 +75,7 @@ class UserFunction:
                 for name, value in vars(file).items()
                 if callable(value) and getattr(value, "__module__", "") == file.__name__
             ]
-            raise InputError(
-                f"{self.path} has no function {self.name!r}", hint=closest(self.name, own) if own else None
-            )
+            raise self._absent(own)
 
         @functools.wraps(function)
         def telling(*arguments: Any) -> Any:
@@ -108,7 +119,7 @@ def user_function(text: str, role: str) -> UserFunction | None:
     """What ``file.py:function`` names; None for any other text.
 
     Raises:
-        InputError: the file does not exist, or no function is named.
+        InputError: the file does not exist, no function is named, or one that the file does not even mention.
     """
     path, _, function = text.rpartition(":")
     if text.endswith(".py"):
@@ -121,4 +132,6 @@ def user_function(text: str, role: str) -> UserFunction | None:
         raise InputError(f"The file {path} of the {role} {text} does not exist", hint="check the path")
     if not function.isidentifier():
         raise InputError(f"{function!r} in {text} is not the name of a function", allowed="file.py:function")
-    return UserFunction(text, Path(path), function, role)
+    found = UserFunction(text, Path(path), function, role)
+    found.check_mentioned()
+    return found
