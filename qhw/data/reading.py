@@ -36,6 +36,12 @@ class Reading:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise InputError(f"the layout is {self.layout!r}", allowed="nchw or nhwc")
+        if not isinstance(self.metric, str):
+            raise InputError(
+                f"the metric is of type {type(self.metric).__name__}",
+                allowed="one of the task's metrics, or 'file.py:function' of your own",
+                hint="in Python, give a qhw.data.Dataset with own_metric=qhw.tasks.Metric(name, function)",
+            )
 
     def dataset(
         self,

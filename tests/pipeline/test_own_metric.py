@@ -93,6 +93,11 @@ def test_a_function_that_is_no_metric_is_refused_before_training(
     assert not (tmp_path / "b").exists()
 
 
+def test_a_function_in_place_of_its_name_is_refused() -> None:
+    with pytest.raises(InputError, match=r"of type function[\s\S]*own_metric"):
+        qhw.build("digits-cnn", board="ultra96", metric=lambda outputs, targets: 1.0)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("figure", ["nan", "inf"])
 def test_a_figure_that_is_no_number_is_refused(figure: str, tmp_path: Path) -> None:
     metric = of_file(tmp_path, f"def metric(outputs, targets):\n    return float('{figure}')\n")
