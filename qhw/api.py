@@ -99,7 +99,8 @@ def build(
             several inputs by the names of forward()'s arguments: ``{"image": Preprocess(scale=1 / 255)}``.
         state: a file with the network's trained weights, or
         trained: the network has them: it is fine-tuned, not trained anew in float.
-        expect: the figure that the trained network had; less is refused, with the likely cause.
+        expect: the figure that the trained network, or the quantised model, had; a worse one is refused, with
+            the likely cause.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
         training: settings in place of the model's own recipe; ``{"device": "cuda"}`` trains on a GPU.
@@ -251,21 +252,29 @@ def simulate(
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
         input: the integer type of a file's input, as in "uint8", where the file does not say it; of several
             inputs "image=uint8,depth=int12".
-        reading: the task, the metric and what else the data do not say themselves.
+        reading: the task, the metric and what else the data do not say themselves; without data, the metric
+            alone, for a build folder's own samples in place of the build's.
 
     Raises:
         InputError: something given cannot be used.
     """
+    from qhw.data import Reading
     from qhw.graph.encode import decode_output, encode_inputs
     from qhw.pipeline.build_stages import score
     from qhw.pipeline.data_choice import choose_data
     from qhw.sim.postprocess import postprocess, predicted_classes
 
     choice = None if data is None else choose_data(data, reading)
+    metric = "" if reading is None else reading.metric
+    if choice is None and reading is not None and replace(reading, metric="") != Reading():
+        raise InputError(
+            "task, target and layout say how a data set is read, and none is given",
+            hint="name one with --data, or leave them out",
+        )
     dataset = None if choice is None else choice.dataset
     target = find_target(model, backend, input=input, data=dataset, device=device)
     graph = target.graph
-    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples)
+    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples, metric=metric)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
     keep = "all" if save_trace else "outputs"
     # The first run is not timed: it plans and compiles, and checks the library on each new batch shape.
@@ -282,8 +291,8 @@ def simulate(
     result = SimulationResult(target.name, execution, values, classes, count, seconds)
     if judge is None:
         return result
-    figure, metric = score(graph, execution, judge), judge.metric
-    return replace(result, accuracy=figure, metric=metric.name, written=metric.written(figure))
+    figure, name = score(graph, execution, judge), judge.metric.name
+    return replace(result, accuracy=figure, metric=name, written=judge.metric.written(figure))
 
 
 @dataclass(frozen=True, repr=False)
@@ -478,7 +487,11 @@ def diff(
     Raises:
         InputError: something given cannot be used, or the two have no tensor in common.
     """
-    sides = [_side(given) for given in (first, second)]
+    from qhw.pipeline.data_choice import choose_data
+
+    choice = None if data is None else choose_data(data)
+    dataset = None if choice is None else choice.dataset
+    sides = [_side(given, dataset) for given in (first, second)]
     models = [side for side in sides if isinstance(side, Target)]
     if not models:
         raise InputError(
@@ -488,7 +501,7 @@ def diff(
     graph = models[0].graph
     trace = next((side for side in sides if not isinstance(side, Target)), None)
     if trace is None:
-        arrays, _ = choose_inputs(models[0], data=data, inputs=inputs, samples=samples)
+        arrays, _ = choose_inputs(models[0], data=choice, inputs=inputs, samples=samples)
     elif data is not None or inputs is not None:
         raise InputError("A trace has its own inputs", hint="leave out --data and --input")
     else:
@@ -518,10 +531,10 @@ def _rounding_note(models: list[Target], comparison: Comparison) -> str:
     return ""
 
 
-def _side(given: str | Path) -> Target | dict[str, IntArray]:
+def _side(given: str | Path, data: Dataset | None) -> Target | dict[str, IntArray]:
     if str(given).endswith(".npz"):
         return load_mantissas(Path(given))
-    return find_target(given, "csim" if Path(given).is_dir() else None)
+    return find_target(given, "csim" if Path(given).is_dir() else None, data=data)
 
 
 def _side_name(side: Target | Mapping[str, IntArray], given: str | Path) -> str:

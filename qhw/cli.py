@@ -60,7 +60,11 @@ TaskName = Annotated[
 ]
 MetricName = Annotated[
     str | None,
-    typer.Option("--metric", help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own."),
+    typer.Option(
+        "--metric",
+        help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own (more is better, unless "
+        "function.higher_is_better = False).",
+    ),
 ]
 Target = Annotated[
     list[str] | None,
@@ -169,7 +173,7 @@ def build(
     ] = None,
     expect: Annotated[
         str | None,
-        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
+        typer.Option("--expect", help="The figure that it had, e.g. 97.5%; a worse one is refused."),
     ] = None,
     input_type: InputType = None,
     number_format: Annotated[

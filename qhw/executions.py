@@ -37,6 +37,9 @@ BACKENDS = {
 
 _OF_A_JUDGE = ("task", "metric", "targets")
 
+_OWN_METRIC = "own_metric"
+"""The name of the user's own function, in place of the task's metric; older builds lack it."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -188,32 +191,44 @@ def find_target(
     return Target(text, place, chosen, input, data, device)
 
 
-def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], Judge | None] | None:
+def own_samples(target: Target, metric: str = "") -> tuple[dict[str, NDArray[Any]], Judge | None] | None:
     """The samples that a build was verified on: inputs of its data set's test split, and their metric.
 
     None for a file, and for a build that did not get so far.
 
+    Args:
+        metric: one of the task's metrics, or ``file.py:function``, in place of the build's.
+
     Raises:
-        InputError: they are not what the build wrote.
+        InputError: they are not what the build wrote; the metric is not one of the task's.
     """
     folder = target.path / "vectors"
     if not (target.path.is_dir() and check_written(target.path, "vectors")):
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
-    return inputs, stored_judge(folder / "targets.npz", len(next(iter(inputs.values()))))
+    return inputs, stored_judge(folder / "targets.npz", len(next(iter(inputs.values()))), metric)
 
 
-def stored_judge(path: Path, count: int) -> Judge | None:
+def stored_judge(path: Path, count: int, metric: str = "") -> Judge | None:
     """The metric that a build stored with the targets of ``count`` samples; None where it has none.
 
+    Of a user's own metric the build stored the name: the function is run only by the rules of
+    :func:`qhw.pipeline.own_metric.recorded_metric`, else there is none.
+
+    Args:
+        path: ``vectors/targets.npz`` of a build folder.
+        metric: as for :func:`own_samples`.
+
     Raises:
-        InputError: the file holds something else.
+        InputError: the file holds something else; the metric is not one of the task's.
     """
+    from qhw.pipeline.own_metric import own_metric, recorded_metric
+    from qhw.pipeline.user_file import user_function
     from qhw.tasks import Judge, task_named
 
     if not path.is_file():
         return None
-    stored = read_npz(path, "file of targets", LARGEST_FILE, _OF_A_JUDGE)
+    stored = read_npz(path, "file of targets", LARGEST_FILE, (*_OF_A_JUDGE, _OWN_METRIC))
     if missing := [name for name in _OF_A_JUDGE if name not in stored]:
         raise InputError(f"{path} lacks {missing[0]}", allowed=f"arrays named {', '.join(_OF_A_JUDGE)}")
     targets = stored["targets"]
@@ -221,7 +236,14 @@ def stored_judge(path: Path, count: int) -> Judge | None:
         raise InputError(f"{path} holds targets of shape {targets.shape}", allowed=f"{count}, one per sample")
     task = task_named(str(stored["task"]))
     task.check_targets(targets, task.classes_of(targets))
-    return Judge(task, task.metric(str(stored["metric"])), targets)
+    of_the_build = task.metric(str(stored["metric"]))
+    if metric:
+        function = user_function(metric, "metric")
+        return Judge(task, task.metric(metric) if function is None else own_metric(function), targets)
+    if not (name := str(stored.get(_OWN_METRIC, ""))):
+        return Judge(task, of_the_build, targets)
+    own = recorded_metric(path.parents[1], name)
+    return None if own is None else Judge(task, own, targets)
 
 
 @contextlib.contextmanager
@@ -251,6 +273,7 @@ def choose_inputs(
     data: Any = None,
     inputs: Any = None,
     samples: int | None = None,
+    metric: str = "",
 ) -> tuple[dict[str, Any], Judge | None]:
     """Samples for a target, and the metric to judge the answers by, if there are targets.
 
@@ -260,9 +283,10 @@ def choose_inputs(
         data: a data set, of which the test split is taken.
         inputs: an array (N, ...), a dict of arrays by input name, or the path of a .npy or .npz file of them.
         samples: take at most this many.
+        metric: the metric for what a build folder was verified on, in place of the build's.
 
     Raises:
-        InputError: both are given, neither fits the graph, or there are no samples.
+        InputError: both are given, neither fits the graph, there are no samples, or no targets for a metric.
     """
     from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs, samples_for
     from qhw.pipeline.data_choice import choose_data
@@ -275,10 +299,15 @@ def choose_inputs(
         arrays, judge = samples_for(graph, dataset), dataset.judge
     elif inputs is not None:
         arrays = _by_name(graph, _read(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
-    elif (own := own_samples(target)) is not None:
+    elif (own := own_samples(target, metric)) is not None:
         arrays, judge = own
     else:
         arrays = random_inputs(graph, samples or RANDOM_VECTORS)
+    if metric and data is None and judge is None:
+        raise InputError(
+            f"There are no targets to compute the metric {metric} from",
+            hint="give a data set with --data, or a build folder that was built with one",
+        )
     _check_counts(arrays)
     few = {name: array[:samples] for name, array in arrays.items()}
     return few, None if judge is None else judge.first(samples)

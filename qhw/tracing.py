@@ -415,7 +415,7 @@ def _tried(inputs: Sequence[Tensor], call: Callable[[], Any], names: Sequence[st
         raise InputError(
             f"the model does not run on {told}{' and '.join(shapes)}: {_first_line(error)}"
             f"{_users_line(error)}",
-            hint="give an example input (with a batch axis) that the model accepts"
+            hint="give data, or an example with a batch axis, of the shape that the model takes"
             if len(inputs) == 1 and not names
             else "give inputs (each with a batch axis) in the order of the model's arguments, or name them",
         ) from error

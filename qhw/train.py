@@ -34,7 +34,7 @@ from qhw.accelerator import (
 )
 from qhw.data.base import Dataset
 from qhw.data.inputs import Samples, count_of, parts_of, rows_of
-from qhw.errors import CheckFailedError, InputError
+from qhw.errors import InputError
 from qhw.formats import Fixed, Format
 from qhw.layers.preprocessed import BITS as PREPROCESS_BITS
 from qhw.layers.preprocessed import Preprocessed
@@ -180,9 +180,9 @@ def train(
         progress: called after every step (see :class:`Progress`). An exception in it ends the training.
 
     Raises:
-        InputError: the model, the data, the folder or the device is not usable, or its memory is used up.
+        InputError: the model, the data, the folder or the device is not usable, or its memory is used up; the
+            loss is no longer a finite number.
         UnsupportedError: the model holds a layer that cannot be converted.
-        CheckFailedError: the loss is no longer a finite number.
     """
     started = time.monotonic()
     chosen_device(config.device)  # one that is not there is refused before anything else is done
@@ -481,7 +481,7 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor], precision: str) -> Tens
 
 
 def _check_loss(told: Progress, model: nn.Module, samples: Sequence[Tensor]) -> None:
-    """Raise CheckFailedError where the loss is no number."""
+    """Raise InputError where the loss is no number."""
     if math.isfinite(told.loss):
         return
     from qhw.quantizers import first_not_finite
@@ -489,9 +489,10 @@ def _check_loss(told: Progress, model: nn.Module, samples: Sequence[Tensor]) -> 
     layer = first_not_finite(model, *samples)
     place = f"the {told.phase} phase, epoch {told.epoch}, step {told.step}"
     first = f"; layer {layer} is the first to be given NaN or infinity" if layer else ""
-    raise CheckFailedError(
+    raise InputError(
         f"the loss became {told.loss} in {place}{first}",
-        hint="lower the learning rate, or look for NaN and infinities in the model's weights",
+        hint="lower the learning rate, bring samples and targets to values around 1, or look for NaN and "
+        "infinities in the model's weights",
     )
 
 

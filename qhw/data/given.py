@@ -117,7 +117,10 @@ def _array(given: Any) -> NDArray[Any]:
     except ValueError:  # lists of arrays of different lengths
         array = np.asarray(None)
     if array.dtype == object:
-        raise InputError("the data hold arrays of different shapes", allowed="samples of one shape")
+        raise InputError(
+            "the data hold arrays of different shapes, or other things than numbers",
+            allowed="arrays of numbers, samples of one shape",
+        )
     return array
 
 

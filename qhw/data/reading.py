@@ -38,6 +38,12 @@ class Reading:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise InputError(f"the layout is {self.layout!r}", allowed="nchw or nhwc")
+        if not isinstance(self.metric, str):
+            raise InputError(
+                f"the metric is of type {type(self.metric).__name__}",
+                allowed="one of the task's metrics, or 'file.py:function' of your own",
+                hint="in Python, give a qhw.data.Dataset with own_metric=qhw.tasks.Metric(name, function)",
+            )
 
     def dataset(
         self,
@@ -63,7 +69,11 @@ class Reading:
     def split(
         self, name: str, source: str, x: Samples, y: NDArray[Any] | None, names: tuple[str, ...] = ()
     ) -> Dataset:
-        """A data set of samples in one piece: every fifth (of each class, if any) is for testing."""
+        """A data set of samples in one piece: every fifth (of each class, if any) is for testing.
+
+        Raises:
+            InputError: the counts differ, a number is not finite, or as for :class:`qhw.data.base.Dataset`.
+        """
         counts = [len(part) for part in parts_of(x)]
         if len(set(counts)) > 1:
             raise InputError(
@@ -72,6 +82,10 @@ class Reading:
             )
         if y is not None and len(y) != count_of(x):
             raise InputError(f"data set {name}: {count_of(x)} samples have {len(y)} targets")
+        for index, part in enumerate(parts_of(x)):
+            which = f", input {names[index] if names else index}" if isinstance(x, tuple) else ""
+            _require_finite(f"data set {name}{which}: sample", part)
+        _require_finite(f"data set {name}: target", y)
         by_class = y is not None and y.ndim == 1 and y.dtype.kind in "biu"
         groups = y if by_class and y is not None else np.zeros(count_of(x), dtype=np.int64)
         train, test = holdout(groups.astype(np.int64), TEST_EVERY)
@@ -93,3 +107,15 @@ class Reading:
             for part in parts_of(x)
         )
         return turned if isinstance(x, tuple) else turned[0]
+
+
+def _require_finite(what: str, array: NDArray[Any] | None) -> None:
+    """Refuse NaN and infinity by their place in what was given, before it is split."""
+    if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    raise InputError(
+        f"{what} {place[0]} holds {array[place]}{f' at {place[1:]}' if place[1:] else ''}",
+        allowed="finite numbers",
+        hint="fill or drop such samples first",
+    )

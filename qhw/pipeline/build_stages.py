@@ -36,6 +36,7 @@ from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design, check_computes
 from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.own_metric import record_of
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
 from qhw.pipeline.state import LARGEST_STATE, load_state
@@ -115,6 +116,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
     """The stages of a build, each with what it depends on."""
     options = plan.options
     data = {"data": plan.data.identity if plan.data else None}
+    judged = {"metric": record_of(plan.data.metric if plan.data else None), "expect": options.expect}
     board = {"board": plan.board_digest}
     flow = {"flow": [options.flow, plan.flow.chosen]}
     wanted = {"wanted": options.wanted.to_json()}
@@ -124,7 +126,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
         *first,
         _stage(plan, "lower", _lower, (made,)),
         _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data),
+        _stage(plan, "vectors", _vectors, (made, "lower"), data | judged),
         replace(
             _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
@@ -231,13 +233,16 @@ def _model_facts(plan: BuildPlan, work: Workspace, summary: str, data: Dataset |
 def _train(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
-    from qhw.train import Progress, train
+    from qhw.train import Progress, predict, train
 
     module, data = _network(plan)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
         return {"summary": "quantised already: exported as it is"}
     told = _check_expected(plan, module, data)
+    if data.own_metric is not None and not told:
+        # What a user's function does not take is said now, not after hours of training.
+        data.own_metric.score(predict(module, data.test_x), data.test_targets)
 
     def tell(step: Progress) -> None:
         done = (step.epoch - 1 + step.step / step.steps) / step.epochs
@@ -299,15 +304,26 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
     from qhw.train import as_inputs, evaluate
 
     check_runs(module, as_inputs(rows_of(data.test_x, slice(2))))
-    figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
+    found = evaluate(module, data)
+    _require_figure(
+        plan,
+        data,
+        found,
+        "in float the network's",
+        "say what training did to them: --preprocess 'scale=1/255 mean=… std=…'",
+    )
+    return f"; it came with {data.figure.written(found)}"
+
+
+def _require_figure(plan: BuildPlan, data: Dataset, found: float, whose: str, remedy: str) -> None:
+    """Refuse a figure that is worse than its user had; what happens to samples first is the likely cause."""
+    figure, expected = data.figure, plan.options.expect
     if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
         raise InputError(
-            f"in float the network's {figure.name} is {figure.written(found)} on data set {data.name}, "
+            f"{whose} {figure.name} is {figure.written(found)} on data set {data.name}, "
             f"not {figure.written(expected)}",
-            hint=f"samples run {_bounds(data)} here; say what training "
-            "did to them: --preprocess 'scale=1/255 mean=… std=…'",
+            hint=f"samples run {_bounds(data)} here; {remedy}",
         )
-    return f"; it came with {figure.written(found)}"
 
 
 def _bounds(data: Dataset) -> str:
@@ -385,7 +401,7 @@ def check_idle(source: Source, options: BuildOptions) -> None:
     """
     names = (
         *("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs"),
-        *("state", "trained", "preprocess", "expect"),
+        *("state", "trained", "preprocess"),
     )
     if idle := [name for name in names if getattr(options, name) not in (None, {}, False)]:
         raise InputError(
@@ -498,11 +514,22 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     facts: Facts = {"samples": len(next(iter(mantissas.values())))}
     if plan.data is not None:
         data = plan.data.dataset
-        np.savez(folder / "targets.npz", targets=data.test_targets, task=data.task, metric=data.metric)
+        own = "" if data.own_metric is None else data.own_metric.name
+        np.savez(
+            folder / "targets.npz",
+            targets=data.test_targets,
+            task=data.task,
+            metric=data.metric,
+            own_metric=own,
+        )
         facts["accuracy"] = score(graph, outputs, data.judge)
+        if not plan.source.is_trained_here:
+            remedy = "what training did to them has to be in the model, in front of its first quantizer"
+            _require_figure(plan, data, facts["accuracy"], "the model's", remedy)
         facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
         facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source
+        facts["own_metric"] = record_of(plan.data.metric)
     rows = [_interpreter_row(work, executor, mantissas)]
     if plan.source.kind != "qonnx":
         rows += _torch_rows(work, executor, mantissas, outputs)

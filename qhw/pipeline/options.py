@@ -33,7 +33,7 @@ class BuildOptions:
             several inputs by name (:func:`qhw.preprocessing.preprocessing_of`).
         state: a file with the network's trained weights (``torch.save(net.state_dict(), …)``).
         trained: the network comes with its weights: it is not trained anew in float.
-        expect: the figure that the trained network had in float; None: unknown.
+        expect: the figure that the trained network, or the quantised model, had; None: unknown.
         weights, activations: formats, as text; None: what ``quant`` says, or 8 bits.
         quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
         training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
