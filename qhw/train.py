@@ -211,7 +211,7 @@ def _both_phases(
 
     example = torch.from_numpy(data.train_x[:2]).float()
     check_finite(model)
-    quant = quant_of(quant, data, model)
+    quant = quant_of(quant, data.has_pixels, isinstance(model, Preprocessed))
     model = trainable(model, example)
     convert(model, quant, example)  # what cannot be converted is refused before hours of float training
     _check_outputs(model, example, data)
@@ -226,16 +226,16 @@ def _both_phases(
     return model, quantised
 
 
-def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig:
-    """The formats for a data set and a network.
+def quant_of(quant: QuantConfig, pixels: bool, preprocessed: bool) -> QuantConfig:
+    """The formats for samples that are pixels by their type or not, and a network behind a preprocessing or not.
 
     Samples are quantised at the door unless they are pixels: otherwise whole numbers among the first
     ones would be taken for pixels. The constants of a preprocessing get bits enough to cost no accuracy.
     """
-    if isinstance(model, Preprocessed):
+    if preprocessed:
         wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
         quant = replace(quant, overrides={f"{PREPROCESS_LAYER}.*": wide, **quant.overrides})
-    if data.has_pixels or quant.inputs is not None:
+    if pixels or quant.inputs is not None:
         return quant
     return replace(quant, inputs=Fixed(INPUT_BITS))
 

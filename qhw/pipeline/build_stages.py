@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from qhw.flows.base import FlowStage, Project, ProjectFlow
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
+    from qhw.quant_config import QuantConfig
     from qhw.sim.fast import FastExecutor
     from qhw.tasks import Judge, Metric
     from qhw.train import TrainConfig
@@ -302,17 +303,24 @@ def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
 
     from qhw.convert import convert
     from qhw.outside.weights import read_weights
-    from qhw.train import quant_of
 
     data = _required_data(plan).dataset
     example = torch_samples(data.train_x[:2])
     given = _network(plan, data)
     if is_quantised(given):
         return _export(given, plan, work)
-    model = convert(given, quant_of(plan.options.quant_config(), data, given), example)
+    model = convert(given, _formats(plan, given, data), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(read_weights(weights, "trained weights", LARGEST_FILE))
     return _export(model, plan, work)
+
+
+def _formats(plan: BuildPlan, network: nn.Module, data: Dataset) -> QuantConfig:
+    """The formats of every layer, for these data and behind this preprocessing."""
+    from qhw.layers.preprocessed import Preprocessed
+    from qhw.train import quant_of
+
+    return quant_of(plan.options.quant_config(), data.has_pixels, isinstance(network, Preprocessed))
 
 
 def _export_given(plan: BuildPlan, work: Workspace) -> Facts:
