@@ -198,6 +198,27 @@ def train(
         )
 
 
+def train_float(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    *,
+    checkpoints: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> tuple[nn.Module, float]:
+    """The float phase of :func:`train` alone: the network, and its accuracy on the test split.
+
+    Args:
+        quant: the formats to come, into which it has to be convertible; the rest as for :func:`train`.
+    """
+    chosen_device(config.device)
+    folder = _prepared(checkpoints)
+    with _threads(config.threads):
+        float_model, _, _ = _float_phase(model, data, config, quant, folder, progress)
+        return float_model, evaluate(float_model, data)
+
+
 def _both_phases(
     model: nn.Module,
     data: Dataset,
@@ -207,9 +228,28 @@ def _both_phases(
     progress: ProgressCallback | None,
 ) -> tuple[nn.Module, nn.Module]:
     from qhw.convert import convert
+
+    model, quant, float_phase = _float_phase(model, data, config, quant, folder, progress)
+    quantised = convert(model, quant, _example(data))
+    identity = store.fingerprint(float_phase.fingerprint, quant)
+    rate = config.quantised_learning_rate
+    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
+    return model, quantised
+
+
+def _float_phase(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    folder: Path | None,
+    progress: ProgressCallback | None,
+) -> tuple[nn.Module, QuantConfig, Phase]:
+    """The float network, its formats for these data, and the phase that trained it."""
+    from qhw.convert import convert
     from qhw.tracing import check_finite, trainable
 
-    example = torch.from_numpy(data.train_x[:2]).float()
+    example = _example(data)
     check_finite(model)
     quant = quant_of(quant, data.has_pixels, isinstance(model, Preprocessed))
     model = trainable(model, example)
@@ -218,16 +258,15 @@ def _both_phases(
     identity = store.fingerprint(store.weights_hash(model), data.sha256, torch.__version__)
     float_phase = Phase("float", config.float_epochs, config.learning_rate, config, folder, identity)
     float_phase.run(model, data, progress)
+    return model, quant, float_phase
 
-    quantised = convert(model, quant, example)
-    identity = store.fingerprint(float_phase.fingerprint, quant)
-    rate = config.quantised_learning_rate
-    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
-    return model, quantised
+
+def _example(data: Dataset) -> Tensor:
+    return torch.from_numpy(data.train_x[:2]).float()
 
 
 def quant_of(quant: QuantConfig, pixels: bool, preprocessed: bool) -> QuantConfig:
-    """The formats for samples that are pixels by their type or not, and a network behind a preprocessing or not.
+    """The formats for samples that are pixels or not by their type, behind a preprocessing or not.
 
     Samples are quantised at the door unless they are pixels: otherwise whole numbers among the first
     ones would be taken for pixels. The constants of a preprocessing get bits enough to cost no accuracy.

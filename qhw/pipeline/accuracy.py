@@ -48,7 +48,7 @@ def _cause(config: QuantConfig, quantised_epochs: int) -> str:
                 f"{format.mantissa_high * step:g} in steps of {step:g}); 'fixed<{format.width}>' learns it"
             )
     if not quantised_epochs:
-        return "the quantised network was not trained; give it --quantised-epochs"
+        return "the quantised network was not trained; train it (--quantise training, --quantised-epochs)"
     narrow = [f"{setting} ({format})" for setting, format in config.formats() if format.width <= FEW_BITS]
     if narrow:
         return f"few bits: {', '.join(narrow)}; give some layers more (--layer), or more --quantised-epochs"

@@ -74,7 +74,7 @@ def _matched(
     finally:
         for hook in hooks:
             hook.remove()
-    logger.info("distilled %d samples: the statistics differ by %.3g", len(samples), float(loss))
+    logger.info("distilled %d samples: the statistics differ by %.3g", len(samples), loss.item())
     return samples.detach().round() if pixels else samples.detach()
 
 
