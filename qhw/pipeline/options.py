@@ -115,8 +115,7 @@ class BuildOptions:
         if idle := [name for name in given if getattr(self, name) is not None]:
             raise InputError(
                 f"{', '.join(idle)} would change nothing where quantise is {self.quantise!r}",
-                hint="leave them out, or give --quantise "
-                + ("ptq" if self.quantise == "training" else "training"),
+                hint=f"leave them out, or give --quantise {other}",
             )
 
     @property

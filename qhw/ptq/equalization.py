@@ -14,6 +14,7 @@ import torch
 from brevitas.graph.equalize import GraphActivationEqualization
 from torch import Tensor, fx, nn
 
+from qhw.convert import NORMS
 from qhw.layers.arithmetic import Add
 from qhw.layers.moves import Reshape
 from qhw.ptq.methods.base import layer_at
@@ -28,8 +29,9 @@ def equalizable(network: fx.GraphModule) -> Iterator[fx.GraphModule]:
 
     Brevitas follows additions that are functions, and stops where channels become features: an ``Add`` is
     shown to it as ``operator.add``, and a linear layer behind a flattening as the convolution over the whole
-    sample that it is. A layer that is called twice is hidden from it: it would scale both calls for one.
-    What it does to weights is put back into the network when the context ends.
+    sample that it is. Hidden from it are a layer that is called twice, of which it would scale both calls for
+    one, and a batch norm without a gain, for which it fails. What it does to weights is put back into the
+    network when the context ends.
     """
     trained = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     view = fx.GraphModule(network, copy.deepcopy(network.graph))
@@ -41,8 +43,8 @@ def equalizable(network: fx.GraphModule) -> Iterator[fx.GraphModule]:
             node.op, node.target = "call_function", operator.add
         elif isinstance(layer, nn.Flatten | Reshape):
             windows += _as_windows(view, node, calls)
-        elif layer is not None and calls[str(node.target)] > 1 and next(layer.parameters(), None) is not None:
-            view.add_submodule(f"{node.name}_hidden", nn.Sequential(layer))
+        elif _is_hidden(layer, calls[str(node.target)]):
+            view.add_submodule(f"{node.name}_hidden", nn.Sequential(layer_at(view, node)))
             node.target = f"{node.name}_hidden"
     view.graph.lint()
     view.recompile()
@@ -85,6 +87,11 @@ def _per_channel(ranges: Tensor | None, axis: int | None) -> Tensor | None:
     if ranges is None or axis is None:
         return None
     return ranges.movedim(axis, 0).reshape(ranges.shape[axis], -1).amax(1)
+
+
+def _is_hidden(layer: Any, calls: int) -> bool:
+    is_bare = isinstance(layer, NORMS) and layer.weight is None
+    return is_bare or (calls > 1 and next(layer.parameters(), None) is not None)
 
 
 def _same_channels(node: fx.Node) -> bool:

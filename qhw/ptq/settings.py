@@ -10,7 +10,7 @@ from typing import Any
 
 from qhw.errors import InputError, closest
 
-DEFAULT_METHODS = ("bn-reestimate", "gptq")
+DEFAULT_METHODS = ("gpfq",)
 """The recipe that did best in ``benchmarks/ptq_methods.py``."""
 
 DEFAULT_CALIBRATION = "mse"
