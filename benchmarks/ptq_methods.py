@@ -205,8 +205,8 @@ def report(network: Network, rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         f"## {network.name}",
         "",
-        f"{len(seeds)} seeds of {'training and ' if network.train_seeds else ''}calibration. Float: "
-        f"{mean_of(in_float, 'test'):.1%} on {len(kept.test_x):,} test samples, "
+        f"{len(seeds)} seeds of {'training and ' if network.train_seeds else ''}calibration.",
+        f"Float: {mean_of(in_float, 'test'):.1%} on {len(kept.test_x):,} test samples, "
         f"{mean_of(in_float, 'held_out'):.1%} on {len(held_out.test_x):,} held-out ones.",
         "",
     ]
@@ -258,10 +258,9 @@ def main() -> None:
     lines = [
         "Trained float networks that were quantised without training, by `benchmarks/ptq_methods.py`:",
         f"{SAMPLES} calibration samples, MSE calibration unless another is named. A column is the format of",
-        "weights and activations (of k-hot: of weights, then of activations); results, biases and constants are",
-        "as usual. Methods are ordered by the SQNR on held-out samples of the training split over all formats,",
-        "by which the default was chosen. Seconds were taken on a busy machine: the order of magnitude is what",
-        "they tell.",
+        "weights and activations (k-hot: weights, then activations); all else has the usual formats. Methods",
+        "are ordered by the SQNR on held-out samples of the training split over all formats, by which the",
+        "default was chosen. Seconds were taken on a busy machine: they tell the order of magnitude.",
         "",
     ]
     for network in NETWORKS.values():
