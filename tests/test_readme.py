@@ -27,7 +27,7 @@ COMMANDS = [
 
 def test_what_is_looked_for_is_there() -> None:
     assert set(FILES) == {"diabetes.py", "watch.py", "strokes.py"}
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 4
     assert len(COMMANDS) == len(FILES)
 
 
