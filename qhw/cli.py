@@ -16,8 +16,7 @@ import typer
 from qhw.errors import QhwError, brief, printable
 from qhw.flow_command import FlowCommand, flow_options
 from qhw.flows import list_flows
-from qhw.pipeline.options import QUANTISE
-from qhw.ptq.settings import DEFAULT_CALIBRATION, DEFAULT_METHODS, names_in
+from qhw.ptq.settings import DEFAULT_CALIBRATION, DEFAULT_METHODS, QUANTISE, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -725,7 +725,7 @@ def _warning_of_fall(plan: BuildPlan, work: Workspace, quantised: float) -> str 
     from qhw.pipeline.accuracy import warning_of_fall
 
     is_trained = plan.options.is_trained_quantised
-    epochs = recipe_of(plan.source, plan.options).quantised_epochs if is_trained else 0
+    epochs = recipe_of(plan.source, plan.options).quantised_epochs if is_trained else None
     figure = _required_data(plan).dataset.figure
     return warning_of_fall(figure, in_float, quantised, plan.options.quant_config(), epochs)
 

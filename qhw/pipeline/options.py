@@ -13,17 +13,15 @@ from qhw.outside.text import read_toml
 from qhw.pipeline.designs import Wanted
 from qhw.pipeline.input_type import check_type
 from qhw.preprocessing import Preprocess
+from qhw.ptq.settings import QUANTISE, PtqSettings
 
 if TYPE_CHECKING:
     from qhw.data import Reading
-    from qhw.ptq.settings import PtqSettings
     from qhw.quant_config import QuantConfig
 
 
-QUANTISE = ("training", "ptq")
-"""How a float network becomes a quantised one."""
-
 PTQ_OPTIONS = ("methods", "calibration", "samples")
+"""Options of quantisation without training."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,6 @@ class BuildOptions:
 
     def ptq_settings(self) -> PtqSettings:
         """How the network is quantised without training; raises InputError for what is not known."""
-        from qhw.ptq.settings import PtqSettings
-
         given = {name: getattr(self, name) for name in PTQ_OPTIONS if getattr(self, name) is not None}
         return PtqSettings(seed=self.seed, **given)
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from qhw.errors import InputError, closest
 
+QUANTISE = ("training", "ptq")
+"""How a float network becomes a quantised one."""
+
 DEFAULT_METHODS = ("gpfq",)
 """The recipe that did best in ``benchmarks/ptq_methods.py``."""
 
