@@ -1,7 +1,7 @@
 """qhw: from a PyTorch model to bit-exact hardware.
 
 ``qhw.build``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do; ``qhw.convert`` and
-``qhw.export_qonnx`` make a quantised model of a module, and a file of that.
+``qhw.ptq`` make a quantised model of a module, and ``qhw.export_qonnx`` a file of that.
 Nothing is imported before it is used.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         convert,
         cost,
         diff,
+        ptq,
         simulate,
     )
     from qhw.export import export_qonnx
@@ -38,6 +39,7 @@ __all__ = [
     "cost",
     "diff",
     "export_qonnx",
+    "ptq",
     "simulate",
 ]
 

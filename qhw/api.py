@@ -45,6 +45,7 @@ __all__ = [
     "convert",
     "cost",
     "diff",
+    "ptq",
     "simulate",
 ]
 
@@ -54,6 +55,55 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     from qhw.convert import convert as run_convert
 
     return run_convert(model, config, example)
+
+
+def ptq(
+    model: nn.Module,
+    data: Any,
+    config: QuantConfig | Mapping[str, Any] | str | None = None,
+    *,
+    methods: str | Sequence[str] | None = None,
+    calibration: str | None = None,
+    samples: int = 512,
+    seed: int = 0,
+    shape: Sequence[int] | None = None,
+    pixels: bool = False,
+) -> fx.GraphModule:
+    """A trained float module as a quantised one, without training: what ``qhw ptq`` does.
+
+    Args:
+        model: the trained network; it is left as it is.
+        data: what it was trained on, as for :func:`build`; some samples of its training split are looked at.
+            None: samples are distilled from the network's batch norms, and ``shape`` says what they are like.
+        config: the formats, or one format as text (``"e2m1"``, ``"khot<4,2>"``).
+        methods: names of :mod:`qhw.ptq.methods`; None: the recipe that did best.
+        calibration: how ranges of activations are chosen: max, percentile, mse or entropy; None: mse.
+        samples, seed: how many samples are looked at, and which.
+        shape, pixels: without data, the shape of one sample, and whether it holds whole pixels of 0..255.
+
+    Raises:
+        InputError, UnsupportedError: something given cannot be used.
+
+    Example::
+
+        quantised = qhw.ptq(net, "digits", "fixed<4>", methods=("equalize", "gptq"))
+        qhw.build(quantised, board="ultra96", data="digits")
+    """
+    from qhw.pipeline.data_choice import choose_data
+    from qhw.ptq.run import Shape, quantise
+    from qhw.ptq.settings import PtqSettings
+    from qhw.quant_config import QuantConfig, formats_named
+
+    if isinstance(config, str):
+        config = formats_named(config)
+    formats = config if isinstance(config, QuantConfig) else QuantConfig.from_mapping(config or {})
+    named = {"methods": methods, "calibration": calibration}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    settings = PtqSettings(samples=samples, seed=seed, **given)
+    if data is None and shape is None:
+        raise InputError("There are neither data nor a shape of samples", hint="give one of the two")
+    known = Shape(tuple(shape or ()), pixels) if data is None else choose_data(data).dataset
+    return quantise(model, known, formats, settings).model
 
 
 def build(
@@ -81,6 +131,10 @@ def build(
     multipliers: str = "auto",
     input: str | None = None,
     seed: int = 0,
+    quantise: str = "training",
+    methods: str | Sequence[str] | None = None,
+    calibration: str | None = None,
+    samples: int | None = None,
     vectors: int | None = None,
     synth: bool = False,
     observer: Observer | None = None,
@@ -108,6 +162,8 @@ def build(
         fps, budget, multipliers: requirements on the design, as for :func:`cost`.
         input: the integer type of the model's input, as in "uint8", where the model does not say it; of
             several inputs "image=uint8,depth=int12".
+        quantise: by ``training``, or by ``ptq``, without it, by these
+        methods, calibration, samples: as for :func:`ptq`.
         vectors: samples that go through the C-simulation.
         observer: receives the progress of the build.
         flow_options: the flow's own; hls4ml: ``io_type``.
@@ -147,6 +203,10 @@ def build(
         budget=budget,
         multipliers=multipliers,
         input=input,
+        quantise=quantise,
+        methods=methods,
+        calibration=calibration,
+        samples=samples,
         seed=seed,
         vectors=vectors,
         synth=synth,

@@ -65,7 +65,7 @@ from qhw.tracing import (
     trace,
 )
 
-__all__ = ["LayerFormats", "QuantConfig", "convert"]
+__all__ = ["LayerFormats", "QuantConfig", "convert", "convert_traced", "paths_of"]
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 SUMS = (*WEIGHTED, MatMul)
@@ -118,8 +118,27 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     """
     with torch.random.fork_rng(devices=[]):
         module = trace(model, example)
+        config.check_patterns(paths_of(module))
+        return convert_traced(module, config).train(model.training)
+
+
+def paths_of(module: fx.GraphModule) -> list[str]:
+    """The paths of a traced model's layers, which overrides are matched with."""
+    return [path for node in module.graph.nodes if (path := node.meta.get("path"))]
+
+
+def convert_traced(module: fx.GraphModule, config: QuantConfig) -> fx.GraphModule:
+    """The second half of :func:`convert`: the quantised form of a traced model, in its place.
+
+    Args:
+        module: what :func:`qhw.tracing.trace` gives; it is changed, and returned.
+        config: the formats; overrides are not checked.
+
+    Raises:
+        UnsupportedError: a layer that cannot be converted in these formats.
+    """
+    with torch.random.fork_rng(devices=[]):
         _erase_identities(module)
-        config.check_patterns([path for node in module.graph.nodes if (path := node.meta.get("path"))])
         config.check_inputs([str(node.target) for node in module.graph.nodes if node.op == "placeholder"])
         _Conversion(module, config).run()
     module.delete_all_unused_submodules()
@@ -127,7 +146,7 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     module.recompile()
     plain_tensors(module)
     name_quantizers(module)
-    return module.train(model.training)
+    return module
 
 
 class _Conversion:

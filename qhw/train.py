@@ -200,6 +200,27 @@ def train(
         )
 
 
+def train_float(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    *,
+    checkpoints: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> tuple[nn.Module, float]:
+    """The float phase of :func:`train` alone: the network, and its accuracy on the test split.
+
+    Args:
+        quant: the formats to come, into which it has to be convertible; the rest as for :func:`train`.
+    """
+    chosen_device(config.device)
+    folder = _prepared(checkpoints)
+    with _threads(config.threads):
+        float_model, _, _ = _float_phase(model, data, config, quant, folder, progress)
+        return float_model, evaluate(float_model, data)
+
+
 def _both_phases(
     model: nn.Module,
     data: Dataset,
@@ -209,9 +230,28 @@ def _both_phases(
     progress: ProgressCallback | None,
 ) -> tuple[nn.Module, nn.Module]:
     from qhw.convert import convert
+
+    model, quant, float_phase = _float_phase(model, data, config, quant, folder, progress)
+    quantised = convert(model, quant, _example(data))
+    identity = store.fingerprint(float_phase.fingerprint, quant)
+    rate = config.quantised_learning_rate
+    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
+    return model, quantised
+
+
+def _float_phase(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    folder: Path | None,
+    progress: ProgressCallback | None,
+) -> tuple[nn.Module, QuantConfig, Phase]:
+    """The float network, its formats for these data, and the phase that trained it."""
+    from qhw.convert import convert
     from qhw.tracing import check_finite, trainable
 
-    example = as_inputs(rows_of(data.train_x, slice(2)))
+    example = _example(data)
     check_finite(model)
     quant = quant_of(quant, data, model)
     model = trainable(model, example)
@@ -220,12 +260,11 @@ def _both_phases(
     identity = store.fingerprint(store.weights_hash(model), data.sha256, torch.__version__)
     float_phase = Phase("float", config.float_epochs, config.learning_rate, config, folder, identity)
     float_phase.run(model, data, progress)
+    return model, quant, float_phase
 
-    quantised = convert(model, quant, example)
-    identity = store.fingerprint(float_phase.fingerprint, quant)
-    rate = config.quantised_learning_rate
-    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
-    return model, quantised
+
+def _example(data: Dataset) -> tuple[Tensor, ...]:
+    return as_inputs(rows_of(data.train_x, slice(2)))
 
 
 def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig:
@@ -234,14 +273,11 @@ def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig
     Samples are quantised at the door unless they are pixels: otherwise whole numbers among the first
     ones would be taken for pixels. The constants of a preprocessing get bits enough to cost no accuracy.
     """
-    if isinstance(model, Preprocessed):
-        wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
-        in_front = {f"{layer}.*": wide for layer in model.preprocess_layers.values()}
-        quant = replace(quant, overrides={**in_front, **quant.overrides})
+    if len(data.inputs("train")) == 1:
+        return quant_of_samples(quant, data.has_pixels, model)
+    quant = _behind_preprocessing(quant, model)
     if data.has_pixels or isinstance(quant.inputs, Format | str):
         return quant
-    if len(data.inputs("train")) == 1 and quant.inputs is None:
-        return replace(quant, inputs=Fixed(INPUT_BITS))
     from qhw.tracing import arguments_of
 
     parts = data_for(model, data).inputs("train")
@@ -252,6 +288,22 @@ def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig
         if part.dtype != np.uint8
     }
     return replace(quant, inputs={**door, **stated})
+
+
+def quant_of_samples(quant: QuantConfig, pixels: bool, model: nn.Module) -> QuantConfig:
+    """The same for a network of one input, whose samples are pixels by their type or not."""
+    quant = _behind_preprocessing(quant, model)
+    if pixels or quant.inputs is not None:
+        return quant
+    return replace(quant, inputs=Fixed(INPUT_BITS))
+
+
+def _behind_preprocessing(quant: QuantConfig, model: nn.Module) -> QuantConfig:
+    if not isinstance(model, Preprocessed):
+        return quant
+    wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
+    in_front = {f"{layer}.*": wide for layer in model.preprocess_layers.values()}
+    return replace(quant, overrides={**in_front, **quant.overrides})
 
 
 def data_for(model: nn.Module, data: Dataset) -> Dataset:

@@ -36,7 +36,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
 FILES = {found[1]: text for kind, text in BLOCKS if kind == "python" and (found := FILE.match(text))}
 SNIPPETS = [text for kind, text in BLOCKS if kind == "python" and not FILE.match(text)]
-OWN, BY_OTHERS = SNIPPETS[:3], SNIPPETS[3:]
+OWN, BY_OTHERS = [*SNIPPETS[:3], *SNIPPETS[5:]], SNIPPETS[3:5]
 COMMANDS = [
     shlex.split(line.removeprefix("$ "), comments=True)
     for kind, text in BLOCKS
@@ -46,15 +46,16 @@ COMMANDS = [
 ]
 BUILT = [words for words in COMMANDS if len(words) > 2 and words[2].partition(":")[0] in FILES]
 PLANNED = [words for words in COMMANDS if words[:2] == ["qhw", "build"] and words not in BUILT]
-RUN = [words for words in COMMANDS if words[0] == "qhw" and words[1] != "build"]
+RUN = [words for words in COMMANDS if words[:2] in (["qhw", "simulate"], ["qhw", "diff"])]
+PTQ = [words for words in COMMANDS if words[:2] == ["qhw", "ptq"]]
 
 
 def test_what_is_looked_for_is_there() -> None:
     assert {kind for kind, _ in BLOCKS} == {"", "python", "toml"}
     assert set(FILES) == {"diabetes.py", "watch.py", "strokes.py", "digits_net.py"}
-    assert [len(OWN), len(BY_OTHERS)] == [3, 2]
-    assert [len(BUILT), len(PLANNED), len(RUN)] == [len(FILES), 8, 2]
-    rest = [words for words in COMMANDS if words not in (*BUILT, *PLANNED, *RUN)]
+    assert [len(OWN), len(BY_OTHERS)] == [4, 2]
+    assert [len(BUILT), len(PLANNED), len(RUN), len(PTQ)] == [len(FILES), 9, 2, 3]
+    rest = [words for words in COMMANDS if words not in (*BUILT, *PLANNED, *RUN, *PTQ)]
     assert rest == [["make", "demo"], ["make", "test"], ["python", "digits_net.py"]]
 
 
@@ -143,6 +144,22 @@ def test_other_commands_run(words: list[str], surroundings: Path, capfd: pytest.
     out, err = capfd.readouterr()
     assert int(ended.value.code or 0) == (1 if words[1] == "diff" else 0), err
     assert ("First difference: layer 'fc' (MatMul)" in out) == (words[1] == "diff")
+
+
+@pytest.mark.parametrize("words", PTQ, ids=lambda words: " ".join(words[1:]))
+def test_quantisation_without_training_is_planned(
+    words: list[str], surroundings: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its options are looked up; such commands are run in tests/cli."""
+
+    def planned(options: BuildOptions, *_: Any, **__: Any) -> None:
+        options.quant_config(), options.ptq_settings()
+        raise PlannedError(options.model)
+
+    monkeypatch.setattr("qhw.pipeline.quantise.quantise_file", planned)
+    with pytest.raises(SystemExit) as ended:
+        main(words[1:])
+    assert ended.value.code == PlannedError.exit_code, capfd.readouterr().err
 
 
 def test_the_configuration_file_says_what_the_readme_says(surroundings: Path) -> None:

@@ -2,6 +2,7 @@
 
 ====================  =======================================================================
 train                 ``training/``: the trained weights
+ptq                   ``quantised/``: the weights of the quantised network, with ``--quantise ptq``
 export, or import     ``model.onnx``
 lower                 ``graph/``: the exact graph (and ``canonical/`` where scales are arbitrary)
 cost                  ``cost/``: folding, and what the design is estimated to take (or that none fits)
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
-from qhw.data.inputs import Samples, rows_of
+from qhw.data.inputs import Samples, parts_of, rows_of
 from qhw.errors import InputError
 from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
@@ -35,7 +36,7 @@ from qhw.outside.text import read_json
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design, check_computes
 from qhw.pipeline.input_type import annotated_copy
-from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.options import PTQ_OPTIONS, BuildOptions
 from qhw.pipeline.own_metric import record_of
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
     from qhw.tasks import Judge, Metric
-    from qhw.train import TrainConfig
+    from qhw.train import Progress, TrainConfig
 
 Facts = dict[str, Any]
 
@@ -89,6 +90,8 @@ SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
 
 LEAST_SIMULATION_VECTORS = 128
+
+EXPORTED_AS_IT_IS = "quantised already: exported as it is"
 
 LARGEST_DEPARTURE = 0.01
 """Points (of 1) by which a trained network may miss the figure that its user had."""
@@ -155,6 +158,14 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     }
     given = {**model, **data, **handed, "seed": options.seed, "quant": repr(options.quant_config())}
     recipe = {"recipe": [options.float_epochs, options.quantised_epochs, _weighing(options.training)]}
+    if not options.is_trained_quantised:
+        in_float = {name: value for name, value in given.items() if name != "quant"}
+        chosen = given | {"ptq": repr(options.ptq_settings())}
+        return [
+            _stage(plan, "train", _train_float, (), in_float | recipe),
+            _stage(plan, "ptq", _ptq, ("train",), chosen),
+            _stage(plan, "export", _export_ptq, ("ptq",), chosen | annotation),
+        ]
     return [
         _stage(plan, "train", _train, (), given | recipe),
         _stage(plan, "export", _export_trained, ("train",), given | annotation),
@@ -233,28 +244,23 @@ def _model_facts(plan: BuildPlan, work: Workspace, summary: str, data: Dataset |
 def _train(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
-    from qhw.train import Progress, predict, train
+    from qhw.train import predict, train
 
     module, data = _network(plan)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
-        return {"summary": "quantised already: exported as it is"}
-    told = _check_expected(plan, module, data)
+        return {"summary": EXPORTED_AS_IT_IS}
+    told = check_expected(plan.options, module, data)
     if data.own_metric is not None and not told:
         # What a user's function does not take is said now, not after hours of training.
         data.own_metric.score(predict(module, data.test_x), data.test_targets)
-
-    def tell(step: Progress) -> None:
-        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
-        work.progress(done, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
-
     result = train(
         module,
         data,
         recipe_of(plan.source, plan.options),
         plan.options.quant_config(),
         checkpoints=work.partial,
-        progress=tell,
+        progress=telling(work.progress),
     )
     (work.scratch / "training").mkdir()
     torch.save(result.quantised_model.state_dict(), work.scratch / "training" / "quantised.pt")
@@ -268,37 +274,138 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     }
 
 
+def telling(progress: Callable[[float | None, str], None]) -> Callable[[Progress], None]:
+    """What training calls after each step, so that its share of the phase is told."""
+
+    def tell(step: Progress) -> None:
+        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
+        progress(done, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
+
+    return tell
+
+
+def _train_float(plan: BuildPlan, work: Workspace) -> Facts:
+    import torch
+
+    from qhw.train import train_float
+
+    options = plan.options
+    module, data = _network(plan)
+    if is_quantised(module):
+        check_idle(plan.source, options)
+        return {"summary": EXPORTED_AS_IT_IS}
+    told = check_expected(options, module, data)
+    model, figure = train_float(
+        module,
+        data,
+        recipe_of(plan.source, options),
+        options.quant_config(),
+        checkpoints=work.partial,
+        progress=telling(work.progress),
+    )
+    (work.scratch / "training").mkdir()
+    torch.save(model.state_dict(), work.scratch / "training" / "float.pt")
+    summary = f"{data.figure.name} {data.figure.written(figure)} on {len(data.test_x)} test samples{told}"
+    return {"float": figure, "samples": len(data.test_x), "summary": summary}
+
+
+def _ptq(plan: BuildPlan, work: Workspace) -> Facts:
+    """The float network is quantised without training."""
+    import torch
+
+    from qhw.outside.weights import read_weights
+    from qhw.ptq.run import quantise
+    from qhw.tracing import trainable
+    from qhw.train import as_inputs
+
+    options = plan.options
+    module, data = _network(plan)
+    if is_quantised(module):
+        return {"summary": EXPORTED_AS_IT_IS}
+    module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
+    module.load_state_dict(
+        read_weights(work.build / "training" / "float.pt", "trained weights", LARGEST_FILE)
+    )
+    result = quantise(module, data, options.quant_config(), options.ptq_settings(), tell=work.progress)
+    (work.scratch / "quantised").mkdir()
+    torch.save(result.model.state_dict(), work.scratch / "quantised" / "weights.pt")
+    assert result.quantised is not None
+    summary = (
+        f"{data.figure.name} {data.figure.written(result.quantised)} by "
+        f"{', '.join(result.settings.methods) or 'calibration alone'}, without training"
+    )
+    facts = result.to_json()
+    del facts["seconds"]  # facts depend on the inputs alone
+    return facts | {"summary": summary}
+
+
+def _export_ptq(plan: BuildPlan, work: Workspace) -> Facts:
+    from qhw.outside.weights import read_weights
+    from qhw.ptq.calibrated import skeleton
+    from qhw.ptq.run import chosen_samples
+
+    options = plan.options
+    module, data = _network(plan)
+    if is_quantised(module):
+        return _export(module, data, plan, work)
+    settings = options.ptq_settings()
+    example = chosen_samples(data, settings)[0][:2]
+    model = skeleton(module, options.quant_config(), settings, example, pixels=data.has_pixels)
+    model.load_state_dict(read_weights(work.build / "quantised" / "weights.pt", "weights", LARGEST_FILE))
+    return _export(model, data, plan, work)
+
+
 def _network(plan: BuildPlan) -> tuple[nn.Module, Dataset]:
     """The network with the weights and the preprocessing that were handed over; the data for its inputs."""
-    from qhw.tracing import arguments_of, trainable
-    from qhw.train import as_inputs, data_for
+    from qhw.train import data_for
 
-    options, data = plan.options, _required_data(plan).dataset
-    module = load_module(plan.source, data, options.seed)
+    data = _required_data(plan).dataset
+    module = load_module(plan.source, data, plan.options.seed)
     data = data_for(module, data)
+    return handed_over(module, plan.source, plan.options, data.train_x), data
+
+
+def network_of(source: Source, options: BuildOptions, samples: Samples, data: Dataset | None) -> nn.Module:
+    """The network with the weights and the preprocessing that were handed over.
+
+    Args:
+        samples: (N, ...), as the network is given them.
+        data: the data set that a built-in network is made for.
+
+    Raises:
+        InputError, UnsupportedError: the network cannot be made, or what was handed over is none of it.
+    """
+    return handed_over(load_module(source, data, options.seed), source, options, samples)
+
+
+def handed_over(module: nn.Module, source: Source, options: BuildOptions, samples: Samples) -> nn.Module:
+    """A network with the weights and the preprocessing that were handed over beside it."""
+    from qhw.tracing import arguments_of, trainable
+    from qhw.train import as_inputs
+
     preprocessing = preprocessing_of(options.preprocess)
     if is_quantised(module):
         if options.state is not None or not all(part.is_none for part in preprocessing.values()):
             raise InputError(
-                f"{plan.source.given} is quantised already: state and preprocess have no place in it",
+                f"{source.given} is quantised already: state and preprocess have no place in it",
                 hint="load the weights, and put the preprocessing into its forward(), before it is given",
             )
-        return module, data
-    arrays = data.inputs("train")
+        return module
+    arrays = parts_of(samples)
     names = arguments_of(module, len(arrays))
     if options.state is not None:
-        module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
+        module = trainable(module, as_inputs(rows_of(samples, slice(2))))
         load_state(module, options.state)
-    return preprocessed(module, preprocessing, [array.shape for array in arrays], names), data
+    return preprocessed(module, preprocessing, [array.shape for array in arrays], names)
 
 
-def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
+def check_expected(options: BuildOptions, module: nn.Module, data: Dataset) -> str:
     """What a network that was trained elsewhere reaches in float, before anything is done to it.
 
     Raises:
         InputError: that is less than its user had.
     """
-    if not plan.options.is_trained:
+    if not options.is_trained:
         return ""
     from qhw.tracing import check_runs
     from qhw.train import as_inputs, evaluate
@@ -306,7 +413,7 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
     check_runs(module, as_inputs(rows_of(data.test_x, slice(2))))
     found = evaluate(module, data)
     _require_figure(
-        plan,
+        options,
         data,
         found,
         "in float the network's",
@@ -315,9 +422,9 @@ def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
     return f"; it came with {data.figure.written(found)}"
 
 
-def _require_figure(plan: BuildPlan, data: Dataset, found: float, whose: str, remedy: str) -> None:
+def _require_figure(options: BuildOptions, data: Dataset, found: float, whose: str, remedy: str) -> None:
     """Refuse a figure that is worse than its user had; what happens to samples first is the likely cause."""
-    figure, expected = data.figure, plan.options.expect
+    figure, expected = data.figure, options.expect
     if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
         raise InputError(
             f"{whose} {figure.name} is {figure.written(found)} on data set {data.name}, "
@@ -401,9 +508,9 @@ def check_idle(source: Source, options: BuildOptions) -> None:
     """
     names = (
         *("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs"),
-        *("state", "trained", "preprocess"),
+        *("state", "trained", "preprocess", "quantise", *PTQ_OPTIONS),
     )
-    if idle := [name for name in names if getattr(options, name) not in (None, {}, False)]:
+    if idle := [name for name in names if getattr(options, name) not in (None, {}, False, "training")]:
         raise InputError(
             f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
             hint="leave them out, or give the plain model",
@@ -525,7 +632,7 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
         facts["accuracy"] = score(graph, outputs, data.judge)
         if not plan.source.is_trained_here:
             remedy = "what training did to them has to be in the model, in front of its first quantizer"
-            _require_figure(plan, data, facts["accuracy"], "the model's", remedy)
+            _require_figure(plan.options, data, facts["accuracy"], "the model's", remedy)
         facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
         facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source
@@ -669,7 +776,8 @@ def _warning_of_fall(plan: BuildPlan, work: Workspace, quantised: float) -> str 
         return None
     from qhw.pipeline.accuracy import warning_of_fall
 
-    epochs = recipe_of(plan.source, plan.options).quantised_epochs
+    is_trained = plan.options.is_trained_quantised
+    epochs = recipe_of(plan.source, plan.options).quantised_epochs if is_trained else None
     figure = _required_data(plan).dataset.figure
     return warning_of_fall(figure, in_float, quantised, plan.options.quant_config(), epochs)
 

@@ -170,10 +170,11 @@ def _format_of(options: BuildOptions) -> str:
     given = {"weights": options.weights, "activations": options.activations, **options.quant}
     settings = {name: value for name, value in given.items() if value}
     text = str(settings.get("weights", ""))
+    end = "" if options.is_trained_quantised else f"-{options.quantise}"
     if not settings:
-        return ""
+        return end
     is_one_format = bool(text) and settings == formats_named(text)
-    return f"-{slug(text) if is_one_format else json_digest(settings)[:8]}"
+    return f"-{slug(text) if is_one_format else json_digest(settings)[:8]}{end}"
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:
