@@ -1,7 +1,7 @@
 """qhw: from a PyTorch model to bit-exact hardware.
 
 ``qhw.build``, ``qhw.search``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do;
-``qhw.convert`` and ``qhw.export_qonnx`` make a quantised model of a module, and a file of that.
+``qhw.convert`` and ``qhw.ptq`` make a quantised model of a module, and ``qhw.export_qonnx`` a file of that.
 Nothing is imported before it is used.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         convert,
         cost,
         diff,
+        ptq,
         search,
         simulate,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "cost",
     "diff",
     "export_qonnx",
+    "ptq",
     "search",
     "simulate",
 ]

@@ -32,11 +32,12 @@ LOSS_INTERVAL = 16
 MEMORY_SHARE = 0.5
 """Share of a GPU's free memory that the training data may take."""
 
-Step = Callable[[Tensor, Tensor], Tensor]
-"""One training step on samples and targets; the loss, which may be overwritten by the next step."""
+Step = Callable[..., Tensor]
+"""One training step on the samples of each input and the targets, in this order; the loss, which may be
+overwritten by the next step."""
 
-Recorder = Callable[[Step, Tensor, Tensor], tuple[Callable[[], object], Tensor]]
-"""Records a step on tensors that stay: what repeats it, and where it leaves its loss."""
+Recorder = Callable[..., tuple[Callable[[], object], Tensor]]
+"""Records a step on tensors that stay, which follow it: what repeats it, and where it leaves its loss."""
 
 
 @contextmanager
@@ -102,12 +103,12 @@ class Batches:
     """The batches of a training split on a device.
 
     Args:
-        held: all samples and targets there, where they fit; None: every batch is copied.
+        held: all samples, of each input, and targets there, where they fit; None: every batch is copied.
     """
 
     data: Dataset
     device: torch.device
-    held: tuple[Tensor, Tensor] | None
+    held: tuple[Tensor, ...] | None
 
     @classmethod
     def of(cls, data: Dataset, device: torch.device) -> Batches:
@@ -115,7 +116,7 @@ class Batches:
         if device.type == "cpu":
             return cls(data, device, None)
         targets = data.kind.trained_on(data.train_targets)
-        size = data.train_x.nbytes + targets.nbytes
+        size = sum(part.nbytes for part in data.inputs("train")) + targets.nbytes
         if size > MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
             logger.info("the training data (%.1f GB) stay in the computer's memory", size / 1e9)
             return cls(data, device, None)
@@ -124,35 +125,35 @@ class Batches:
     @classmethod
     def holding(cls, data: Dataset, device: torch.device) -> Batches:
         """With the split on the device."""
-        arrays = (data.train_x, data.kind.trained_on(data.train_targets))
-        samples, targets = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
-        return cls(data, device, (samples, targets))
+        arrays = (*data.inputs("train"), data.kind.trained_on(data.train_targets))
+        held = tuple(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
+        return cls(data, device, held)
 
-    def epoch(self, chosen: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples as floats and their targets, for every row (steps, batch) of indices."""
+    def epoch(self, chosen: NDArray[np.int64]) -> Iterator[tuple[Tensor, ...]]:
+        """The samples of each input as floats, and their targets, for every row (steps, batch) of indices."""
         if self.held is None:
             for batch in chosen:
-                samples, targets = samples_at(self.data, batch), self._targets(batch)
-                yield samples.to(self.device), targets.to(self.device)
+                tensors = (*samples_at(self.data, batch), self._targets(batch))
+                yield tuple(tensor.to(self.device) for tensor in tensors)
             return
-        samples, targets = self.held
+        *samples, targets = self.held
         for batch in torch.from_numpy(chosen).to(self.device):
-            yield samples[batch].float(), targets[batch]
+            yield (*(part[batch].float() for part in samples), targets[batch])
 
     def _targets(self, batch: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self.data.kind.trained_on(self.data.train_targets[batch]))
 
 
-def samples_at(data: Dataset, indices: NDArray[np.int64]) -> Tensor:
-    """Training samples as floats."""
-    return torch.from_numpy(data.train_x[indices]).float()
+def samples_at(data: Dataset, indices: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    """Training samples as floats, of each input."""
+    return tuple(torch.from_numpy(part[indices]).float() for part in data.inputs("train"))
 
 
-def record_graph(step: Step, samples: Tensor, targets: Tensor) -> tuple[Callable[[], object], Tensor]:
+def record_graph(step: Step, *tensors: Tensor) -> tuple[Callable[[], object], Tensor]:
     """A step recorded as a CUDA graph: what would cost hundreds of launches is one."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        loss = step(samples, targets)
+        loss = step(*tensors)
     return graph.replay, loss
 
 
@@ -170,7 +171,7 @@ class RecordedStep:
     def __init__(self, step: Step, record: Recorder = record_graph) -> None:
         self._step, self._record = step, record
         self._to_warm_up = WARM_UP_STEPS
-        self._held: tuple[Tensor, Tensor] | None = None
+        self._held: tuple[Tensor, ...] | None = None
         self._replay: Callable[[], object] | None = None
         self._loss: Tensor | None = None
 
@@ -179,36 +180,36 @@ class RecordedStep:
         """Whether steps are repeated from a record."""
         return self._replay is not None
 
-    def __call__(self, samples: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, *tensors: Tensor) -> Tensor:
         if self._to_warm_up > 0:
             self._to_warm_up -= 1
-            return _beside(self._step, samples, targets)
+            return _beside(self._step, *tensors)
         if self._held is None:
-            self._held = samples.clone(), targets.clone()
+            self._held = tuple(tensor.clone() for tensor in tensors)
             self._try_to_record(*self._held)
         if self._replay is None or self._loss is None:
-            return self._step(samples, targets)
-        for held, given in zip(self._held, (samples, targets), strict=True):
+            return self._step(*tensors)
+        for held, given in zip(self._held, tensors, strict=True):
             held.copy_(given)
         self._replay()
         return self._loss
 
-    def _try_to_record(self, samples: Tensor, targets: Tensor) -> None:
+    def _try_to_record(self, *tensors: Tensor) -> None:
         try:
-            self._replay, self._loss = self._record(self._step, samples, targets)
+            self._replay, self._loss = self._record(self._step, *tensors)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             logger.warning("the training step runs unrecorded, several times slower: %s", reason)
 
 
-def _beside(step: Step, samples: Tensor, targets: Tensor) -> Tensor:
+def _beside(step: Step, *tensors: Tensor) -> Tensor:
     """A step on a stream of its own, as CUDA graphs want it before one is recorded."""
-    if samples.device.type == "cpu":
-        return step(samples, targets)
+    if tensors[0].device.type == "cpu":
+        return step(*tensors)
     usual, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(usual)
     with torch.cuda.stream(side):
-        loss = step(samples, targets)
+        loss = step(*tensors)
     usual.wait_stream(side)
     return loss
 

@@ -47,6 +47,7 @@ __all__ = [
     "convert",
     "cost",
     "diff",
+    "ptq",
     "search",
     "simulate",
 ]
@@ -57,6 +58,55 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     from qhw.convert import convert as run_convert
 
     return run_convert(model, config, example)
+
+
+def ptq(
+    model: nn.Module,
+    data: Any,
+    config: QuantConfig | Mapping[str, Any] | str | None = None,
+    *,
+    methods: str | Sequence[str] | None = None,
+    calibration: str | None = None,
+    samples: int = 512,
+    seed: int = 0,
+    shape: Sequence[int] | None = None,
+    pixels: bool = False,
+) -> fx.GraphModule:
+    """A trained float module as a quantised one, without training: what ``qhw ptq`` does.
+
+    Args:
+        model: the trained network; it is left as it is.
+        data: what it was trained on, as for :func:`build`; some samples of its training split are looked at.
+            None: samples are distilled from the network's batch norms, and ``shape`` says what they are like.
+        config: the formats, or one format as text (``"e2m1"``, ``"khot<4,2>"``).
+        methods: names of :mod:`qhw.ptq.methods`; None: the recipe that did best.
+        calibration: how ranges of activations are chosen: max, percentile, mse or entropy; None: mse.
+        samples, seed: how many samples are looked at, and which.
+        shape, pixels: without data, the shape of one sample, and whether it holds whole pixels of 0..255.
+
+    Raises:
+        InputError, UnsupportedError: something given cannot be used.
+
+    Example::
+
+        quantised = qhw.ptq(net, "digits", "fixed<4>", methods=("equalize", "gptq"))
+        qhw.build(quantised, board="ultra96", data="digits")
+    """
+    from qhw.pipeline.data_choice import choose_data
+    from qhw.ptq.run import Shape, quantise
+    from qhw.ptq.settings import PtqSettings
+    from qhw.quant_config import QuantConfig, formats_named
+
+    if isinstance(config, str):
+        config = formats_named(config)
+    formats = config if isinstance(config, QuantConfig) else QuantConfig.from_mapping(config or {})
+    named = {"methods": methods, "calibration": calibration}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    settings = PtqSettings(samples=samples, seed=seed, **given)
+    if data is None and shape is None:
+        raise InputError("There are neither data nor a shape of samples", hint="give one of the two")
+    known = Shape(tuple(shape or ()), pixels) if data is None else choose_data(data).dataset
+    return quantise(model, known, formats, settings).model
 
 
 def build(
@@ -85,6 +135,10 @@ def build(
     multipliers: str = "auto",
     input: str | None = None,
     seed: int = 0,
+    quantise: str = "training",
+    methods: str | Sequence[str] | None = None,
+    calibration: str | None = None,
+    samples: int | None = None,
     vectors: int | None = None,
     synth: bool = False,
     observer: Observer | None = None,
@@ -101,16 +155,21 @@ def build(
         data: a data set's name or path, or data in Python: arrays, a ``torch.utils.data.Dataset``, and what
             else :data:`qhw.data.given.TAKEN` lists.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
-        preprocess: what training did to samples before the network saw them; it becomes its first layer.
+        preprocess: what training did to samples before the network saw them; it becomes its first layer. Of
+            several inputs by the names of forward()'s arguments: ``{"image": Preprocess(scale=1 / 255)}``.
         state: a file with the network's trained weights, or
         trained: the network has them: it is fine-tuned, not trained anew in float.
-        expect: the figure that the trained network had; less is refused, with the likely cause.
+        expect: the figure that the trained network, or the quantised model, had; a worse one is refused, with
+            the likely cause.
         weights, activations: formats, in place of those in ``quant``.
         quant: formats of everything, by layer where wanted.
         training: settings in place of the model's own recipe; ``{"device": "cuda"}`` trains on a GPU.
         out: the build folder.
         fps, budget, multipliers: requirements on the design, as for :func:`cost`.
-        input: the integer type of the model's input, as in "uint8", where the model does not say it.
+        input: the integer type of the model's input, as in "uint8", where the model does not say it; of
+            several inputs "image=uint8,depth=int12".
+        quantise: by ``training``, or by ``ptq``, without it, by these
+        methods, calibration, samples: as for :func:`ptq`.
         vectors: samples that go through the C-simulation.
         observer: receives the progress of the build.
         flow_options: the flow's own; hls4ml: ``io_type``.
@@ -138,7 +197,7 @@ def build(
         metric=metric,
         target=(target,) if isinstance(target, str) else tuple(target),
         layout=layout,
-        preprocess=asdict(preprocess) if isinstance(preprocess, Preprocess) else preprocess,
+        preprocess=_plain(preprocess),
         state=None if state is None else Path(state),
         trained=trained,
         expect=expect,
@@ -153,6 +212,10 @@ def build(
         budget=budget,
         multipliers=multipliers,
         input=input,
+        quantise=quantise,
+        methods=methods,
+        calibration=calibration,
+        samples=samples,
         seed=seed,
         vectors=vectors,
         synth=synth,
@@ -163,6 +226,15 @@ def build(
         data=None if is_path else data,
         observer=observer,
     )
+
+
+def _plain(preprocess: Preprocess | str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
+    """A preprocessing as plain values, of each input where it is by name."""
+    if isinstance(preprocess, Preprocess):
+        return asdict(preprocess)
+    if not isinstance(preprocess, Mapping):
+        return preprocess
+    return {name: asdict(part) if isinstance(part, Preprocess) else part for name, part in preprocess.items()}
 
 
 def _settings(given: Any) -> dict[str, Any]:
@@ -362,28 +434,37 @@ def simulate(
     Args:
         model: a QONNX file or a build folder.
         data: a data set's name or path, or data in Python, whose test split goes in, or
-        inputs: an array (N, ...), one per input name, or a .npy file. Without either: what a build folder was
-            verified on (its data set's test split), or random samples for a file.
+        inputs: an array (N, ...), one per input name, or a .npy file (.npz: one per input name). Without
+            either: what a build folder was verified on (its data set's test split); for a file, random ones.
         samples: take at most this many.
         backend: "exact", "interpreter", "qonnx", or "csim" (a build folder's project).
         device: where the "exact" backend multiplies: cpu, cuda, cuda:N, or auto; the codes are the same.
         save_trace: the file (.npz) for every layer's mantissas, which :func:`diff` reads.
-        input: the integer type of a file's input, as in "uint8", where the file does not say it.
-        reading: the task, the metric and what else the data do not say themselves.
+        input: the integer type of a file's input, as in "uint8", where the file does not say it; of several
+            inputs "image=uint8,depth=int12".
+        reading: the task, the metric and what else the data do not say themselves; without data, the metric
+            alone, for a build folder's own samples in place of the build's.
 
     Raises:
         InputError: something given cannot be used.
     """
+    from qhw.data import Reading
     from qhw.graph.encode import decode_output, encode_inputs
     from qhw.pipeline.build_stages import score
     from qhw.pipeline.data_choice import choose_data
     from qhw.sim.postprocess import postprocess, predicted_classes
 
     choice = None if data is None else choose_data(data, reading)
-    has_images = choice is not None and choice.dataset.has_pixels
-    target = find_target(model, backend, input=input, has_images=has_images, device=device)
+    metric = "" if reading is None else reading.metric
+    if choice is None and reading is not None and replace(reading, metric="") != Reading():
+        raise InputError(
+            "task, target and layout say how a data set is read, and none is given",
+            hint="name one with --data, or leave them out",
+        )
+    dataset = None if choice is None else choice.dataset
+    target = find_target(model, backend, input=input, data=dataset, device=device)
     graph = target.graph
-    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples)
+    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples, metric=metric)
     encode_inputs(graph, dict(arrays))  # refuses them as they were given, before a first sample is taken out
     keep = "all" if save_trace else "outputs"
     # The first run is not timed: it plans and compiles, and checks the library on each new batch shape.
@@ -400,8 +481,8 @@ def simulate(
     result = SimulationResult(target.name, execution, values, classes, count, seconds)
     if judge is None:
         return result
-    figure, metric = score(graph, execution, judge), judge.metric
-    return replace(result, accuracy=figure, metric=metric.name, written=metric.written(figure))
+    figure, name = score(graph, execution, judge), judge.metric.name
+    return replace(result, accuracy=figure, metric=name, written=judge.metric.written(figure))
 
 
 @dataclass(frozen=True, repr=False)
@@ -582,7 +663,7 @@ def diff(
     second: str | Path,
     *,
     data: str | Dataset | None = None,
-    inputs: NDArray[Any] | str | Path | None = None,
+    inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Path | None = None,
     samples: int | None = None,
 ) -> DiffResult:
     """Compare two executions layer by layer: ``qhw diff``.
@@ -596,7 +677,11 @@ def diff(
     Raises:
         InputError: something given cannot be used, or the two have no tensor in common.
     """
-    sides = [_side(given) for given in (first, second)]
+    from qhw.pipeline.data_choice import choose_data
+
+    choice = None if data is None else choose_data(data)
+    dataset = None if choice is None else choice.dataset
+    sides = [_side(given, dataset) for given in (first, second)]
     models = [side for side in sides if isinstance(side, Target)]
     if not models:
         raise InputError(
@@ -606,7 +691,7 @@ def diff(
     graph = models[0].graph
     trace = next((side for side in sides if not isinstance(side, Target)), None)
     if trace is None:
-        arrays, _ = choose_inputs(models[0], data=data, inputs=inputs, samples=samples)
+        arrays, _ = choose_inputs(models[0], data=choice, inputs=inputs, samples=samples)
     elif data is not None or inputs is not None:
         raise InputError("A trace has its own inputs", hint="leave out --data and --input")
     else:
@@ -636,10 +721,10 @@ def _rounding_note(models: list[Target], comparison: Comparison) -> str:
     return ""
 
 
-def _side(given: str | Path) -> Target | dict[str, IntArray]:
+def _side(given: str | Path, data: Dataset | None) -> Target | dict[str, IntArray]:
     if str(given).endswith(".npz"):
         return load_mantissas(Path(given))
-    return find_target(given, "csim" if Path(given).is_dir() else None)
+    return find_target(given, "csim" if Path(given).is_dir() else None, data=data)
 
 
 def _side_name(side: Target | Mapping[str, IntArray], given: str | Path) -> str:

@@ -16,6 +16,7 @@ import typer
 from qhw.errors import QhwError, brief, printable
 from qhw.flow_command import FlowCommand, flow_options
 from qhw.flows import list_flows
+from qhw.ptq.settings import DEFAULT_CALIBRATION, DEFAULT_METHODS, QUANTISE, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +61,11 @@ TaskName = Annotated[
 ]
 MetricName = Annotated[
     str | None,
-    typer.Option("--metric", help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own."),
+    typer.Option(
+        "--metric",
+        help="The task's metric, e.g. f1, auc, mae; or file.py:function of your own (more is better, unless "
+        "function.higher_is_better = False).",
+    ),
 ]
 Target = Annotated[
     list[str] | None,
@@ -90,23 +95,94 @@ Board = Annotated[
 InputType = Annotated[
     str | None,
     typer.Option(
-        "--input", help="The integer type of the model's input, e.g. uint8, if the file states none."
+        "--input",
+        help="The integer type of the model's input, e.g. uint8, if the file states none; of several inputs "
+        "image=uint8,depth=int12.",
     ),
 ]
 InputFile = Annotated[
-    Path | None, typer.Option("--input", help="A .npy file with a batch of inputs, (N, ...).")
+    Path | None,
+    typer.Option(
+        "--input", help="A .npy file with a batch of inputs, (N, ...); of several inputs an .npz file."
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        help="A .npy file with a batch of inputs, (N, ...), or the integer type of the model's input, "
-        "e.g. uint8, if the file states none; may be given twice.",
+        help="A .npy file with a batch of inputs, (N, ...), or .npz by their names; or the integer type of "
+        "the model's input, e.g. uint8, if the file states none; may be given twice.",
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:N, or auto (a GPU where there is one).  [default: cpu]"),
+]
+State = Annotated[
+    Path | None, typer.Option("--state", help="Trained weights of the network: a file of its state dict.")
+]
+Trained = Annotated[
+    bool | None,
+    typer.Option("--trained", help="The network has its weights: it is not trained anew in float."),
+]
+Expect = Annotated[
+    str | None,
+    typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
+]
+Preprocessing = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess",
+        metavar="'scale=… mean=… std=…'",
+        help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
+    ),
+]
+NumberFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="Format of the whole network: 'fixed<8>', 'e4m3', 'khot<8,2>'."),
+]
+Weights = Annotated[str | None, typer.Option("--weights", help="Format of the weights.")]
+Activations = Annotated[str | None, typer.Option("--activations", help="Format of the activations.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="PATTERN:[SETTING=]FORMAT",
+        help="Formats of some layers, e.g. 'classify:weights=fixed<4>'; may be given again.",
+    ),
+]
+ScalingName = Annotated[
+    str | None,
+    typer.Option("--scaling", help="The trained scale: power_of_two (default), free, or exponent_bias."),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A TOML file with any of these options.")]
+FloatEpochs = Annotated[int | None, typer.Option("--float-epochs", min=0, help="Epochs before quantisation.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Random seed of weights and training.  [default: 0]")
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        help=f"What is done without training, with commas between: {', '.join(names_in('methods'))}, or none."
+        f"  [default: {','.join(DEFAULT_METHODS)}]",
+    ),
+]
+CalibrationName = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        help=f"How ranges are chosen without training: {', '.join(names_in('calibrations'))}, or "
+        f"percentile:99.99.  [default: {DEFAULT_CALIBRATION}]",
+    ),
+]
+CalibrationSamples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        min=2,
+        help="Samples of the training split that ptq looks at.  [default: 512]",
+    ),
 ]
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Take at most this many samples.")]
 
@@ -150,66 +226,39 @@ def build(
     metric: MetricName = None,
     target: Target = None,
     layout: Layout = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocess",
-            metavar="'scale=… mean=… std=…'",
-            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
-        ),
-    ] = None,
-    state: Annotated[
-        Path | None, typer.Option("--state", help="Trained weights of the network: a file of its state dict.")
-    ] = None,
-    trained: Annotated[
-        bool | None,
-        typer.Option("--trained", help="The network has its weights: it is not trained anew in float."),
-    ] = None,
-    expect: Annotated[
-        str | None,
-        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
-    ] = None,
+    preprocess: Preprocessing = None,
+    state: State = None,
+    trained: Trained = None,
+    expect: Expect = None,
     input_type: InputType = None,
-    number_format: Annotated[
+    number_format: NumberFormat = None,
+    weights: Weights = None,
+    activations: Activations = None,
+    layers: Layers = None,
+    scaling: ScalingName = None,
+    quantise: Annotated[
         str | None,
-        typer.Option("--format", help="Format of the whole network: 'fixed<8>', 'e4m3', 'khot<8,2>'."),
-    ] = None,
-    weights: Annotated[str | None, typer.Option("--weights", help="Format of the weights.")] = None,
-    activations: Annotated[
-        str | None, typer.Option("--activations", help="Format of the activations.")
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
         typer.Option(
-            "--layer",
-            metavar="PATTERN:[SETTING=]FORMAT",
-            help="Formats of some layers, e.g. 'classify:weights=fixed<4>'; may be given again.",
+            "--quantise", help=f"How the network is quantised: {', '.join(QUANTISE)}.  [default: training]"
         ),
     ] = None,
-    scaling: Annotated[
-        str | None,
-        typer.Option("--scaling", help="The trained scale: power_of_two (default), free, or exponent_bias."),
-    ] = None,
+    methods: Methods = None,
+    calibration: CalibrationName = None,
+    calibration_samples: CalibrationSamples = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Build folder.  [default: one in qhw-build]"),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file with any of these options.")
-    ] = None,
+    config: Config = None,
     clock_mhz: Clock = None,
     fps: Fps = None,
     budget: Budget = None,
     multipliers: Multipliers = None,
-    float_epochs: Annotated[
-        int | None, typer.Option("--float-epochs", min=0, help="Epochs before quantisation.")
-    ] = None,
+    float_epochs: FloatEpochs = None,
     quantised_epochs: Annotated[
         int | None, typer.Option("--quantised-epochs", min=0, help="Epochs with quantisation.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Random seed of weights and training.  [default: 0]")
-    ] = None,
+    seed: Seed = None,
     device: Device = None,
     precision: Annotated[
         str | None,
@@ -230,6 +279,7 @@ def build(
         "preprocess": preprocess, "state": state, "trained": trained, "expect": expect,
         "clock_mhz": clock_mhz, "fps": fps, "budget": budget, "multipliers": multipliers,
         "input": input_type, "float_epochs": float_epochs, "quantised_epochs": quantised_epochs,
+        "quantise": quantise, "methods": methods, "calibration": calibration, "samples": calibration_samples,
         "seed": seed, "device": device, "precision": precision,
         "vectors": vectors, "synth": synth, **flow_options(context),
     }  # fmt: skip
@@ -365,6 +415,72 @@ def search(
         if plot:
             lines.append(f"Plot: {' and '.join(map(str, result.save_plot()))}")
         _show(result.tables(), *lines, hidden=as_json)
+
+
+@app.command()
+def ptq(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A built-in model, or file.py:function.  [default: digits-cnn]"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="As for 'qhw build', or none: samples are then made from the network's batch norms.",
+        ),
+    ] = None,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
+    preprocess: Preprocessing = None,
+    state: State = None,
+    trained: Trained = None,
+    expect: Expect = None,
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", help="With --data none, the shape of one sample, e.g. 1,28,28."),
+    ] = None,
+    input_type: InputType = None,
+    number_format: NumberFormat = None,
+    weights: Weights = None,
+    activations: Activations = None,
+    layers: Layers = None,
+    scaling: ScalingName = None,
+    methods: Methods = None,
+    calibration: CalibrationName = None,
+    samples: CalibrationSamples = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The QONNX file, which 'qhw build' takes.")] = Path(
+        "model.onnx"
+    ),
+    config: Config = None,
+    float_epochs: FloatEpochs = None,
+    seed: Seed = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Quantise a trained network without training, and write it as a QONNX file."""
+    given = {
+        "model": model, "data": data, "format": number_format, "weights": weights,
+        "activations": activations, "layer": layers or None, "scaling": scaling, "task": task,
+        "metric": metric, "target": target or None, "layout": layout, "preprocess": preprocess,
+        "state": state, "trained": trained, "expect": expect, "input": input_type,
+        "float_epochs": float_epochs, "quantise": "ptq", "methods": methods, "calibration": calibration,
+        "samples": samples, "seed": seed, "device": device,
+    }  # fmt: skip
+    with _command(as_json) as document:
+        from qhw.pipeline import options as parsing
+        from qhw.pipeline.quantise import quantise_file, shape_of
+
+        chosen = parsing.merge(config, given)
+        with _live_progress() as progress:
+            progress.started("ptq")
+            result = quantise_file(
+                chosen, out, shape=None if shape is None else shape_of(shape), tell=progress.progress
+            )
+        document.update(result.to_json())
+        _show(result.tables(), f"QONNX file: {result.path}", hidden=as_json)
 
 
 @app.command()
@@ -545,7 +661,8 @@ def _file_and_type(given: list[str]) -> tuple[Path | None, str | None]:
     files = [text for text in given if not is_type_name(text)]
     if len(types) > 1 or len(files) > 1:
         raise InputError(
-            f"--input is given as {' and '.join(given)}", allowed="one .npy file and one type, e.g. uint8"
+            f"--input is given as {' and '.join(given)}",
+            allowed="one .npy or .npz file and one type, e.g. uint8",
         )
     return Path(files[0]) if files else None, types[0] if types else None
 

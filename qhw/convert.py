@@ -60,13 +60,12 @@ from qhw.tracing import (
     as_tuple,
     conv_padding,
     free_path,
-    is_pixels,
     layer_of,
     set_layer,
     trace,
 )
 
-__all__ = ["LayerFormats", "QuantConfig", "convert"]
+__all__ = ["LayerFormats", "QuantConfig", "convert", "convert_traced", "paths_of"]
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
 SUMS = (*WEIGHTED, MatMul)
@@ -102,10 +101,11 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     """The quantised form of a model: Brevitas layers and :mod:`qhw.layers`, ready to train or export.
 
     Args:
-        model: a plain module with one tensor argument (N, …) and one tensor result; left as it is.
+        model: a plain module with tensor arguments (N, …), one or several, and one tensor result; left as it
+            is.
         config: the formats.
-        example: an input with its batch axis, or the shape of one input without it. Of its numbers only one
-            thing is used: whether they are whole pixels of 0..255.
+        example: an input with its batch axis, or the shape of one input without it; for several arguments,
+            a sequence of them. Of its numbers only one thing is used: whether they are whole pixels (0..255).
 
     Raises:
         InputError: NaN or infinite weights, a shape the model does not accept, or an override that matches
@@ -118,22 +118,42 @@ def convert(model: nn.Module, config: QuantConfig, example: Example) -> fx.Graph
     """
     with torch.random.fork_rng(devices=[]):
         module = trace(model, example)
+        config.check_patterns(paths_of(module))
+        return convert_traced(module, config).train(model.training)
+
+
+def paths_of(module: fx.GraphModule) -> list[str]:
+    """The paths of a traced model's layers, which overrides are matched with."""
+    return [path for node in module.graph.nodes if (path := node.meta.get("path"))]
+
+
+def convert_traced(module: fx.GraphModule, config: QuantConfig) -> fx.GraphModule:
+    """The second half of :func:`convert`: the quantised form of a traced model, in its place.
+
+    Args:
+        module: what :func:`qhw.tracing.trace` gives; it is changed, and returned.
+        config: the formats; overrides are not checked.
+
+    Raises:
+        UnsupportedError: a layer that cannot be converted in these formats.
+    """
+    with torch.random.fork_rng(devices=[]):
         _erase_identities(module)
-        config.check_patterns([path for node in module.graph.nodes if (path := node.meta.get("path"))])
-        _Conversion(module, config, is_pixels(example)).run()
+        config.check_inputs([str(node.target) for node in module.graph.nodes if node.op == "placeholder"])
+        _Conversion(module, config).run()
     module.delete_all_unused_submodules()
     module.graph.lint()
     module.recompile()
     plain_tensors(module)
     name_quantizers(module)
-    return module.train(model.training)
+    return module
 
 
 class _Conversion:
     """One pass over the graph: decide where results are quantised, then put the layers in place."""
 
-    def __init__(self, module: fx.GraphModule, config: QuantConfig, pixels: bool) -> None:
-        self.module, self.config, self.pixels = module, config, pixels
+    def __init__(self, module: fx.GraphModule, config: QuantConfig) -> None:
+        self.module, self.config = module, config
         self.nodes = list(module.graph.nodes)
         self.layers = {node: layer_of(module, node) for node in self.nodes}
         self.fused = self._fused_activations()
@@ -198,7 +218,7 @@ class _Conversion:
         if isinstance(self.layers[node], Function):
             self._check_table(node)
         if node.op == "placeholder" or isinstance(self.layers[node], Normalize):
-            return Site(self._input_format(self.layers[node]), function, scaling)
+            return Site(self._input_format(node), function, scaling)
         given = self.config.result(*paths, last=self._only_output(activation or node))
         if self._never_negative(node, function):
             given = unsigned_if_learned(given)
@@ -234,12 +254,14 @@ class _Conversion:
         given = self.config.result(node.meta["path"], last=self._only_output(node))
         return unsigned_if_learned(given) if self._reads_unsigned(node) else given
 
-    def _input_format(self, layer: nn.Module | None) -> Format:
-        if isinstance(self.config.inputs, Format):
-            return self.config.inputs
+    def _input_format(self, node: fx.Node) -> Format:
+        layer = self.layers[node]
+        source = node if layer is None else node.all_input_nodes[0]
+        if (stated := self.config.input(str(source.target))) is not None:
+            return stated
         if isinstance(layer, Normalize):  # the grid of whole pixels, so that nothing is lost
             return Fixed(8, 8 + layer.exponent, signed=False)
-        return Fixed(8, 8, signed=False) if self.pixels else Fixed(8)
+        return Fixed(8, 8, signed=False) if source.meta["pixels"] else Fixed(8)
 
     def _only_output(self, node: fx.Node) -> bool:
         return all(

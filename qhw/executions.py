@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_mantissas, read_array
+from qhw.data.inputs import arrangement
 from qhw.errors import InputError, QhwError, closest
 from qhw.outside.arrays import read_npz
 from qhw.pipeline.input_type import check_type
 from qhw.pipeline.stages import MARKER, check_written
 
 if TYPE_CHECKING:
+    from qhw.data import Dataset
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
@@ -35,6 +37,9 @@ BACKENDS = {
 
 _OF_A_JUDGE = ("task", "metric", "targets")
 
+_OWN_METRIC = "own_metric"
+"""The name of the user's own function, in place of the task's metric; older builds lack it."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -45,7 +50,7 @@ class Target:
         path: a QONNX file or a build folder.
         backend: one of ``BACKENDS``.
         input: the integer type of a file's input, where the file does not say it.
-        has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+        data: the data set that goes in; see :func:`qhw.pipeline.input_type.annotated_copy`.
         device: where the fast executor multiplies; see :func:`qhw.torch_device.chosen_device`.
     """
 
@@ -53,7 +58,7 @@ class Target:
     path: Path
     backend: str
     input: str | None = None
-    has_images: bool = False
+    data: Dataset | None = None
     device: str = "cpu"
 
     @property
@@ -71,7 +76,7 @@ class Target:
 
     @cached_property
     def _annotated(self) -> Path | None:
-        if self.input is None and not self.has_images:
+        if self.input is None and (self.data is None or not self.data.holds_pixels):
             return None
         from qhw.graph.reading.load import load_qonnx
         from qhw.pipeline.input_type import annotated_copy
@@ -79,7 +84,7 @@ class Target:
         with _naming(self.path):
             load_qonnx(self.path)  # refuses what is none before anything else reads it
             copy = Path(self._folder.name) / self.path.name
-            return copy if annotated_copy(self.path, copy, self.input, self.has_images) else None
+            return copy if annotated_copy(self.path, copy, self.input, self.data) else None
 
     @cached_property
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
@@ -143,7 +148,7 @@ def find_target(
     backend: str | None = None,
     *,
     input: str | None = None,
-    has_images: bool = False,
+    data: Dataset | None = None,
     device: str = "cpu",
 ) -> Target:
     """A QONNX file or a build folder; ``@backend`` at its end says what runs it.
@@ -152,7 +157,7 @@ def find_target(
 
     Args:
         input: the integer type of a file's input, where the file does not say it.
-        has_images: whether a data set goes in; see :func:`qhw.pipeline.input_type.annotate`.
+        data: the data set that goes in; see :func:`qhw.pipeline.input_type.annotated_copy`.
         device: where the fast executor multiplies; see :func:`qhw.torch_device.chosen_device`.
 
     Raises:
@@ -183,35 +188,47 @@ def find_target(
             f"{path} is a build folder: its input type was chosen by 'qhw build'",
             hint=f"leave --input {input} out, or build again with --input {input}",
         )
-    return Target(text, place, chosen, input, has_images, device)
+    return Target(text, place, chosen, input, data, device)
 
 
-def own_samples(target: Target) -> tuple[dict[str, NDArray[Any]], Judge | None] | None:
+def own_samples(target: Target, metric: str = "") -> tuple[dict[str, NDArray[Any]], Judge | None] | None:
     """The samples that a build was verified on: inputs of its data set's test split, and their metric.
 
     None for a file, and for a build that did not get so far.
 
+    Args:
+        metric: one of the task's metrics, or ``file.py:function``, in place of the build's.
+
     Raises:
-        InputError: they are not what the build wrote.
+        InputError: they are not what the build wrote; the metric is not one of the task's.
     """
     folder = target.path / "vectors"
     if not (target.path.is_dir() and check_written(target.path, "vectors")):
         return None
     inputs = inputs_of_trace(target.graph, load_mantissas(folder / "inputs.npz"))
-    return inputs, stored_judge(folder / "targets.npz", len(next(iter(inputs.values()))))
+    return inputs, stored_judge(folder / "targets.npz", len(next(iter(inputs.values()))), metric)
 
 
-def stored_judge(path: Path, count: int) -> Judge | None:
+def stored_judge(path: Path, count: int, metric: str = "") -> Judge | None:
     """The metric that a build stored with the targets of ``count`` samples; None where it has none.
 
+    Of a user's own metric the build stored the name: the function is run only by the rules of
+    :func:`qhw.pipeline.own_metric.recorded_metric`, else there is none.
+
+    Args:
+        path: ``vectors/targets.npz`` of a build folder.
+        metric: as for :func:`own_samples`.
+
     Raises:
-        InputError: the file holds something else.
+        InputError: the file holds something else; the metric is not one of the task's.
     """
+    from qhw.pipeline.own_metric import own_metric, recorded_metric
+    from qhw.pipeline.user_file import user_function
     from qhw.tasks import Judge, task_named
 
     if not path.is_file():
         return None
-    stored = read_npz(path, "file of targets", LARGEST_FILE, _OF_A_JUDGE)
+    stored = read_npz(path, "file of targets", LARGEST_FILE, (*_OF_A_JUDGE, _OWN_METRIC))
     if missing := [name for name in _OF_A_JUDGE if name not in stored]:
         raise InputError(f"{path} lacks {missing[0]}", allowed=f"arrays named {', '.join(_OF_A_JUDGE)}")
     targets = stored["targets"]
@@ -219,7 +236,14 @@ def stored_judge(path: Path, count: int) -> Judge | None:
         raise InputError(f"{path} holds targets of shape {targets.shape}", allowed=f"{count}, one per sample")
     task = task_named(str(stored["task"]))
     task.check_targets(targets, task.classes_of(targets))
-    return Judge(task, task.metric(str(stored["metric"])), targets)
+    of_the_build = task.metric(str(stored["metric"]))
+    if metric:
+        function = user_function(metric, "metric")
+        return Judge(task, task.metric(metric) if function is None else own_metric(function), targets)
+    if not (name := str(stored.get(_OWN_METRIC, ""))):
+        return Judge(task, of_the_build, targets)
+    own = recorded_metric(path.parents[1], name)
+    return None if own is None else Judge(task, own, targets)
 
 
 @contextlib.contextmanager
@@ -249,6 +273,7 @@ def choose_inputs(
     data: Any = None,
     inputs: Any = None,
     samples: int | None = None,
+    metric: str = "",
 ) -> tuple[dict[str, Any], Judge | None]:
     """Samples for a target, and the metric to judge the answers by, if there are targets.
 
@@ -256,13 +281,14 @@ def choose_inputs(
 
     Args:
         data: a data set, of which the test split is taken.
-        inputs: an array (N, ...), a path to a .npy file, or a dict of arrays by input name.
+        inputs: an array (N, ...), a dict of arrays by input name, or the path of a .npy or .npz file of them.
         samples: take at most this many.
+        metric: the metric for what a build folder was verified on, in place of the build's.
 
     Raises:
-        InputError: both are given, neither fits the graph, or there are no samples.
+        InputError: both are given, neither fits the graph, there are no samples, or no targets for a metric.
     """
-    from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs
+    from qhw.pipeline.build_stages import RANDOM_VECTORS, random_inputs, samples_for
     from qhw.pipeline.data_choice import choose_data
 
     if data is not None and inputs is not None:
@@ -270,16 +296,28 @@ def choose_inputs(
     graph, judge = target.graph, None
     if data is not None:
         dataset = choose_data(data).dataset
-        arrays, judge = _by_name(graph, dataset.test_x), dataset.judge
+        arrays, judge = samples_for(graph, dataset), dataset.judge
     elif inputs is not None:
-        arrays = _by_name(graph, read_array(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
-    elif (own := own_samples(target)) is not None:
+        arrays = _by_name(graph, _read(Path(inputs)) if isinstance(inputs, str | Path) else inputs)
+    elif (own := own_samples(target, metric)) is not None:
         arrays, judge = own
     else:
         arrays = random_inputs(graph, samples or RANDOM_VECTORS)
+    if metric and data is None and judge is None:
+        raise InputError(
+            f"There are no targets to compute the metric {metric} from",
+            hint="give a data set with --data, or a build folder that was built with one",
+        )
     _check_counts(arrays)
     few = {name: array[:samples] for name, array in arrays.items()}
     return few, None if judge is None else judge.first(samples)
+
+
+def _read(path: Path) -> Any:
+    """An array, or arrays by name, from a file."""
+    if path.suffix == ".npz":
+        return read_npz(path, "input file", LARGEST_FILE)
+    return read_array(path)
 
 
 def _check_counts(arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -315,11 +353,20 @@ def inputs_of_trace(graph: ExactGraph, trace: Mapping[str, IntArray]) -> dict[st
 
 
 def _by_name(graph: ExactGraph, arrays: Any) -> dict[str, NDArray[Any]]:
+    if isinstance(arrays, Mapping) and len(arrays) == len(graph.inputs):
+        given = list(arrays)
+        places = arrangement(given, graph.inputs, "what is given")
+        return {
+            name: np.asarray(arrays[given[place]]) for name, place in zip(graph.inputs, places, strict=True)
+        }
     if isinstance(arrays, Mapping):
-        return {name: np.asarray(array) for name, array in arrays.items()}
+        raise InputError(
+            f"arrays are given for {', '.join(map(str, arrays)) or 'no input'}",
+            allowed=", ".join(graph.inputs),
+        )
     if len(graph.inputs) != 1:
         raise InputError(
             f"The model has {len(graph.inputs)} inputs: {', '.join(graph.inputs)}",
-            hint="give a dict of arrays by input name (Python only)",
+            hint="give arrays by input name: a dict in Python, or an .npz file",
         )
     return {graph.inputs[0]: np.asarray(arrays)}

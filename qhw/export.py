@@ -24,6 +24,7 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 from torch import Tensor, fx, nn
 
+from qhw.data.inputs import Samples, count_of, parts_of, rows_of
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats import Binary, Fixed, Format, Minifloat, Overflow, Special, TableFormat
 from qhw.formats.modes import QONNX_ROUNDING
@@ -52,9 +53,10 @@ from qhw.onnx_ops.float_quant import FORMAT_KEY
 from qhw.quantizers import Activation, Quantizer, TableQuantizer, plain_tensors
 from qhw.tracing import (
     Example,
+    arguments_of,
     as_tuple,
     check_finite,
-    example_input,
+    example_inputs,
     graph_of,
     layer_of,
     numbered,
@@ -79,8 +81,8 @@ def export_qonnx(model: nn.Module, path: str | Path, example: Example | None = N
             Brevitas's layers with qhw's quantizers and of qhw's layers; or any other Brevitas model, which
             Brevitas's own exporter writes.
         path: the file.
-        example: an input with its batch axis, or the shape of one input without it. A converted model knows
-            its shapes, and needs none.
+        example: an input with its batch axis, or the shape of one input without it; of several, one for each.
+            A converted model knows its shapes, and needs none.
 
     Raises:
         InputError: the model is not quantised, has NaN or infinite weights, or a binary point that no data
@@ -123,16 +125,19 @@ def to_onnx(model: fx.GraphModule) -> onnx.ModelProto:
         return exported
 
 
-def layer_values(
-    model: fx.GraphModule, images: NDArray[Any], *, batch_size: int = 64
-) -> dict[str, NDArray[Any]]:
-    """Every layer's result for a batch (N, …), in float64: the reference, by the exported tensors' names."""
+def layer_values(model: fx.GraphModule, samples: Samples, *, batch_size: int = 64) -> dict[str, NDArray[Any]]:
+    """Every layer's result for a batch (N, …), in float64: the reference, by the exported tensors' names.
+
+    Args:
+        samples: an array; of several inputs a tuple of arrays.
+    """
     model = copy.deepcopy(model).double().eval()
     names = tensor_names(model)
     parts: dict[str, list[NDArray[Any]]] = {}
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).double()
-        for node, value in _Recorder(model).record(batch).items():
+    for start in range(0, count_of(samples), batch_size):
+        rows = parts_of(rows_of(samples, slice(start, start + batch_size)))
+        batch = [torch.from_numpy(np.ascontiguousarray(part)).double() for part in rows]
+        for node, value in _Recorder(model).record(*batch).items():
             parts.setdefault(names[node], []).append(value.numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
 
@@ -148,10 +153,10 @@ def tensor_names(model: fx.GraphModule) -> dict[fx.Node, str]:
 
 
 class _Recorder(fx.Interpreter):
-    def record(self, batch: Tensor) -> dict[fx.Node, Tensor]:
+    def record(self, *batch: Tensor) -> dict[fx.Node, Tensor]:
         self.values: dict[fx.Node, Tensor] = {}
         with torch.inference_mode():
-            self.run(batch)
+            self.run(*batch)
         return self.values
 
     def run_node(self, n: fx.Node) -> Any:
@@ -793,10 +798,11 @@ def _from_brevitas(model: nn.Module, example: Example | None) -> bytes:
         )
     from brevitas.export import export_qonnx as brevitas_export
 
-    arguments = example_input(_required(model, example))[:1]
+    arguments = tuple(part[:1] for part in example_inputs(_required(model, example)))
+    named = {"input_names": list(arguments_of(model, len(arguments)))} if len(arguments) > 1 else {}
     try:
         exported = brevitas_export(
-            copy.deepcopy(model).eval(), args=arguments, opset_version=ONNX_OPSET, dynamo=False
+            copy.deepcopy(model).eval(), args=arguments, opset_version=ONNX_OPSET, dynamo=False, **named
         )
     except Exception as error:  # whatever Brevitas or torch raise on a model that they cannot export
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

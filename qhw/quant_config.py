@@ -53,8 +53,9 @@ class QuantConfig:
 
     Args:
         weights, biases, scales, activations, per_channel, scaling: see :class:`LayerFormats`.
-        inputs: the input's format. None: 8 bits; where whole pixels of 0..255 come in (a ``Normalize``
-            layer or the example input says so), unsigned and exact.
+        inputs: the inputs' format, or formats by the names of forward()'s arguments. Of those without one: 8
+            bits; where whole pixels of 0..255 come in (a ``Normalize`` layer or the example input says so),
+            unsigned and exact.
         outputs: the format of the network's result.
         overrides: other settings for some layers, by a pattern of their path (``"block1.*"``, ``"*.conv?"``),
             e.g. ``{"classify": {"weights": "fixed<4>"}}``. Where several match, later ones win.
@@ -67,7 +68,7 @@ class QuantConfig:
     biases: FormatLike = "fixed<16>"
     scales: FormatLike = "fixed<8>"
     activations: FormatLike = "fixed<8>"
-    inputs: FormatLike | None = None
+    inputs: FormatLike | Mapping[str, FormatLike] | None = None
     outputs: FormatLike = "fixed<16>"
     per_channel: bool = False
     scaling: Scaling = "power_of_two"
@@ -77,7 +78,10 @@ class QuantConfig:
         _check_scaling("scaling", self.scaling)
         for name in FORMAT_NAMES:
             value = getattr(self, name)
-            if value is not None:
+            if name == "inputs" and isinstance(value, Mapping):
+                by_name = {str(key): _format(f"input {str(key)!r}", given) for key, given in value.items()}
+                object.__setattr__(self, name, by_name)
+            elif value is not None:
                 object.__setattr__(self, name, _format(name, value))
         if not isinstance(self.overrides, Mapping):
             raise InputError(f"overrides is {self.overrides!r}", allowed="a table of settings by pattern")
@@ -101,9 +105,11 @@ class QuantConfig:
 
     def to_mapping(self) -> dict[str, Any]:
         """The settings as plain values, which :meth:`from_mapping` takes back."""
-        formats = {
+        formats: dict[str, Any] = {
             name: None if (value := getattr(self, name)) is None else str(value) for name in FORMAT_NAMES
         }
+        if isinstance(self.inputs, Mapping):
+            formats["inputs"] = {name: str(value) for name, value in self.inputs.items()}
         overrides = {
             pattern: {key: value if isinstance(value, bool) else str(value) for key, value in given.items()}
             for pattern, given in self.overrides.items()
@@ -123,11 +129,18 @@ class QuantConfig:
         stated = any("activations" in override for override in self._matching(paths))
         return _format("outputs", self.outputs) if last and not stated else self.layer(*paths).activations
 
+    def input(self, name: str) -> Format | None:
+        """The format of an input, by the argument's name; None where none is stated."""
+        given = self.inputs.get(name) if isinstance(self.inputs, Mapping) else self.inputs
+        return None if given is None else _format("inputs", given)
+
     def formats(self) -> Iterator[tuple[str, Format]]:
         """Every format that is stated, with the setting that states it."""
         for name in FORMAT_NAMES:
             if isinstance(value := getattr(self, name), Format):
                 yield name, value
+        if isinstance(self.inputs, Mapping):
+            yield from ((f"input {name!r}", _format(name, given)) for name, given in self.inputs.items())
         for pattern, settings in self.overrides.items():
             for name, given in settings.items():
                 if isinstance(given, Format):
@@ -151,6 +164,21 @@ class QuantConfig:
                     f"override {pattern!r} matches no layer",
                     allowed=", ".join(paths),
                     hint=closest(pattern, paths),
+                )
+
+    def check_inputs(self, names: Iterable[str]) -> None:
+        """Refuse a format for an input that the network has not.
+
+        Raises:
+            InputError: naming it, and the closest inputs.
+        """
+        names = list(names)
+        for name in self.inputs if isinstance(self.inputs, Mapping) else ():
+            if name not in names:
+                raise InputError(
+                    f"inputs states a format for {name!r}, which is no input of the network",
+                    allowed=", ".join(names),
+                    hint=closest(name, names),
                 )
 
     def __repr__(self) -> str:

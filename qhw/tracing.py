@@ -29,14 +29,17 @@ from qhw.calls import (
 )
 from qhw.errors import InputError, QhwError, UnsupportedError
 from qhw.layers import Normalize
+from qhw.layers.preprocessed import Preprocessed
 
 __all__ = [
     "Example",
     "adaptive_sizes",
+    "arguments_of",
     "as_tuple",
     "check_finite",
+    "check_runs",
     "conv_padding",
-    "example_input",
+    "example_inputs",
     "free_path",
     "graph_of",
     "is_pixels",
@@ -48,7 +51,8 @@ __all__ = [
     "trainable",
 ]
 
-Example = Tensor | Sequence[int]
+Example = Tensor | Sequence[int] | Sequence[Tensor | Sequence[int]]
+"""A batch, or the shape of one sample; for a network with several inputs one of them for each, in order."""
 
 SAME = 1e-3
 """How far the layers' result may be from the model's own, relative to its largest number: float32's noise."""
@@ -61,8 +65,8 @@ def trace(model: nn.Module, example: Example) -> fx.GraphModule:
     shape of its result without the batch axis. Dropout and identities are left out where they do nothing.
 
     Args:
-        model: a module with one tensor argument and one tensor result.
-        example: an input with its batch axis, or the shape of one input without it.
+        model: a module with one or several tensor arguments and one tensor result.
+        example: an input with its batch axis, or the shape of one input without it; of several, one for each.
 
     Raises:
         InputError: the model does not run on the example, or holds NaN or infinite numbers.
@@ -85,13 +89,16 @@ def graph_of(
         leaves: packages whose modules are layers too, beside torch's own.
         checked: refuse layers that cannot be converted, and what the layers would compute differently.
     """
-    inputs = example_input(example)
+    inputs = example_inputs(example)
     plain = plain_module(model, inputs).eval()
     tried = _tried_inputs(inputs, _dtype(plain))
     graph, wanted = _symbolic(plain, tried, leaves, checked)
     module = _graph_module(plain, graph)
     constants = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    to_layers(module, len(inputs), is_pixels(example))
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    for node, pixels in zip(placeholders, pixel_inputs(example), strict=True):
+        node.meta["pixels"] = pixels
+    to_layers(module, len(inputs[0]))
     module.graph.eliminate_dead_code()
     _drop_constants(module, constants)
     _name_calls(module)
@@ -100,12 +107,12 @@ def graph_of(
     module.eval()
     if checked and isinstance(wanted, Tensor):
         _check_same(wanted, module, tried)
-        more = torch.cat((tried, tried[:1]))
-        _check_same(_tried(more, lambda: plain(more)), module, more, "for batches of another size")
+        more = tuple(torch.cat((part, part[:1])) for part in tried)
+        _check_same(_tried(more, lambda: plain(*more)), module, more, "for batches of another size")
     return module
 
 
-def plain_module(model: nn.Module, inputs: Tensor) -> nn.Module:
+def plain_module(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """As :func:`trainable`, with the weights of parametrised layers computed: it can be traced."""
     copied = trainable(model, inputs)
     for module in list(copied.modules()):
@@ -128,19 +135,33 @@ def _compute_parametrized(module: Any) -> None:
         module.register_parameter(name, parameter)
 
 
-def trainable(model: nn.Module, inputs: Tensor) -> nn.Module:
+def check_runs(model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Refuse inputs (each with a batch axis) that a model does not run on.
+
+    Raises:
+        InputError: naming their shapes.
+    """
+    names = arguments_of(model, len(inputs)) if len(inputs) > 1 else ()
+    dtype = _dtype(model)
+    _tried(
+        inputs,
+        lambda: copy.deepcopy(model).eval()(*(part.to(dtype) for part in inputs)),
+        names if len(names) == len(inputs) else (),
+    )
+
+
+def trainable(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """A copy of a model whose lazy layers are made; numbers of 16 bits become float32, as quantizers need.
 
     Args:
-        inputs: an example with its batch axis.
+        inputs: an example with its batch axis, of each input.
 
     Raises:
         InputError: the model does not run on the example.
         UnsupportedError: TorchScript, torch.ao's prepared modules, or weights that hooks compute.
     """
     _check_kind_of_model(model)
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
-    model = model.module if isinstance(model, nn.DataParallel) else model
+    model = _unwrapped(model)
     try:
         copied = copy.deepcopy(model)
     except Exception as error:  # whatever a user's own attributes raise
@@ -148,7 +169,7 @@ def trainable(model: nn.Module, inputs: Tensor) -> nn.Module:
     if any(is_lazy(parameter) for parameter in (*copied.parameters(), *copied.buffers())):
         with torch.random.fork_rng(devices=[]):  # the same weights every time
             torch.manual_seed(0)
-            _tried(inputs, lambda: copied.eval()(inputs.float()))
+            _tried(inputs, lambda: copied.eval()(*(part.float() for part in inputs)))
     if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in copied.parameters()):
         copied = copied.float()
     return copied.train(model.training)
@@ -181,17 +202,60 @@ def _check_kind_of_model(model: nn.Module) -> None:
                 )
 
 
-def is_pixels(example: Example) -> bool:
+def is_pixels(example: Tensor) -> bool:
     """Whether an example holds whole numbers of 0..255, and not just zeros and ones."""
-    if not isinstance(example, Tensor):
-        return False
     whole = bool((example == example.round()).all())
     return whole and float(example.min()) >= 0 and 1 < float(example.max()) <= 255
 
 
-def example_input(example: Example) -> Tensor:
-    """A batch for finding shapes: the tensor itself, or zeros of such samples."""
-    return example if isinstance(example, Tensor) else torch.zeros(2, *example)
+def example_inputs(example: Example) -> tuple[Tensor, ...]:
+    """A batch of each input for finding shapes: the tensors themselves, or zeros of such samples.
+
+    Raises:
+        InputError: the batches are of different sizes.
+    """
+    inputs = tuple(
+        given if isinstance(given, Tensor) else torch.zeros(2, *given) for given in _examples(example)
+    )
+    sizes = {len(part): tuple(part.shape) for part in inputs}
+    if len(sizes) > 1:
+        shapes = " and ".join(map(str, sizes.values()))
+        raise InputError(f"the example inputs have shapes {shapes}", allowed="batches of one size")
+    return inputs
+
+
+def _examples(example: Example) -> list[Any]:
+    """A tensor or a shape for each input."""
+    if isinstance(example, Tensor) or not any(isinstance(part, Tensor | Sequence) for part in example):
+        return [example]
+    return list(example)
+
+
+def pixel_inputs(example: Example) -> tuple[bool, ...]:
+    """For each input of an example, whether it holds whole pixels; a shape does not say so."""
+    return tuple(isinstance(given, Tensor) and is_pixels(given) for given in _examples(example))
+
+
+def arguments_of(model: nn.Module, inputs: int) -> tuple[str, ...]:
+    """The names of the arguments of forward() that so many inputs are for, and of any others that it needs.
+
+    () where they cannot be known.
+    """
+    model = _unwrapped(model)
+    if isinstance(model, Preprocessed):
+        return model.preprocess_arguments
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return ()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = max([inputs, *(place + 1 for place, p in enumerate(positional) if p.default is p.empty)])
+    return tuple(p.name for p in positional[:needed])
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    return model.module if isinstance(model, nn.DataParallel) else model
 
 
 def check_finite(model: nn.Module) -> None:
@@ -230,23 +294,37 @@ class _Tracer(fx.Tracer):
     """Records calls, and runs each at once on an example: shapes are numbers that forward() may depend on.
 
     Notes on each node the shape of its result, batch axis included (None for what is no tensor); those of
-    several results (``parts``); and what does not depend on the input (``constant``).
+    several results (``parts``); and what does not depend on the inputs (``constant``).
 
     Args:
-        example: the input.
-        defaults: of the arguments behind it.
+        examples: the inputs, by the names of the arguments.
+        defaults: of the arguments behind them.
         leaves: packages whose modules are layers, beside torch's own.
         checked: refuse layers that cannot be converted, before they run.
     """
 
     def __init__(
-        self, example: Tensor, defaults: Mapping[str, Any], leaves: tuple[str, ...], checked: bool
+        self,
+        examples: Mapping[str, Tensor],
+        defaults: Mapping[str, Any],
+        leaves: tuple[str, ...],
+        checked: bool,
     ) -> None:
         super().__init__()
-        self.example, self.defaults, self.checked = example, defaults, checked
+        self.examples, self.defaults, self.checked = examples, defaults, checked
         self.leaves = tuple(f"{package}." for package in leaves)
         self.values: dict[fx.Node, Any] = {}
+        self.read: dict[fx.Node, set[str]] = {}
         self.is_running = False
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        if isinstance(self.root, Preprocessed):
+            # Its own forward() takes any number; the arguments are the network's.
+            inputs = [self.create_proxy("placeholder", name, (), {}) for name in self.examples]
+            return root_fn, [self.root, *inputs]
+        return super().create_args_for_root(root_fn, is_module, concrete_args)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         own = type(m) in MODULES or (type(m).__module__ + ".").startswith(self.leaves)
@@ -268,6 +346,7 @@ class _Tracer(fx.Tracer):
         module = self.root.get_submodule(target) if kind == "call_module" else None
         if self.checked and module is not None and type(module) not in MODULES:
             raise unsupported(node, type(module).__name__)
+        self.read[node] = set().union(*(self.read[source] for source in node.all_input_nodes))
         self.is_running = True
         try:
             self.values[node] = self._value(node, module)
@@ -282,15 +361,24 @@ class _Tracer(fx.Tracer):
         target: Any = node.target
         match node.op:
             case "placeholder":
-                return self.defaults.get(str(target).removesuffix("_1"), self.example)
+                if target in self.examples:
+                    self.read[node] = {target}
+                    return self.examples[target]
+                return self.defaults.get(str(target).removesuffix("_1"))
             case "get_attr":
                 owner, _, name = target.rpartition(".")
                 return getattr(self.root.get_submodule(owner), name)
             case "output":
                 return args[0]
             case "call_method":
-                return _tried(self.example, lambda: getattr(args[0], target)(*args[1:], **kwargs))
-        return _tried(self.example, lambda: (module or target)(*args, **kwargs))
+                return self._tried(node, lambda: getattr(args[0], target)(*args[1:], **kwargs))
+        return self._tried(node, lambda: (module or target)(*args, **kwargs))
+
+    def _tried(self, node: fx.Node, call: Callable[[], Any]) -> Any:
+        """What a call gives; a message about it names the arguments that it depends on."""
+        read = self.read[node] or self.examples.keys()
+        names = [name for name in self.examples if name in read] if len(self.examples) > 1 else []
+        return _tried([x for name, x in self.examples.items() if name in read], call, names)
 
     def _note(self, node: fx.Node) -> None:
         value, sources = self.values[node], node.all_input_nodes
@@ -306,8 +394,11 @@ class _Tracer(fx.Tracer):
             node.meta["constant"] = nn.Parameter(value.detach().clone()) if trained else value
 
 
-def _tried(example: Tensor, call: Callable[[], Any]) -> Any:
+def _tried(inputs: Sequence[Tensor], call: Callable[[], Any], names: Sequence[str] = ()) -> Any:
     """What a call gives.
+
+    Args:
+        names: the arguments that the inputs are for, where there are several.
 
     Raises:
         InputError: whatever it raises.
@@ -316,10 +407,17 @@ def _tried(example: Tensor, call: Callable[[], Any]) -> Any:
         with torch.no_grad():
             return call()
     except Exception as error:  # whatever the model raises on a wrong shape
+        shapes = [str(tuple(part.shape)) for part in inputs]
+        told = "an input of shape " if len(inputs) == 1 else "inputs of shapes "
+        if names:
+            told = f"argument{'s' * (len(names) > 1)} "
+            shapes = [f"'{name}' of shape {shape}" for name, shape in zip(names, shapes, strict=True)]
         raise InputError(
-            f"the model does not run on an input of shape {tuple(example.shape)}: {_first_line(error)}"
+            f"the model does not run on {told}{' and '.join(shapes)}: {_first_line(error)}"
             f"{_users_line(error)}",
-            hint="give an example input (with a batch axis) that the model accepts",
+            hint="give data, or an example with a batch axis, of the shape that the model takes"
+            if len(inputs) == 1 and not names
+            else "give inputs (each with a batch axis) in the order of the model's arguments, or name them",
         ) from error
 
 
@@ -360,7 +458,7 @@ FACTS = frozenset({"shape", "ndim", "dtype", "device", "size", "dim", "ndimensio
 
 
 def _symbolic(
-    model: nn.Module, example: Tensor, leaves: tuple[str, ...], checked: bool
+    model: nn.Module, inputs: Sequence[Tensor], leaves: tuple[str, ...], checked: bool
 ) -> tuple[fx.Graph, Any]:
     """The calls of a model, and what it gives for the example."""
     name = type(model).__name__
@@ -368,9 +466,11 @@ def _symbolic(
         model, "graph"
     ):
         raise InputError(f"{name} has no forward()", hint="define forward(self, x) in the model's class")
-    _check_inputs(model)
-    defaults = _defaults(model)
-    tracer = _Tracer(example, defaults, leaves, checked)
+    named = model.preprocessed_network if isinstance(model, Preprocessed) else model
+    names = arguments_of(model, len(inputs))
+    _check_arguments(named, names, len(inputs))
+    defaults = {} if isinstance(model, Preprocessed) else _defaults(model, names)
+    tracer = _Tracer(dict(zip(names, inputs, strict=True)), defaults, leaves, checked)
     try:
         graph = tracer.trace(model, concrete_args=defaults)
     except QhwError:
@@ -408,16 +508,18 @@ def _graph_module(model: nn.Module, graph: fx.Graph) -> fx.GraphModule:
     return fx.GraphModule(parts, graph, type(model).__name__)
 
 
-def _defaults(model: nn.Module) -> dict[str, Any]:
-    """Arguments of forward() behind the first that have a default: they keep it."""
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    return {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
+def _defaults(model: nn.Module, inputs: Sequence[str]) -> dict[str, Any]:
+    """Arguments of forward() behind the inputs: they keep their default."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in inputs}
 
 
 def _drop_defaults(graph: fx.Graph, defaults: Mapping[str, Any]) -> None:
-    """Take away the inputs that keep their default, and the checks that they do."""
+    """Take away the arguments that keep their default, and the checks that they do."""
     for node in list(graph.nodes):
-        if node.op == "placeholder" and str(node.target).removesuffix("_1") in defaults:
+        if str(node.target).startswith("**") and node.op == "placeholder" and not node.users:
+            graph.erase_node(node)
+        elif node.op == "placeholder" and str(node.target).removesuffix("_1") in defaults:
             for user in reversed([user for user in graph.nodes if _depends(user, node)]):
                 graph.erase_node(user)
             graph.erase_node(node)
@@ -450,13 +552,23 @@ def _drop_constants(module: fx.GraphModule, constants: set[str]) -> None:
             delattr(module.get_submodule(owner), name)
 
 
-def _check_inputs(model: nn.Module) -> None:
+def _check_arguments(model: nn.Module, names: Sequence[str], count: int) -> None:
+    """Refuse a forward() that does not take ``count`` inputs.
+
+    Args:
+        names: the arguments that the inputs are for, and others that it needs.
+    """
     parameters = inspect.signature(model.forward).parameters.values()
-    names = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    if len(names) != 1:
+    needed = [
+        *names,
+        *(f"{p.name}=…" for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty),
+    ]
+    needed += [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
+    if len(needed) != count or needed != list(names):
         raise UnsupportedError(
-            f"the forward() of {type(model).__name__} takes {len(names)} inputs ({', '.join(names)})",
-            allowed="one tensor",
+            f"the forward() of {type(model).__name__} takes {len(needed)} input{'s' * (len(needed) != 1)} "
+            f"({', '.join(needed)}), and {count} {'is' if count == 1 else 'are'} given",
+            allowed="a tensor for each argument, by position",
         )
 
 
@@ -482,16 +594,19 @@ def _name_calls(module: fx.GraphModule) -> None:
             node.meta["shape"] = node.meta["shape"][1:]
 
 
-def _tried_inputs(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """An example that a model is compared with its layers on: numbers of 0..1 where only a shape is known."""
-    if bool(inputs.any()):
-        return inputs.to(dtype)
-    return torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+def _tried_inputs(inputs: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """What a model is compared with its layers on: numbers of 0..1 where only a shape is known."""
+    return tuple(
+        part.to(dtype)
+        if bool(part.any())
+        else torch.rand(part.shape, generator=torch.Generator().manual_seed(place)).to(dtype)
+        for place, part in enumerate(inputs)
+    )
 
 
-def _check_same(wanted: Tensor, module: fx.GraphModule, inputs: Tensor, when: str = "") -> None:
+def _check_same(wanted: Tensor, module: fx.GraphModule, inputs: Sequence[Tensor], when: str = "") -> None:
     """Refuse a model whose layers, none of which works in place, compute something else than it does."""
-    found = _tried(inputs, lambda: module(inputs))
+    found = _tried(inputs, lambda: module(*inputs))
     if not isinstance(found, Tensor) or wanted.shape != found.shape:
         return  # told by what is checked next
     largest = float(wanted.abs().max()) if wanted.numel() else 0.0
@@ -515,6 +630,11 @@ def _check(module: fx.GraphModule, node: fx.Node) -> None:
             )
         return
     if node.op == "placeholder":
+        if not node.users and sum(other.op == "placeholder" for other in module.graph.nodes) > 1:
+            raise UnsupportedError(
+                f"the result of {type(module).__name__} does not depend on its argument '{node.target}'",
+                hint="take the argument out of forward(), and its array out of the data",
+            )
         return
     layer = layer_of(module, node)
     if layer is None or type(layer) not in (*LAYERS, *OWN_LAYERS):

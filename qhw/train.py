@@ -8,7 +8,7 @@ import logging
 import math
 import numbers
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,10 +33,10 @@ from qhw.accelerator import (
     training_on,
 )
 from qhw.data.base import Dataset
-from qhw.errors import CheckFailedError, InputError
-from qhw.formats import Fixed
+from qhw.data.inputs import Samples, count_of, parts_of, rows_of
+from qhw.errors import InputError
+from qhw.formats import Fixed, Format
 from qhw.layers.preprocessed import BITS as PREPROCESS_BITS
-from qhw.layers.preprocessed import LAYER as PREPROCESS_LAYER
 from qhw.layers.preprocessed import Preprocessed
 from qhw.torch_device import DEVICES, chosen_device, is_device
 
@@ -172,20 +172,22 @@ def train(
     The given model is left as it was.
 
     Args:
-        model: a plain module from samples (N, ...), floats (pixels: 0..255), to the task's outputs (N, ...).
-            Parameters that need no gradient stay as they are.
+        model: a plain module from samples (N, ...), floats (pixels: 0..255), to the task's outputs (N, ...);
+            of data with several inputs, from as many arguments. Parameters that need no gradient stay as they
+            are.
         checkpoints: folder of the state after every epoch. A run that was interrupted goes on from there
             and ends with the same weights, bit for bit; checkpoints of other settings are not used.
         progress: called after every step (see :class:`Progress`). An exception in it ends the training.
 
     Raises:
-        InputError: the model, the data, the folder or the device is not usable, or its memory is used up.
+        InputError: the model, the data, the folder or the device is not usable, or its memory is used up; the
+            loss is no longer a finite number.
         UnsupportedError: the model holds a layer that cannot be converted.
-        CheckFailedError: the loss is no longer a finite number.
     """
     started = time.monotonic()
     chosen_device(config.device)  # one that is not there is refused before anything else is done
     folder = _prepared(checkpoints)
+    data = data_for(model, data)
     with torch_threads(config.threads):
         float_model, quantised = _both_phases(model, data, config, quant, folder, progress)
         return TrainResult(
@@ -193,9 +195,30 @@ def train(
             quantised_model=quantised,
             float_accuracy=evaluate(float_model, data),
             quantised_accuracy=evaluate(quantised, data),
-            samples=len(data.test_x),
+            samples=count_of(data.test_x),
             seconds=time.monotonic() - started,
         )
+
+
+def train_float(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    *,
+    checkpoints: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> tuple[nn.Module, float]:
+    """The float phase of :func:`train` alone: the network, and its accuracy on the test split.
+
+    Args:
+        quant: the formats to come, into which it has to be convertible; the rest as for :func:`train`.
+    """
+    chosen_device(config.device)
+    folder = _prepared(checkpoints)
+    with torch_threads(config.threads):
+        float_model, _, _ = _float_phase(model, data, config, quant, folder, progress)
+        return float_model, evaluate(float_model, data)
 
 
 def _both_phases(
@@ -207,9 +230,28 @@ def _both_phases(
     progress: ProgressCallback | None,
 ) -> tuple[nn.Module, nn.Module]:
     from qhw.convert import convert
+
+    model, quant, float_phase = _float_phase(model, data, config, quant, folder, progress)
+    quantised = convert(model, quant, _example(data))
+    identity = store.fingerprint(float_phase.fingerprint, quant)
+    rate = config.quantised_learning_rate
+    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
+    return model, quantised
+
+
+def _float_phase(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    quant: QuantConfig,
+    folder: Path | None,
+    progress: ProgressCallback | None,
+) -> tuple[nn.Module, QuantConfig, Phase]:
+    """The float network, its formats for these data, and the phase that trained it."""
+    from qhw.convert import convert
     from qhw.tracing import check_finite, trainable
 
-    example = torch.from_numpy(data.train_x[:2]).float()
+    example = _example(data)
     check_finite(model)
     quant = quant_of(quant, data, model)
     model = trainable(model, example)
@@ -218,12 +260,11 @@ def _both_phases(
     identity = training_identity(model, data)
     float_phase = Phase("float", config.float_epochs, config.learning_rate, config, folder, identity)
     float_phase.run(model, data, progress)
+    return model, quant, float_phase
 
-    quantised = convert(model, quant, example)
-    identity = store.fingerprint(float_phase.fingerprint, quant)
-    rate = config.quantised_learning_rate
-    Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
-    return model, quantised
+
+def _example(data: Dataset) -> tuple[Tensor, ...]:
+    return as_inputs(rows_of(data.train_x, slice(2)))
 
 
 def training_identity(model: nn.Module, data: Dataset) -> str:
@@ -237,12 +278,54 @@ def quant_of(quant: QuantConfig, data: Dataset, model: nn.Module) -> QuantConfig
     Samples are quantised at the door unless they are pixels: otherwise whole numbers among the first
     ones would be taken for pixels. The constants of a preprocessing get bits enough to cost no accuracy.
     """
-    if isinstance(model, Preprocessed):
-        wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
-        quant = replace(quant, overrides={f"{PREPROCESS_LAYER}.*": wide, **quant.overrides})
-    if data.has_pixels or quant.inputs is not None:
+    if len(data.inputs("train")) == 1:
+        return quant_of_samples(quant, data.has_pixels, model)
+    quant = _behind_preprocessing(quant, model)
+    if data.has_pixels or isinstance(quant.inputs, Format | str):
+        return quant
+    from qhw.tracing import arguments_of
+
+    parts = data_for(model, data).inputs("train")
+    stated = quant.inputs or {}
+    door = {
+        name: Fixed(INPUT_BITS)
+        for name, part in zip(arguments_of(model, len(parts)), parts, strict=False)
+        if part.dtype != np.uint8
+    }
+    return replace(quant, inputs={**door, **stated})
+
+
+def quant_of_samples(quant: QuantConfig, pixels: bool, model: nn.Module) -> QuantConfig:
+    """The same for a network of one input, whose samples are pixels by their type or not."""
+    quant = _behind_preprocessing(quant, model)
+    if pixels or quant.inputs is not None:
         return quant
     return replace(quant, inputs=Fixed(INPUT_BITS))
+
+
+def _behind_preprocessing(quant: QuantConfig, model: nn.Module) -> QuantConfig:
+    if not isinstance(model, Preprocessed):
+        return quant
+    wide = {"scales": Fixed(PREPROCESS_BITS), "biases": Fixed(PREPROCESS_BITS)}
+    in_front = {f"{layer}.*": wide for layer in model.preprocess_layers.values()}
+    return replace(quant, overrides={**in_front, **quant.overrides})
+
+
+def data_for(model: nn.Module, data: Dataset) -> Dataset:
+    """The data with the arrays in the order of a network's arguments, named like them.
+
+    Raises:
+        InputError: the network takes another number of inputs, or one of another name.
+    """
+    from qhw.tracing import arguments_of
+
+    names = arguments_of(model, len(data.inputs("train")))
+    return data.for_inputs(names, f"the forward() of {type(model).__name__}")
+
+
+def as_inputs(samples: Samples) -> tuple[Tensor, ...]:
+    """Samples as a network takes them, of each input."""
+    return tuple(torch.from_numpy(np.ascontiguousarray(part)).float() for part in parts_of(samples))
 
 
 @contextmanager
@@ -350,18 +433,18 @@ class Phase:
         progress: ProgressCallback | None,
     ) -> None:
         model.train()
-        count = len(batches.data.train_x)
+        count = count_of(batches.data.train_x)
         size = min(self.config.batch_size, count)
         steps = count // size
         order = torch.randperm(count).numpy()[: steps * size].reshape(steps, size)
         interval = 1 if batches.device.type == "cpu" else LOSS_INTERVAL
-        for step, (samples, targets) in enumerate(batches.epoch(np.sort(order, axis=1)), 1):
+        for step, tensors in enumerate(batches.epoch(np.sort(order, axis=1)), 1):
             set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
-            loss = take(samples, targets)
+            loss = take(*tensors)
             if step % interval and step < steps:
                 continue
             told = Progress(self.name, epoch + 1, self.epochs, step, steps, float(loss))
-            _check_loss(told, model, samples)
+            _check_loss(told, model, tensors[:-1])
             if progress is not None:
                 progress(told)
 
@@ -400,17 +483,17 @@ class Phase:
 
 def evaluate(model: nn.Module, data: Dataset) -> float:
     """The data set's metric of a model on the test split, computed in the model's own type."""
-    return data.judge.score(predict(model, data.test_x))
+    return data.judge.score(predict(model, data_for(model, data).test_x))
 
 
 def predict(
     model: nn.Module,
-    samples: NDArray[np.generic],
+    samples: Samples,
     *,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 256,
 ) -> NDArray[np.floating]:
-    """A model's outputs (N, ...) in eval mode, computed in ``dtype``.
+    """A model's outputs (N, ...) in eval mode, computed in ``dtype``; several inputs are a tuple of arrays.
 
     In float64 a model converted by :func:`qhw.convert` is the reference that every later stage is checked
     against; its own weights stay as they are.
@@ -418,19 +501,19 @@ def predict(
     model = copy.deepcopy(model).to(dtype).eval()
     outputs = []
     with torch.inference_mode():
-        for start in range(0, len(samples), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(samples[start : start + batch_size]))
-            outputs.append(model(batch.to(dtype)).numpy())
+        for start in range(0, count_of(samples), batch_size):
+            rows = parts_of(rows_of(samples, slice(start, start + batch_size)))
+            batch = [torch.from_numpy(np.ascontiguousarray(part)).to(dtype) for part in rows]
+            outputs.append(model(*batch).numpy())
     return np.concatenate(outputs)
 
 
 def _calibrate(model: nn.Module, data: Dataset) -> None:
     """Let quantizers that will not be trained find their binary points, on images from the whole split."""
-    chosen = np.linspace(0, len(data.train_x) - 1, min(CALIBRATION_IMAGES, len(data.train_x))).astype(
-        np.int64
-    )
+    count = count_of(data.train_x)
+    chosen = np.linspace(0, count - 1, min(CALIBRATION_IMAGES, count)).astype(np.int64)
     with torch.no_grad():
-        model.eval()(samples_at(data, chosen).to(_dtype(model)))
+        model.eval()(*(part.to(_dtype(model)) for part in samples_at(data, chosen)))
 
 
 def _prepared(folder: str | Path | None) -> Path | None:
@@ -454,36 +537,38 @@ def _train_step(
     optimizer: torch.optim.Optimizer,
     data: Dataset,
     precision: str,
-    samples: Tensor,
-    targets: Tensor,
+    *tensors: Tensor,
 ) -> Tensor:
     """One step, in place; reads no number back, so that a GPU can have it recorded."""
+    *samples, targets = tensors
     optimizer.zero_grad(set_to_none=True)
-    loss = data.kind.loss(_outputs(model, samples.to(_dtype(model)), precision), targets)
+    inputs = [part.to(_dtype(model)) for part in samples]
+    loss = data.kind.loss(_outputs(model, inputs, precision), targets)
     torch.autograd.backward(loss)
     optimizer.step()
     return loss.detach()
 
 
-def _outputs(model: nn.Module, samples: Tensor, precision: str) -> Tensor:
+def _outputs(model: nn.Module, inputs: Sequence[Tensor], precision: str) -> Tensor:
     is_narrow = precision == "bf16"
-    with torch.autocast(samples.device.type, torch.bfloat16) if is_narrow else nullcontext():
-        outputs: Tensor = model(samples)
+    with torch.autocast(inputs[0].device.type, torch.bfloat16) if is_narrow else nullcontext():
+        outputs: Tensor = model(*inputs)
     return outputs.float() if is_narrow else outputs
 
 
-def _check_loss(told: Progress, model: nn.Module, samples: Tensor) -> None:
-    """Raise CheckFailedError where the loss is no number."""
+def _check_loss(told: Progress, model: nn.Module, samples: Sequence[Tensor]) -> None:
+    """Raise InputError where the loss is no number."""
     if math.isfinite(told.loss):
         return
     from qhw.quantizers import first_not_finite
 
-    layer = first_not_finite(model, samples)
+    layer = first_not_finite(model, *samples)
     place = f"the {told.phase} phase, epoch {told.epoch}, step {told.step}"
     first = f"; layer {layer} is the first to be given NaN or infinity" if layer else ""
-    raise CheckFailedError(
+    raise InputError(
         f"the loss became {told.loss} in {place}{first}",
-        hint="lower the learning rate, or look for NaN and infinities in the model's weights",
+        hint="lower the learning rate, bring samples and targets to values around 1, or look for NaN and "
+        "infinities in the model's weights",
     )
 
 
@@ -492,10 +577,10 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _check_outputs(model: nn.Module, example: Tensor, data: Dataset) -> None:
+def _check_outputs(model: nn.Module, example: Sequence[Tensor], data: Dataset) -> None:
     """Refuse a model that does not give what the task of the data asks for."""
     with torch.no_grad():
-        shape = tuple(model.eval()(example.to(_dtype(model))).shape[1:])
+        shape = tuple(model.eval()(*(part.to(_dtype(model)) for part in example)).shape[1:])
     wanted = data.outputs
     if data.kind.takes_outputs(shape, wanted):
         return

@@ -9,6 +9,7 @@ from torch import nn
 
 from qhw.errors import InputError
 from qhw.preprocessing import Preprocess
+from qhw.tracing import trace
 
 IMAGENET = "scale=1/255 mean=0.485,0.456,0.406 std=0.229,0.224,0.225"
 
@@ -45,6 +46,18 @@ def test_it_is_the_first_layer_and_names_stay() -> None:
     assert {name for name, _ in net.named_parameters()} == {name for name, _ in whole.named_parameters()}
     assert whole.train().get_submodule("1").training
     assert net.training
+
+
+def test_a_layer_may_be_called_like_anything() -> None:
+    """Whatever the wrapper itself keeps."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    for name in ("network", "layers", "arguments", "preprocessed"):
+        net.add_module(name, nn.Sequential(nn.ReLU(), nn.Linear(3, 3)))
+    x = torch.rand(5, 1, 2, 2)
+    whole = Preprocess.of("scale=1/2 mean=0.25").before(net, x.shape)
+    traced = trace(whole, x)
+    torch.testing.assert_close(traced(x), net(x / 2 - 0.25))
+    assert [node.target for node in traced.graph.nodes if node.op == "placeholder"] == ["x"]
 
 
 def test_channels_must_agree() -> None:

@@ -19,7 +19,7 @@ from qhw.checkpoints import weights_hash
 from qhw.convert import QuantConfig
 from qhw.data import Dataset, load_dataset
 from qhw.data.fashion_mnist import DEBIAN_FOLDER
-from qhw.errors import CheckFailedError, InputError, UnsupportedError
+from qhw.errors import InputError, UnsupportedError
 from qhw.models import build_model, model_entry
 from qhw.train import Progress, TrainConfig, evaluate, predict, train
 
@@ -206,13 +206,13 @@ def test_loss_that_is_no_number(monkeypatch, phase):
     config = dataclasses.replace(QUICK, float_epochs=2 if phase == "float" else 0)
     steps = iter([1.5, 0.7, float("nan")])
     monkeypatch.setattr("qhw.train._train_step", lambda *_: next(steps))
-    with pytest.raises(CheckFailedError, match=f"loss became nan in the {phase} phase, epoch 1, step 3"):
+    with pytest.raises(InputError, match=f"loss became nan in the {phase} phase, epoch 1, step 3"):
         train(dropout_net(), few_digits(), config, QUANT)
 
 
 def test_a_learning_rate_beyond_reason_is_noticed():
     config = dataclasses.replace(QUICK, learning_rate=1e30, float_epochs=20)
-    with pytest.raises(CheckFailedError, match="lower the learning rate"):
+    with pytest.raises(InputError, match="lower the learning rate"):
         train(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), few_digits(), config, QUANT)
 
 

@@ -35,12 +35,12 @@ HANDLERS: Mapping[Any, Handler] = {**modules.CALLS, **arithmetic.CALLS, **shapes
 """What stands for a function or a method."""
 
 
-def to_layers(module: fx.GraphModule, batch: int, pixels: bool) -> None:
-    """Put layers in place of every call of a graph whose nodes have their shapes."""
+def to_layers(module: fx.GraphModule, batch: int) -> None:
+    """Put layers in place of every call of a graph whose nodes have their shapes; inputs say if pixels."""
     originals = dict(module.named_modules())
     for node in list(module.graph.nodes):
         if "constant" not in node.meta:
-            _to_layer(Call(module, node, batch, pixels, originals))
+            _to_layer(Call(module, node, batch, originals))
 
 
 def _to_layer(call: Call) -> None:

@@ -51,10 +51,15 @@ def _affine(call: Call, source: fx.Node, gain: Tensor | None, offset: Tensor | N
     if isinstance(first, Affine) and first.is_fixed and layer.is_fixed and len(source.users) == 1:
         call.put(first.then(layer), source.all_input_nodes[0])
         call.module.graph.erase_node(source)
-    elif call.pixels and source.op == "placeholder" and _power_of_two(gain) is not None and offset is None:
+    elif _is_pixels(source) and _power_of_two(gain) is not None and offset is None:
         call.put(Normalize(exponent=_power_of_two(gain) or 0), source)
     else:
         call.put(layer, source)
+
+
+def _is_pixels(source: fx.Node) -> bool:
+    """Whether a node is an input that is whole pixels of 0..255."""
+    return source.op == "placeholder" and bool(source.meta.get("pixels"))
 
 
 def _power_of_two(factor: Tensor | None) -> int | None:

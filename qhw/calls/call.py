@@ -18,14 +18,12 @@ class Call:
     Args:
         module, node: the graph and its node.
         batch: the size of the batch that shapes were found with.
-        pixels: whether the model's input is whole pixels of 0..255.
         originals: the user's layers by path, before any was replaced.
     """
 
     module: fx.GraphModule
     node: fx.Node
     batch: int
-    pixels: bool = False
     originals: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property

@@ -94,6 +94,10 @@ def _lowered(state: State) -> Lowering:
     missing = [value.name for value in model.graph.input if value.name not in state.builder.graph.inputs]
     if missing:
         raise InputError(f"The model's input '{missing[0]}' is not read")
+    # In the file's order, not in that of the nodes that read them: it is the order of arrays without names.
+    state.builder.graph.inputs = tuple(
+        value.name for value in model.graph.input if value.name in state.builder.graph.inputs
+    )
     graph = simplify(state.builder.finish())
     graph.postprocessing = postprocessing_of(model)
     graph.output_names = tuple(value.name for value in model.graph.output)

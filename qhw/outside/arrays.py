@@ -12,7 +12,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
@@ -77,7 +77,7 @@ def read_npy(path: Path, what: str, limit: int) -> NDArray[Any]:
 
 
 def read_npz(
-    path: Path, what: str, limit: int, names: Collection[str] | None = None
+    path: Path, what: str, limit: int, names: Container[str] | None = None
 ) -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz`` file by name.
 
@@ -113,9 +113,7 @@ class _Bounded:
         return self._file.read(size if size >= 0 else _LARGEST_READ)
 
 
-def _members(
-    archive: zipfile.ZipFile, size: int, names: Collection[str] | None
-) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, size: int, names: Container[str] | None) -> dict[str, zipfile.ZipInfo]:
     """The members to read, by the names of their arrays."""
     entries = archive.infolist()
     if len(entries) > MEMBER_LIMIT:

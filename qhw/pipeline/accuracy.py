@@ -18,14 +18,14 @@ FEW_BITS = 3
 
 
 def warning_of_fall(
-    metric: Metric, in_float: float, quantised: float, config: QuantConfig, quantised_epochs: int
+    metric: Metric, in_float: float, quantised: float, config: QuantConfig, quantised_epochs: int | None
 ) -> str | None:
     """One message where quantisation costs more than a few points, with the likely cause and the remedy.
 
     Args:
         in_float, quantised: the metric of the float model and of the exact graph, on the same samples.
         config: the formats that were asked for.
-        quantised_epochs: epochs of training with quantizers in place.
+        quantised_epochs: epochs of training with quantizers in place; None: quantised without training.
     """
     if metric.loss_against(in_float, quantised) <= LARGEST_FALL:
         return None
@@ -35,7 +35,7 @@ def warning_of_fall(
     )
 
 
-def _cause(config: QuantConfig, quantised_epochs: int) -> str:
+def _cause(config: QuantConfig, quantised_epochs: int | None) -> str:
     """The likely cause with its remedy: a format that suits no trained network, else training, else bits."""
     for setting, format in config.formats():
         if isinstance(format, Fixed) and format.overflow in (Overflow.WRAP, Overflow.WRAP_SM):
@@ -47,6 +47,8 @@ def _cause(config: QuantConfig, quantised_epochs: int) -> str:
                 f"{setting} have a stated binary point, {format} ({format.mantissa_low * step:g} to "
                 f"{format.mantissa_high * step:g} in steps of {step:g}); 'fixed<{format.width}>' learns it"
             )
+    if quantised_epochs is None:
+        return "it was quantised without training; give it more bits, other --methods, or --quantise training"
     if not quantised_epochs:
         return "the quantised network was not trained; give it --quantised-epochs"
     narrow = [f"{setting} ({format})" for setting, format in config.formats() if format.width <= FEW_BITS]

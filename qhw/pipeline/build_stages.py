@@ -2,6 +2,7 @@
 
 ====================  =======================================================================
 train                 ``training/``: the trained weights
+ptq                   ``quantised/``: the weights of the quantised network, with ``--quantise ptq``
 export, or import     ``model.onnx``
 lower                 ``graph/``: the exact graph (and ``canonical/`` where scales are arbitrary)
 cost                  ``cost/``: folding, and what the design is estimated to take (or that none fits)
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
+from qhw.data.inputs import Samples, parts_of, rows_of
 from qhw.errors import InputError
 from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
@@ -34,7 +36,8 @@ from qhw.outside.text import read_json
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import best_design, check_computes
 from qhw.pipeline.input_type import annotated_copy
-from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.options import PTQ_OPTIONS, BuildOptions
+from qhw.pipeline.own_metric import record_of
 from qhw.pipeline.source import Source, is_quantised, load_module, require_training
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
 from qhw.pipeline.state import LARGEST_STATE, load_state
@@ -48,12 +51,12 @@ from qhw.pipeline.verification import (
     row_of,
     torch_row,
 )
-from qhw.preprocessing import Preprocess
+from qhw.preprocessing import Preprocessing, preprocessed, preprocessing_of
 from qhw.resources import resource_dir
 from qhw.torch_device import chosen_device, is_device
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from qhw.cost import Design
     from qhw.data import Dataset
@@ -62,7 +65,7 @@ if TYPE_CHECKING:
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
     from qhw.tasks import Judge, Metric
-    from qhw.train import TrainConfig
+    from qhw.train import Progress, TrainConfig
 
 Facts = dict[str, Any]
 
@@ -87,6 +90,8 @@ SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
 
 LEAST_SIMULATION_VECTORS = 128
+
+EXPORTED_AS_IT_IS = "quantised already: exported as it is"
 
 LARGEST_DEPARTURE = 0.01
 """Points (of 1) by which a trained network may miss the figure that its user had."""
@@ -114,6 +119,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
     """The stages of a build, each with what it depends on."""
     options = plan.options
     data = {"data": plan.data.identity if plan.data else None}
+    judged = {"metric": record_of(plan.data.metric if plan.data else None), "expect": options.expect}
     board = {"board": plan.board_digest}
     flow = {"flow": [options.flow, plan.flow.chosen]}
     wanted = {"wanted": options.wanted.to_json()}
@@ -123,7 +129,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
         *first,
         _stage(plan, "lower", _lower, (made,)),
         _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data),
+        _stage(plan, "vectors", _vectors, (made, "lower"), data | judged),
         replace(
             _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
@@ -147,15 +153,28 @@ def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
     handed = {
         "state": None if options.state is None else sha256(options.state, "state", LARGEST_STATE),
         "trained": options.trained,
-        "preprocess": repr(Preprocess.of(options.preprocess)),
+        "preprocess": _said(preprocessing_of(options.preprocess)),
         "expect": options.expect,
     }
     given = {**model, **data, **handed, "seed": options.seed, "quant": repr(options.quant_config())}
     recipe = {"recipe": [options.float_epochs, options.quantised_epochs, _weighing(options.training)]}
+    if not options.is_trained_quantised:
+        in_float = {name: value for name, value in given.items() if name != "quant"}
+        chosen = given | {"ptq": repr(options.ptq_settings())}
+        return [
+            _stage(plan, "train", _train_float, (), in_float | recipe),
+            _stage(plan, "ptq", _ptq, ("train",), chosen),
+            _stage(plan, "export", _export_ptq, ("ptq",), chosen | annotation),
+        ]
     return [
         _stage(plan, "train", _train, (), given | recipe),
         _stage(plan, "export", _export_trained, ("train",), given | annotation),
     ]
+
+
+def _said(preprocessing: Preprocessing) -> str:
+    """A preprocessing as text: equal text, equal numbers."""
+    return repr(preprocessing[""] if set(preprocessing) == {""} else sorted(preprocessing.items()))
 
 
 def _weighing(training: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,44 +225,42 @@ def _import(plan: BuildPlan, work: Workspace) -> Facts:
     assert plan.source.path is not None
     model = load_qonnx(plan.source.path)
     shutil.copyfile(plan.source.path, work.scratch / MODEL_FILE)
-    return _model_facts(plan, work, f"{len(model.graph.node)} nodes")
+    data = None if plan.data is None else plan.data.dataset
+    return _model_facts(plan, work, f"{len(model.graph.node)} nodes", data)
 
 
-def _model_facts(plan: BuildPlan, work: Workspace, summary: str) -> Facts:
+def _model_facts(plan: BuildPlan, work: Workspace, summary: str, data: Dataset | None) -> Facts:
     """Facts of model.onnx, once its input is annotated where that is needed."""
     file = work.scratch / MODEL_FILE
-    has_images = plan.data is not None and plan.data.dataset.has_pixels
-    annotation = annotated_copy(file, file, plan.options.input, has_images)
+    annotations = annotated_copy(file, file, plan.options.input, data)
     facts: Facts = {"sha256": file_digest(file), "summary": summary}
-    if annotation is None:
+    if not annotations:
         return facts
-    told = f"; '{annotation.input}' is {annotation.type} ({annotation.why})"
-    return facts | {"annotated": annotation.to_json(), "summary": summary + told}
+    stored = [annotation.to_json() for annotation in annotations]
+    told = "".join(f"; '{made.input}' is {made.type} ({made.why})" for made in annotations)
+    return facts | {"annotated": stored[0] if len(stored) == 1 else stored, "summary": summary + told}
 
 
 def _train(plan: BuildPlan, work: Workspace) -> Facts:
     import torch
 
-    from qhw.train import Progress, train
+    from qhw.train import predict, train
 
-    data = _required_data(plan).dataset
-    module = float_network(plan.source, plan.options, data)
+    module, data = _network(plan)
     if is_quantised(module):  # only a function's result: of all others it is known without loading them
         check_idle(plan.source, plan.options)
-        return {"summary": "quantised already: exported as it is"}
-    told = _check_expected(plan, module, data)
-
-    def tell(step: Progress) -> None:
-        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
-        work.progress(done, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
-
+        return {"summary": EXPORTED_AS_IT_IS}
+    told = check_expected(plan.options, module, data)
+    if data.own_metric is not None and not told:
+        # What a user's function does not take is said now, not after hours of training.
+        data.own_metric.score(predict(module, data.test_x), data.test_targets)
     result = train(
         module,
         data,
         recipe_of(plan.source, plan.options),
         plan.options.quant_config(),
         checkpoints=work.partial,
-        progress=tell,
+        progress=telling(work.progress),
     )
     (work.scratch / "training").mkdir()
     torch.save(result.quantised_model.state_dict(), work.scratch / "training" / "quantised.pt")
@@ -257,106 +274,222 @@ def _train(plan: BuildPlan, work: Workspace) -> Facts:
     }
 
 
-def float_network(source: Source, options: BuildOptions, data: Dataset) -> nn.Module:
+def telling(progress: Callable[[float | None, str], None]) -> Callable[[Progress], None]:
+    """What training calls after each step, so that its share of the phase is told."""
+
+    def tell(step: Progress) -> None:
+        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
+        progress(done, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
+
+    return tell
+
+
+def _train_float(plan: BuildPlan, work: Workspace) -> Facts:
+    import torch
+
+    from qhw.train import train_float
+
+    options = plan.options
+    module, data = _network(plan)
+    if is_quantised(module):
+        check_idle(plan.source, options)
+        return {"summary": EXPORTED_AS_IT_IS}
+    told = check_expected(options, module, data)
+    model, figure = train_float(
+        module,
+        data,
+        recipe_of(plan.source, options),
+        options.quant_config(),
+        checkpoints=work.partial,
+        progress=telling(work.progress),
+    )
+    (work.scratch / "training").mkdir()
+    torch.save(model.state_dict(), work.scratch / "training" / "float.pt")
+    summary = f"{data.figure.name} {data.figure.written(figure)} on {len(data.test_x)} test samples{told}"
+    return {"float": figure, "samples": len(data.test_x), "summary": summary}
+
+
+def _ptq(plan: BuildPlan, work: Workspace) -> Facts:
+    """The float network is quantised without training."""
+    import torch
+
+    from qhw.outside.weights import read_weights
+    from qhw.ptq.run import quantise
+    from qhw.tracing import trainable
+    from qhw.train import as_inputs
+
+    options = plan.options
+    module, data = _network(plan)
+    if is_quantised(module):
+        return {"summary": EXPORTED_AS_IT_IS}
+    module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
+    module.load_state_dict(
+        read_weights(work.build / "training" / "float.pt", "trained weights", LARGEST_FILE)
+    )
+    result = quantise(module, data, options.quant_config(), options.ptq_settings(), tell=work.progress)
+    (work.scratch / "quantised").mkdir()
+    torch.save(result.model.state_dict(), work.scratch / "quantised" / "weights.pt")
+    assert result.quantised is not None
+    summary = (
+        f"{data.figure.name} {data.figure.written(result.quantised)} by "
+        f"{', '.join(result.settings.methods) or 'calibration alone'}, without training"
+    )
+    facts = result.to_json()
+    del facts["seconds"]  # facts depend on the inputs alone
+    return facts | {"summary": summary}
+
+
+def _export_ptq(plan: BuildPlan, work: Workspace) -> Facts:
+    from qhw.outside.weights import read_weights
+    from qhw.ptq.calibrated import skeleton
+    from qhw.ptq.run import chosen_samples
+
+    options = plan.options
+    module, data = _network(plan)
+    if is_quantised(module):
+        return _export(module, data, plan, work)
+    settings = options.ptq_settings()
+    example = chosen_samples(data, settings)[0][:2]
+    model = skeleton(module, options.quant_config(), settings, example, pixels=data.has_pixels)
+    model.load_state_dict(read_weights(work.build / "quantised" / "weights.pt", "weights", LARGEST_FILE))
+    return _export(model, data, plan, work)
+
+
+def _network(plan: BuildPlan) -> tuple[nn.Module, Dataset]:
+    """The network with the weights and the preprocessing that were handed over; the data for its inputs."""
+    from qhw.train import data_for
+
+    data = _required_data(plan).dataset
+    module = load_module(plan.source, data, plan.options.seed)
+    data = data_for(module, data)
+    return handed_over(module, plan.source, plan.options, data.train_x), data
+
+
+def network_of(source: Source, options: BuildOptions, samples: Samples, data: Dataset | None) -> nn.Module:
     """The network with the weights and the preprocessing that were handed over.
 
-    Raises:
-        InputError: weights of another network, or options that a quantised one has no use for.
-    """
-    from qhw.tracing import trainable
+    Args:
+        samples: (N, ...), as the network is given them.
+        data: the data set that a built-in network is made for.
 
-    module = load_module(source, data, options.seed)
-    preprocess = Preprocess.of(options.preprocess)
+    Raises:
+        InputError, UnsupportedError: the network cannot be made, or what was handed over is none of it.
+    """
+    return handed_over(load_module(source, data, options.seed), source, options, samples)
+
+
+def handed_over(module: nn.Module, source: Source, options: BuildOptions, samples: Samples) -> nn.Module:
+    """A network with the weights and the preprocessing that were handed over beside it."""
+    from qhw.tracing import arguments_of, trainable
+    from qhw.train import as_inputs
+
+    preprocessing = preprocessing_of(options.preprocess)
     if is_quantised(module):
-        if options.state is not None or not preprocess.is_none:
+        if options.state is not None or not all(part.is_none for part in preprocessing.values()):
             raise InputError(
                 f"{source.given} is quantised already: state and preprocess have no place in it",
                 hint="load the weights, and put the preprocessing into its forward(), before it is given",
             )
         return module
+    arrays = parts_of(samples)
+    names = arguments_of(module, len(arrays))
     if options.state is not None:
-        module = trainable(module, torch_samples(data.train_x[:2]))
+        module = trainable(module, as_inputs(rows_of(samples, slice(2))))
         load_state(module, options.state)
-    return preprocess.before(module, data.train_x.shape)
+    return preprocessed(module, preprocessing, [array.shape for array in arrays], names)
 
 
-def _check_expected(plan: BuildPlan, module: nn.Module, data: Dataset) -> str:
+def check_expected(options: BuildOptions, module: nn.Module, data: Dataset) -> str:
     """What a network that was trained elsewhere reaches in float, before anything is done to it.
 
     Raises:
         InputError: that is less than its user had.
     """
-    if not plan.options.is_trained:
+    if not options.is_trained:
         return ""
-    from qhw.train import evaluate
+    from qhw.tracing import check_runs
+    from qhw.train import as_inputs, evaluate
 
-    figure, found, expected = data.figure, evaluate(module, data), plan.options.expect
+    check_runs(module, as_inputs(rows_of(data.test_x, slice(2))))
+    found = evaluate(module, data)
+    _require_figure(
+        options,
+        data,
+        found,
+        "in float the network's",
+        "say what training did to them: --preprocess 'scale=1/255 mean=… std=…'",
+    )
+    return f"; it came with {data.figure.written(found)}"
+
+
+def _require_figure(options: BuildOptions, data: Dataset, found: float, whose: str, remedy: str) -> None:
+    """Refuse a figure that is worse than its user had; what happens to samples first is the likely cause."""
+    figure, expected = data.figure, options.expect
     if expected is not None and figure.loss_against(expected, found) > LARGEST_DEPARTURE:
         raise InputError(
-            f"in float the network's {figure.name} is {figure.written(found)} on data set {data.name}, "
+            f"{whose} {figure.name} is {figure.written(found)} on data set {data.name}, "
             f"not {figure.written(expected)}",
-            hint=f"samples run from {data.test_x.min():g} to {data.test_x.max():g} here; say what training "
-            "did to them: --preprocess 'scale=1/255 mean=… std=…'",
+            hint=f"samples run {_bounds(data)} here; {remedy}",
         )
-    return f"; it came with {figure.written(found)}"
+
+
+def _bounds(data: Dataset) -> str:
+    """The smallest and the largest number of the samples, of each input."""
+    return " and ".join(f"from {part.min():g} to {part.max():g}" for part in data.inputs("test"))
 
 
 def _export_trained(plan: BuildPlan, work: Workspace) -> Facts:
-
     from qhw.convert import convert
     from qhw.outside.weights import read_weights
-    from qhw.train import quant_of
+    from qhw.train import as_inputs, quant_of
 
-    data = _required_data(plan).dataset
-    example = torch_samples(data.train_x[:2])
-    given = float_network(plan.source, plan.options, data)
+    given, data = _network(plan)
     if is_quantised(given):
-        return _export(given, plan, work)
+        return _export(given, data, plan, work)
+    example = as_inputs(rows_of(data.train_x, slice(2)))
     model = convert(given, quant_of(plan.options.quant_config(), data, given), example)
     weights = work.build / "training" / "quantised.pt"
     model.load_state_dict(read_weights(weights, "trained weights", LARGEST_FILE))
-    return _export(model, plan, work)
+    return _export(model, data, plan, work)
 
 
 def _export_given(plan: BuildPlan, work: Workspace) -> Facts:
     require_training()
-    return _export(plan.source.module, plan, work)
+    from qhw.train import data_for
+
+    module = plan.source.module
+    return _export(module, data_for(module, _required_data(plan).dataset), plan, work)
 
 
-def _export(model: nn.Module, plan: BuildPlan, work: Workspace) -> Facts:
+def _export(model: nn.Module, data: Dataset, plan: BuildPlan, work: Workspace) -> Facts:
     """Write model.onnx, and what torch itself says in float64: every layer, and the whole test split."""
     import torch
 
     from qhw.export import export_qonnx
-    from qhw.train import predict
+    from qhw.train import as_inputs, predict
 
-    data = _required_data(plan).dataset
     model.eval()
-    export_qonnx(model, work.scratch / MODEL_FILE, torch_samples(data.test_x[:1]))
+    export_qonnx(model, work.scratch / MODEL_FILE, as_inputs(rows_of(data.test_x, slice(1))))
     work.progress(None, "torch in float64")
     folder = work.scratch / "torch"
     folder.mkdir()
     np.save(folder / "outputs.npy", predict(model, data.test_x, dtype=torch.float64))
-    if layers := _torch_layers(model, data.test_x[:LAYER_VECTORS]):
+    if layers := _torch_layers(model, rows_of(data.test_x, slice(LAYER_VECTORS))):
         save_arrays(folder / "layers.npz", layers)
     size = (work.scratch / MODEL_FILE).stat().st_size
-    return _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB")
+    # A file may call inputs otherwise than forward() does; their order is the same.
+    in_order = replace(data, names=()) if data.names else data
+    facts = _model_facts(plan, work, f"{MODEL_FILE}, {size / 1024:,.0f} KiB", in_order)
+    return facts | {"arguments": list(data.names)} if data.names else facts
 
 
-def _torch_layers(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _torch_layers(model: nn.Module, samples: Samples) -> dict[str, NDArray[Any]]:
     """Every layer's values, where qhw converted the model; of a user's own, none."""
     from torch import fx
 
     from qhw.export import is_converted, layer_values
 
-    return layer_values(model, images) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
-
-
-def torch_samples(samples: NDArray[Any]) -> Tensor:
-    """Samples as a network takes them."""
-    import torch
-
-    return torch.from_numpy(samples).float()
+    return layer_values(model, samples) if isinstance(model, fx.GraphModule) and is_converted(model) else {}
 
 
 def _required_data(plan: BuildPlan) -> DataChoice:
@@ -375,9 +508,9 @@ def check_idle(source: Source, options: BuildOptions) -> None:
     """
     names = (
         *("weights", "activations", "quant", "training", "float_epochs", "quantised_epochs"),
-        *("state", "trained", "preprocess", "expect"),
+        *("state", "trained", "preprocess", "quantise", *PTQ_OPTIONS),
     )
-    if idle := [name for name in names if getattr(options, name) not in (None, {}, False)]:
+    if idle := [name for name in names if getattr(options, name) not in (None, {}, False, "training")]:
         raise InputError(
             f"{source.given} is quantised already: {', '.join(idle)} would change nothing",
             hint="leave them out, or give the plain model",
@@ -477,7 +610,7 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     from qhw.sim.fast import FastExecutor
 
     graph = read_graph(work.build)
-    inputs = _samples(plan, graph)
+    inputs = _samples(plan, work, graph)
     mantissas = encode_inputs(graph, inputs)
     executor = FastExecutor(graph)
     outputs = executor(mantissas)
@@ -488,11 +621,22 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     facts: Facts = {"samples": len(next(iter(mantissas.values())))}
     if plan.data is not None:
         data = plan.data.dataset
-        np.savez(folder / "targets.npz", targets=data.test_targets, task=data.task, metric=data.metric)
+        own = "" if data.own_metric is None else data.own_metric.name
+        np.savez(
+            folder / "targets.npz",
+            targets=data.test_targets,
+            task=data.task,
+            metric=data.metric,
+            own_metric=own,
+        )
         facts["accuracy"] = score(graph, outputs, data.judge)
+        if not plan.source.is_trained_here:
+            remedy = "what training did to them has to be in the model, in front of its first quantizer"
+            _require_figure(plan.options, data, facts["accuracy"], "the model's", remedy)
         facts["metric"] = {"task": data.task, "metric": data.figure.name} | direction_of(data.figure)
         facts["warning"] = _warning_of_fall(plan, work, facts["accuracy"])
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source
+        facts["own_metric"] = record_of(plan.data.metric)
     rows = [_interpreter_row(work, executor, mantissas)]
     if plan.source.kind != "qonnx":
         rows += _torch_rows(work, executor, mantissas, outputs)
@@ -569,16 +713,24 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, graph: ExactGraph) -> dict[str, NDArray[Any]]:
+def _samples(plan: BuildPlan, work: Workspace, graph: ExactGraph) -> dict[str, NDArray[Any]]:
     """The test split, or random samples."""
     if plan.data is None:
         return random_inputs(graph, RANDOM_VECTORS)
-    if len(graph.inputs) != 1:
-        raise InputError(
-            f"A data set feeds one input, but the model has {len(graph.inputs)} ({', '.join(graph.inputs)})",
-            hint="leave --data out: the build then verifies on random inputs",
-        )
-    return {graph.inputs[0]: plan.data.dataset.test_x}
+    data = plan.data.dataset
+    if arguments := work.facts.get("export", {}).get("arguments"):
+        data = replace(data.for_inputs(arguments, "the model"), names=())
+    return samples_for(graph, data)
+
+
+def samples_for(graph: ExactGraph, data: Dataset) -> dict[str, NDArray[Any]]:
+    """The test split for each of a graph's inputs.
+
+    Raises:
+        InputError: the data have another number of inputs, or inputs of other names.
+    """
+    arrays = data.for_inputs(graph.inputs, "the model").inputs("test")
+    return dict(zip(graph.inputs, arrays, strict=True))
 
 
 def random_inputs(graph: ExactGraph, count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -624,7 +776,8 @@ def _warning_of_fall(plan: BuildPlan, work: Workspace, quantised: float) -> str 
         return None
     from qhw.pipeline.accuracy import warning_of_fall
 
-    epochs = recipe_of(plan.source, plan.options).quantised_epochs
+    is_trained = plan.options.is_trained_quantised
+    epochs = recipe_of(plan.source, plan.options).quantised_epochs if is_trained else None
     figure = _required_data(plan).dataset.figure
     return warning_of_fall(figure, in_float, quantised, plan.options.quant_config(), epochs)
 

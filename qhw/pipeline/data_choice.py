@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
 from qhw.outside import sha256
+from qhw.pipeline.own_metric import own_metric
 from qhw.pipeline.stages import json_digest, tree_digests
 from qhw.pipeline.user_file import UserFunction, user_function
 
@@ -52,14 +53,6 @@ class DataChoice:
         else:
             data = load_dataset(self.given, reading=self.reading)
         return data if self.metric is None else replace(data, own_metric=own_metric(self.metric))
-
-
-def own_metric(function: UserFunction) -> Any:
-    """A metric of the user's: ``function(outputs, targets)``, the higher the better."""
-    from qhw.tasks import Metric
-
-    score = function.load()
-    return Metric(function.name, lambda outputs, targets: float(score(outputs, targets)), is_share=False)
 
 
 def choose_data(given: Any, reading: Reading | None = None) -> DataChoice:

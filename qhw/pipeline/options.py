@@ -12,11 +12,16 @@ from qhw.outside import shown
 from qhw.outside.text import read_toml
 from qhw.pipeline.designs import Wanted
 from qhw.pipeline.input_type import check_type
-from qhw.preprocessing import Preprocess
+from qhw.preprocessing import preprocessing_of
+from qhw.ptq.settings import QUANTISE, PtqSettings
 
 if TYPE_CHECKING:
     from qhw.data import Reading
     from qhw.quant_config import QuantConfig
+
+
+PTQ_OPTIONS = ("methods", "calibration", "samples")
+"""Options of quantisation without training."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class BuildOptions:
         flow: the kind of project to generate, e.g. ``hls4ml``.
         data: a data set's name or path; None: the built-in model's own.
         task, metric, target, layout: what the data do not say themselves (:class:`qhw.data.Reading`).
-        preprocess: what training did to samples before the network (:class:`qhw.Preprocess`), as a text.
+        preprocess: what training did to samples before the network (:class:`qhw.Preprocess`), as a text; of
+            several inputs by name (:func:`qhw.preprocessing.preprocessing_of`).
         state: a file with the network's trained weights (``torch.save(net.state_dict(), …)``).
         trained: the network comes with its weights: it is not trained anew in float.
-        expect: the figure that the trained network had in float; None: unknown.
+        expect: the figure that the trained network, or the quantised model, had; None: unknown.
         weights, activations: formats, as text; None: what ``quant`` says, or 8 bits.
         quant: any setting of :class:`qhw.QuantConfig`, ``overrides`` by layer too.
         training: any setting of :class:`qhw.train.TrainConfig`, in place of the model's own recipe.
@@ -44,6 +50,8 @@ class BuildOptions:
         multipliers: integer products in LUTs, DSP slices, or as each product fits (``auto``).
         input: the integer type of the model's input, e.g. ``uint8``, where its file does not state it.
         float_epochs, quantised_epochs: None: as in ``training``, or else the model's own recipe.
+        quantise: how the float network becomes a quantised one: by ``training``, or by ``ptq``, without it.
+        methods, calibration, samples: of ``ptq`` (:class:`qhw.ptq.settings.PtqSettings`); None: as usual.
         seed: the random seed of weights and training.
         vectors: samples that go through the C-simulation; None: as many as take well under a minute.
         synth: run the vendor's synthesis too.
@@ -74,12 +82,16 @@ class BuildOptions:
     input: str | None = None
     float_epochs: int | None = None
     quantised_epochs: int | None = None
+    quantise: str = "training"
+    methods: str | Sequence[str] | None = None
+    calibration: str | None = None
+    samples: int | None = None
     seed: int = 0
     vectors: int | None = None
     synth: bool = False
 
     def __post_init__(self) -> None:
-        Preprocess.of(self.preprocess)
+        preprocessing_of(self.preprocess)
         if self.clock_mhz is not None and not 1 <= self.clock_mhz <= 2000:
             raise InputError(f"the clock is {self.clock_mhz} MHz", allowed="1 to 2000 MHz")
         for name in ("float_epochs", "quantised_epochs", "seed"):
@@ -90,6 +102,30 @@ class BuildOptions:
             raise InputError(f"vectors is {self.vectors}", allowed="integers from 1")
         if self.input is not None:
             check_type(self.input)
+        self._check_quantise()
+
+    def _check_quantise(self) -> None:
+        if self.quantise not in QUANTISE:
+            raise InputError(f"quantise is {self.quantise!r}", allowed=", ".join(QUANTISE))
+        self.ptq_settings()
+        given, other = (
+            (PTQ_OPTIONS, "ptq") if self.is_trained_quantised else (("quantised_epochs",), "training")
+        )
+        if idle := [name for name in given if getattr(self, name) is not None]:
+            raise InputError(
+                f"{', '.join(idle)} would change nothing where quantise is {self.quantise!r}",
+                hint=f"leave them out, or give --quantise {other}",
+            )
+
+    @property
+    def is_trained_quantised(self) -> bool:
+        """Whether the network is trained with quantizers in place."""
+        return self.quantise == "training"
+
+    def ptq_settings(self) -> PtqSettings:
+        """How the network is quantised without training; raises InputError for what is not known."""
+        given = {name: getattr(self, name) for name in PTQ_OPTIONS if getattr(self, name) is not None}
+        return PtqSettings(seed=self.seed, **given)
 
     @property
     def is_trained(self) -> bool:
@@ -160,6 +196,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "budget": (int, float, str),
     "float_epochs": (int,),
     "quantised_epochs": (int,),
+    "methods": (str, list),
+    "samples": (int,),
     "seed": (int,),
     "vectors": (int,),
     "synth": (bool,),

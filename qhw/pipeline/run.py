@@ -136,6 +136,11 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
         board = board.at_clock(options.clock_mhz)
     options.quant_config()
     choice = data_of(source, options.data if data is None else data, options.reading)
+    if options.expect is not None and choice is None:
+        raise InputError(
+            "What is expected of the model cannot be checked: there are no data",
+            hint="name a data set with --data, or leave --expect out",
+        )
     if source.kind != "qonnx":
         require_training()
     if source.is_trained_here:
@@ -165,10 +170,11 @@ def _format_of(options: BuildOptions) -> str:
     given = {"weights": options.weights, "activations": options.activations, **options.quant}
     settings = {name: value for name, value in given.items() if value}
     text = str(settings.get("weights", ""))
+    end = "" if options.is_trained_quantised else f"-{options.quantise}"
     if not settings:
-        return ""
+        return end
     is_one_format = bool(text) and settings == formats_named(text)
-    return f"-{slug(text) if is_one_format else json_digest(settings)[:8]}"
+    return f"-{slug(text) if is_one_format else json_digest(settings)[:8]}{end}"
 
 
 def _check_carried(config: QuantConfig, flow: Flow) -> None:
@@ -273,9 +279,11 @@ def _inputs(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str
         vectors = facts.get("vectors", {})
         data = {"given": plan.data.given, "sha256": vectors.get("data_sha256", plan.data.identity)}
         data |= {"source": vectors["data_source"]} if vectors else {}
+    metric = plan.data.metric if plan.data else None
     return {
         "model": {"given": plan.source.given, "sha256": plan.source.digest, "source": plan.source.kind},
         "data": data,
+        "metric": None if metric is None else {"given": metric.given, "sha256": metric.digest},
         "board": {"given": plan.options.board, "sha256": plan.board_digest},
         "options": plan.options.to_json(),
     }

@@ -67,7 +67,7 @@ def find_source(given: Any) -> Source:
     return _builtin_source(text)
 
 
-def load_module(source: Source, data: Dataset, seed: int) -> nn.Module:
+def load_module(source: Source, data: Dataset | None, seed: int) -> nn.Module:
     """The plain (or already quantised) module of a source that is not a QONNX file.
 
     Raises:
@@ -83,6 +83,7 @@ def load_module(source: Source, data: Dataset, seed: int) -> nn.Module:
     if source.kind == "builtin":
         from qhw.models import build_model
 
+        assert data is not None
         return build_model(source.name, data, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

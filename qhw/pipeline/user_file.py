@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from qhw.errors import InputError, QhwError, closest
-from qhw.pipeline.stages import file_digest
+from qhw.outside import read_bytes
+
+LARGEST_SOURCE = 1 << 24
+"""Bytes of a user's Python file at most."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +34,40 @@ class UserFunction:
     name: str
     role: str
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the name and the file."""
-        return hashlib.sha256(f"{self.name}\0{file_digest(self.path)}".encode()).hexdigest()
+        """SHA-256 of the name and the file, as it is when this is asked first."""
+        return self._digest_of(self._source())
+
+    def check_mentioned(self) -> None:
+        """Refuse a name that stands nowhere in the file, which is not run: a typo is told before all else."""
+        text = self._source().decode(errors="replace")
+        if re.search(rf"\b{self.name}\b", text) or "import *" in text:
+            return
+        own = re.findall(r"^(?:async def|def|class) (\w+)", text, re.MULTILINE)
+        raise self._absent(own)
+
+    def _absent(self, own: list[str]) -> InputError:
+        hint = closest(self.name, own) if own else None
+        return InputError(f"{self.path} has no function {self.name!r}", hint=hint)
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; the file is run.
+        """The function itself; the file is run. What the function raises becomes an InputError.
 
         Raises:
-            InputError: the file fails, or has no such function.
+            InputError: the file fails, has no such function, or has another :attr:`digest` by now.
         """
-        spec = importlib.util.spec_from_file_location(f"qhw_user_{self.digest[:16]}", self.path)
-        assert spec is not None
-        assert spec.loader is not None
-        file = importlib.util.module_from_spec(spec)
+        source = self._source()
+        if self._digest_of(source) != self.digest:
+            raise InputError(f"{self.path} was changed meanwhile", hint="run the same command again")
+        file = ModuleType(f"qhw_user_{self.digest[:16]}")
+        file.__file__ = str(self.path)
+        # Dataclasses and pickle look a class's module up by its name.
+        sys.modules[file.__name__] = file
         with self._telling():
-            spec.loader.exec_module(file)
+            # The very bytes of the digest are run: importlib would take a cached file for one of the same
+            # size and second.
+            exec(compile(source, str(self.path), "exec"), vars(file))
         function: Callable[..., Any] | None = getattr(file, self.name, None)
         if not callable(function):
             own = [
@@ -53,10 +75,14 @@ class UserFunction:
                 for name, value in vars(file).items()
                 if callable(value) and getattr(value, "__module__", "") == file.__name__
             ]
-            raise InputError(
-                f"{self.path} has no function {self.name!r}", hint=closest(self.name, own) if own else None
-            )
-        return function
+            raise self._absent(own)
+
+        @functools.wraps(function)
+        def telling(*arguments: Any) -> Any:
+            with self._telling():
+                return function(*arguments)
+
+        return telling
 
     def call(self, *arguments: Any) -> Any:
         """What the function returns.
@@ -64,9 +90,13 @@ class UserFunction:
         Raises:
             InputError: the file or the function fails.
         """
-        function = self.load()
-        with self._telling():
-            return function(*arguments)
+        return self.load()(*arguments)
+
+    def _source(self) -> bytes:
+        return read_bytes(self.path, f"Python file of the {self.role}", LARGEST_SOURCE)
+
+    def _digest_of(self, source: bytes) -> str:
+        return hashlib.sha256(f"{self.name}\0{hashlib.sha256(source).hexdigest()}".encode()).hexdigest()
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -89,7 +119,7 @@ def user_function(text: str, role: str) -> UserFunction | None:
     """What ``file.py:function`` names; None for any other text.
 
     Raises:
-        InputError: the file does not exist, or no function is named.
+        InputError: the file does not exist, no function is named, or one that the file does not even mention.
     """
     path, _, function = text.rpartition(":")
     if text.endswith(".py"):
@@ -102,4 +132,6 @@ def user_function(text: str, role: str) -> UserFunction | None:
         raise InputError(f"The file {path} of the {role} {text} does not exist", hint="check the path")
     if not function.isidentifier():
         raise InputError(f"{function!r} in {text} is not the name of a function", allowed="file.py:function")
-    return UserFunction(text, Path(path), function, role)
+    found = UserFunction(text, Path(path), function, role)
+    found.check_mentioned()
+    return found

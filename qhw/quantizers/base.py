@@ -42,11 +42,14 @@ class Quantizer(nn.Module):
         theta: the trainable fraction bits, ``()`` or ``(channels,)``.
         started: whether ``theta`` has been set, by the format, by data or by a checkpoint.
         layer: the path of its layer, for messages; see :func:`name_quantizers`.
+        observer: while it is set, nothing is rounded: it is given what would be, behind the activation, and
+            its answer goes on in place of that (:mod:`qhw.ptq.observation`).
     """
 
     started: Tensor
     layer = ""
     spec: Fixed | TableFormat
+    observer: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -170,11 +173,15 @@ class Quantizer(nn.Module):
                 f"{where} quantizer of {self.spec} was given NaN or infinity, which it does not hold",
                 hint="look for the layer before it whose result overflows, or lower the learning rate",
             )
+        axis = self.axis if self.per_channel else None
+        self.set_fraction(best_fraction(data.detach().cpu(), self.rule, axis))
+
+    def set_fraction(self, fraction: Tensor) -> None:
+        """Set fraction bits that are still open, one number or one per channel; stated ones stay."""
+        if not self.is_open:
+            return
         with torch.no_grad():
-            axis = self.axis if self.per_channel else None
-            self.theta.copy_(
-                best_fraction(data.detach().cpu(), self.rule, axis).to(self.theta).view_as(self.theta)
-            )
+            self.theta.copy_(fraction.to(self.theta).view_as(self.theta))
             self.started.fill_(True)
             self._has_started = True
 
@@ -191,6 +198,8 @@ class Quantizer(nn.Module):
         Under autocast a result in bfloat16 or float16 is taken to float32 first, which is exact.
         """
         x = widened(x)
+        if self.observer is not None:
+            return self.observer(self.activation(x))
         if not self.has_started:
             self.start(x)
         return quantize(x, self.theta, self.rule, self.axis)
@@ -199,6 +208,8 @@ class Quantizer(nn.Module):
     def quantize_sum(self, a: Tensor, b: Tensor) -> Tensor:
         """``a + b`` on the grid, in one pass."""
         a, b = widened(a), widened(b)
+        if self.observer is not None:
+            return self.observer(self.activation(a + b))
         if not self.has_started:
             self.start(a + b)
         return add_quantize(a, b, self.theta, self.rule, self.axis)
@@ -207,6 +218,8 @@ class Quantizer(nn.Module):
     def quantize_affine(self, x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         """``x * gain + offset`` per channel (axis 1) on the grid, in one pass."""
         x = widened(x)
+        if self.observer is not None:
+            return self.observer(self.activation(_affine(x, gain, offset)))
         if not self.has_started:
             self.start(_affine(x, gain, offset))
         return affine_quantize(x, gain, offset, self.theta, self.rule)
@@ -246,8 +259,8 @@ def name_quantizers(model: nn.Module) -> None:
             module.layer = path.removesuffix(".tensor_quant").removesuffix(".result")
 
 
-def first_not_finite(model: nn.Module, x: Tensor) -> str:
-    """The path of the first quantised layer that ``x`` makes the model give NaN or infinity to, or ""."""
+def first_not_finite(model: nn.Module, *inputs: Tensor) -> str:
+    """The path of the first quantised layer that the inputs make the model give NaN or infinity to, or ""."""
     found: list[str] = []
 
     def watch(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -267,7 +280,7 @@ def first_not_finite(model: nn.Module, x: Tensor) -> str:
     ]
     try:
         with torch.no_grad():
-            model(x)
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

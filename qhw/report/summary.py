@@ -48,10 +48,9 @@ def _accuracy(accuracy: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
     return [("accuracy", figure), *warning]
 
 
-def _annotated(annotation: dict[str, Any] | None) -> list[tuple[Cell, ...]]:
-    if annotation is None:
-        return []
-    return [("input", f"'{annotation['input']}' holds {annotation['type']} ({annotation['why']})")]
+def _annotated(annotated: dict[str, Any] | list[dict[str, Any]] | None) -> list[tuple[Cell, ...]]:
+    annotations = annotated if isinstance(annotated, list) else [annotated] if annotated else []
+    return [("input", f"'{one['input']}' holds {one['type']} ({one['why']})") for one in annotations]
 
 
 def _canonical(original: dict[str, Any] | None) -> list[tuple[Cell, ...]]:

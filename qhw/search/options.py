@@ -13,8 +13,8 @@ from qhw.outside.text import read_toml
 from qhw.pipeline.options import BuildOptions, merge
 from qhw.search.pricing import OBJECTIVES
 from qhw.search.space import SpaceSettings
+from qhw.search.strategies import DEFAULT
 
-DEFAULT_STRATEGY = "ilp"
 DEFAULT_EVALUATOR = "calibrated"
 DEFAULT_EVALUATIONS = 200
 
@@ -46,7 +46,7 @@ class SearchOptions:
     build: BuildOptions
     space: SpaceSettings = field(default_factory=SpaceSettings)
     against: str = "lut"
-    strategy: str = DEFAULT_STRATEGY
+    strategy: str = DEFAULT
     evaluator: str = DEFAULT_EVALUATOR
     evaluations: int = DEFAULT_EVALUATIONS
     workers: int = 1

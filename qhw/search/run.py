@@ -22,7 +22,7 @@ import numpy as np
 
 from qhw.boards import Board, load_board
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
-from qhw.pipeline.build_stages import float_network, recipe_of, score, source_digest
+from qhw.pipeline.build_stages import network_of, recipe_of, score, source_digest
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import Wanted, best_design
 from qhw.pipeline.run import data_of
@@ -218,9 +218,11 @@ def _train(plan: SearchPlan, work: Workspace) -> Facts:
 
     from qhw.train import Phase, evaluate, training_identity
 
+    from qhw.ptq.run import one_input
+
     build, data = plan.options.build, plan.data.dataset
     part, held = split(data)
-    module = float_network(plan.source, build, part)
+    module = network_of(plan.source, build, one_input(part), part)
     recipe = recipe_of(plan.source, build)
     identity = training_identity(module, part)
     phase = Phase("float", recipe.float_epochs, recipe.learning_rate, recipe, work.partial, identity)
@@ -286,18 +288,18 @@ def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str]
     from qhw.export import to_onnx
     from qhw.graph.lower import lower
     from qhw.outside.weights import read_weights
-    from qhw.pipeline.build_stages import torch_samples
+    from qhw.ptq.run import one_input
     from qhw.search.network import CALIBRATION, Variants, sites_of
     from qhw.train import quant_of
 
     options = plan.options
     part, held = split(plan.data.dataset)
-    module = float_network(plan.source, options.build, part)
+    module = network_of(plan.source, options.build, one_input(part), part)
     weights = folder / "training" / "float.pt"
     module.load_state_dict(read_weights(weights, "trained weights", 1 << 32))
     module.eval()
     base = quant_of(options.build.quant_config(), part, module)
-    samples = torch_samples(part.train_x[:CALIBRATION])
+    samples = torch.from_numpy(one_input(part)[:CALIBRATION]).float()
     with torch.random.fork_rng(devices=[]):
         space = options.space.space(sites_of(module, base, samples[:2]), base)
         tell(None, f"{len(space.variables)} variables, {space.size:.3g} points")
@@ -559,15 +561,15 @@ def _point(plan: SearchPlan, prepared: Prepared, wanted: Wanted, point: Point, f
     from qhw.export import export_qonnx
     from qhw.graph.lower import lower_model
     from qhw.graph.reading.load import load_qonnx
-    from qhw.pipeline.build_stages import torch_samples
     from qhw.pipeline.input_type import annotated_copy
+    from qhw.train import as_inputs
 
     data = plan.data.dataset
     formats = prepared.space.formats(point)
     folder.mkdir(exist_ok=True)
     file = folder / f"{json_digest(formats)[:12]}.onnx"
-    export_qonnx(prepared.evaluator.network(point), file, torch_samples(data.train_x[:1]))
-    annotated_copy(file, file, plan.options.build.input, data.has_pixels)
+    export_qonnx(prepared.evaluator.network(point), file, as_inputs(data.train_x[:1]))
+    annotated_copy(file, file, plan.options.build.input, data)
     graph = lower_model(load_qonnx(file)).graph
     priced = estimate(best_design(graph, plan.board, plan.flow, wanted))
     on_held, on_test = (

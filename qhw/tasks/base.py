@@ -64,7 +64,7 @@ class Judge:
         """The figure of a network's outputs (N, ...), or of the classes (N,) that it answers with.
 
         Raises:
-            InputError: the outputs do not fit the targets.
+            InputError: the outputs do not fit the targets, or the figure is no number.
         """
         given = tuple(outputs.shape[1:])
         wanted = self.task.outputs_of(self.targets, self.task.classes_of(self.targets))
@@ -75,7 +75,14 @@ class Judge:
                 allowed=f"{wanted}: {self.task.gives}",
                 hint="give the data that the model was made for, or name their --task",
             )
-        return self.metric.score(outputs, self.targets)
+        figure = self.metric.score(outputs, self.targets)
+        if not math.isfinite(figure):
+            raise InputError(
+                f"the metric {self.metric.name} is {figure} on {len(outputs)} samples",
+                allowed="a finite number",
+                hint="choose another --metric, or more samples",
+            )
+        return figure
 
 
 class Task(ABC):

@@ -77,8 +77,10 @@ def test_samples_without_targets_are_an_autoencoders() -> None:
         (3, "the data are of type int"),
         ((X, Y[:4]), "10 samples have 4 targets"),
         ({"train_x": X}, "lack test_x"),
-        ((X, np.full(10, np.nan)), "hold nan"),
-        ((np.where(X == 7, np.inf, X), Y), r"sample \d+ holds inf"),
+        ((X, np.full(10, np.nan)), "target 0 holds nan\n"),
+        ((np.where(X == 7, np.inf, X), Y), r"data set tuple: sample 1 holds inf at \(3,\)"),
+        (((np.where(X == 7, np.inf, X), Y), (X, Y)), r"training split: sample 1 holds inf at \(3,\)"),
+        ((X, np.array([None] * 10, dtype=object)), "other things than numbers"),
         ([(X, Y, Y), (X, Y)], "a split of the data is of type tuple"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from qonnx_factory import QONNX, Net, execute
 from test_canonical import check as check_canonical
 from test_canonical import ops, weights
@@ -291,3 +292,15 @@ def test_an_output_may_have_a_scale_per_index_of_any_axis(tmp_path: Any) -> None
     np.testing.assert_array_equal(first, expected)
     np.testing.assert_array_equal(second, expected.transpose(0, 2, 1))
     assert [graph.output_scales[name].axis for name in graph.outputs] == [1, 0]
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.3])
+def test_inputs_are_in_the_order_of_the_file_not_in_that_of_their_readers(scale: float) -> None:
+    net = Net((5,))
+    net.inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 5]) for name in ("b", "a")]
+    summands = [net.node("MatMul", net.quant(x, 6, 0.5), net.quant(weights(5, 3), 4, scale)) for x in "axb"]
+    total = net.quant(net.node("Sum", *[net.quant(x, 8, 2.0) for x in summands]), 8, 4.0)
+    lowering = lower_model(load_qonnx(net.model(total)))
+    assert lowering.graph.inputs == ("x", "b", "a")
+    if lowering.canonical is not None:
+        assert [value.name for value in lowering.canonical.graph.input] == ["x", "b", "a"]

@@ -57,6 +57,7 @@ DAMAGED = {
     "empty": b"",
     "text": b"x = 1",
     "cut header": npy("'<f4'", "(4,)")[:20],
+    "unclosed header": b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'shape': (2, 64".ljust(118),
     "no data": npy("'<f4'", "(4,)"),
     "much claimed": npy("'|u1'", f"({10**12},)", b"1234"),
     "much in product": npy("'|u1'", f"({2**40}, {2**40})"),

@@ -62,7 +62,7 @@ ALLOWED = {
     # the user's own key, by who owns it
     "vouched.py": {"os.open"},
     # a user's own Python file is code, and runs
-    "pipeline/user_file.py": {"importlib.util.spec_from_file_location", ".exec_module"},
+    "pipeline/user_file.py": {"compile", "exec"},
 }
 """By module: what it calls, by the reason why that is no file from outside."""
 

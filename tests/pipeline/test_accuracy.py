@@ -24,11 +24,12 @@ RMSE = task_named("regression").metric()
         ),
         ({"activations": "fixed<6,2,RND,WRAP>"}, 5, "wrap around .*; SAT saturates"),
         ({"activations": "fixed<8>"}, 0, "was not trained; give it --quantised-epochs"),
+        ({"activations": "fixed<3>"}, None, "without training; give it more bits, other --methods"),
         ({"weights": "fixed<2>"}, 5, r"few bits: weights \(fixed<2>\)"),
         ({"activations": "fixed<8>"}, 5, "train longer"),
     ],
 )
-def test_the_likely_cause_is_named(formats: dict[str, str], epochs: int, says: str) -> None:
+def test_the_likely_cause_is_named(formats: dict[str, str], epochs: int | None, says: str) -> None:
     found = warning_of_fall(TOP1, 0.98, 0.17, QuantConfig(**formats), epochs)  # type: ignore[arg-type]
     assert found is not None
     assert found.startswith("quantised, the top-1 is 17.00%; in float it was 98.00%: ")

@@ -12,6 +12,7 @@ from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
 from qhw import api
+from qhw.data import as_dataset
 from qhw.errors import InputError, QhwError
 from qhw.executions import find_target
 from qhw.pipeline.input_type import annotate, annotated_copy, check_type, is_type_name
@@ -51,22 +52,22 @@ def test_a_straight_image_gives_the_files_own_values(tmp_path: Path, scaled: flo
 
 
 def test_the_annotation_is_made_where_a_data_set_goes_in_and_nothing_quantises() -> None:
-    told = annotate(straight(), None, has_images=True)
-    assert told is not None
+    (told,) = annotate(straight(), None, has_images=True)
     assert (told.input, told.type) == ("x", "uint8")
-    assert annotate(straight(255.0), None, has_images=True) is not None
-    assert annotate(straight(255.0, quantised=True), None, has_images=True) is not None
+    assert len(annotate(straight(255.0), None, has_images=True)) == 1
+    assert len(annotate(straight(255.0, quantised=True), None, has_images=["x"])) == 1
     # What lowers as it is keeps its codes: a quantizer, also behind a product with a power of two.
-    assert annotate(straight(quantised=True), None, has_images=True) is None
-    assert annotate(straight(256.0, quantised=True), None, has_images=True) is None
-    assert annotate(straight(), None, has_images=False) is None
+    assert annotate(straight(quantised=True), None, has_images=True) == []
+    assert annotate(straight(256.0, quantised=True), None, has_images=True) == []
+    assert annotate(straight(), None, has_images=False) == []
+    assert annotate(straight(), None, has_images=["y"]) == []
 
 
 def test_what_the_file_says_is_not_overruled() -> None:
     model = straight()
     model.set_tensor_datatype("x", DataType["UINT4"])
-    assert annotate(model, None, has_images=True) is None
-    assert annotate(model, "uint4", has_images=True) is not None
+    assert annotate(model, None, has_images=True) == []
+    assert [one.why for one in annotate(model, "uint4", has_images=True)] == ["given"]
     with pytest.raises(InputError, match="annotated as UINT4 in the file, not as UINT8"):
         annotate(model, "uint8", has_images=True)
 
@@ -74,11 +75,15 @@ def test_what_the_file_says_is_not_overruled() -> None:
 def test_nothing_is_written_where_nothing_is_said(tmp_path: Path) -> None:
     source = tmp_path / "given.onnx"
     onnx.save(straight(quantised=True).model, source)
-    assert annotated_copy(source, tmp_path / "copy.onnx", None, has_images=True) is None
+    data = as_dataset((PIXELS, np.arange(6) % 2))
+    assert annotated_copy(source, tmp_path / "copy.onnx", None, data) == []
+    assert annotated_copy(source, tmp_path / "copy.onnx", None, None) == []
     assert [file.name for file in tmp_path.iterdir()] == ["given.onnx"]
 
 
-@pytest.mark.parametrize("text", ["uint", "float32", "uint17", "int1", "uint0", "uint99", "UINT8", "u8", ""])
+@pytest.mark.parametrize(
+    "text", ["uint", "float32", "uint17", "int1", "uint0", "uint99", "UINT8", "u8", "", "a=", "a=uint8,b"]
+)
 def test_what_is_no_type_is_explained(text: str) -> None:
     with pytest.raises(InputError, match=r"uint1 to uint16|int2"):
         check_type(text)
@@ -87,6 +92,8 @@ def test_what_is_no_type_is_explained(text: str) -> None:
 def test_names_of_types_are_told_from_files() -> None:
     assert is_type_name("uint8")
     assert is_type_name("int4")
+    assert is_type_name("image=uint8,depth=int12")
+    assert not is_type_name("image=uint8,depth")
     assert not is_type_name("uint8.npy")
     assert not is_type_name("inputs.npy")
 

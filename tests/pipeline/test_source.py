@@ -11,6 +11,8 @@ from torch import nn
 
 from qhw.errors import InputError
 from qhw.layers import Normalize
+from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.run import make_plan
 from qhw.pipeline.source import find_source, load_module
 
 
@@ -44,10 +46,10 @@ def test_other_things_are_refused(given: object) -> None:
     [
         ("def net():\n    raise RuntimeError('no weights')\n", "RuntimeError: no weights"),
         ("def net(:\n", "SyntaxError"),
-        ("import nowhere_to_be_found\n", "ModuleNotFoundError"),
+        ("import nowhere_to_be_found\ndef net(): ...\n", "ModuleNotFoundError"),
         ("net = 3\n", "no function 'net'"),
         ("import sys\ndef net():\n    sys.exit(3)\n", "SystemExit: 3"),
-        ("def neat():\n    pass\n", "no function 'net'"),
+        ("from math import *\n", "no function 'net'"),
     ],
 )
 def test_a_users_file_that_fails(tmp_path: Path, text: str, message: str) -> None:
@@ -55,6 +57,12 @@ def test_a_users_file_that_fails(tmp_path: Path, text: str, message: str) -> Non
     source = find_source(f"{tmp_path}/mine.py:net")
     with pytest.raises(InputError, match=message):
         load_module(source, None, 0)  # type: ignore[arg-type]
+
+
+def test_a_typo_is_told_before_data_are_asked_for_and_nothing_runs(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit\ndef neat():\n    pass\n")
+    with pytest.raises(InputError, match=r"no function 'net'[\s\S]*did you mean neat"):
+        make_plan(BuildOptions(model=f"{tmp_path}/mine.py:net", board="ultra96"))
 
 
 def test_a_users_file_may_import_its_neighbours_and_gets_the_seed(tmp_path: Path) -> None:

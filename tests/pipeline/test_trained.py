@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from qonnx_factory import Net
 from torch import nn
 from torch.nn import functional
 
@@ -123,12 +126,27 @@ def test_any_other_setting_has_a_folder_of_its_own() -> None:
     assert len({*names, "digits-cnn-ultra96-hls4ml"}) == 4
 
 
-@pytest.mark.parametrize("setting", [{"preprocess": PREPROCESS}, {"trained": True}, {"expect": 0.9}])
+@pytest.mark.parametrize("setting", [{"preprocess": PREPROCESS}, {"trained": True}])
 def test_a_quantised_model_takes_none_of_it(setting: dict[str, object], tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(b"not looked into yet")
     with pytest.raises(InputError, match=r"quantised already: .* would change nothing"):
         make_plan(BuildOptions(model=str(file), board="ultra96", **setting))  # type: ignore[arg-type]
+
+
+def test_a_quantised_model_without_its_preprocessing_is_noticed(tmp_path: Path) -> None:
+    """The figure of a file is checked, too: this one takes pixels for what its training saw."""
+    file = tmp_path / "model.onnx"
+    net = Net((1, 8, 8))
+    x = net.node("MatMul", net.node("Flatten", "x", axis=1), net.quant(np.ones((64, 10)), 4, 0.125))
+    onnx.save(net.model(net.quant(x, 8, 4.0)), file)
+    with pytest.raises(InputError, match="cannot be checked: there are no data"):
+        make_plan(BuildOptions(model=str(file), board="ultra96", expect=0.95))
+    with pytest.raises(
+        InputError,
+        match=r"the model's top-1 is .*% on data set digits, not 95.00%[\s\S]*from 0 to 16 here.*in front of",
+    ):
+        qhw.build(file, board="ultra96", data="digits", expect=0.95, out=tmp_path / "b")
 
 
 @pytest.mark.parametrize("state", ["absent.pt", "pipe"])

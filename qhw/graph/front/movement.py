@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -96,6 +97,9 @@ def reshape_to(state: State, node: NodeView, name: str, x: str, shape: Sequence[
 
 def _reshaped(state: State, node: NodeView) -> Lowered:
     before, out = shape_of(state, node), node.output_shapes[0]
+    value = state.values[node.proto.input[0]]
+    if isinstance(value, Dyadic) and math.prod(out) != math.prod(value.shape):
+        raise node.refuse(f"it gives shape {out} for a constant of shape {value.shape}")
     if not _is_constant(state, node) and (not out or out[0] != 1):
         raise node.refuse(f"it gives shape {out} for one sample: the batch axis does not stay in front")
     return apply(

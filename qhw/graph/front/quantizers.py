@@ -269,14 +269,20 @@ def quantise(state: State, node: NodeView, grid: Grid) -> Lowered:
 
 def _constant(node: NodeView, value: Dyadic, grid: Grid) -> Dyadic:
     """A quantised constant, by the operations that QONNX states, exact but for its float32 zero point."""
-    shape = np.broadcast_shapes(value.shape, grid.exponent.shape, grid.zero.shape)
-    if shape != value.shape:
-        raise node.refuse(f"its parameters of shape {grid.exponent.shape} enlarge its input {value.shape}")
+    for given in (grid.exponent.shape, grid.zero.shape):
+        if not _fits_into(given, value.shape):
+            raise node.refuse(f"its parameters of shape {given} do not fit its input of shape {value.shape}")
     exponents, zero = (p.reshape((1,) * (value.ndim - p.ndim) + p.shape) for p in (grid.exponent, grid.zero))
     scaled = Dyadic(value.mantissa, value.exponent - exponents)
     if zero.any():
         scaled = Dyadic.of(scaled.float32() + zero.astype(np.float32))
     return Dyadic(as_mantissas(_codes(scaled, grid) - zero), exponents).packed()
+
+
+def _fits_into(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether numbers broadcast over a tensor without enlarging it."""
+    last = shape[len(shape) - len(given) :]
+    return len(given) <= len(shape) and all(a in (1, b) for a, b in zip(given, last, strict=True))
 
 
 def _codes(scaled: Dyadic, grid: Grid) -> IntArray:

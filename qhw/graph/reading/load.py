@@ -211,7 +211,10 @@ def _check_inputs(graph: GraphProto) -> None:
 
 
 def _check_annotations(graph: GraphProto) -> None:
-    """Every annotation of a tensor's integers is a type that QONNX knows."""
+    """Every annotation of a tensor's integers is a type that QONNX knows, and the tensor's only one."""
+    counts = Counter(note.tensor_name for note in graph.quantization_annotation)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise InputError(f"The tensor '{twice[0]}' is annotated {counts[twice[0]]} times", allowed="once")
     for note in graph.quantization_annotation:
         for entry in note.quant_parameter_tensor_names:
             if entry.key == "finn_datatype" and not _is_datatype(entry.value):

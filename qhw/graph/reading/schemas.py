@@ -10,8 +10,10 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto
 
 from qhw.errors import InputError
+from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.onnx_tools import describe
 from qhw.graph.reading.operators import QHW_DOMAIN, QONNX_DOMAIN
+from qhw.outside import shown
 
 LARGEST_VERSION = (1 << 31) - 1
 
@@ -26,17 +28,20 @@ class Schema:
     Args:
         least, most: inputs, of which the first ``least`` must be named.
         attributes: the type of each attribute that is read; others are of no effect.
+        choices: the texts that an attribute may be.
     """
 
     least: int
     most: int
     attributes: Mapping[str, int] = field(default_factory=dict)
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _ROUNDED = {"signed": _INT, "narrow": _INT, "rounding_mode": _STRING}
 _FLAGS = dict.fromkeys(("has_inf", "has_infinity", "has_nan", "has_subnormal", "saturation"), _INT)
 _COUNTING = {"out_dtype": _STRING, "out_scale": _FLOAT, "out_bias": _FLOAT, "data_layout": _STRING}
 _FIXED = {"width": _INT, "integer": _INT, "signed": _INT, "rounding": _STRING, "overflow": _STRING}
+_MODES = {"rounding": tuple(m.value for m in Rounding), "overflow": tuple(m.value for m in Overflow)}
 
 SCHEMAS = {
     (QONNX_DOMAIN, "Quant"): Schema(4, 4, _ROUNDED),
@@ -44,7 +49,7 @@ SCHEMAS = {
     (QONNX_DOMAIN, "Trunc"): Schema(5, 6, _ROUNDED),
     (QONNX_DOMAIN, "FloatQuant"): Schema(2, 6, {**_FLAGS, "rounding_mode": _STRING}),
     (QONNX_DOMAIN, "MultiThreshold"): Schema(2, 2, _COUNTING),
-    (QHW_DOMAIN, "FixedQuant"): Schema(1, 3, _FIXED),
+    (QHW_DOMAIN, "FixedQuant"): Schema(1, 3, _FIXED, _MODES),
     (QHW_DOMAIN, "FormatQuant"): Schema(2, 2, {"format": _STRING}),
 }
 
@@ -110,6 +115,12 @@ def _check_own(node: NodeProto, schema: Schema) -> None:
             found = AttributeProto.AttributeType.Name(attribute.type)
             raise InputError(
                 f"{describe(node)}: its attribute '{attribute.name}' is of type {found}", allowed=_KINDS[kind]
+            )
+        choices = schema.choices.get(attribute.name)
+        if choices is not None and attribute.s not in [choice.encode() for choice in choices]:
+            raise InputError(
+                f"{describe(node)}: its attribute '{attribute.name}' is {shown(attribute.s)}",
+                allowed=", ".join(choices),
             )
 
 

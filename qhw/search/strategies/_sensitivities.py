@@ -63,7 +63,9 @@ def additive_costs(problem: Problem, samples: int = 2000) -> tuple[float, Table]
         The constant part, and per variable (options,) what comes on top, each with a mean of 0 over the samples.
     """
     space = problem.space
-    points = space.every() if space.size <= samples else np.array(space.sample(np.random.default_rng(0), samples))
+    points = (
+        space.every() if space.size <= samples else np.array(space.sample(np.random.default_rng(0), samples))
+    )
     costs, _ = problem.price(points)
     points, costs = points[np.isfinite(costs)], costs[np.isfinite(costs)]
     if not len(points):

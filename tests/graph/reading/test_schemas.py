@@ -132,3 +132,26 @@ def test_a_weight_whose_sizes_do_not_fit() -> None:
     proto = net.model(net.node("Conv", net.quant(net.x, 4, 0.5), weight))
     with pytest.raises(InputError, match=r"'turned': shape \(1,\) and the sizes \(18,\) do not fit"):
         lower(proto)
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("overflow", "a\nb"), ("rounding", "SIDEWAYS")])
+def test_a_mode_that_there_is_not_is_refused_before_the_host_carries_it_out(
+    attribute: str, value: str
+) -> None:
+    """Where the model has done something to its input already, the quantizer is a step of the host."""
+    net = Net((4,))
+    x = net.node("Relu", net.x)
+    y = net.node("FixedQuant", x, domain=QHW, name="it", width=4, integer=4, **{attribute: value})
+    with pytest.raises(InputError, match=rf"'it': its attribute '{attribute}' is .*\n.*Allowed"):
+        lower(net.model(net.node("Add", y, y)))
+
+
+def test_a_tensor_that_is_annotated_twice() -> None:
+    proto = model("Quant")
+    for kind in ("INT4", "TERNARY"):
+        note = proto.graph.quantization_annotation.add()
+        note.tensor_name = "x"
+        entry = note.quant_parameter_tensor_names.add()
+        entry.key, entry.value = "finn_datatype", kind
+    with pytest.raises(InputError, match=r"tensor 'x' is annotated 2 times"):
+        lower(proto)
