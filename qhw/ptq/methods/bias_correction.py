@@ -18,8 +18,8 @@ class BiasCorrection(Method):
 
     ``bias_correction_mode`` finds the errors and corrects layers that have a bias. Ours: in front of a batch
     norm there is none, and its running mean takes the correction; layers with neither get a bias of 0 first.
-    Errors are those of weights alone, given float inputs: behind GPFQ, which has made up for its inputs' errors
-    too, it raises the error of the result.
+    Errors are those of weights alone, given float inputs: behind GPFQ, which has made up for errors of inputs
+    too, it raises that of the result.
     """
 
     title = "bias correction (arXiv 1906.04721)"
