@@ -26,8 +26,8 @@ def distil(network: fx.GraphModule, shape: tuple[int, ...], count: int, *, pixel
     """Samples (count, *shape) that a network's batch norms take for the data it was trained on.
 
     They start as noise and are trained until the mean and the deviation of what each batch norm reads are its
-    running ones (ZeroQ, arXiv 2001.00281, eq. 3); errors are relative to the running deviation, so that every
-    layer counts alike.
+    running ones (ZeroQ, arXiv 2001.00281, section 3.1); errors are relative to the running deviation, so that
+    every layer counts alike.
 
     Args:
         network: a traced float network; it stays as it is.

@@ -22,7 +22,7 @@ from qhw.quant_config import QuantConfig
 from qhw.report.tables import Cell, Shown, Table
 from qhw.tasks import Metric
 from qhw.tracing import trace
-from qhw.train import evaluate
+from qhw.train import evaluate, predict
 
 Tell = Callable[[float | None, str], None]
 
@@ -123,7 +123,6 @@ def quantise(
         UnsupportedError: a layer cannot be converted.
     """
     settings, tell = settings or PtqSettings(), tell or (lambda fraction, text: None)
-    model = model.eval()
     if isinstance(data, Shape):
         tell(None, "samples from batch norms")
         samples = held_out = distilled(model, data, settings)
@@ -139,8 +138,8 @@ def quantise(
     seconds = time.perf_counter() - start
     tell(None, "errors by layer")
     errors = calibrated.errors(quantised, config, held_out)
-    with torch.no_grad():
-        answers = model(held_out[:REPORTED]), quantised(held_out[:REPORTED])
+    first = held_out[:REPORTED].numpy()
+    answers = [torch.from_numpy(predict(network, first)) for network in (model, quantised)]
     result = PtqResult(
         quantised, settings, calibrated.changed, tuple(errors), sqnr(*answers), seconds=seconds
     )

@@ -133,6 +133,14 @@ def test_floats_come_in_through_a_quantizer(samples: Samples) -> None:
         assert sqnr(model(x), result(x)) > 20
 
 
+def test_the_given_network_is_left_as_it_is(net: nn.Module, digits: Dataset) -> None:
+    before = weights_hash(net)
+    net.train()
+    quantised = qhw.ptq(net, digits, "fixed<4>", methods="bn-fold,equalize,gptq", samples=32)
+    assert (net.training, quantised.training) == (True, False)
+    assert weights_hash(net) == before
+
+
 def test_the_verb_takes_formats_in_every_way(net: nn.Module, digits: Dataset) -> None:
     ways = ("fixed<5>", {"weights": "fixed<5>", "activations": "fixed<5>"})
     ways = (*ways, QuantConfig(weights="fixed<5>", activations="fixed<5>"))  # type: ignore[assignment]

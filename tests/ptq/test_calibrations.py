@@ -68,6 +68,7 @@ def divergence(values: Tensor, text: str, fraction: float) -> float:
     """KL by its definition, number by number of the histogram, without NumPy's grouping."""
     magnitudes = values.abs().double().numpy()
     counts, edges = np.histogram(magnitudes, 2048)
+    counts[0] = counts[1]
     centres = torch.from_numpy((edges[:-1] + edges[1:]) / 2)
     numbers = quantised(centres, text, fraction).tolist()
     top = rule(text).mantissas[1] * 2.0**-fraction

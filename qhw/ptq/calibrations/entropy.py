@@ -34,6 +34,7 @@ class Entropy(Calibration):
     equal shares, which is an integer's grid; here the bins that become the same number of the format are
     merged, so that it serves minifloats and k-hot too. What the merging of bins costs by their noise alone is
     taken off (Miller and Madow's correction): else few samples would speak for cutting far into the range.
+    The bin of zero counts as the next one, as in NVIDIA's pytorch-quantization.
     """
 
     title = "the least Kullback-Leibler divergence"
@@ -44,6 +45,7 @@ class Entropy(Calibration):
         if not magnitudes.any():
             return widest
         histogram, edges = np.histogram(magnitudes, BINS)
+        histogram[0] = histogram[1]  # zeros behind a ReLU say nothing of the range
         tried = widest + np.arange(0, OCTAVES, FREE_STEP if rule.free else 1.0)
         return float(min(tried, key=lambda fraction: _divergence(histogram, edges, fraction, rule)))
 

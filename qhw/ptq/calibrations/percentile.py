@@ -12,7 +12,7 @@ USUAL = 99.9
 
 
 class Percentile(Calibration):
-    """So many percent of the magnitudes fit, by Brevitas's statistic ``AbsPercentile`` (arXiv 1712.01048)."""
+    """So many percent of the magnitudes fit, by Brevitas's statistic ``AbsPercentile`` (arXiv 2004.09602)."""
 
     title = "so many percent of the magnitudes fit"
 

@@ -14,10 +14,12 @@ from qhw.ptq.observation import batches
 
 
 class BiasCorrection(Method):
-    """The mean error of a layer's result goes into its bias (arXiv 1906.04721, eq. 17), by Brevitas.
+    """The mean error of a layer's result goes into its bias (arXiv 1906.04721, section 4.2), by Brevitas.
 
     ``bias_correction_mode`` finds the errors and corrects layers that have a bias. Ours: in front of a batch
     norm there is none, and its running mean takes the correction; layers with neither get a bias of 0 first.
+    Errors are those of weights alone, given float inputs: behind GPFQ, which has made up for errors of inputs
+    too, it raises that of the result.
     """
 
     title = "bias correction (arXiv 1906.04721)"

@@ -9,7 +9,7 @@ from qhw.ptq.methods.base import Method, Subject, restart_constants
 
 
 class Reestimation(Method):
-    """Running mean and variance become those of the quantised network (arXiv 2203.11086, section 4.3).
+    """Running mean and variance become those of the quantised network (arXiv 2203.11086).
 
     In one pass, in which each batch norm already normalises by what it has found. Our own: Brevitas's
     ``norm_correction_mode`` looks for torch's batch norms, and ours is fixed point.

@@ -17,7 +17,7 @@ from qhw.ptq.observation import batches, unquantised
 
 
 class Gpfq(Method):
-    """Weights are rounded one by one, so that sums follow the float network's (arXiv 2201.11113, eq. 4).
+    """Weights are rounded one by one, so that sums follow the float network's (arXiv 2201.11113).
 
     By Brevitas's ``gpfq_mode``. Ours: its pass in float has to switch the quantizers of our element-wise
     layers off too, which Brevitas does not know.

@@ -17,12 +17,12 @@ LARGEST_SHIFT = 3
 
 
 class PreShift(Method):
-    """Each channel of activations has its own exponent bias, folded into the weights (arXiv 2310.16836, 3.3).
+    """Each channel of activations has its own exponent bias, folded into the weights (LLM-FP4).
 
-    A channel's bias differs from the tensor's by a whole number of exponents; multiplying the weights that
-    read it by that power of two leaves one bias for the tensor. The shift brings the channel's largest
-    magnitude next to the tensor's. Brevitas finds the regions and rescales the layers; ours are the factors,
-    which are powers of two, and so exact.
+    arXiv 2310.16836, pre-shifted exponent bias: a channel's bias differs from the tensor's by a whole number
+    of exponents, and multiplying the weights that read it by that power of two leaves the tensor one bias.
+    The shift brings the channel's largest magnitude next to the tensor's. Brevitas finds the regions and
+    rescales the layers; ours are the factors, which are powers of two, and so exact.
     """
 
     title = "a channel's exponent bias, folded into weights (LLM-FP4, arXiv 2310.16836)"
