@@ -1,4 +1,4 @@
-"""A network trained on scikit-learn's digits, with a space of formats and held-out samples to judge points by."""
+"""A network trained on scikit-learn's digits, its space of formats, and samples held out to judge by."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def setup(evaluator: str = "calibrated") -> Setup:
     samples = torch.from_numpy(x[:64])
     base = QuantConfig()
     space = SETTINGS.space(sites_of(model, base, samples[:2]), base)
-    return Setup(model, space, samples, Held(x, Judge(Classification(), Classification().metric(), targets)), evaluator)
+    return Setup(
+        model, space, samples, Held(x, Judge(Classification(), Classification().metric(), targets)), evaluator
+    )
 
 
 def space() -> Space:

@@ -19,7 +19,9 @@ ACCOUNTS = ("postgres", "nobody")
 
 def program(name: str) -> str | None:
     """A program of the newest PostgreSQL installed: Debian keeps them off the path."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: int(f.parent.name), reverse=True)
+    folders = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda f: int(f.parent.name), reverse=True
+    )
     return shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
 
 
