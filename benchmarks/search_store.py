@@ -122,10 +122,10 @@ def main() -> None:
     lines = [
         "# The record of a search",
         "",
-        f"Milliseconds, medians; in brackets the processor time of this process alone. "
+        "Milliseconds, medians; in brackets the processor time of this process alone. "
         f"{len(SPACE.variables)} variables of {len(WEIGHTS)} formats, {len(FACTS)} facts a trial. A trial is "
-        f"begun and finished; each of the two is on the disk before it counts. Mean load of the machine's {os.cpu_count()} processors "
-        f"over the last 15 minutes: {load:.0f}.",
+        "begun and finished; each of the two is on the disk before it counts. Mean load of the machine's "
+        f"{os.cpu_count()} processors over the last 15 minutes: {load:.0f}.",
         "",
         f"| {' | '.join(heads)} |",
         f"|---|{'---:|' * (len(heads) - 1)}",

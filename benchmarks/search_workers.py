@@ -108,9 +108,9 @@ def main() -> None:
     text = [
         "# Two workers against one",
         "",
-        f"resnet8 on Fashion-MNIST, `calibrated` on {HELD:,} images, {len(space.variables)} variables; {POINTS} "
-        f"new points a round, the same for both, one thread each. {os.cpu_count()} processors, whose mean load "
-        f"over the last 15 minutes was {os.getloadavg()[2]:.0f}. Median ratio "
+        f"resnet8 on Fashion-MNIST, `calibrated` on {HELD:,} images, {len(space.variables)} variables; "
+        f"{POINTS} new points a round, the same for both, one thread each. {os.cpu_count()} processors, "
+        f"whose mean load over the last 15 minutes was {os.getloadavg()[2]:.0f}. Median ratio "
         f"**{statistics.median(ratios):.2f}**; every evaluation was the same. Starting took {starting:.0f} s "
         f"(with this process's own evaluator), the first {POINTS} points with the making of two evaluators "
         f"{making:.0f} s.",
