@@ -251,7 +251,7 @@ def programs() -> Iterator[list[subprocess.Popen[bytes]]]:
     running: list[subprocess.Popen[bytes]] = []
     yield running
     for program in running:
-        program.terminate()
+        program.kill()
     for program in running:
         program.wait(30)
 
