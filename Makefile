@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tables,hls4ml,finn,synth,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tables,search,hls4ml,finn,synth,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps finn-plus seglearn
 	touch $@
 
@@ -35,11 +35,13 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Fashion-MNIST and tclsh come from Debian; where they cannot be installed their tests are skipped and listed.
+# Fashion-MNIST, tclsh and PostgreSQL come from Debian; where they cannot be installed their tests are skipped and
+# listed.
 data:
 	@packages=; \
 	[ -d /usr/share/datasets/fashion-mnist ] || packages="$$packages dataset-fashion-mnist"; \
 	command -v tclsh >/dev/null || packages="$$packages tcl"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || packages="$$packages postgresql"; \
 	for package in $$packages; do \
 		command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] || continue; \
 		apt-get install -y -q $$package >/dev/null 2>&1 || \

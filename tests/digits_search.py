@@ -1,4 +1,4 @@
-"""A network trained on scikit-learn's digits, with a space of formats and held-out samples to judge points by."""
+"""A network trained on scikit-learn's digits, its space of formats, and samples held out to judge by."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ pickled: it goes to processes of this user, or to a scheduler that the user name
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import importlib.metadata
 import itertools
@@ -53,6 +55,10 @@ _QUIET_S = 60.0
 
 _DECIDING = ("torch", "brevitas", "numpy", "distributed", "cloudpickle")
 """Packages of which other versions may give other numbers, or write what the others cannot read."""
+
+
+class LostError(CheckFailedError):
+    """A scheduler that went away."""
 
 
 class OtherVersionError(Exception):
@@ -138,7 +144,7 @@ class ClusterPool(Pool):
         self._client, self._where, self._cluster = client, where, cluster
         self._name = f"qhw-search-{os.getpid()}-{time.time_ns():x}"
         self._flying: dict[Point, Future[Any]] = {}
-        self._done: queue.SimpleQueue[Point] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Point, Result]] = queue.SimpleQueue()
         self._numbers = itertools.count()
         self._workers, self._looked, self._seen = 0, -_LOOK_S, time.monotonic()
         client.register_plugin(Bench(packed, versions(), is_ours=cluster is not None), name=self._name)
@@ -152,32 +158,39 @@ class ClusterPool(Pool):
         key = f"{self._name}-{next(self._numbers)}"
         future = self._client.submit(evaluate, self._name, point, key=key, pure=False)
         self._flying[point] = future
-        future.add_done_callback(lambda _: self._done.put(point))
+        loop = self._client.loop
+        assert loop is not None
+        loop.add_callback(self._fetch, point, future)
+
+    async def _fetch(self, point: Point, future: Future[Any]) -> None:
+        """Bring a result here once it is there: until then it would go down with its worker."""
+        try:
+            result: Result = pickle.loads(await self._client.gather(future, asynchronous=True))
+        except KilledWorker as error:
+            deaths = error.allowed_failures + 1
+            result = CheckFailedError(f"{deaths} workers died on it, one after another")
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
+            result = self._lost()
+        except Exception as error:
+            result = error
+        self._done.put((point, result))
 
     def results(self) -> Iterator[tuple[Point, Result]]:
         while self._flying:
             try:
-                point = self._done.get(timeout=_LOOK_S)
+                point, result = self._done.get(timeout=_LOOK_S)
             except queue.Empty:
                 self._look()
                 continue
-            yield point, self._result(self._flying.pop(point))
-
-    def _result(self, future: Future[Any]) -> Result:
-        if future.status == "finished":
-            result: Result = pickle.loads(future.result(timeout=_START_S))
+            if isinstance(result, LostError):
+                raise result
             if isinstance(result, OtherVersionError):
                 raise InputError(
                     f"A worker of {self._where} is not like this process: {result}",
                     hint="install the same versions there; what was evaluated is kept",
                 )
-            return result
-        if future.status != "error":
-            raise self._lost()
-        error = future.exception(timeout=_START_S)
-        if isinstance(error, KilledWorker):
-            return CheckFailedError(f"{error.allowed_failures + 1} workers died on it, one after another")
-        return error if isinstance(error, Exception) else RuntimeError(repr(error))
+            del self._flying[point]
+            yield point, result
 
     def _look(self) -> int:
         """How many workers there are; it is told, once, when there have been none for a while."""
@@ -198,8 +211,8 @@ class ClusterPool(Pool):
             self._seen = float("inf")
         return self._workers
 
-    def _lost(self) -> CheckFailedError:
-        return CheckFailedError(
+    def _lost(self) -> LostError:
+        return LostError(
             f"The connection to {self._where} is lost. What was evaluated is kept",
             hint="once it is there again, go on with --resume: what was in flight is repeated",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -522,7 +523,7 @@ def reason_of(error: Exception) -> str:
 
 def _require(module: str) -> None:
     try:
-        __import__(module)
+        importlib.import_module(module)
     except ImportError as error:
         raise ToolMissingError(
             f"The store of a search needs {error.name}, which is not installed",

@@ -108,7 +108,7 @@ class Store:
                 is that of a search with another identity; another search is running on it.
             ToolMissingError: Optuna or the database's driver is not installed.
         """
-        given = json.loads(json.dumps(identity, allow_nan=False))
+        given = parse_json(json.dumps(identity, allow_nan=False), "The identity of a search")
         variables = {v["name"]: v["options"] for v in given["space"]["variables"]}
         database = Database.of(where, patience_s)
         try:

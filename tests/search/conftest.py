@@ -1,9 +1,11 @@
-"""A small trained network in the formats of a small space."""
+"""What tests of searches share: a small trained network in a small space, and one PostgreSQL server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import postgresql_server
 import pytest
 
 from qhw.data.base import Dataset
@@ -41,3 +43,11 @@ def small() -> Small:
     )
     space = settings.space(sites_of(model, QuantConfig(), samples[:2]), QuantConfig())
     return Small(data, Variants(model, space, samples), space)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgresql_server.Server]:
+    if reason := postgresql_server.missing():
+        pytest.skip(reason)
+    with postgresql_server.running() as found:
+        yield found
