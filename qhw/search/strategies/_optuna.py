@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-DRAWS = 64
+DRAWS = 16
 """Draws from a sampler for one point: it repeats itself, and knows nothing of what fits."""
 
 
 class OptunaStrategy(Strategy):
     """Proposes what a sampler draws that fits and is new; where it draws nothing new, a random point.
 
-    The sampler sees finished trials alone, in the order in which they were told, and starts from a seed of its own
-    each time: what it proposes follows from the trials, not from how they came about.
+    The sampler sees finished trials alone, in the order in which they were told, and starts from a seed of
+    its own each time: what it proposes follows from the trials, not from how they came about.
     """
 
     generation_key: ClassVar[str | None] = None

@@ -1,13 +1,13 @@
 """An integer program chooses every variable's format by its own sensitivity, for a sweep of cost bounds.
 
-HAWQ-V3 (arXiv 2011.10680, equation 6) and MixDQ (arXiv 2405.17873, equation 5): with x[i, o] = 1 where variable i
-takes option o,
+HAWQ-V3 (arXiv 2011.10680) and MixDQ (arXiv 2405.17873): with x[i, o] = 1 where
+variable i takes option o,
 
     minimise sum s[i, o] x[i, o]   subject to   sum c[i, o] x[i, o] <= B,   sum over o of x[i, o] = 1.
 
-s is measured one variable at a time from the widest point: the error that it adds to the outputs, by the cheap
-proxy where there is one, else the quality that it loses, by evaluations. c is the additive part of the exact cost.
-HiGHS solves it (``scipy.optimize.milp``) to proven optimality.
+s is measured one variable at a time from the widest point: the error that it adds to the outputs, by the
+cheap proxy where there is one, else the quality that it loses, by evaluations. c is the additive part of the
+exact cost. HiGHS solves it (``scipy.optimize.milp``) to proven optimality.
 """
 
 from __future__ import annotations
