@@ -377,7 +377,8 @@ def described(bench: Bench) -> str:
     return (
         f"{bench.space.size:,} points ({len(bench.space.counts)} variables; weights "
         f"{', '.join(case.weights)}; results {', '.join(case.activations)}), "
-        f"{bench.fits.mean():.1%} of them fit {BOARD} at {case.fps:,.0f} images/s; {case.held} samples held out. Front of {len(best)} points: {figures}."
+        f"{bench.fits.mean():.1%} of them fit {BOARD} at {case.fps:,.0f} images/s; "
+        f"{case.held} samples held out. Front of {len(best)} points: {figures}."
     )
 
 

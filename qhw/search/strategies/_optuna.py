@@ -60,7 +60,10 @@ class OptunaStrategy(Strategy):
     def propose(self, count: int) -> list[Point]:
         self._add_told()
         rng = self.rng
-        self._study.sampler = self.sampler(int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        self._study.sampler = self.sampler(seed)
+        self._drawn()  # parents come in another order where they were chosen just now, not looked up
+        self._study.sampler = self.sampler(seed)
         found: dict[Point, None] = {}
         for _ in range(count * DRAWS):
             if len(found) == count:
