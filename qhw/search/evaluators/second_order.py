@@ -1,4 +1,4 @@
-"""The loss that a second-order model predicts, with the dependencies between layers: a proxy without inference."""
+"""The loss by a second-order model with dependencies between layers: a proxy that needs no inference."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SAMPLES = 128
 class SecondOrder(Evaluator):
     """Minus the increase of the loss over that of the widest point.
 
-    With d_i what the format of variable i changes in its layer's result, J_i the Jacobian of the network's outputs
-    with respect to that result, and H the Hessian of the loss in the outputs,
+    With d_i what the format of variable i changes in its layer's result, J_i the Jacobian of the network's
+    outputs with respect to that result, and H the Hessian of the loss in the outputs,
 
         increase(p) = 1/2 sum over i, j of d_i(p_i)^T J_i^T H J_j d_j(p_j),
 
     the Gauss-Newton form of the Hessian. Terms of i = j are what each layer does alone; the others are the
     dependencies between layers of "Augmenting Hessians with Inter-Layer Dependencies for Mixed-Precision
-    Post-Training Quantization" (arXiv 2306.04879, equation 4). The gradient of a trained network is taken for zero.
-    J is that of the widest quantised network, whose quantizers pass gradients straight through. One backward pass
-    per output of the network makes the model; a point is then a sum of numbers in a table.
+    Post-Training Quantization" (arXiv 2306.04879). The gradient of a trained network is taken for
+    zero. J is that of the widest quantised network, whose quantizers pass gradients straight through. One
+    backward pass per output of the network makes the model; a point is then a sum of numbers in a table.
     """
 
     name = "second-order"

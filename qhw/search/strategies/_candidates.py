@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.formats.modes import IntArray
-from qhw.search.strategies.base import Known, Problem
 from qhw.search.space import Point
+from qhw.search.strategies.base import Known, Problem
 
 LIMIT = 20_000
 """Points that are looked at in one go: all of a space that has no more, else a part of it."""
@@ -33,7 +33,8 @@ class Priced:
 class Candidates:
     """Points of a problem that fit, and were not asked for.
 
-    Of a space with more than ``LIMIT`` points they are drawn: evenly, and from around the front that is known.
+    Of a space with more than ``LIMIT`` points they are drawn: evenly, and from around the front that is
+    known.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -121,8 +122,8 @@ def improvement(
 ) -> NDArray[np.float64]:
     """The hypervolume that points are expected to add to a front, their costs being known.
 
-    The expected hypervolume improvement (Emmerich et al. 2006) where one objective is exact: a point of cost c
-    whose quality is normal, N(mean, spread²), adds the integral over x from c to the reference's cost of
+    The expected hypervolume improvement (Emmerich et al. 2006) where one objective is exact: a point of cost
+    c whose quality is normal, N(mean, spread²), adds the integral over x from c to the reference's cost of
     E[max(0, quality - best(x))], with best(x) the highest quality known at a cost of at most x.
 
     Args:

@@ -42,8 +42,9 @@ def _described(text: str) -> tuple[float, ...]:
 class SensitivityFeatures:
     """What cheap models say that a point loses, in powers of ten: each format by itself, and all together.
 
-    By the second-order model: what the loss increases by. By the proxy: the sum of the error energies that formats
-    add one at a time. Without either, a format by itself is taken to lose a quarter of what one bit less does.
+    By the second-order model: what the loss increases by. By the proxy: the sum of the error energies that
+    formats add one at a time. Without either, a format by itself is taken to lose a quarter of what one bit
+    less does.
     """
 
     def __init__(self, problem: Problem) -> None:

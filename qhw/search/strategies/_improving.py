@@ -18,7 +18,7 @@ Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Expected qualities and their spreads, (points,) each."""
 
 BATCH = 8
-"""Told trials after which the regression is made anew, or a twentieth of them where that is more."""
+"""Told trials after which the regression is made anew, or a tenth of them where that is more."""
 
 MARGIN = 0.1
 """How far beyond the front, in shares of its range, the reference of the hypervolume lies."""
@@ -28,7 +28,8 @@ KEPT = 1500
 
 
 def reference_of(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The reference of the hypervolume: the front's nadir, moved out by a tenth of the range in cost and quality.
+    """The reference of the hypervolume: the front's nadir, moved out by a tenth of the range in cost and
+    quality.
 
     Args:
         trials: (cost, quality) of the front; at least one.
@@ -97,8 +98,8 @@ class RegressionStrategy(Strategy):
 def _learned_from(told: int) -> int:
     """How many trials the regression is made from: the same number until there are enough new ones."""
     used = min(told, BATCH)
-    while used >= BATCH and used + max(BATCH, used // 20) <= told:
-        used += max(BATCH, used // 20)
+    while used >= BATCH and used + max(BATCH, used // 10) <= told:
+        used += max(BATCH, used // 10)
     return used
 
 
@@ -114,8 +115,8 @@ def most_improving(
 ) -> list[int]:
     """The places of up to ``count`` candidates in the order of the hypervolume that they are expected to add.
 
-    Each that is chosen counts for the next as if its expected quality had been found (the "kriging believer" of
-    Ginsbourger, Le Riche, Carraro 2010).
+    Each that is chosen counts for the next as if its expected quality had been found (the "kriging believer"
+    of Ginsbourger, Le Riche, Carraro 2010).
     """
     if not len(candidates.points):
         return []

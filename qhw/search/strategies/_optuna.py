@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-DRAWS = 64
+DRAWS = 16
 """Draws from a sampler for one point: it repeats itself, and knows nothing of what fits."""
 
 
 class OptunaStrategy(Strategy):
     """Proposes what a sampler draws that fits and is new; where it draws nothing new, a random point.
 
-    The sampler sees finished trials alone, in the order in which they were told, and starts from a seed of its own
-    each time: what it proposes follows from the trials, not from how they came about.
+    The sampler sees finished trials alone, in the order in which they were told, and starts from a seed of
+    its own each time: what it proposes follows from the trials, not from how they came about.
     """
 
     generation_key: ClassVar[str | None] = None
@@ -60,7 +60,10 @@ class OptunaStrategy(Strategy):
     def propose(self, count: int) -> list[Point]:
         self._add_told()
         rng = self.rng
-        self._study.sampler = self.sampler(int(rng.integers(2**31)))
+        seed = int(rng.integers(2**31))
+        self._study.sampler = self.sampler(seed)
+        self._drawn()  # parents come in another order where they were chosen just now, not looked up
+        self._study.sampler = self.sampler(seed)
         found: dict[Point, None] = {}
         for _ in range(count * DRAWS):
             if len(found) == count:

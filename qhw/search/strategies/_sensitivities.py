@@ -27,8 +27,9 @@ def single_changes(problem: Problem) -> list[Point]:
 def error_energies(problem: Problem, proxy: Callable[[Point], float]) -> tuple[float, Table]:
     """The relative error of the widest point, and what each format adds to it.
 
-    Errors of different layers are taken to be independent, so that their energies add up: the model of MixDQ (arXiv
-    2405.17873, section 4.2) and of Lin et al. (arXiv 1511.06393, equation 10), 1/SQNR = sum over i of 1/SQNR_i.
+    Errors of different layers are taken to be independent, so that their energies add up: the model of MixDQ
+    (arXiv 2405.17873) and of Lin et al. (arXiv 1511.06393), 1/SQNR = sum over i of
+    1/SQNR_i.
 
     Returns:
         The error of the widest point, and per variable (options,) what is added, not below 0.
@@ -60,7 +61,8 @@ def additive_costs(problem: Problem, samples: int = 2000) -> tuple[float, Table]
     """The costs that fit those of sampled points best as a sum over variables, by least squares.
 
     Returns:
-        The constant part, and per variable (options,) what comes on top, each with a mean of 0 over the samples.
+        The constant part, and per variable (options,) what comes on top, each with a mean of 0 over the
+        samples.
     """
     space = problem.space
     points = (

@@ -45,10 +45,10 @@ class Problem:
     Args:
         space: the formats.
         price: costs (points,) and whether points fit, of points (points, variables): cheap, asked for freely.
-        proxy: a cheap quality of a point that is no evaluation, in decibels of signal to noise (SQNR); None: there
-            is none.
-        second_order: the increase of the loss that a second-order model predicts for points (points, variables),
-            given as (points,); None: there is none.
+        proxy: a cheap quality of a point that is no evaluation, in decibels of signal to noise (SQNR);
+            None: there is none.
+        second_order: the increase of the loss that a second-order model predicts for points (points,
+            variables), given as (points,); None: there is none.
         budget: evaluations that may be asked for in all.
         seed: of everything that is drawn.
     """
@@ -101,8 +101,10 @@ class Strategy(ABC):
 
     @property
     def rng(self) -> np.random.Generator:
-        """Random numbers by the seed and by how many points were asked for: a search that goes on draws what it
-        would have drawn."""
+        """Random numbers by the seed and by how many points were asked for.
+
+        A search that goes on draws what it would have drawn.
+        """
         return np.random.default_rng([self.problem.seed, len(self.known.asked)])
 
     @property
@@ -113,8 +115,8 @@ class Strategy(ABC):
     def ask(self, count: int = 1) -> list[Point]:
         """Up to ``count`` new points to evaluate.
 
-        None: the strategy has nothing more to propose, or (``waiting``) not before it is told of the points that
-        are being evaluated.
+        None: the strategy has nothing more to propose, or (``waiting``) not before it is told of the points
+        that are being evaluated.
         """
         left = self.problem.budget - len(self.known.asked)
         found: dict[Point, None] = {}

@@ -1,9 +1,9 @@
 """Gradient-boosted trees learn quality from the formats; proposes what they predict to be best.
 
-Quantune (arXiv 2202.05048): a model of boosted trees, trained on the points evaluated so far, ranks the others by
-predicted accuracy, and the best are evaluated next. The model is a sum of trees, F_m = F_(m-1) + nu h_m, each h_m fitted
-to what those before it left (Friedman: Greedy Function Approximation, 2001). Here points are ranked by the hypervolume
-that the predicted quality adds to the front.
+Quantune (arXiv 2202.05048): a model of boosted trees, trained on the points evaluated so far, ranks the
+others by predicted accuracy, and the best are evaluated next. The model is a sum of trees, F_m = F_(m-1) + nu
+h_m, each h_m fitted to what those before it left (Friedman: Greedy Function Approximation, 2001). Here points
+are ranked by the hypervolume that the predicted quality adds to the front.
 """
 
 from __future__ import annotations

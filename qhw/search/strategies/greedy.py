@@ -1,8 +1,8 @@
 """From the widest formats downwards, always by the change that costs the least quality per cost saved.
 
-The greedy allocation of MPTQ-ViT (arXiv 2401.14895, section 3.3): at each step every layer's next lower precision
-is tried, and the one with the best score is kept. The score here is the loss of quality over the cost saved,
-(Q(p) - Q(p')) / (C(p) - C(p')), with the exact cost of the hardware in place of bits.
+The greedy allocation of MPTQ-ViT (arXiv 2401.14895): at each step every layer's next lower
+precision is tried, and the one with the best score is kept. The score here is the loss of quality over the
+cost saved, (Q(p) - Q(p')) / (C(p) - C(p')), with the exact cost of the hardware in place of bits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qhw.search.strategies.base import Problem, Strategy
 
 
 class Greedy(Strategy):
-    """Tries the next cheaper format of each variable, keeps the best, and goes on until nothing is cheaper."""
+    """Tries the next cheaper format of each variable, keeps the best, goes on until nothing is cheaper."""
 
     name = "greedy"
     title = "step by step from the widest point, least loss per cost saved"
@@ -50,7 +50,7 @@ class Greedy(Strategy):
         return 0.0 if before.failed else before.quality - self.known.trials[to].quality
 
     def _cheaper(self, at: Point) -> list[tuple[Point, float]]:
-        """For each variable the format that saves least, and what it saves; kept, for the walk starts anew."""
+        """For each variable the format that saves least, and what it saves (kept: walks start anew)."""
         if at not in self._moves:
             found: list[tuple[Point, float]] = []
             own = self.problem.price([at])[0][0]

@@ -1,10 +1,10 @@
 """Second-order sensitivities with dependencies between layers, and bisection to an allowed loss.
 
-"Augmenting Hessians with Inter-Layer Dependencies for Mixed-Precision Post-Training Quantization" (arXiv 2306.04879):
-formats are ordered by what the second-order model says that they lose (equation 4,
-:class:`qhw.search.evaluators.second_order.SecondOrder`), and bisection finds how many of them may be narrowed before
-the evaluated quality falls by more than is allowed (algorithm 1). Here the order is that of increase of the predicted
-loss over exact cost saved, and several allowed losses give the points of a front.
+"Augmenting Hessians with Inter-Layer Dependencies for Mixed-Precision Post-Training Quantization" (arXiv
+2306.04879): formats are ordered by what the second-order model says that they lose
+(:class:`qhw.search.evaluators.second_order.SecondOrder`), and bisection finds how many of them may be
+narrowed before the evaluated quality falls by more than is allowed. Here the order is that of increase
+of the predicted loss over exact cost saved, and several allowed losses give the points of a front.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Hessian(Strategy):
         super().__init__(problem)
         if problem.second_order is None:
             raise InputError(
-                "Strategy hessian needs the second-order model of the loss, and there is none for this search",
+                "Strategy hessian needs the second-order model of the loss, and this search has none",
                 hint="choose another --strategy",
             )
         self.path = self._path()

@@ -1,13 +1,13 @@
 """An integer program chooses every variable's format by its own sensitivity, for a sweep of cost bounds.
 
-HAWQ-V3 (arXiv 2011.10680, equation 6) and MixDQ (arXiv 2405.17873, equation 5): with x[i, o] = 1 where variable i
-takes option o,
+HAWQ-V3 (arXiv 2011.10680) and MixDQ (arXiv 2405.17873): with x[i, o] = 1 where
+variable i takes option o,
 
     minimise sum s[i, o] x[i, o]   subject to   sum c[i, o] x[i, o] <= B,   sum over o of x[i, o] = 1.
 
-s is measured one variable at a time from the widest point: the error that it adds to the outputs, by the cheap
-proxy where there is one, else the quality that it loses, by evaluations. c is the additive part of the exact cost.
-HiGHS solves it (``scipy.optimize.milp``) to proven optimality.
+s is measured one variable at a time from the widest point: the error that it adds to the outputs, by the
+cheap proxy where there is one, else the quality that it loses, by evaluations. c is the additive part of the
+exact cost. HiGHS solves it (``scipy.optimize.milp``) to proven optimality.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Ilp(Strategy):
         self._costs = additive_costs(problem)[1]
         self._measured: Table | None = None
         self._solved: dict[int, Point | None] = {}
+        self._fits: dict[Point, bool] = {}
 
     def propose(self, count: int) -> list[Point]:
         if self.problem.proxy is None:
@@ -46,7 +47,7 @@ class Ilp(Strategy):
         found: dict[Point, None] = {}
         for which in halving(BOUNDS):
             point = self._at(which)
-            if point is not None and point not in self.known.asked:
+            if point is not None and point not in self.known.asked and self._is_fit(point):
                 found.setdefault(point)
             if len(found) >= count:
                 break
@@ -75,14 +76,23 @@ class Ilp(Strategy):
             for v, options in enumerate(self.space.counts)
         ]
 
+    def _is_fit(self, point: Point) -> bool:
+        if point not in self._fits:
+            self._fits[point] = bool(self.problem.price([point])[1][0])
+        return self._fits[point]
+
     def _at(self, which: int) -> Point | None:
-        """The solution at one of the bounds; None: there is none that fits the board."""
-        if which not in self._solved:
+        """The solution at one of the bounds; None: there is none."""
+        if which in self._solved:
+            return self._solved[which]
+        below = self._solved.get(max((w for w in self._solved if w < which), default=-1))
+        above = self._solved.get(min((w for w in self._solved if w > which), default=-1))
+        if below is not None and below == above:  # what is best within both bounds is best between them
+            self._solved[which] = below
+        else:
             low, high = (sum(pick(column) for column in self._costs) for pick in (np.min, np.max))
-            point = solve(self.sensitivities, self._costs, low + (high - low) * which / (BOUNDS - 1))
-            if point is not None and not self.problem.price([point])[1][0]:
-                point = None
-            self._solved[which] = point
+            bound = low + (high - low) * which / (BOUNDS - 1)
+            self._solved[which] = solve(self.sensitivities, self._costs, bound)
         return self._solved[which]
 
 

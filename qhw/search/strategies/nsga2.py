@@ -1,7 +1,7 @@
 """Optuna's NSGA-II: generations of points, bred from those that fewest beat.
 
-Deb et al., IEEE Trans. Evolutionary Computation 6(2), 2002: points are ranked by non-domination, within a rank by
-crowding distance; parents are drawn by binary tournament, crossed and mutated.
+Deb et al., IEEE Trans. Evolutionary Computation 6(2), 2002: points are ranked by non-domination, within a
+rank by crowding distance; parents are drawn by binary tournament, crossed and mutated.
 """
 
 from __future__ import annotations

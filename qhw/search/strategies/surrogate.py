@@ -1,14 +1,15 @@
 """A Gaussian process over cheap sensitivities; proposes what is expected to add most to the front.
 
-The default. Cheap models, a second-order one of the loss and an additive one of the error at the outputs, order points
-well but not perfectly; a Gaussian process (Matérn 3/2, a length per feature) learns from evaluated points what
-quality their figures stand for. Since costs are known exactly, the expected hypervolume improvement has a closed form
-(:func:`qhw.search.strategies._candidates.improvement`). The spread is that of the mean quality at a place: the noise of
-single evaluations is left out, for a point is not to be evaluated in the hope of luck.
+The default. Cheap models, a second-order one of the loss and an additive one of the error at the outputs,
+order points well but not perfectly; a Gaussian process (Matérn 3/2, a length per feature) learns from
+evaluated points what quality their figures stand for. Since costs are known exactly, the expected hypervolume
+improvement has a closed form (:func:`qhw.search.strategies._candidates.improvement`). The spread is that of
+the mean quality at a place: the noise of single evaluations is left out, for a point is not to be evaluated
+in the hope of luck.
 
-Emmerich, Giannakoglou, Naujoks: Single- and Multiobjective Evolutionary Optimization Assisted by Gaussian Random Field
-Metamodels, IEEE Trans. Evolutionary Computation 10(4), 2006, equation 12; Rasmussen and Williams: Gaussian Processes
-for Machine Learning, 2006, equations 2.25, 2.26 and 4.17.
+Emmerich, Giannakoglou, Naujoks: Single- and Multiobjective Evolutionary Optimization Assisted by Gaussian
+Random Field Metamodels, IEEE Trans. Evolutionary Computation 10(4), 2006; Rasmussen and
+Williams: Gaussian Processes for Machine Learning, 2006, equations 2.25, 2.26 and 4.17.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FIRST = 12
 DRAWN = 4
 """Points drawn evenly beside them, in case the cheap models mislead."""
 
-GROWTH = 1.25
+GROWTH = 1.5
 """Growth of the trials after which its kernel is fitted anew."""
 
 LIMIT = 500
@@ -49,7 +50,9 @@ DESCENTS = 50
 
 
 class Surrogate(RegressionStrategy):
-    """Evaluates a predicted front, then what a Gaussian process expects to improve on the front that is known."""
+    """Evaluates a predicted front, then what a Gaussian process expects to improve on the front that is
+    known.
+    """
 
     name = "surrogate"
     title = "Gaussian process over second-order and SQNR sensitivities, expected hypervolume improvement"
@@ -119,7 +122,7 @@ class _Process:
         return np.asarray(self._process.predict(x) * self._scale + self._mean)
 
     def moments(self, points: IntArray) -> Moments:
-        """Expected qualities and the deviation of the mean, without the noise of evaluations, (points,) each."""
+        """Expected qualities and the deviation of their mean, without evaluation noise, (points,) each."""
         x = self._scaled(self._features.of(points))
         mean, deviation = self._process.predict(x, return_std=True)
         variance = np.maximum(np.square(deviation) - self._noise, 0.0)

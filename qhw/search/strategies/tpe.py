@@ -1,7 +1,8 @@
 """Optuna's multi-objective tree-structured Parzen estimator.
 
-Two densities are fitted, l(x) to the points that few beat and g(x) to the rest; the draw from l with the largest
-l(x) / g(x) is proposed (Bergstra et al., NeurIPS 2011, equation 4; for several objectives Ozaki et al., JAIR 2022).
+Two densities are fitted, l(x) to the points that few beat and g(x) to the rest; the draw from l with the
+largest l(x) / g(x) is proposed (Bergstra et al., NeurIPS 2011; for several objectives Ozaki et
+al., JAIR 2022).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One format for all weights, one for all results: the sweep of papers on number formats.
 
-As in "Shedding the Bits: Pushing the Boundaries of Quantization with Minifloats on FPGAs" (arXiv 2311.12359),
-section 5: every pair of formats (w, a), each layer i with (w_i, a_i) = (w, a).
+As in "Shedding the Bits: Pushing the Boundaries of Quantization with Minifloats on FPGAs" (arXiv 2311.12359):
+every pair of formats (w, a), each layer i with (w_i, a_i) = (w, a).
 """
 
 from __future__ import annotations
