@@ -85,7 +85,9 @@ class Evaluator(ABC):
         start = time.perf_counter()
         found = self.quality_of(point)
         if not math.isfinite(found.quality):
-            raise CheckFailedError(f"The {self.name} of {self.variants.space.formats(point)} is {found.quality}")
+            raise CheckFailedError(
+                f"The {self.name} of {self.variants.space.formats(point)} is {found.quality}"
+            )
         return Evaluation(found.quality, found.figure, found.low, found.high, time.perf_counter() - start)
 
     def judged(self, outputs: NDArray[Any]) -> Evaluation:
