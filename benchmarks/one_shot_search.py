@@ -221,7 +221,7 @@ def key(title: str, seed: int, recipe: Recipe) -> str:
 
 
 def best_within(points: Sequence[Record], cost: float) -> Record | None:
-    """Of the points of no more cost, that with the best accuracy on held-out samples; of equals the dearer."""
+    """Of the points of no more cost, that best on the samples held out; of equals the dearer."""
     affordable = [point for point in points if point["cost"] <= cost]
     return max(affordable, key=lambda point: (point["held"], point["cost"]), default=None)
 
@@ -329,6 +329,7 @@ def section(title: str, records: Sequence[Record]) -> list[str]:
     seconds = {
         kind: statistics.mean(record["seconds"][kind] for record in records) for kind in records[0]["seconds"]
     }
+    spent = ", ".join(f"{kind} {value:.0f}" for kind, value in seconds.items())
     areas = {
         kind: [area(record, kind) for record in records]
         for kind in ("uniform", "fliqs", "retrained", "gradient")
@@ -347,7 +348,7 @@ def section(title: str, records: Sequence[Record]) -> list[str]:
         f"- FLIQS's points retrained over uniform: {verdict(differences(records, 'retrained', 'uniform'))}.",
         f"- Gradient over uniform at no more cost: {verdict(differences(records, 'gradient', 'uniform'))}.",
         f"- Area: {shown}.",
-        f"- Processor seconds per seed: {', '.join(f'{kind} {value:.0f}' for kind, value in seconds.items())}.",
+        f"- Processor seconds per seed: {spent}.",
         "",
         *fliqs_table(records),
         "",

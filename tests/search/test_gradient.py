@@ -156,16 +156,16 @@ def test_watching_changes_neither_gradients_nor_statistics():
 
 
 def test_the_price_pulls_down_and_the_task_up():
-    walk = positions()
-    with torch.no_grad():
-        walk.positions.copy_(walk.tops / 2)
-    start = walk.positions.detach().clone()
-    walk._move(torch.full_like(start, -1e6), walk.rungs, 0, 1.0)
-    assert bool((walk.positions >= start).all())
-    for _ in range(200):
-        walk._move(torch.zeros_like(start), walk.rungs, 1, 1.0)
-    assert float(walk.strategy.costs([walk._point(walk.rungs)])[0]) < 0.7 * walk.price_of_top
-    assert bool((walk.positions >= 0).all())
+    down, up = positions(), positions()
+    start = down.tops / 2
+    for walk, slope in ((down, 0.0), (up, -1e3)):
+        with torch.no_grad():
+            walk.positions.copy_(start)
+        for _ in range(200):
+            walk._move(torch.full_like(start, slope), walk.rungs, 1, 1.0)
+    assert bool((up.positions == up.tops).all())
+    assert float(down.strategy.costs([down._point(down.rungs)])[0]) < 0.7 * down.price_of_top
+    assert bool((down.positions >= 0).all())
 
 
 def test_kept_points_are_built_as_they_were_trained(found, tmp_path):
