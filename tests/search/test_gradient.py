@@ -203,6 +203,17 @@ def test_a_loss_that_is_no_number_names_the_epoch(monkeypatch):
         Gradient(small_problem(), QUICK).run()
 
 
+def test_a_budget_that_no_epoch_keeps_to_is_said():
+    def price(points):
+        costs, fits = small_problem().price(points)
+        return costs, np.zeros_like(fits)
+
+    with pytest.raises(CheckFailedError, match=r"none of 2 epochs .* budget"):
+        Gradient(
+            dataclasses.replace(small_problem(), price=price), GradientSettings(cycles=2, epochs=1)
+        ).run()
+
+
 @pytest.mark.parametrize("wrong", [{"cycles": 0}, {"epochs": 0}, {"beta": (1.0, 0.1)}, {"rate": -1.0}])
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qhw.data.base import Dataset
-from qhw.errors import InputError
+from qhw.errors import CheckFailedError, InputError
 from qhw.layers import QuantBatchNorm
 from qhw.quantizers import Quantizer
 from qhw.search.evaluators.base import relative_error
@@ -151,7 +151,6 @@ class Positions:
         self.optimizer = torch.optim.Adam([self.positions], lr=self.settings.rate)
         top = self._point([int(rung) for rung in tops])
         self.price_of_top = float(self.strategy.finite_costs([top])[0])
-        self._slopes: dict[tuple[int, ...], NDArray[np.float64]] = {}
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -336,7 +335,11 @@ class Gradient(TrainingStrategy):
         self.settings = settings or GradientSettings()
 
     def run(self, progress: ProgressCallback | None = None) -> list[TrainedPoint]:
-        """See :class:`TrainingStrategy`; the epochs that fit and that no other beats."""
+        """See :class:`TrainingStrategy`; the epochs that fit and that no other beats.
+
+        Raises:
+            CheckFailedError: also where no epoch's point keeps to the budget.
+        """
         data, config = self.problem.data, self.problem.config
         samples = torch.from_numpy(data.train_x[:SAMPLES]).float()
         rungs = ladders(self, self.problem.variants, samples)
@@ -345,6 +348,11 @@ class Gradient(TrainingStrategy):
         positions = Positions(self, data, rungs, self.settings, rate, len(data.train_x) // size)
         epochs = self.settings.cycles * self.settings.epochs
         self.train(self.name, epochs, positions, self.identity(self.settings, rungs), progress)
+        if not positions.kept:
+            raise CheckFailedError(
+                f"gradient: in none of {epochs} epochs did the point keep to the budget of the board",
+                hint="let beta rise further, or ask for a lower rate, a larger budget or cheaper formats",
+            )
         return positions.kept
 
 

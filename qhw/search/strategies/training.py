@@ -6,6 +6,7 @@ They propose no points; a run of them gives points that are trained already.
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -316,7 +317,7 @@ class TrainingStrategy(ABC):
         return checkpoints.fingerprint(
             checkpoints.weights_hash(problem.variants.model),
             problem.data.sha256,
-            problem.held.samples.tobytes(),
+            hashlib.sha256(np.ascontiguousarray(problem.held.samples)).hexdigest(),
             torch.__version__,
             self.space.to_mapping(),
             self.costs(known).tolist(),
