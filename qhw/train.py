@@ -413,14 +413,14 @@ class Phase:
         step: Step = functools.partial(_train_step, model, optimizer, data, self.config.precision)
         return RecordedStep(step) if device.type == "cuda" else step
 
-    def epoch_done(self, model: nn.Module, data: Dataset, epoch: int) -> None:  # noqa: B027
+    def epoch_done(self, model: nn.Module, data: Dataset, epoch: int) -> None:
         """What a phase of another kind does after an epoch (from 0), before the checkpoint."""
 
     def more_state(self) -> dict[str, Any]:
         """What a phase of another kind keeps in a checkpoint beside the model and the optimizer."""
         return {}
 
-    def take_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+    def take_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`more_state` gave."""
 
     def _run_epoch(

@@ -163,8 +163,8 @@ class Controller:
         loss = batch_losses(model, self.data, *batch)
         torch.autograd.backward(loss)
         optimizer.step()
-        if other is not None and bool(torch.isfinite(loss + other)):
-            self._learn([first, second], np.array([float(loss), float(other)]))
+        if other is not None and bool(torch.isfinite(loss.detach() + other)):
+            self._learn([first, second], np.array([float(loss.detach()), float(other)]))
         self.done += 1
         return loss.detach()
 

@@ -1,31 +1,32 @@
 """Formats that are trained like weights, as HGQ trains bit widths (arXiv 2405.00645), by calibrated prices.
 
-Each variable has a **ladder**: those of its options that no other beats in both price and error, cheapest first,
-and a trained position ``u`` on it. The network always runs at whole rungs, ``k = round(u)``, so what is trained
-is what is built. One run sweeps the front: the loss is ``task + beta * C(u)``, and ``beta`` rises from cycle to
-cycle; every epoch whose point is not dominated is kept, with its weights (HGQ2's way to a front).
+Each variable has a **ladder**: those of its options that no other beats in both price and error, cheapest
+first, and a trained position ``u`` on it. The network always runs at whole rungs, ``k = round(u)``, so what
+is trained is what is built. One run sweeps the front: the loss is ``task + beta * C(u)``, and ``beta``
+rises from cycle to cycle; every epoch whose point is not dominated is kept, with its weights (HGQ2's way to
+a front).
 
-The task's gradient goes straight through the rounding of ``u``: between rungs, a quantised tensor is
-``y(u) = y_k + (u - k) (y_{k+1} - y_k)``, so
+The task's gradient goes straight through the rounding of ``u``: between rungs, a quantised tensor is taken
+to be ``y_k + (u - k) (y_{k+1} - y_k)``, so
 
     d task / du  =  sum over the tensors of the variable of  < d task / dy , y_{k+1} - y_k >
 
-at the ``y_k`` that was run. HGQ has ``-ln 2`` times the rounding error in the place of ``y_{k+1} - y_k``, which is
-the same for one bit more or less; differences also hold between an integer and a minifloat. At the top rung it
-is 0.
+at the ``y_k`` that was run, and 0 at the top rung. In the place of ``y_{k+1} - y_k`` HGQ has the derivative
+of the rounding error by the width, ``-ln 2`` times the error; a difference also holds between an integer and
+a minifloat.
 
-``C`` takes the place of HGQ's EBOPs: the priced table itself, smoothed over each variable's rungs at the others'
-whole ones, relative to the price of the topmost point:
+``C`` takes the place of HGQ's EBOPs: the priced table itself, smoothed over each variable's rungs at the
+others' whole ones, relative to the price of the topmost point:
 
     C(u)  =  sum over variables v of  sum_k g_k(u_v) price(point with v at rung k) / price(top)
     g_k(u)  =  exp(-(k - u)^2 / (2 s^2)) / sum_j exp(-(j - u)^2 / (2 s^2))
 
-with ``s = 1`` rung: prices are no monotone function of the format (a multiplier turns into a DSP slice), and a
-slope between two rungs alone would be caught in each dent.
+with ``s = 1`` rung: prices are no monotone function of the format (a multiplier turns into a DSP slice),
+and a slope between two rungs alone would be caught in each dent.
 
-What HGQ has and this has not: a position per weight or per channel (a tensor of the exact graph has one format;
-per channel, only its binary point), and 0 bits: no format has none, and a layer without bits is a constant, which
-is another network. Zeros of ternary and k-hot weights prune single weights.
+What HGQ has and this has not: a position per weight or per channel (a tensor of the exact graph has one
+format; per channel, only its binary point), and 0 bits: no format has none, and a layer without bits is a
+constant, which is another network. Zeros of ternary and k-hot weights prune single weights.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qhw.data.base import Dataset
-from qhw.errors import InputError
+from qhw.errors import CheckFailedError, InputError
 from qhw.layers import QuantBatchNorm
 from qhw.quantizers import Quantizer
 from qhw.search.evaluators.base import relative_error
@@ -150,7 +151,6 @@ class Positions:
         self.optimizer = torch.optim.Adam([self.positions], lr=self.settings.rate)
         top = self._point([int(rung) for rung in tops])
         self.price_of_top = float(self.strategy.finite_costs([top])[0])
-        self._slopes: dict[tuple[int, ...], NDArray[np.float64]] = {}
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -335,7 +335,11 @@ class Gradient(TrainingStrategy):
         self.settings = settings or GradientSettings()
 
     def run(self, progress: ProgressCallback | None = None) -> list[TrainedPoint]:
-        """See :class:`TrainingStrategy`; the epochs that fit and that no other beats."""
+        """See :class:`TrainingStrategy`; the epochs that fit and that no other beats.
+
+        Raises:
+            CheckFailedError: also where no epoch's point keeps to the budget.
+        """
         data, config = self.problem.data, self.problem.config
         samples = torch.from_numpy(data.train_x[:SAMPLES]).float()
         rungs = ladders(self, self.problem.variants, samples)
@@ -344,6 +348,11 @@ class Gradient(TrainingStrategy):
         positions = Positions(self, data, rungs, self.settings, rate, len(data.train_x) // size)
         epochs = self.settings.cycles * self.settings.epochs
         self.train(self.name, epochs, positions, self.identity(self.settings, rungs), progress)
+        if not positions.kept:
+            raise CheckFailedError(
+                f"gradient: in none of {epochs} epochs did the point keep to the budget of the board",
+                hint="let beta rise further, or ask for a lower rate, a larger budget or cheaper formats",
+            )
         return positions.kept
 
 

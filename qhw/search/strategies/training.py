@@ -6,6 +6,7 @@ They propose no points; a run of them gives points that are trained already.
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor, fx, nn
 from qhw import checkpoints
 from qhw.accelerator import CPU, Batches, Step
 from qhw.data.base import Dataset
-from qhw.errors import CheckFailedError
+from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import IntArray
 from qhw.layers import QuantBatchNorm
 from qhw.quantizers import Quantizer
@@ -32,7 +33,7 @@ from qhw.search.strategies.base import Prices
 from qhw.train import Phase, ProgressCallback, TrainConfig, predict, torch_threads
 
 UNREACHED = 10.0
-"""What a point costs that no folding makes fast enough, in multiples of the dearest finite cost seen with it."""
+"""What a point costs that no folding makes fast enough, in multiples of the dearest one it is seen with."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ class Place:
 
 
 class SharedWeights(nn.Module):
-    """A network in all formats of a space over the same float weights; a quantizer is exchanged for another.
+    """A network in all formats of a space over the same float weights: quantizers are exchanged.
 
-    Each option has a quantizer of its own, with its own binary point or scale, and biases, batch norm and what
+    Each option has a quantizer of its own, with its own binary point or scale; biases, batch norm and what
     else no variable chooses are there once.
 
     Args:
@@ -189,7 +190,13 @@ def _where(layer: str, kind: str) -> tuple[str, str]:
 
 
 class Search(Protocol):
-    """What a searching phase does beyond training; it learns by itself and keeps its own state."""
+    """What a searching phase does beyond training; it learns by itself and keeps its own state.
+
+    Attributes:
+        done: steps so far.
+    """
+
+    done: int
 
     def step(self, model: SharedWeights, optimizer: torch.optim.Optimizer, *batch: Tensor) -> Tensor:
         """One step on samples and targets; returns the loss."""
@@ -219,7 +226,16 @@ class SearchPhase(Phase):
     ) -> Step:
         """One step of the search."""
         assert isinstance(model, SharedWeights)
-        return lambda *batch: self.search.step(model, optimizer, *batch)
+        steps = len(data.train_x) // min(self.config.batch_size, len(data.train_x))
+
+        def step(*batch: Tensor) -> Tensor:
+            try:
+                return self.search.step(model, optimizer, *batch)
+            except InputError as error:  # a quantizer that was to find its scale was given NaN
+                place = f"the {self.name} phase, epoch {self.search.done // steps + 1}"
+                raise CheckFailedError(f"{error.message}, in {place}", hint=error.hint) from error
+
+        return step
 
     def epoch_done(self, model: nn.Module, data: Dataset, epoch: int) -> None:
         """What the search does after an epoch; the network is parked, so that its state can be kept."""
@@ -239,8 +255,8 @@ class SearchPhase(Phase):
 class TrainingStrategy(ABC):
     """Searches while it trains.
 
-    A run is decided by its problem and settings: seeded, the same bit for bit on one machine; with a folder it
-    goes on after the last whole epoch.
+    A run is decided by its problem and settings: seeded, the same bit for bit on one machine; with a folder
+    it goes on after the last whole epoch.
 
     Attributes:
         name: as in ``--strategy``.
@@ -301,7 +317,7 @@ class TrainingStrategy(ABC):
         return checkpoints.fingerprint(
             checkpoints.weights_hash(problem.variants.model),
             problem.data.sha256,
-            problem.held.samples.tobytes(),
+            hashlib.sha256(np.ascontiguousarray(problem.held.samples)).hexdigest(),
             torch.__version__,
             self.space.to_mapping(),
             self.costs(known).tolist(),
