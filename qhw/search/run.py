@@ -39,24 +39,28 @@ from qhw.pipeline.stages import (
     run_stages,
     telling_full_disk,
 )
+from qhw.pipeline.state import LARGEST_STATE
 from qhw.search import front as fronts
-from qhw.search.evaluators import evaluator_class
+from qhw.search.evaluators import evaluator_class, make_evaluator
 from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
 from qhw.search.options import SearchOptions
 from qhw.search.pareto import front as pareto_front
 from qhw.search.pricing import PointPricer
 from qhw.search.result import SearchResult
 from qhw.search.space import Point, Space
-from qhw.search.strategies import Problem, Trial, strategy_class
+from qhw.search.strategies import Problem, Strategy, Trial, strategy_class
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
     from qhw.data import Dataset
     from qhw.flows.base import Flow
     from qhw.graph.ir import ExactGraph
     from qhw.search.network import Variants
+    from qhw.search.store import Store
+    from qhw.search.strategies.training import TrainingStrategy
     from qhw.tasks import Judge
+    from qhw.train import TrainConfig
 
 DEFAULT_FOLDER = Path("qhw-search")
 STORE_FILE = "search.db"
@@ -66,7 +70,15 @@ HELD_SHARE = 0.2
 
 HELD_SAMPLES = 2000
 
+TRAINED = "trained"
+"""The folder of the weights of points that were trained."""
+
 Facts = dict[str, Any]
+
+Watch = Callable[[Sequence[Trial]], None]
+
+Chosen = tuple[Point, str | None]
+"""A point of a front, and the file of its trained weights, if it has any."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def search(
     model: Any = None,
     data: Any = None,
     observer: Observer | None = None,
-    watch: Callable[[Sequence[Trial]], None] | None = None,
+    watch: Watch | None = None,
 ) -> SearchResult:
     """Search the formats of a network, as :func:`qhw.search` describes.
 
@@ -161,7 +173,7 @@ def _require_search() -> None:
         ) from None
 
 
-def stages(plan: SearchPlan, watch: Callable[[Sequence[Trial]], None] | None = None) -> list[Stage]:
+def stages(plan: SearchPlan, watch: Watch | None = None) -> list[Stage]:
     """The stages of a search, each with what it depends on."""
     options, build = plan.options, plan.options.build
     model = {"qhw": source_digest(), "model": plan.source.digest, "data": plan.data.identity}
@@ -216,9 +228,8 @@ def split(data: Dataset) -> tuple[Dataset, Held]:
 def _train(plan: SearchPlan, work: Workspace) -> Facts:
     import torch
 
-    from qhw.train import Phase, evaluate, training_identity
-
     from qhw.ptq.run import one_input
+    from qhw.train import Phase, evaluate, training_identity
 
     build, data = plan.options.build, plan.data.dataset
     part, held = split(data)
@@ -259,6 +270,7 @@ class Prepared:
 
     variants: Variants
     held: Held
+    training: tuple[Dataset, TrainConfig]
     evaluator: Evaluator
     graphs: Sequence[ExactGraph]
 
@@ -305,7 +317,9 @@ def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str]
         tell(None, f"{len(space.variables)} variables, {space.size:.3g} points")
         variants = Variants(module, space, samples)
     graphs = [lower(to_onnx(variant)) for variant in variants.modules]
-    return Prepared(variants, held, evaluator_class(options.evaluator)(variants, held), graphs)
+    training = (part, recipe_of(plan.source, options.build))
+    evaluator = make_evaluator(options.evaluator, variants, held, training)
+    return Prepared(variants, held, training, evaluator, graphs)
 
 
 # --- the search -------------------------------------------------------------------------------------
@@ -345,33 +359,78 @@ def _bits(space: Space, point: Point) -> int:
     return sum(parse_format(text).width for text in space.formats(point).values())
 
 
-def _search(prepare: Preparation, watch: Callable[[Sequence[Trial]], None] | None, work: Workspace) -> Facts:
-    from qhw.search.store import Store
-    from qhw.search.workers import Setup, pool
-
+def _search(prepare: Preparation, watch: Watch | None, work: Workspace) -> Facts:
     plan, prepared = prepare.plan, prepare(work)
     options = plan.options
     wanted, source = wanted_of(plan, prepared)
     pricer = _pricer(plan, prepared, wanted)
     _check_some_fit(plan, prepared.space, pricer)
-    strategy = strategy_class(options.strategy)(_problem(plan, prepared, pricer))
-    identity = _identity(plan, prepared, wanted)
+    from qhw.search.strategies.training import TrainingStrategy
+
     start = time.perf_counter()
-    store = Store.open(plan.store, options.name, identity, resume=options.resume)
+    kind: Any = strategy_class(options.strategy)
+    search = _in_training if issubclass(kind, TrainingStrategy) else _asked
+    with contextlib.closing(_store(plan, prepared, wanted)) as store:
+        found = search(kind, plan, prepared, pricer, store, watch, work)
+    if not found.front:
+        raise CheckFailedError(f"None of the {len(found.trials)} points that were evaluated fits", hint=_HINT)
+    failed = sum(trial.failed for trial in found.trials)
+    evaluations = len(found.trials) - failed
+    return {
+        "fps": wanted.fps,
+        "fps_from": source,
+        "space": prepared.space.to_mapping(),
+        "size": float(prepared.space.size),
+        "evaluations": evaluations,
+        "failed": failed,
+        "trials": [[list(t.point), t.cost, None if t.failed else t.quality, t.fits] for t in found.trials],
+        "front": [[list(point), state] for point, state in found.front],
+        "seconds": time.perf_counter() - start,
+        "summary": f"{evaluations} of {prepared.space.size:.3g} points, {len(found.front)} on the front",
+    }
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Args:
+        trials: all points that were evaluated.
+        front: those that fit and that none beats, with the file of their trained weights, if they have any.
+    """
+
+    trials: Sequence[Trial]
+    front: Sequence[tuple[Point, str | None]]
+
+
+def _store(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> Store:
+    from qhw.search.store import Store
+
+    identity = _identity(plan, prepared, wanted)
+    return Store.open(plan.store, plan.options.name, identity, resume=plan.options.resume)
+
+
+def _asked(
+    kind: type[Strategy],
+    plan: SearchPlan,
+    prepared: Prepared,
+    pricer: PointPricer,
+    store: Store,
+    watch: Watch | None,
+    work: Workspace,
+) -> Found:
+    """A strategy that proposes points: they are evaluated, and it is told."""
+    from qhw.search.workers import Setup, pool
+
+    options, variants = plan.options, prepared.variants
+    strategy = kind(_problem(plan, prepared, pricer))
+    done = [stored for stored in store.trials() if stored.state == "done"]
+    strategy.tell(_trial(pricer, options.against, stored.point, stored.quality) for stored in done)
     setup = Setup(
-        prepared.variants.model, prepared.space, prepared.variants.samples, prepared.held, options.evaluator
+        variants.model, prepared.space, variants.samples, prepared.held, options.evaluator, prepared.training
     )
-    with (
-        contextlib.closing(store),
-        pool(setup, options.workers, options.scheduler, prepared.evaluator) as workers,
-    ):
-        known = {stored.point: stored for stored in store.trials() if stored.state == "done"}
-        strategy.tell(
-            _trial(pricer, options.against, point, stored.quality) for point, stored in known.items()
-        )
-        evaluations = {point: _evaluation(stored.facts, stored.quality) for point, stored in known.items()}
-        numbers: dict[Point, int] = {}
-        failed = 0
+    numbers: dict[Point, int] = {}
+    with pool(setup, options.workers, options.scheduler, prepared.evaluator) as workers:
         results = workers.results()
         while True:
             for point in strategy.ask(max(0, workers.size - len(numbers))):
@@ -380,35 +439,60 @@ def _search(prepare: Preparation, watch: Callable[[Sequence[Trial]], None] | Non
             if not numbers:
                 break
             point, result = next(results)
-            number = numbers.pop(point)
+            quality = result.quality if isinstance(result, Evaluation) else math.nan
+            trial = _trial(pricer, options.against, point, quality)
             if isinstance(result, Evaluation):
-                trial = _trial(pricer, options.against, point, result.quality)
-                store.finish(number, trial.cost, trial.quality, asdict(result))
-                evaluations[point] = result
+                store.finish(numbers.pop(point), trial.cost, trial.quality, asdict(result))
             else:
-                trial = _trial(pricer, options.against, point, math.nan)
-                store.fail(number, str(result))
-                failed += 1
+                store.fail(numbers.pop(point), str(result))
             strategy.tell([trial])
-            done = len(strategy.known.trials)
-            work.progress(min(1.0, done / options.evaluations), _told(plan, strategy.known.front(), done))
+            count = len(strategy.known.trials)
+            work.progress(min(1.0, count / options.evaluations), _told(plan, strategy.known.front(), count))
             if watch is not None:
                 watch(list(strategy.known.trials.values()))
-    best = strategy.known.front()
-    if not best:
-        raise CheckFailedError(f"None of the {len(evaluations)} points that were evaluated fits", hint=_HINT)
-    return {
-        "fps": wanted.fps,
-        "fps_from": source,
-        "space": prepared.space.to_mapping(),
-        "size": float(prepared.space.size),
-        "evaluations": len(evaluations),
-        "failed": failed,
-        "trials": [[list(t.point), t.cost, t.quality, t.fits] for t in strategy.known.trials.values()],
-        "front": [list(trial.point) for trial in best],
-        "seconds": time.perf_counter() - start,
-        "summary": f"{len(evaluations)} of {prepared.space.size:.3g} points, {len(best)} on the front",
-    }
+    return Found(list(strategy.known.trials.values()), [(t.point, None) for t in strategy.known.front()])
+
+
+def _in_training(
+    kind: type[TrainingStrategy],
+    plan: SearchPlan,
+    prepared: Prepared,
+    pricer: PointPricer,
+    store: Store,
+    watch: Watch | None,
+    work: Workspace,
+) -> Found:
+    """A strategy that trains: its points come with their weights, which are kept."""
+    import torch
+
+    from qhw.search.strategies.training import TrainingProblem
+    from qhw.search.strategies.training import front_of as trained_front
+
+    data, config = prepared.training
+
+    def price(points: Any) -> Any:
+        costs = pricer.price(points)
+        return costs.objective(plan.options.against), costs.fits
+
+    def tell(step: Any) -> None:
+        part = (step.epoch - 1 + step.step / step.steps) / step.epochs
+        work.progress(part, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
+
+    problem = TrainingProblem(prepared.variants, price, data, prepared.held, config, work.partial)
+    points = kind(problem).run(tell)
+    for trained in points:
+        number = store.begin(trained.point)
+        store.finish(number, trained.cost, trained.evaluation.quality, asdict(trained.evaluation))
+    trials = [Trial(t.point, t.cost, t.evaluation.quality, t.fits) for t in points]
+    if watch is not None:
+        watch(trials)
+    (work.scratch / TRAINED).mkdir()
+    front = []
+    for index, trained in enumerate(trained_front(points)):
+        name = f"{TRAINED}/{index}.pt"
+        torch.save(dict(trained.state), work.scratch / name)
+        front.append((trained.point, name))
+    return Found(trials, front)
 
 
 _HINT = "allow fewer bits, a larger board or --budget, or a lower --fps"
@@ -437,7 +521,7 @@ def _pricer(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> PointPricer
 
 def _problem(plan: SearchPlan, prepared: Prepared, pricer: PointPricer) -> Problem:
     options = plan.options
-    proxy = evaluator_class("output-error")(prepared.variants, prepared.held)
+    proxy = make_evaluator("output-error", prepared.variants, prepared.held)
 
     def price(points: Any) -> Any:
         costs = pricer.price(points)
@@ -521,7 +605,10 @@ def _cheapest(space: Space, pricer: PointPricer) -> Point:
 
 
 def _trials_of(facts: Mapping[str, Any]) -> list[Trial]:
-    return [Trial(tuple(point), cost, quality, fits) for point, cost, quality, fits in facts["trials"]]
+    return [
+        Trial(tuple(point), cost, math.nan if quality is None else quality, fits)
+        for point, cost, quality, fits in facts["trials"]
+    ]
 
 
 # --- the front --------------------------------------------------------------------------------------
@@ -532,14 +619,13 @@ def _points(prepare: Preparation, work: Workspace) -> Facts:
     plan, prepared = prepare.plan, prepare(work)
     found = work.facts["search"]
     wanted = replace(plan.options.build.wanted, fps=found["fps"])
-    chosen = _spread([tuple(point) for point in found["front"]], plan.options.points)
+    chosen = _spread([(tuple(point), state) for point, state in found["front"]], plan.options.points)
     rows = []
-    for index, point in enumerate(chosen):
+    for index, (point, state) in enumerate(chosen):
         work.progress(index / len(chosen), f"point {index + 1} of {len(chosen)}")
-        with contextlib.suppress(
-            CheckFailedError
-        ):  # the exact price may be the little more that does not fit
-            rows.append(_point(plan, prepared, wanted, point, work.scratch / fronts.POINTS))
+        network = _network_of_point(prepared, point, None if state is None else work.build / state)
+        with contextlib.suppress(CheckFailedError):  # by its exact price a point may not fit after all
+            rows.append(_point(plan, prepared, wanted, point, network, work.scratch / fronts.POINTS))
     sign = 1 if plan.data.dataset.figure.higher_is_better else -1
     kept = [rows[i] for i in pareto_front([r["cost"] for r in rows], [sign * r["figure"] for r in rows])]
     if not kept:
@@ -550,13 +636,31 @@ def _points(prepare: Preparation, work: Workspace) -> Facts:
     return {"points": kept, "summary": f"{len(kept)} points, each one a model to build"}
 
 
-def _spread(points: Sequence[Point], most: int) -> list[Point]:
+def _network_of_point(prepared: Prepared, point: Point, state: Path | None) -> fx.GraphModule:
+    """The quantised network of a point, with its trained weights where there is a file of them."""
+    from qhw.outside.weights import read_weights
+
+    if state is None:
+        return prepared.evaluator.network(point)
+    module = prepared.variants.module(point)
+    module.load_state_dict(read_weights(state, "trained weights", LARGEST_STATE))
+    return module.eval()
+
+
+def _spread(points: Sequence[Chosen], most: int) -> list[Chosen]:
     """At most so many points of a front, both ends among them."""
     places = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))
     return [points[place] for place in places]
 
 
-def _point(plan: SearchPlan, prepared: Prepared, wanted: Wanted, point: Point, folder: Path) -> Facts:
+def _point(
+    plan: SearchPlan,
+    prepared: Prepared,
+    wanted: Wanted,
+    point: Point,
+    network: fx.GraphModule,
+    folder: Path,
+) -> Facts:
     from qhw.cost import estimate
     from qhw.export import export_qonnx
     from qhw.graph.lower import lower_model
@@ -567,8 +671,8 @@ def _point(plan: SearchPlan, prepared: Prepared, wanted: Wanted, point: Point, f
     data = plan.data.dataset
     formats = prepared.space.formats(point)
     folder.mkdir(exist_ok=True)
-    file = folder / f"{json_digest(formats)[:12]}.onnx"
-    export_qonnx(prepared.evaluator.network(point), file, as_inputs(data.train_x[:1]))
+    file = folder / f"{len(list(folder.iterdir())):02d}-{json_digest(formats)[:12]}.onnx"
+    export_qonnx(network, file, as_inputs(data.train_x[:1]))
     annotated_copy(file, file, plan.options.build.input, data)
     graph = lower_model(load_qonnx(file)).graph
     priced = estimate(best_design(graph, plan.board, plan.flow, wanted))

@@ -19,6 +19,9 @@ from qhw.search.space import Point, Space
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from qhw.data import Dataset
+    from qhw.train import TrainConfig
+
 Result: TypeAlias = Evaluation | Exception
 
 
@@ -31,6 +34,7 @@ class Setup:
         calibration: samples that quantizers are started on, (N, ...).
         held: the samples that points are judged on.
         evaluator: its name.
+        training: the data and the recipe of an evaluator that trains.
     """
 
     model: nn.Module
@@ -38,14 +42,15 @@ class Setup:
     calibration: Tensor
     held: Held
     evaluator: str
+    training: tuple[Dataset, TrainConfig] | None = None
 
     def make(self) -> Evaluator:
         """The evaluator: seconds of work."""
-        from qhw.search.evaluators import evaluator_class
+        from qhw.search.evaluators import make_evaluator
         from qhw.search.network import Variants
 
         variants = Variants(self.model, self.space, self.calibration)
-        return evaluator_class(self.evaluator)(variants, self.held)
+        return make_evaluator(self.evaluator, variants, self.held, self.training)
 
 
 class Pool(ABC):

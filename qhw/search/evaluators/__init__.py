@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
-from qhw.search.evaluators.base import Evaluation, Evaluator
+from qhw.search.evaluators.base import Evaluation, Evaluator, Held
 
-__all__ = ["Evaluation", "Evaluator", "evaluator_class", "list_evaluators"]
+if TYPE_CHECKING:
+    from qhw.data import Dataset
+    from qhw.search.network import Variants
+    from qhw.train import TrainConfig
+
+__all__ = ["Evaluation", "Evaluator", "evaluator_class", "list_evaluators", "make_evaluator"]
 
 
 def list_evaluators() -> list[str]:
@@ -23,6 +29,22 @@ def evaluator_class(name: str) -> type[Evaluator]:
             return found
     known = list_evaluators()
     raise InputError(f"There is no evaluator {name!r}", allowed=", ".join(known), hint=closest(name, known))
+
+
+def make_evaluator(
+    name: str, variants: Variants, held: Held, training: tuple[Dataset, TrainConfig] | None = None
+) -> Evaluator:
+    """An evaluator by its name.
+
+    Args:
+        training: the data and the recipe of those that train.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    found: Any = evaluator_class(name)
+    made: Evaluator = found(variants, held, *(training or ())) if found.trains else found(variants, held)
+    return made
 
 
 def _classes() -> list[type[Evaluator]]:

@@ -64,12 +64,14 @@ class Evaluator(ABC):
         title: what it is, in a few words.
         rank: its place among the others by time, cheapest first.
         is_metric: whether its figure is the data set's metric; else a proxy's.
+        trains: whether it trains points, for which it takes the data and a recipe too.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     rank: ClassVar[int]
     is_metric: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
 
     def __init__(self, variants: Variants, held: Held) -> None:
         self.variants, self.held = variants, held

@@ -32,6 +32,7 @@ class FullQat(Evaluator):
     name = "full-qat"
     title = "metric on held-out samples after training by the model's recipe"
     rank = 4
+    trains = True
 
     def __init__(self, variants: Variants, held: Held, data: Dataset, config: TrainConfig) -> None:
         super().__init__(variants, held)

@@ -317,7 +317,7 @@ class TrainingStrategy(ABC):
         return checkpoints.fingerprint(
             checkpoints.weights_hash(problem.variants.model),
             problem.data.sha256,
-            hashlib.sha256(np.ascontiguousarray(problem.held.samples)).hexdigest(),
+            hashlib.sha256(np.ascontiguousarray(problem.held.samples).data).hexdigest(),
             torch.__version__,
             self.space.to_mapping(),
             self.costs(known).tolist(),
