@@ -327,6 +327,13 @@ def search(
         int | None,
         typer.Option("--evaluations", min=1, help="Points that are judged at most.  [default: 200]"),
     ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            help="What the front's points are quantised by in the end, as in qhw ptq.  [default: none]",
+        ),
+    ] = None,
     points: Annotated[
         int | None, typer.Option("--points", min=1, help="Points of the front at most.  [default: 24]")
     ] = None,
@@ -390,7 +397,8 @@ def search(
     """Choose each layer's format by accuracy and by what the hardware costs: the Pareto front of both."""
     given = {
         "model": model, "board": board, "flow": flow, "data": data, "against": against, "strategy": strategy,
-        "evaluator": evaluator, "evaluations": evaluations, "points": points, "fps": fps, "budget": budget,
+        "evaluator": evaluator, "evaluations": evaluations, "methods": methods, "points": points, "fps": fps,
+        "budget": budget,
         "multipliers": multipliers, "clock_mhz": clock_mhz, "workers": workers, "scheduler": scheduler,
         "store": store, "name": name, "resume": resume, "task": task, "metric": metric,
         "target": target or None, "layout": layout, "preprocess": preprocess, "state": state,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,10 +22,12 @@ from torch import Tensor, fx, nn
 from qhw.convert import convert
 from qhw.layers import Normalize, QuantActivation, QuantAdd, QuantConcat
 from qhw.layers.moves import Concat
+from qhw.ptq.calibrated import Calibrated
+from qhw.ptq.settings import PtqSettings
 from qhw.quant_config import QuantConfig
 from qhw.quantizers.base import Quantizer
 from qhw.search.space import Kind, Point, Site, Space
-from qhw.tracing import set_layer, trace
+from qhw.tracing import set_layer
 
 CALIBRATION = 256
 """Samples that quantizers are started on."""
@@ -60,14 +62,9 @@ class Variants:
     """
 
     def __init__(self, model: nn.Module, space: Space, samples: Tensor) -> None:
-        self.model, self.space = model.eval(), space
-        self.samples = samples
-        floats = _float_values(self.model, samples)
-        example = samples[:2]
-        self.modules = [
-            _started(convert(self.model, space.config(point), example), floats, example)
-            for point in self.points
-        ]
+        self.model, self.space, self.samples = model.eval(), space, samples
+        calibrated = self._calibrated(())
+        self.modules = [calibrated.quantised(space.config(point)) for point in self.points]
         self.base = self.modules[0]
         self._choices = self._variables_of_nodes()
 
@@ -90,6 +87,14 @@ class Variants:
                 layer = self.modules[variant].get_submodule(str(node.target))
                 set_layer(mixed, str(node.target), copy.deepcopy(layer))
         return fx.GraphModule(mixed, mixed.graph, type(self.base).__name__)  # a copy has lost its name
+
+    def quantised(self, point: Point, methods: Sequence[str]) -> fx.GraphModule:
+        """The network of a point, quantised by methods of :mod:`qhw.ptq`, which see the whole of it."""
+        return self._calibrated(methods).quantised(self.space.config(point))
+
+    def _calibrated(self, methods: Sequence[str]) -> Calibrated:
+        # The space's configuration says how samples come in.
+        return Calibrated(self.model, self.samples, PtqSettings(methods), pixels=True)
 
     def variant(self, node: fx.Node, point: Point) -> int:
         """The variant whose layer a node has at a point."""
@@ -185,42 +190,6 @@ def _dependencies(variants: Variants) -> dict[fx.Node, tuple[int, ...]]:
         own = {*variants.variables(node)} if node.op == "call_module" else set()
         found[node] = tuple(sorted(own.union(*(found[source] for source in node.all_input_nodes))))
     return found
-
-
-def _float_values(model: nn.Module, samples: Tensor) -> dict[str, Tensor]:
-    """What every layer of the float network gives for some samples, by its path."""
-    module = trace(model, samples[:2])
-    values: dict[str, Tensor] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            value = super().run_node(n)
-            if isinstance(value, Tensor) and "path" in n.meta:
-                values[n.meta["path"]] = value
-            return value
-
-    with torch.inference_mode():
-        Recorder(module).run(samples)
-    return values
-
-
-def _started(module: fx.GraphModule, floats: dict[str, Tensor], example: Tensor) -> fx.GraphModule:
-    """The module in eval mode, its quantizers started on the float network's values."""
-    module.eval()
-    for node in module.graph.nodes:
-        layer = _layer(module, node)
-        result = getattr(layer, "result", None)
-        if isinstance(layer, nn.Module) and isinstance(result, Quantizer) and not result.has_started:
-            result.start(floats[_value_path(node, layer)])
-    with torch.inference_mode():
-        module(example)
-    return module
-
-
-def _value_path(node: fx.Node, layer: nn.Module) -> str:
-    """The layer of the float network whose result a node's quantizer rounds (an activation is its own)."""
-    source = node.all_input_nodes[0] if isinstance(layer, QuantActivation) else node
-    return str(source.meta["path"])
 
 
 def _site_path(node: fx.Node, layer: nn.Module) -> str:

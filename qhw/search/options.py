@@ -11,6 +11,7 @@ from qhw.errors import InputError, closest
 from qhw.outside import shown
 from qhw.outside.text import read_toml
 from qhw.pipeline.options import BuildOptions, merge
+from qhw.ptq.settings import PtqSettings
 from qhw.search.pricing import OBJECTIVES
 from qhw.search.space import SpaceSettings
 from qhw.search.strategies import DEFAULT
@@ -32,6 +33,7 @@ class SearchOptions:
         against: what is minimised beside the loss of accuracy, one of ``qhw.search.pricing.OBJECTIVES``.
         strategy, evaluator: by name.
         evaluations: how many points may be evaluated.
+        methods: methods of :mod:`qhw.ptq` by which the points of the front are quantised in the end.
         workers: processes that evaluate.
         scheduler: a Dask scheduler to join, ``tcp://…``.
         store: the record: an SQLite file, or a PostgreSQL URL; None: ``search.db`` in the output folder.
@@ -49,6 +51,7 @@ class SearchOptions:
     strategy: str = DEFAULT
     evaluator: str = DEFAULT_EVALUATOR
     evaluations: int = DEFAULT_EVALUATIONS
+    methods: str = ""
     workers: int = 1
     scheduler: str | None = None
     store: str | None = None
@@ -63,6 +66,7 @@ class SearchOptions:
                 allowed=", ".join(OBJECTIVES),
                 hint=closest(self.against, OBJECTIVES),
             )
+        PtqSettings(self.methods)
         for name in ("evaluations", "workers", "points"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", allowed="integers from 1")
@@ -97,7 +101,8 @@ def merged(config: Path | None, given: Mapping[str, Any]) -> SearchOptions:
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    "space": dict, "against": str, "strategy": str, "evaluator": str, "evaluations": int, "workers": int,
+    "space": dict, "against": str, "strategy": str, "evaluator": str, "evaluations": int, "methods": str,
+    "workers": int,
     "scheduler": str, "store": str, "name": str, "resume": bool, "points": int,
 }  # fmt: skip
 

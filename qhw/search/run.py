@@ -40,6 +40,7 @@ from qhw.pipeline.stages import (
     telling_full_disk,
 )
 from qhw.pipeline.state import LARGEST_STATE
+from qhw.ptq.settings import PtqSettings
 from qhw.search import front as fronts
 from qhw.search.evaluators import evaluator_class, make_evaluator
 from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
@@ -69,6 +70,9 @@ HELD_SHARE = 0.2
 """The part of the training split that points are compared by, at most ``HELD_SAMPLES`` of it."""
 
 HELD_SAMPLES = 2000
+
+TOLD = 20
+"""How often a search tells its front at least."""
 
 TRAINED = "trained"
 """The folder of the weights of points that were trained."""
@@ -197,11 +201,12 @@ def stages(plan: SearchPlan, watch: Watch | None = None) -> list[Stage]:
         "evaluations": options.evaluations,
         "points": options.points,
     }
+    finished = {**chosen, "methods": options.methods}
     prepare = Preparation(plan)
     return [
         Stage("train", partial(_train, plan), {**model, **handed}),
         Stage("search", partial(_search, prepare, watch), {**model, **priced, **chosen}, ("train",)),
-        Stage("front", partial(_points, prepare), {**model, **priced, **chosen}, ("train", "search")),
+        Stage("front", partial(_points, prepare), {**model, **priced, **finished}, ("train", "search")),
     ]
 
 
@@ -430,6 +435,7 @@ def _asked(
         variants.model, prepared.space, variants.samples, prepared.held, options.evaluator, prepared.training
     )
     numbers: dict[Point, int] = {}
+    text = ""
     with pool(setup, options.workers, options.scheduler, prepared.evaluator) as workers:
         results = workers.results()
         while True:
@@ -447,7 +453,9 @@ def _asked(
                 store.fail(numbers.pop(point), str(result))
             strategy.tell([trial])
             count = len(strategy.known.trials)
-            work.progress(min(1.0, count / options.evaluations), _told(plan, strategy.known.front(), count))
+            if count % max(1, options.evaluations // TOLD) == 0 or not text:
+                text = _told(plan, strategy.known.front(), count)
+            work.progress(min(1.0, count / options.evaluations), text)
             if watch is not None:
                 watch(list(strategy.known.trials.values()))
     return Found(list(strategy.known.trials.values()), [(t.point, None) for t in strategy.known.front()])
@@ -589,7 +597,7 @@ def _check_some_fit(plan: SearchPlan, space: Space, pricer: PointPricer) -> None
     raise CheckFailedError(
         f"No point of the space fits {plan.board.name}: the nearest one found needs "
         f"{costs.usage[nearest, binding]:,.0f} {name}, where {limit:,.0f} may be used "
-        f"({costs.budget:.0%} of {costs.room[binding]:,.0f}); its formats are "
+        f"({costs.budget * 100:.3g} % of {costs.room[binding]:,.0f}); its formats are "
         + ", ".join(f"{key} {value}" for key, value in space.formats(points[nearest]).items()),
         hint=_HINT,
     )
@@ -623,7 +631,7 @@ def _points(prepare: Preparation, work: Workspace) -> Facts:
     rows = []
     for index, (point, state) in enumerate(chosen):
         work.progress(index / len(chosen), f"point {index + 1} of {len(chosen)}")
-        network = _network_of_point(prepared, point, None if state is None else work.build / state)
+        network = _network_of_point(plan, prepared, point, None if state is None else work.build / state)
         with contextlib.suppress(CheckFailedError):  # by its exact price a point may not fit after all
             rows.append(_point(plan, prepared, wanted, point, network, work.scratch / fronts.POINTS))
     sign = 1 if plan.data.dataset.figure.higher_is_better else -1
@@ -636,10 +644,14 @@ def _points(prepare: Preparation, work: Workspace) -> Facts:
     return {"points": kept, "summary": f"{len(kept)} points, each one a model to build"}
 
 
-def _network_of_point(prepared: Prepared, point: Point, state: Path | None) -> fx.GraphModule:
+def _network_of_point(
+    plan: SearchPlan, prepared: Prepared, point: Point, state: Path | None
+) -> fx.GraphModule:
     """The quantised network of a point, with its trained weights where there is a file of them."""
     from qhw.outside.weights import read_weights
 
+    if state is None and plan.options.methods:
+        return prepared.variants.quantised(point, PtqSettings(plan.options.methods).methods)
     if state is None:
         return prepared.evaluator.network(point)
     module = prepared.variants.module(point)
@@ -749,6 +761,7 @@ def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: fl
         },
         "evaluator": plan.options.evaluator,
         "strategy": plan.options.strategy,
+        "methods": plan.options.methods,
         "seed": build.seed,
         "space": found["space"],
         "space_size": found["size"],

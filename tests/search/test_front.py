@@ -30,6 +30,7 @@ FRONT: dict[str, Any] = {
     "metric": {"name": "top-1", "higher_is_better": True, "is_share": True},
     "evaluator": "calibrated",
     "strategy": "uniform",
+    "methods": "",
     "seed": 0,
     "space": {},
     "space_size": 9.0,

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhw.convert import convert
 from qhw.graph.interpreter import interpret
 from qhw.graph.lower import lower
 from qhw.quant_config import QuantConfig
-from qhw.search.network import PrefixCache, Variants, _float_values, _started, sites_of
+from qhw.search.network import PrefixCache, Variants, sites_of
 from qhw.search.space import Site
 
 
@@ -35,11 +34,8 @@ def test_sites_of_a_residual_network(small: Any) -> None:
 
 def test_a_point_is_what_conversion_makes_of_its_formats(small: Any) -> None:
     variants: Variants = small.variants
-    floats = _float_values(variants.model, variants.samples)
     for point in points(small, 3):
-        made = convert(variants.model, small.space.config(point), variants.samples[:2])
-        made = _started(made, floats, variants.samples[:2])
-        mixed = variants.module(point)
+        made, mixed = variants.quantised(point, ()), variants.module(point)
         states = [dict(m.state_dict()) for m in (made, mixed)]
         assert states[0].keys() == states[1].keys()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -85,3 +81,21 @@ def test_a_point_lowers_to_the_codes_of_its_network(small: Any) -> None:
         codes = interpret(graph, encode_inputs(graph, {graph.inputs[0]: images}))
         values = decode_output(graph, graph.outputs[0], codes[graph.outputs[0]])
         assert np.array_equal(values, predict(module, images, dtype=torch.float64))
+
+
+def test_methods_see_the_whole_network(small: Any) -> None:
+    """GPFQ lowers the error of the outputs, in the formats that layers have together."""
+    from qhw.search.evaluators.base import relative_error
+
+    variants: Variants = small.variants
+    point = small.space.point(
+        {v.name: "e2m1" if v.kind == "weights" else "fixed<6>" for v in small.space.variables}
+    )
+    samples = torch.from_numpy(small.data.test_x[:100]).float()
+    with torch.inference_mode():
+        exact = variants.model(samples).numpy()
+        plain, adjusted = (
+            relative_error(module(samples).numpy(), exact)
+            for module in (variants.module(point), variants.quantised(point, ("gpfq",)))
+        )
+    assert adjusted < plain
