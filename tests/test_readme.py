@@ -29,6 +29,8 @@ from qhw.errors import CheckFailedError
 from qhw.pipeline import options as parsing
 from qhw.pipeline.options import BuildOptions
 from qhw.pipeline.run import make_plan
+from qhw.search.options import SearchOptions
+from qhw.search.run import make_plan as make_search_plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,14 +50,15 @@ BUILT = [words for words in COMMANDS if len(words) > 2 and words[2].partition(":
 PLANNED = [words for words in COMMANDS if words[:2] == ["qhw", "build"] and words not in BUILT]
 RUN = [words for words in COMMANDS if words[:2] in (["qhw", "simulate"], ["qhw", "diff"])]
 PTQ = [words for words in COMMANDS if words[:2] == ["qhw", "ptq"]]
+SEARCHES = [words for words in COMMANDS if words[:2] == ["qhw", "search"]]
 
 
 def test_what_is_looked_for_is_there() -> None:
     assert {kind for kind, _ in BLOCKS} == {"", "python", "toml"}
     assert set(FILES) == {"diabetes.py", "watch.py", "strokes.py", "digits_net.py"}
     assert [len(OWN), len(BY_OTHERS)] == [4, 2]
-    assert [len(BUILT), len(PLANNED), len(RUN), len(PTQ)] == [len(FILES), 9, 2, 3]
-    rest = [words for words in COMMANDS if words not in (*BUILT, *PLANNED, *RUN, *PTQ)]
+    assert [len(BUILT), len(PLANNED), len(RUN), len(PTQ), len(SEARCHES)] == [len(FILES), 9, 2, 3, 3]
+    rest = [words for words in COMMANDS if words not in (*BUILT, *PLANNED, *RUN, *PTQ, *SEARCHES)]
     assert rest == [["make", "demo"], ["make", "test"], ["python", "digits_net.py"]]
 
 
@@ -157,6 +160,23 @@ def test_quantisation_without_training_is_planned(
         raise PlannedError(options.model)
 
     monkeypatch.setattr("qhw.pipeline.quantise.quantise_file", planned)
+    with pytest.raises(SystemExit) as ended:
+        main(words[1:])
+    assert ended.value.code == PlannedError.exit_code, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", SEARCHES, ids=lambda words: " ".join(words[1:]))
+def test_searches_are_planned(
+    words: list[str], surroundings: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if "resnet8" in words and not fashion_mnist.DEBIAN_FOLDER.is_dir():
+        pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
+    (surroundings / "weights.pt").write_bytes(b"")
+
+    def planned(options: SearchOptions, **_: Any) -> None:
+        raise PlannedError(make_search_plan(options).folder.name)
+
+    monkeypatch.setattr("qhw.search.run.search", planned)
     with pytest.raises(SystemExit) as ended:
         main(words[1:])
     assert ended.value.code == PlannedError.exit_code, capfd.readouterr().err
