@@ -7,7 +7,7 @@ run lies in the cache, by its settings, and is not done again: delete the cache 
 
     python benchmarks/search_strategies.py [--cache build/search_strategies] [--seeds 3] [--most 0.1] [--jobs
     2]
-        [--strategies S ...]
+        [--strategies S ...] [--networks digits-cnn-digits ...]
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Case:
     @property
     def name(self) -> str:
         """The model and its data."""
-        return f"{self.model}, {self.data}"
+        return f"{self.model}-{self.data}"
 
 
 SEVEN = (
@@ -129,7 +129,7 @@ class Bench:
     def __init__(self, case: Case, cache: Path, bar: Bar) -> None:
         self.case = case
         rest, held_x, held_y = split(load_dataset(case.data), case.held)
-        self.data, self.cache = rest, cache / f"{case.model}-{case.data}"
+        self.data, self.cache = rest, cache / case.name
         checkpoints.prepare_folder(self.cache)
         self.model, self.held = self._trained(), Held(held_x, Judge(rest.kind, rest.figure, held_y))
         samples = torch.from_numpy(rest.train_x[:CALIBRATION]).float()
@@ -470,11 +470,13 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), metavar="S")
+    parser.add_argument("--networks", nargs="*", default=[case.name for case in CASES], metavar="N")
     given = parser.parse_args()
     torch.set_num_threads(1)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        BENCHES.extend(Bench(case, given.cache, bar) for case in CASES)
+        chosen = [case for case in CASES if case.name in given.networks]
+        BENCHES.extend(Bench(case, given.cache, bar) for case in chosen)
         for bench in BENCHES:  # made once, before processes are forked
             bench.prepare()
         store = Store(given.cache / "searches.json")

@@ -84,6 +84,17 @@ class SensitivityFeatures:
         return None if self._energies is None else total(self._energies[1], rows)
 
 
+class AllFeatures:
+    """Both kinds beside each other."""
+
+    def __init__(self, *parts: FormatFeatures | SensitivityFeatures) -> None:
+        self._parts = parts
+
+    def of(self, points: IntArray | Sequence[Point]) -> Features:
+        """The features of points (points, variables), (points, features)."""
+        return np.concatenate([part.of(points) for part in self._parts], axis=1)
+
+
 def _logarithm(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """log10 of losses; what is not finite counts as the largest that is."""
     finite = np.isfinite(values)

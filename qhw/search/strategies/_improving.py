@@ -80,7 +80,8 @@ class RegressionStrategy(Strategy):
         used = _learned_from(len(self.known.trials))
         wanted = len(self.known.asked) - used + count
         if self._proposed[0] != used or len(self._proposed[1]) < wanted:
-            self._proposed = used, self._best(used, max(wanted, BATCH))
+            # As many as may be asked for before the next regression: nothing is worked out twice.
+            self._proposed = used, self._best(used, max(wanted, BATCH, used // 10) + count)
         return found + self._proposed[1]
 
     def _best(self, used: int, count: int) -> list[Point]:

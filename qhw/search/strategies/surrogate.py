@@ -1,11 +1,11 @@
-"""A Gaussian process over cheap sensitivities; proposes what is expected to add most to the front.
+"""Two regressions over cheap sensitivities; proposes what they expect to add most to the front.
 
 The default. Cheap models, a second-order one of the loss and an additive one of the error at the outputs,
-order points well but not perfectly; a Gaussian process (Matérn 3/2, a length per feature) learns from
-evaluated points what quality their figures stand for. Since costs are known exactly, the expected hypervolume
-improvement has a closed form (:func:`qhw.search.strategies._candidates.improvement`). The spread is that of
-the mean quality at a place: the noise of single evaluations is left out, for a point is not to be evaluated
-in the hope of luck.
+order points well but not perfectly. A Gaussian process (Matérn 3/2, a length per feature) learns from
+evaluated points what quality their figures stand for, which is right early on; boosted trees, which see the
+formats too, learn what the figures do not tell. Their mixture is what is expected. Since costs are known
+exactly, the expected hypervolume improvement has a closed form
+(:func:`qhw.search.strategies._candidates.improvement`).
 
 Emmerich, Giannakoglou, Naujoks: Single- and Multiobjective Evolutionary Optimization Assisted by Gaussian
 Random Field Metamodels, IEEE Trans. Evolutionary Computation 10(4), 2006; Rasmussen and
@@ -25,8 +25,9 @@ from qhw.formats.modes import IntArray
 from qhw.search.pareto import front
 from qhw.search.space import Point
 from qhw.search.strategies._candidates import halving, priced
-from qhw.search.strategies._features import Features, SensitivityFeatures
+from qhw.search.strategies._features import AllFeatures, Features, FormatFeatures, SensitivityFeatures
 from qhw.search.strategies._improving import BATCH, Moments, Regression, RegressionStrategy, qualities_of
+from qhw.search.strategies._trees import Trees
 from qhw.search.strategies.base import Known, Problem, Trial
 
 if TYPE_CHECKING:
@@ -50,16 +51,15 @@ DESCENTS = 50
 
 
 class Surrogate(RegressionStrategy):
-    """Evaluates a predicted front, then what a Gaussian process expects to improve on the front that is
-    known.
-    """
+    """Evaluates a predicted front, then what two regressions expect to improve on the front that is known."""
 
     name = "surrogate"
-    title = "Gaussian process over second-order and SQNR sensitivities, expected hypervolume improvement"
+    title = "Gaussian process and boosted trees over sensitivities, expected hypervolume improvement"
     source = "Emmerich et al. 2006"
 
     def __init__(self, problem: Problem) -> None:
         self._features = SensitivityFeatures(problem)
+        self._all_features = AllFeatures(self._features, FormatFeatures(problem.space))
         super().__init__(problem)
 
     def first_points(self) -> list[Point]:
@@ -72,7 +72,8 @@ class Surrogate(RegressionStrategy):
         return list(dict.fromkeys([*order, *(drawn.point(place) for place in some)]))
 
     def regression(self, trials: Sequence[Trial]) -> Regression:
-        return _Process(self._features, _nearest_front(trials), _kernel_trials(trials))
+        process = _Process(self._features, _nearest_front(trials), _kernel_trials(trials))
+        return _Both(process, Trees(self._all_features, trials, self.problem.seed))
 
     def _predicted_front(self, start: IntArray) -> list[Point]:
         """The front of cost and predicted loss, cheapest first, by steps to neighbours from some points."""
@@ -90,6 +91,24 @@ class Surrogate(RegressionStrategy):
             near = (neighbour for point in best for neighbour in self.space.neighbours(point))
             rows = np.array(list(dict.fromkeys([*best, *near])))
         return best
+
+
+class _Both:
+    """The mean of two regressions; where they disagree, that adds to the spread."""
+
+    def __init__(self, first: Regression, second: Regression) -> None:
+        self._first, self._second = first, second
+        self.deviation = (first.deviation + second.deviation) / 2
+
+    def means(self, points: IntArray) -> NDArray[np.float64]:
+        """Expected qualities, (points,)."""
+        return (self._first.means(points) + self._second.means(points)) / 2
+
+    def moments(self, points: IntArray) -> Moments:
+        """The mean and the standard deviation of an even mixture of both, (points,) each."""
+        (a, a_spread), (b, b_spread) = self._first.moments(points), self._second.moments(points)
+        variance = (np.square(a_spread) + np.square(b_spread)) / 2 + np.square((a - b) / 2)
+        return (a + b) / 2, np.sqrt(variance)
 
 
 class _Process:
