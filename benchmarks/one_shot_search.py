@@ -276,7 +276,9 @@ def percent(point: Record) -> str:
 
 def summary(point: Record) -> str:
     """The formats of a uniform point: of its weights, then of its results."""
-    return " ".join(f"`{text}`" for text in dict.fromkeys(point["formats"].values()))
+    formats = point["formats"]
+    order = sorted(formats, key=lambda name: not name.endswith(".weights"))
+    return " ".join(f"`{text}`" for text in dict.fromkeys(formats[name] for name in order))
 
 
 def differences(records: Sequence[Record], ours: str, theirs: str) -> list[float]:
@@ -397,7 +399,7 @@ def keep(path: Path, records: dict[str, Record]) -> None:
     """Write the results: whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.part-{os.getpid()}")
-    beside.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+    beside.write_text(json.dumps(records, indent=1) + "\n")
     beside.replace(path)
 
 
