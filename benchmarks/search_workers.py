@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+import psutil
 import torch
 from rich.console import Console
 from torch import nn
@@ -85,6 +86,12 @@ def busy(seconds: float, found: dict[Point, Evaluation], workers: int) -> float:
     return sum(evaluation.seconds for evaluation in found.values()) / (seconds * workers)
 
 
+def processor() -> float:
+    """Processor seconds of the processes below this one, so far."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
+
+
 def main() -> None:
     """Measure and write the table."""
     torch.set_num_threads(1)
@@ -92,31 +99,40 @@ def main() -> None:
     space = given.space
     points = list(dict.fromkeys(space.sample(np.random.default_rng(0), 2 * (ROUNDS + 1) * POINTS)))
     rounds = [points[start : start + POINTS] for start in range(0, (ROUNDS + 1) * POINTS, POINTS)]
-    ratios, lines = [], []
+    ratios, free, lines = [], [], []
     start = time.perf_counter()
     with pool(given) as one, pool(given, WORKERS) as several:
         starting = time.perf_counter() - start
         making = warmed(several, rounds[0])
         evaluated(one, rounds[0])
         for index, chosen in enumerate(rounds[1:], 1):
+            own = time.process_time()
             alone, expected = evaluated(one, chosen)
+            own, theirs = time.process_time() - own, processor()
             together, found = evaluated(several, chosen)
+            theirs = processor() - theirs
             assert {p: e.figure for p, e in found.items()} == {p: e.figure for p, e in expected.items()}
             ratios.append(alone / together)
-            shares = f"{busy(alone, expected, 1):.0%} | {busy(together, found, WORKERS):.0%}"
-            lines.append(f"| {index} | {alone:.1f} | {together:.1f} | {ratios[-1]:.2f} | {shares} |")
+            share = busy(together, found, WORKERS)
+            free.append(WORKERS * share * own / theirs)
+            row = (f"{index}", f"{alone:.1f}", f"{together:.1f}", f"{ratios[-1]:.2f}", f"{share:.0%}")
+            lines.append(f"| {' | '.join(row)} | {own:.1f} | {theirs:.1f} | {free[-1]:.2f} |")
     text = [
         "# Two workers against one",
         "",
         f"resnet8 on Fashion-MNIST, `calibrated` on {HELD:,} images, {len(space.variables)} variables; "
-        f"{POINTS} new points a round, the same for both, one thread each. {os.cpu_count()} processors, "
-        f"whose mean load over the last 15 minutes was {os.getloadavg()[2]:.0f}. Median ratio "
-        f"**{statistics.median(ratios):.2f}**; every evaluation was the same. Starting took {starting:.0f} s "
-        f"(with this process's own evaluator), the first {POINTS} points with the making of two evaluators "
-        f"{making:.0f} s.",
+        f"{POINTS} new points a round, the same for both, one thread each; every evaluation was the same. "
+        f"Starting took {starting:.0f} s (with this process's own evaluator), the first {POINTS} points with "
+        f"the making of two evaluators {making:.0f} s.",
         "",
-        "| round | one, s | two, s | ratio | busy, one | busy, two |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"Measured: median ratio {statistics.median(ratios):.2f}, on {os.cpu_count()} processors whose mean "
+        f"load over the last 15 minutes was {os.getloadavg()[2]:.0f}. Linux gives all processes of a session "
+        "one share of a busy machine, so two workers get hardly more of it than one. Modelled for processors "
+        f"that are free: median **{statistics.median(free):.2f}**, which is {WORKERS} workers, times how busy "
+        "they were, times the processor time that one process takes over that of all workers.",
+        "",
+        "| round | one, s | two, s | ratio | busy, two | processor s, one | two | modelled |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
         *lines,
         "",
     ]

@@ -38,7 +38,7 @@ from qhw.errors import CheckFailedError, InputError
 from qhw.outside import shown
 from qhw.search.evaluators.base import Evaluator
 from qhw.search.space import Point
-from qhw.search.workers import Pool, Result, Setup, evaluated
+from qhw.search.workers import Pool, Result, Setup, evaluated, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +241,7 @@ class Bench(WorkerPlugin):
     def __init__(self, packed: bytes, wanted: Mapping[str, str], is_ours: bool) -> None:
         self.packed, self.wanted, self.is_ours = packed, dict(wanted), is_ours
         self._evaluator: Evaluator | None = None
+        self._other: str | None = None
         self._one: threading.Lock | None = None
 
     def setup(self, worker: Worker) -> None:
@@ -253,14 +254,17 @@ class Bench(WorkerPlugin):
     def evaluate(self, point: Point) -> Result:
         """A point's evaluation, one at a time: an evaluator is for one thread."""
         assert self._one is not None
-        if other := differing(self.wanted, versions()):
-            return OtherVersionError(other)
         with self._one:
+            if self._other is None:
+                self._other = differing(self.wanted, versions())
+            if self._other:
+                return OtherVersionError(self._other)
             try:
                 if self._evaluator is None:
                     import torch
 
                     torch.set_num_threads(1)
+                    keep_freed_memory()
                     self._evaluator = cloudpickle.loads(self.packed).make()
             except Exception as error:
                 return error
