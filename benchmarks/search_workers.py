@@ -128,8 +128,8 @@ def main() -> None:
         f"Measured: median ratio {statistics.median(ratios):.2f}, on {os.cpu_count()} processors whose mean "
         f"load over the last 15 minutes was {os.getloadavg()[2]:.0f}. Linux gives all processes of a session "
         "one share of a busy machine, so two workers get hardly more of it than one. Modelled for processors "
-        f"that are free: median **{statistics.median(free):.2f}**, which is {WORKERS} workers, times how busy "
-        "they were, times the processor time that one process takes over that of all workers.",
+        f"that are free: median **{statistics.median(free):.2f}**, which is {WORKERS} workers, times how "
+        "busy they were, times the processor time that one process takes over that of all workers.",
         "",
         "| round | one, s | two, s | ratio | busy, two | processor s, one | two | modelled |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
