@@ -13,6 +13,9 @@ import qhw
 from qhw.cli import main
 from qhw.errors import CheckFailedError, InputError
 from qhw.search import front as fronts
+from qhw.search.strategies import list_strategies
+
+TRAINING = ("fliqs", "gradient")
 
 SPACE = {
     "weights": ["ternary", "e2m1", "khot<6,2>", "fixed<6>"],
@@ -173,7 +176,25 @@ def test_a_failed_evaluation_is_recorded_and_no_end(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fliqs", "gradient"])
+@pytest.mark.parametrize("strategy", [name for name in list_strategies() if name not in TRAINING])
+def test_every_strategy_runs(strategy: str, tmp_path: Path) -> None:
+    result = qhw.search(
+        "digits-cnn",
+        board="ultra96",
+        space=SPACE,
+        strategy=strategy,
+        evaluations=12,
+        training={"float_epochs": 3},
+        fps=200_000,
+        out=tmp_path / "out",
+    )
+    assert 1 <= result.front["evaluations"] <= 12
+    assert result.front["strategy"] == strategy
+    assert result.front["points"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", TRAINING)
 def test_a_point_that_was_trained_builds_at_the_costs_of_the_front(strategy: str, tmp_path: Path) -> None:
     result = qhw.search(
         "digits-cnn",
