@@ -22,6 +22,7 @@ from qhw.pipeline.run import BuildResult
 from qhw.pipeline.run import build as run_build
 from qhw.preprocessing import Preprocess
 from qhw.report.tables import Shown, Table
+from qhw.search.result import SearchResult
 from qhw.sim.compare import Comparison, compare, describe
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from qhw.formats.modes import IntArray
     from qhw.pipeline.stages import Observer
     from qhw.quant_config import QuantConfig
-    from qhw.search.result import SearchResult
     from qhw.tracing import Example
     from qhw.train import TrainConfig
 

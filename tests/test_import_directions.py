@@ -44,6 +44,7 @@ TRAINING = {
     "accelerator",
     "ptq",
     "patch",
+    "search",
 }
 """Where torch and Brevitas are imported with the module; elsewhere only when a function needs them."""
 

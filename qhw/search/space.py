@@ -36,6 +36,17 @@ ACTIVATIONS = (
 )
 """Formats of results, unless a space names others."""
 
+GROUPS = {
+    "integers": tuple(f"fixed<{bits}>" for bits in range(2, 9)),
+    "minifloats": tuple(
+        f"e{exponent}m{bits - 1 - exponent}" for bits in range(3, 9) for exponent in range(1, min(bits, 6))
+    ),
+    "khots": ("khot<3,1>", "khot<4,1>", "khot<5,2>", "khot<6,2>", "khot<7,2>", "khot<8,2>"),
+    "powers": ("pow2<2>", "pow2<3>", "pow2<4>"),
+    "few-valued": ("binary", "ternary"),
+}
+"""Names that stand for several formats, of 2 to 8 bits; minifloats have up to 5 bits of exponent."""
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -206,7 +217,7 @@ class SpaceSettings:
     """What a user says about the space; the ``[space]`` table of a configuration file.
 
     Args:
-        weights, activations: formats to choose from.
+        weights, activations: formats to choose from; a name of ``GROUPS`` stands for several.
         tie: groups of layers that share their formats, as patterns of paths.
         residual: whether results that meet in an addition share one format.
         pin: formats that some layers have, by pattern: ``{"conv1": {"weights": "fixed<8>"}}``.
@@ -243,13 +254,7 @@ class SpaceSettings:
             table = settings.get(name, {})
             if not isinstance(table, Mapping) or not all(isinstance(of, Mapping) for of in table.values()):
                 raise InputError(f"{name} is {table!r}", allowed=f'a table, as in [space.{name}."conv1"]')
-            for pattern, of in table.items():
-                for kind, value in of.items():
-                    if kind not in ("weights", "activations"):
-                        raise InputError(
-                            f"{name} of {pattern!r} names {kind!r}", allowed="weights, activations"
-                        )
-                    _formats(f"{name} of {pattern!r}, {kind}", [value] if name == "pin" else value)
+            settings[name] = {pattern: _by_kind(name, pattern, of) for pattern, of in table.items()}
         return cls(**settings)
 
     def space(self, sites: Sequence[Site], base: QuantConfig) -> Space:
@@ -324,17 +329,33 @@ def _literal(path: str) -> str:
 
 
 def _formats(name: str, given: Any) -> tuple[str, ...]:
+    """Formats as text, groups written out."""
     if (
         isinstance(given, str)
         or not isinstance(given, Sequence)
         or not all(isinstance(f, str) for f in given)
     ):
-        raise InputError(f"{name} is {given!r}", allowed='a list of formats, as in ["fixed<4>", "e2m1"]')
-    for text in given:
+        raise InputError(
+            f"{name} is {given!r}",
+            allowed=f'a list of formats, as in ["fixed<4>", "e2m1"], or of groups: {", ".join(GROUPS)}',
+        )
+    texts = [text for item in given for text in GROUPS.get(item, (item,))]
+    for text in texts:
         parse_format(text)
-    if not given:
+    if not texts:
         raise InputError(f"{name} is empty: the search space has nothing to choose from")
-    return tuple(given)
+    return tuple(texts)
+
+
+def _by_kind(name: str, pattern: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``pin`` or ``options`` say of some layers."""
+    found: dict[str, Any] = {}
+    for kind, value in given.items():
+        if kind not in ("weights", "activations"):
+            raise InputError(f"{name} of {pattern!r} names {kind!r}", allowed="weights, activations")
+        texts = _formats(f"{name} of {pattern!r}, {kind}", [value] if name == "pin" else value)
+        found[kind] = value if name == "pin" else texts
+    return found
 
 
 def _group(given: Any) -> tuple[str, ...]:

@@ -97,6 +97,17 @@ def test_bad_settings(settings: dict[str, object], says: str) -> None:
         space(**settings)
 
 
+def test_groups_stand_for_their_formats() -> None:
+    found = space(
+        weights=["few-valued", "integers", "minifloats"], options={"add": {"activations": ["integers"]}}
+    )
+    first = found.variables[0].options
+    assert first[:3] == ("binary", "ternary", "fixed<2>")
+    assert {"fixed<7>", "e1m1", "e2m0", "e2m1", "e5m2", "e1m6"} <= set(first)
+    assert len(first) == 2 + 7 + 24
+    assert next(v for v in found.variables if v.name == "add.activations").options[0] == "fixed<2>"
+
+
 def test_a_point_of_another_space_is_refused() -> None:
     with pytest.raises(InputError, match="no point of the space"):
         space().config((0, 0))
