@@ -186,27 +186,25 @@ def build(
     if design is not None:
         given = {"out": out, "vectors": vectors, "synth": synth or None}
         return run_build(designed(design, given), data=data, observer=observer)
-    is_module = not isinstance(model, str | os.PathLike)
-    is_path = isinstance(data, str | os.PathLike)
-    options = BuildOptions(
-        model=type(model).__name__ if is_module else str(model),
-        board="" if board is None else str(board),
+    options = _options(
+        model=model,
+        board=board,
+        data=data,
+        target=target,
+        preprocess=preprocess,
+        state=state,
+        out=out,
+        quant=quant,
+        training=training,
+        flow_options=flow_options,
         flow=flow,
-        data=str(data) if is_path else None,
         task=task,
         metric=metric,
-        target=(target,) if isinstance(target, str) else tuple(target),
         layout=layout,
-        preprocess=_plain(preprocess),
-        state=None if state is None else Path(state),
         trained=trained,
         expect=expect,
         weights=weights,
         activations=activations,
-        quant=_settings(quant),
-        training=_settings(training),
-        out=None if out is None else Path(out),
-        flow_options={name: value for name, value in flow_options.items() if value is not None},
         clock_mhz=clock_mhz,
         fps=fps,
         budget=budget,
@@ -222,8 +220,8 @@ def build(
     )
     return run_build(
         options,
-        model=model if is_module else None,
-        data=None if is_path else data,
+        model=_object(model),
+        data=_object(data),
         observer=observer,
     )
 
@@ -235,6 +233,41 @@ def _plain(preprocess: Preprocess | str | Mapping[str, Any] | None) -> str | dic
     if not isinstance(preprocess, Mapping):
         return preprocess
     return {name: asdict(part) if isinstance(part, Preprocess) else part for name, part in preprocess.items()}
+
+
+def _options(
+    *,
+    model: Any,
+    board: str | Path | None,
+    data: Any,
+    target: str | Sequence[str],
+    preprocess: Any,
+    state: str | Path | None,
+    out: str | Path | None,
+    quant: Any,
+    training: Any,
+    flow_options: Mapping[str, Any],
+    **rest: Any,
+) -> BuildOptions:
+    """Options from arguments in Python: paths and names as text, settings as plain values."""
+    return BuildOptions(
+        model=type(model).__name__ if _object(model) is not None else str(model),
+        board="" if board is None else str(board),
+        data=None if data is None or _object(data) is not None else str(data),
+        target=(target,) if isinstance(target, str) else tuple(target),
+        preprocess=_plain(preprocess),
+        state=None if state is None else Path(state),
+        out=None if out is None else Path(out),
+        quant=_settings(quant),
+        training=_settings(training),
+        flow_options={name: value for name, value in flow_options.items() if value is not None},
+        **rest,
+    )
+
+
+def _object(given: Any) -> Any:
+    """What was given, unless it is a name or a path."""
+    return None if isinstance(given, str | os.PathLike) else given
 
 
 def _settings(given: Any) -> dict[str, Any]:
@@ -318,25 +351,23 @@ def search(
     from qhw.search.run import search as run_search
     from qhw.search.space import SpaceSettings
 
-    is_module = not isinstance(model, str | os.PathLike)
-    is_path = isinstance(data, str | os.PathLike)
-    build_options = BuildOptions(
-        model=type(model).__name__ if is_module else str(model),
-        board=str(board),
+    build_options = _options(
+        model=model,
+        board=board,
+        data=data,
+        target=target,
+        preprocess=preprocess,
+        state=state,
+        out=out,
+        quant=quant,
+        training=training,
+        flow_options=flow_options,
         flow=flow,
-        data=str(data) if is_path else None,
         task=task,
         metric=metric,
-        target=(target,) if isinstance(target, str) else tuple(target),
         layout=layout,
-        preprocess=asdict(preprocess) if isinstance(preprocess, Preprocess) else preprocess,
-        state=None if state is None else Path(state),
         trained=trained,
         expect=expect,
-        quant=_settings(quant),
-        training=_settings(training),
-        out=None if out is None else Path(out),
-        flow_options={key: value for key, value in flow_options.items() if value is not None},
         clock_mhz=clock_mhz,
         fps=fps,
         budget=budget,
@@ -363,8 +394,8 @@ def search(
     )
     return run_search(
         options,
-        model=model if is_module else None,
-        data=None if is_path else data,
+        model=_object(model),
+        data=_object(data),
         observer=observer,
         watch=None if observer is not None else live_plot(against),
     )

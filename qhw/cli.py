@@ -360,25 +360,10 @@ def search(
     metric: MetricName = None,
     target: Target = None,
     layout: Layout = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocess",
-            metavar="'scale=… mean=… std=…'",
-            help="What training did to samples: (x * scale - mean) / std, numbers per channel with commas.",
-        ),
-    ] = None,
-    state: Annotated[
-        Path | None, typer.Option("--state", help="Trained weights of the network: a file of its state dict.")
-    ] = None,
-    trained: Annotated[
-        bool | None,
-        typer.Option("--trained", help="The network has its weights: it is not trained anew in float."),
-    ] = None,
-    expect: Annotated[
-        str | None,
-        typer.Option("--expect", help="The figure that it had in float, e.g. 97.5%; less is refused."),
-    ] = None,
+    preprocess: Preprocessing = None,
+    state: State = None,
+    trained: Trained = None,
+    expect: Expect = None,
     float_epochs: Annotated[
         int | None, typer.Option("--float-epochs", min=0, help="Epochs of the float network.")
     ] = None,
