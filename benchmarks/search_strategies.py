@@ -19,7 +19,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
@@ -291,7 +291,7 @@ class Store:
 
     def put(self, key: str, record: Any) -> None:
         """Keep a record."""
-        self.records[key] = record
+        self.records[key] = json.loads(json.dumps(record))  # as a later run reads it: keys are text
         beside = self.path.with_suffix(".part")
         beside.write_text(json.dumps(self.records, indent=1, sort_keys=True) + "\n")
         beside.replace(self.path)
@@ -314,12 +314,8 @@ def searched(names: Sequence[str], seeds: int, most: float, jobs: int, store: St
 def medians(results: Results, case: int, name: str, reference: str) -> dict[int, float]:
     """The median over seeds, by the number of evaluations."""
     runs = [record["curve"] for (c, n, _), record in results.items() if (c, n) == (case, name)]
-    return {int(k): statistics.median(run[k][reference] for run in runs) for k in json_keys(runs[0])}
-
-
-def json_keys(mapping: Mapping[Any, Any]) -> list[Any]:
-    """Keys in the order of the numbers that they are, or that they became in a file."""
-    return sorted(mapping, key=int)
+    counts = sorted(map(int, runs[0]))
+    return {count: statistics.median(run[str(count)][reference] for run in runs) for count in counts}
 
 
 def table(results: Results, names: Sequence[str], case: int, most: float) -> list[str]:
@@ -354,7 +350,7 @@ def verdict(results: Results, case: int) -> str:
     runs = [r["curve"] for (c, n, _), r in results.items() if (c, n) == (case, DEFAULT)]
     if not runs:
         return ""
-    reached = [next(v for k, v in run.items() if int(k) == limit)["front"] for run in runs]
+    reached = [run[str(limit)]["front"] for run in runs]
     first = min(
         (k for k, v in medians(results, case, DEFAULT, "front").items() if v >= PROMISE), default=None
     )

@@ -23,7 +23,7 @@ BATCH = 8
 MARGIN = 0.1
 """How far beyond the front, in shares of its range, the reference of the hypervolume lies."""
 
-KEPT = 1500
+KEPT = 1000
 """Candidates whose spread is computed: the best by expected quality and a spread that is the same for all."""
 
 
@@ -126,14 +126,16 @@ def most_improving(
     if not known:
         cheapest = int(candidates.costs.argmin())
         known = [(float(candidates.costs[cheapest]), float(means[cheapest]))]
-    reference = reference_of(known)
+    near = reference_of(known)
+    # A lucky cheap point would rule out all that are dearer, so every other choice looks at the whole range.
+    references = near, (max(near[0], float(candidates.costs.max())), near[1])
     spread = np.full(len(means), 2 * regression.deviation)
-    rough = improvement(known, candidates.costs, means, spread, reference)
-    close = np.argsort(-rough, kind="stable")[:KEPT]
+    rough = [improvement(known, candidates.costs, means, spread, reference) for reference in references]
+    close = np.unique(np.concatenate([np.argsort(-each, kind="stable")[:KEPT] for each in rough]))
     costs, (expected, spreads) = candidates.costs[close], regression.moments(candidates.points[close])
     left, chosen = np.ones(len(close), dtype=np.bool_), []
-    for _ in range(min(count, len(close))):
-        gains = np.where(left, improvement(known, costs, expected, spreads, reference), -1.0)
+    for turn in range(min(count, len(close))):
+        gains = np.where(left, improvement(known, costs, expected, spreads, references[turn % 2]), -1.0)
         best = int(gains.argmax())
         left[best] = False
         chosen.append(int(close[best]))
