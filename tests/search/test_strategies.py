@@ -151,7 +151,7 @@ def test_the_default_finds_the_front_with_few_evaluations(seed: int, guided: boo
     trials = separable.run(made(DEFAULT, problem))
     drawn = separable.run(made("random", separable.problem))
     assert len(trials) == 64 < separable.space.size / 10
-    assert separable.share(trials) >= (0.99 if guided else 0.97)
+    assert separable.share(trials) >= (0.98 if guided else 0.97)
     assert separable.share(trials) > separable.share(drawn)
 
 
