@@ -28,6 +28,7 @@ from qhw.models.digits_cnn import DigitsCnn
 from qhw.pipeline.designs import Wanted
 from qhw.quant_config import QuantConfig
 from qhw.search.evaluators.base import Held
+from qhw.search.evaluators.full_qat import FullQat
 from qhw.search.network import Variants, sites_of
 from qhw.search.pricing import PointPricer
 from qhw.search.space import Point, SpaceSettings
@@ -93,6 +94,33 @@ def small_problem() -> TrainingProblem:
     """One for all tests; nothing changes it."""
     torch.set_num_threads(1)
     return problem_of(SETTINGS, *split(320, 200), CONFIG, width=4)
+
+
+@cache
+def digits_problem() -> TrainingProblem:
+    """Most digits, trained for longer: what the slow tests share."""
+    torch.set_num_threads(1)
+    config = dataclasses.replace(CONFIG, float_epochs=15, quantised_epochs=10)
+    return problem_of(SETTINGS, *split(1100, 333), config, width=4)
+
+
+@cache
+def trained_uniform_points() -> list[tuple[float, float]]:
+    """Costs of all uniform points of the digits, and their quality after training by the recipe."""
+    problem = digits_problem()
+    qat = FullQat(problem.variants, problem.held, problem.data, problem.config)
+    points = problem.space.uniform()
+    costs, _ = problem.price(points)
+    return [(float(cost), qat.evaluate(point).quality) for cost, point in zip(costs, points, strict=True)]
+
+
+def is_not_dominated(ours: Sequence[TrainedPoint]) -> bool:
+    """Whether some point has no trained uniform one that costs no more and is as good."""
+    theirs = trained_uniform_points()
+    return any(
+        all(cost > point.cost or quality < point.evaluation.quality for cost, quality in theirs)
+        for point in ours
+    )
 
 
 def exact_graph(module: fx.GraphModule, folder: Path) -> ExactGraph:
