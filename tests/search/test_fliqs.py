@@ -21,7 +21,7 @@ from trained_problem import (
 
 from qhw.boards import load_board
 from qhw.cost import estimate
-from qhw.errors import CheckFailedError, InputError
+from qhw.errors import InputError
 from qhw.flows.base import load_flow
 from qhw.pipeline.designs import best_design
 from qhw.search.strategies.fliqs import Controller, Fliqs, FliqsSettings, _surrogate
@@ -163,7 +163,7 @@ def test_other_settings_do_not_go_on_from_its_checkpoints(tmp_path):
 
 
 def test_a_loss_that_is_no_number_names_the_epoch(monkeypatch):
-    with failing_loss(monkeypatch, after=25), pytest.raises(CheckFailedError, match="fliqs-1 phase, epoch 2"):
+    with failing_loss(monkeypatch, after=25), pytest.raises(InputError, match="fliqs-1 phase, epoch 2"):
         Fliqs(small_problem(), QUICK).run()
 
 

@@ -203,7 +203,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(found, tmp_path):
 def test_a_loss_that_is_no_number_names_the_epoch(monkeypatch):
     with (
         failing_loss(monkeypatch, after=25),
-        pytest.raises(CheckFailedError, match="gradient phase, epoch 3"),
+        pytest.raises(InputError, match="gradient phase, epoch 3"),
     ):
         Gradient(small_problem(), QUICK).run()
 

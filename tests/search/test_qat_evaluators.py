@@ -9,7 +9,7 @@ import torch
 from trained_problem import failing_loss, same, small_problem
 
 from qhw import checkpoints
-from qhw.errors import CheckFailedError
+from qhw.errors import InputError
 from qhw.search.evaluators import evaluator_class, list_evaluators
 from qhw.search.evaluators.calibrated import Calibrated
 from qhw.search.evaluators.full_qat import FullQat
@@ -68,5 +68,5 @@ def test_variants_are_left_as_they_were():
 
 
 def test_a_loss_that_is_no_number_names_the_epoch(monkeypatch: pytest.MonkeyPatch):
-    with failing_loss(monkeypatch, after=12), pytest.raises(CheckFailedError, match="epoch 2, step 3"):
+    with failing_loss(monkeypatch, after=12), pytest.raises(InputError, match="epoch 2, step 3"):
         build(FullQat).evaluate(narrow())

@@ -26,7 +26,7 @@ class FullQat(Evaluator):
         data: its training split is trained on; it holds none of the samples held out.
         config: the recipe of the quantised phase; each point is trained with its seed.
 
-    Evaluating a point raises CheckFailedError, which names the epoch, where the loss is no finite number.
+    Evaluating a point raises InputError, which names the epoch, where the loss is no finite number.
     """
 
     name = "full-qat"

@@ -149,8 +149,8 @@ class SharedWeights(nn.Module):
         self.options = nn.ModuleList(nn.ModuleList(place.options) for place in self.places)
         self.point = self.parked
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.network(x)
+    def forward(self, *samples: Tensor) -> Tensor:
+        result: Tensor = self.network(*samples)
         return result
 
     def choose(self, point: Sequence[int]) -> None:
@@ -233,7 +233,7 @@ class SearchPhase(Phase):
                 return self.search.step(model, optimizer, *batch)
             except InputError as error:  # a quantizer that was to find its scale was given NaN
                 place = f"the {self.name} phase, epoch {self.search.done // steps + 1}"
-                raise CheckFailedError(f"{error.message}, in {place}", hint=error.hint) from error
+                raise InputError(f"{error.message}, in {place}", hint=error.hint) from error
 
         return step
 
@@ -285,8 +285,8 @@ class TrainingStrategy(ABC):
             The trained points, cheapest first; :func:`front_of` keeps those that none beats.
 
         Raises:
-            CheckFailedError: the loss is no longer a finite number (the message names the epoch), or no point
-                has a finite cost.
+            InputError: the loss is no longer a finite number; the message names the epoch.
+            CheckFailedError: no point has a finite cost.
         """
 
     def costs(self, points: Sequence[Point]) -> NDArray[np.float64]:
