@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import math
 import multiprocessing
@@ -30,6 +31,7 @@ import altair as alt
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -409,7 +411,9 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
         )
         rules = alt.Chart(goal).mark_rule(strokeDash=[4, 4], color="grey")
         panels.append(lines + rules.encode(x="evaluations:Q") + rules.encode(y="missing:Q"))
-    alt.hconcat(*panels).save(path, format="png", scale_factor=2)
+    drawn = io.BytesIO()
+    alt.hconcat(*panels).save(drawn, format="png", scale_factor=2)
+    Image.open(drawn).convert("RGB").quantize(64).save(path, optimize=True)
 
 
 INTRODUCTION = """# Search strategies: hypervolume against evaluations

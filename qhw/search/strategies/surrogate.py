@@ -141,11 +141,9 @@ class _Process:
         return np.asarray(self._process.predict(x) * self._scale + self._mean)
 
     def moments(self, points: IntArray) -> Moments:
-        """Expected qualities and the deviation of their mean, without evaluation noise, (points,) each."""
-        x = self._scaled(self._features.of(points))
-        mean, deviation = self._process.predict(x, return_std=True)
-        variance = np.maximum(np.square(deviation) - self._noise, 0.0)
-        return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
+        """Expected qualities and their spreads, what features do not tell included, (points,) each."""
+        mean, deviation = self._process.predict(self._scaled(self._features.of(points)), return_std=True)
+        return mean * self._scale + self._mean, deviation * self._scale
 
     def _scaled(self, features: Features) -> Features:
         return np.asarray((features - self._middle) / self._width)
