@@ -44,6 +44,7 @@ from qhw.ptq.settings import PtqSettings
 from qhw.search import front as fronts
 from qhw.search.evaluators import evaluator_class, make_evaluator
 from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
+from qhw.search.evaluators.second_order import SecondOrder
 from qhw.search.options import SearchOptions
 from qhw.search.pareto import front as pareto_front
 from qhw.search.pricing import PointPricer
@@ -70,6 +71,10 @@ HELD_SHARE = 0.2
 """The part of the training split that points are compared by, at most ``HELD_SAMPLES`` of it."""
 
 HELD_SAMPLES = 2000
+
+MOST_OUTPUTS = 256
+"""Numbers that a network gives for a sample, up to which a second-order model is made: it takes a backward pass
+through the network for each."""
 
 TOLD = 20
 """How often a search tells its front at least."""
@@ -535,10 +540,14 @@ def _problem(plan: SearchPlan, prepared: Prepared, pricer: PointPricer) -> Probl
         costs = pricer.price(points)
         return costs.objective(options.against), costs.fits
 
+    second_order = None
+    if math.prod(plan.data.dataset.outputs) <= MOST_OUTPUTS:
+        second_order = SecondOrder(prepared.variants, prepared.held).increase
     return Problem(
         prepared.space,
         price,
         lambda point: proxy.evaluate(point).quality,
+        second_order,
         budget=options.evaluations,
         seed=options.build.seed,
     )
