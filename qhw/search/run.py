@@ -73,7 +73,7 @@ HELD_SHARE = 0.2
 HELD_SAMPLES = 2000
 
 MOST_OUTPUTS = 256
-"""Numbers that a network gives for a sample, up to which a second-order model is made: a backward pass each."""
+"""Outputs of a network, up to which a second-order model is made: it takes a backward pass for each."""
 
 TOLD = 20
 """How often a search tells its front at least."""
