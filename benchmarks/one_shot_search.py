@@ -140,7 +140,7 @@ class Bench:
         space = SpaceSettings().space(sites_of(self.model, QuantConfig(), example[:2]), QuantConfig())
         self.variants = Variants(self.model, space, example)
         graphs = [lower(to_onnx(module)) for module in self.variants.modules]
-        choices = {(path, v.kind): place for place, v in enumerate(space.variables) for path in v.layers}
+        choices = self.variants.sources()
         wanted = Wanted(fps=recipe.fps, multipliers="lut")
         pricer = PointPricer(graphs, choices, space.counts, load_flow(FLOW), load_board(BOARD), wanted)
 

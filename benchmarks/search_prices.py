@@ -56,9 +56,7 @@ def measured(network: str, flow: str, count: int) -> list[object]:
     start = time.perf_counter()
     variants = Variants(model, space, samples)
     graphs = [lower(to_onnx(module)) for module in variants.modules]
-    choices: dict[tuple[str, str], int] = {
-        (path, v.kind): index for index, v in enumerate(space.variables) for path in v.layers
-    }
+    choices = variants.sources()
     wanted = Wanted(fps=RATES[network])
     pricer = PointPricer(graphs, choices, space.counts.tolist(), load_flow(flow), load_board(BOARD), wanted)
     prepared = time.perf_counter() - start

@@ -153,7 +153,7 @@ class Bench:
         return model.eval()
 
     def _priced(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        choices = {(path, v.kind): i for i, v in enumerate(self.space.variables) for path in v.layers}
+        choices = self.variants.sources()
         graphs = [lower(to_onnx(module)) for module in self.variants.modules]
         wanted = Wanted(fps=self.case.fps)
         board = load_board(BOARD)

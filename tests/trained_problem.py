@@ -78,7 +78,7 @@ def prices_of(variants: Variants) -> Callable[[Sequence[Point]], Prices]:
     """Estimated LUT at a rate."""
     space = variants.space
     graphs = [lower(to_onnx(module)) for module in variants.modules]
-    choices = {(path, v.kind): place for place, v in enumerate(space.variables) for path in v.layers}
+    choices = variants.sources()
     flow, board = load_flow("hls4ml"), load_board("ultra96-v2")
     pricer = PointPricer(graphs, choices, space.counts, flow, board, WANTED)
 

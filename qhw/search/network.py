@@ -36,7 +36,8 @@ CALIBRATION = 256
 def sites_of(model: nn.Module, base: QuantConfig, example: Tensor) -> list[Site]:
     """The layers of a plain network whose formats can be chosen, in order."""
     module = convert(model, base, example)
-    meets = _meetings(module)
+    meets = _groups(module, (QuantAdd, QuantConcat, Concat))
+    joins = _groups(module, (QuantConcat, Concat))
     found = []
     for node in module.graph.nodes:
         layer = _layer(module, node)
@@ -45,7 +46,8 @@ def sites_of(model: nn.Module, base: QuantConfig, example: Tensor) -> list[Site]
         if _has_weights(layer):
             found.append(Site(str(node.target), "weights"))
         if isinstance(getattr(layer, "result", None), Quantizer) and not _is_door(module, node):
-            found.append(Site(_site_path(node, layer), "activations", meets.get(node), _is_last(node)))
+            path = _site_path(node, layer)
+            found.append(Site(path, "activations", meets.get(node), joins.get(node), _is_last(node)))
     return list(dict.fromkeys(found))
 
 
@@ -107,6 +109,16 @@ class Variants:
     def variables(self, node: fx.Node) -> tuple[int, ...]:
         """The places of the variables that choose a node's own layer: one, or none."""
         return self._choices[node]
+
+    def sources(self) -> dict[tuple[str, Kind], int]:
+        """The variable of each layer of the exported file, by its name there and the kind of its format."""
+        found: dict[tuple[str, Kind], int] = {}
+        for node, places in self._choices.items():
+            for place in places:
+                kind = self.space.variables[place].kind
+                name = str(node.target) if kind == "weights" else str(node.meta["path"])
+                found[name, kind] = place
+        return found
 
     def _variables_of_nodes(self) -> dict[fx.Node, tuple[int, ...]]:
         owners: dict[tuple[str, Kind], int] = {
@@ -218,12 +230,12 @@ def _is_last(node: fx.Node) -> bool:
     return all(user.op == "output" for user in node.users)
 
 
-def _meetings(module: fx.GraphModule) -> dict[fx.Node, int]:
-    """The number of the group of results that meet in additions or concatenations, by their nodes."""
+def _groups(module: fx.GraphModule, kinds: tuple[type[nn.Module], ...]) -> dict[fx.Node, int]:
+    """The number of the group of results that meet in layers of some kinds, by their nodes."""
     groups: list[set[fx.Node]] = []
     for node in module.graph.nodes:
         layer = _layer(module, node)
-        if not isinstance(layer, QuantAdd | QuantConcat | Concat):
+        if not isinstance(layer, kinds):
             continue
         members = {_quantised(module, source) for source in node.all_input_nodes}
         touched = [group for group in groups if group & members]

@@ -28,7 +28,7 @@ from qhw.graph.builder import value_ranges
 from qhw.graph.infer import Operand, Range, infer
 from qhw.graph.ir import ExactGraph, Node, TensorType
 from qhw.pipeline.designs import Wanted
-from qhw.search.space import Point
+from qhw.search.space import Kind, Point
 
 OBJECTIVES = ("lut", "ff", "dsp", "bram18", "share", "memory", "energy", "interval")
 """What a search may minimise: a resource, the largest share of the board, bits of memory, the energy of one
@@ -129,7 +129,8 @@ class PointPricer:
     Args:
         graphs: the exact graph of each variant, lowered.
         counts: how many options each variable has.
-        choices: for each node's source, the place of the variable that chooses its variant; others have none.
+        choices: the place of the variable that chooses the variant of a node, by the node's source; others
+            have none (:meth:`qhw.search.network.Variants.sources`).
         flow, board, wanted: as for a build.
 
     Raises:
@@ -139,7 +140,7 @@ class PointPricer:
     def __init__(
         self,
         graphs: Sequence[ExactGraph],
-        choices: Mapping[tuple[str, str], int],
+        choices: Mapping[tuple[str, Kind], int],
         counts: Sequence[int],
         flow: Flow,
         board: Board,
@@ -343,11 +344,11 @@ def _check_alike(graphs: Sequence[ExactGraph]) -> None:
 
 
 def _own_variable(
-    graphs: Sequence[ExactGraph], place: int, choices: Mapping[tuple[str, str], int]
+    graphs: Sequence[ExactGraph], place: int, choices: Mapping[tuple[str, Kind], int]
 ) -> int | None:
     """The variable that chooses a node's variant; nodes without one are alike in all variants."""
     node = graphs[0].nodes[place]
-    kind = "weights" if isinstance(node, ir.Conv | ir.MatMul) else "activations"
+    kind: Kind = "weights" if isinstance(node, ir.Conv | ir.MatMul) else "activations"
     found = choices.get((node.source or node.name, kind))
     if found is not None and (
         kind == "weights" or any(isinstance(g.nodes[place], _DECLARING) for g in graphs)

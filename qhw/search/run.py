@@ -524,11 +524,8 @@ def _told(plan: SearchPlan, best: Sequence[Trial], done: int) -> str:
 
 
 def _pricer(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> PointPricer:
-    space = prepared.space
-    choices: dict[tuple[str, str], int] = {
-        (path, v.kind): index for index, v in enumerate(space.variables) for path in v.layers
-    }
-    return PointPricer(prepared.graphs, choices, space.counts.tolist(), plan.flow, plan.board, wanted)
+    sources, counts = prepared.variants.sources(), prepared.space.counts.tolist()
+    return PointPricer(prepared.graphs, sources, counts, plan.flow, plan.board, wanted)
 
 
 def _problem(plan: SearchPlan, prepared: Prepared, pricer: PointPricer) -> Problem:

@@ -72,13 +72,15 @@ class Site:
     Args:
         path: the layer's path.
         kind: "weights" or "activations".
-        meets: the number of the addition or concatenation that its result goes into; None: none.
+        meets: the number of the group of results that meet in additions or concatenations; None: none.
+        joins: the same for concatenations alone, which need one format.
         is_output: the network's own result.
     """
 
     path: str
     kind: Kind
     meets: int | None = None
+    joins: int | None = None
     is_output: bool = False
 
 
@@ -219,7 +221,7 @@ class SpaceSettings:
     Args:
         weights, activations: formats to choose from; a name of ``GROUPS`` stands for several.
         tie: groups of layers that share their formats, as patterns of paths.
-        residual: whether results that meet in an addition share one format.
+        residual: whether results that meet in an addition share one format; in a concatenation they do.
         pin: formats that some layers have, by pattern: ``{"conv1": {"weights": "fixed<8>"}}``.
         options: other formats to choose from for some layers, by pattern:
             ``{"block1.*": {"weights": ["e2m1", "fixed<4>"]}}``.
@@ -301,6 +303,8 @@ class SpaceSettings:
         return tuple(chosen)
 
     def _group_of(self, site: Site) -> Any:
+        if site.joins is not None and not self.residual:
+            return ("joins", site.joins)
         for index, patterns in enumerate(self.tie):
             if any(_fits(site, pattern) for pattern in patterns):
                 return ("tie", index)

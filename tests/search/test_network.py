@@ -22,9 +22,9 @@ def test_sites_of_a_residual_network(small: Any) -> None:
     found = sites_of(small.variants.model, QuantConfig(), small.variants.samples[:2])
     assert found == [
         Site("conv1", "weights"),
-        Site("norm1", "activations", 0),
+        Site("norm1", "activations", meets=0),
         Site("conv2", "weights"),
-        Site("norm2", "activations", 0),
+        Site("norm2", "activations", meets=0),
         Site("add", "activations"),
         Site("pool", "activations"),
         Site("classify", "weights"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from qhw.boards import load_board
 from qhw.cost import estimate
@@ -15,14 +18,17 @@ from qhw.export import to_onnx
 from qhw.flows.base import load_flow
 from qhw.graph.lower import lower
 from qhw.pipeline.designs import Wanted, best_design
+from qhw.quant_config import QuantConfig
+from qhw.search.network import Variants, sites_of
 from qhw.search.pricing import OBJECTIVES, PointPricer, _check_alike
+from qhw.search.space import SpaceSettings
 
 BOARD = "zcu104"
 
 
 def pricer(small: Any, flow: str, wanted: Wanted) -> PointPricer:
     graphs = [lower(to_onnx(module)) for module in small.variants.modules]
-    choices = {(path, v.kind): i for i, v in enumerate(small.space.variables) for path in v.layers}
+    choices = small.variants.sources()
     return PointPricer(
         graphs, choices, small.space.counts.tolist(), load_flow(flow), load_board(BOARD), wanted
     )
@@ -59,6 +65,44 @@ def test_the_types_are_those_of_the_lowered_graph(small: Any) -> None:
             key = (*(numbers[n] for n in prices.graph.activations(node)), 0 if own is None else point[own])
             numbers[node.output] = prices._tables[place].results[key]
             assert prices._types[numbers[node.output]][0] == built.tensors[built.nodes[place].output]
+
+
+class Mixed(nn.Module):
+    """Results of every kind: of bare convolutions, behind a ReLU of its own, joined, added, pooled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.left, self.right = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.shortcut = nn.Conv2d(8, 6, 1, stride=2)
+        self.main, self.norm = nn.Conv2d(8, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6)
+        self.hidden, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.cat([self.left(x), self.right(x)], 1)
+        x = torch.relu(self.norm(self.main(x)) + self.shortcut(x))
+        x = nn.functional.max_pool2d(x, 4).flatten(1)
+        return self.last(torch.relu(self.hidden(x)))
+
+
+def test_results_of_every_kind_have_their_variable() -> None:
+    torch.manual_seed(0)
+    model, samples = Mixed().eval(), torch.randn(64, 1, 8, 8)
+    base = QuantConfig(inputs="fixed<8>")
+    settings = SpaceSettings(weights=("fixed<3>", "e2m1"), activations=("fixed<4>", "e3m2"), residual=False)
+    space = settings.space(sites_of(model, base, samples[:2]), base)
+    names = [variable.name for variable in space.variables if variable.kind == "activations"]
+    assert "shortcut.activations" in names
+    variants = Variants(model, space, samples)
+    prices = pricer(SimpleNamespace(variants=variants, space=space), "hls4ml", Wanted(fps=300_000))
+    for point in space.sample(np.random.default_rng(4), 8):
+        priced = prices.price([point])
+        graph = lower(to_onnx(variants.module(point)))
+        totals = estimate(
+            best_design(graph, load_board(BOARD), load_flow("hls4ml"), Wanted(fps=300_000))
+        ).totals
+        assert priced.usage[0].tolist() == [float(totals[name]) for name in ESTIMATED]
 
 
 def test_without_a_rate_the_interval_is_that_of_the_fastest_design(small: Any) -> None:
