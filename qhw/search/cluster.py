@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import importlib.metadata
 import itertools
 import logging
@@ -112,15 +113,20 @@ def joined(setup: Setup, address: str) -> ClusterPool:
         InputError: it does not answer; it has other versions of qhw or of a package that decides numbers; the
             setup cannot be sent to it.
     """
-    packed = _packed(setup)
+    packed, client, reason = _packed(setup), None, ""
     try:
         client = Client(address, timeout=ANSWER_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
+        reason = _line(error)
+    if client is None:
+        # The client that did not start waits for its threads when it is collected. Nothing holds it any more,
+        # so that is here: in a thread of another client that is starting, both would wait for ever.
+        gc.collect()
         raise InputError(
-            f"The scheduler {shown(address)} does not answer: {_line(error)}",
+            f"The scheduler {shown(address)} does not answer: {reason}",
             allowed="tcp://host:port or tls://host:port, where a Dask scheduler runs",
             hint="start one with 'dask scheduler', and workers with 'dask worker tcp://host:port'",
-        ) from None
+        )
     try:
         _check_versions(client, address)
         return ClusterPool(client, packed, f"the scheduler {address}")
