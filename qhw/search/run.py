@@ -492,9 +492,12 @@ def _in_training(
 
     problem = TrainingProblem(prepared.variants, price, data, prepared.held, config, work.partial)
     points = kind(problem).run(tell)
-    for trained in points:
-        number = store.begin(trained.point)
-        store.finish(number, trained.cost, trained.evaluation.quality, asdict(trained.evaluation))
+    recorded = {stored.point for stored in store.trials() if stored.state == "done"}
+    for trained in sorted(points, key=lambda one: -one.evaluation.quality):
+        if trained.point not in recorded:  # the same formats with other weights: the record has the best
+            recorded.add(trained.point)
+            number = store.begin(trained.point)
+            store.finish(number, trained.cost, trained.evaluation.quality, asdict(trained.evaluation))
     trials = [Trial(t.point, t.cost, t.evaluation.quality, t.fits) for t in points]
     if watch is not None:
         watch(trials)
