@@ -200,6 +200,10 @@ def _with_batch(model: ModelWrapper, batch: int) -> ModelWrapper:
     return ModelWrapper(proto).transform(InferShapes(), cleanup=False)
 
 
+_BEYOND = 2.0**62
+"""Stands for a code that no int64 holds."""
+
+
 @dataclass(frozen=True)
 class TensorScale:
     """The scale of a tensor's integers: ``value = scale * integer + offset``.
@@ -217,7 +221,9 @@ class TensorScale:
 
     def codes(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """The nearest codes of real values."""
-        units = (values.astype(np.float64) - self.offset) / self.scale
+        with np.errstate(divide="ignore", invalid="ignore"):  # a scale too small for float32 divides by zero
+            units = (values.astype(np.float64) - self.offset) / self.scale
+        units = np.nan_to_num(units, nan=0.0, posinf=_BEYOND, neginf=-_BEYOND)
         if self.format is None:
             return np.asarray(np.rint(units))
         numbers = self.format.numbers.astype(np.float64)
