@@ -285,7 +285,7 @@ def evaluate(name: str, point: Point) -> bytes:
     try:
         packed: bytes = cloudpickle.dumps(result)
         pickle.loads(packed)
-    except Exception:
+    except Exception:  # an exception whose constructor takes more than a message does not come back whole
         packed = cloudpickle.dumps(RuntimeError(f"{type(result).__name__}: {result}"))
     return packed
 

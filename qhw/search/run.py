@@ -21,12 +21,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhw.boards import Board, load_board
-from qhw.errors import CheckFailedError, InputError, ToolMissingError
-from qhw.pipeline.build_stages import network_of, recipe_of, score, source_digest
+from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
+from qhw.outside import sha256
+from qhw.pipeline.build_stages import (
+    check_expected,
+    network_of,
+    recipe_of,
+    score,
+    source_digest,
+    telling,
+)
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import Wanted, best_design
 from qhw.pipeline.run import data_of
-from qhw.pipeline.source import Source, find_source, require_training
+from qhw.pipeline.source import Source, find_source, is_quantised, require_training
 from qhw.pipeline.stages import (
     Observer,
     Outcome,
@@ -186,7 +194,7 @@ def stages(plan: SearchPlan, watch: Watch | None = None) -> list[Stage]:
     options, build = plan.options, plan.options.build
     model = {"qhw": source_digest(), "model": plan.source.digest, "data": plan.data.identity}
     handed = {
-        "state": None if build.state is None else file_digest(build.state),
+        "state": None if build.state is None else sha256(build.state, "state", LARGEST_STATE),
         "trained": build.trained,
         "preprocess": repr(build.preprocess),
         "expect": build.expect,
@@ -218,59 +226,68 @@ def stages(plan: SearchPlan, watch: Watch | None = None) -> list[Stage]:
 
 
 def split(data: Dataset) -> tuple[Dataset, Held]:
-    """The data to train on, and the samples held out of it: every so many of a class, in stored order."""
+    """The data to train on, and the samples held out of it: every so many of a class, in stored order.
+
+    Raises:
+        UnsupportedError: the data have several inputs.
+        InputError: there are too few samples.
+    """
     from qhw.data.base import holdout
 
-    count = len(data.train_x)
-    every = max(math.ceil(1 / HELD_SHARE), math.ceil(count / HELD_SAMPLES))
-    labels = np.zeros(count, dtype=np.int64)
+    inputs = data.inputs("train")
+    if len(inputs) > 1:
+        raise UnsupportedError(
+            f"data set {data.name} has {len(inputs)} inputs",
+            allowed="one, for a search",
+            hint="build the network in formats of your own choice: qhw build --layer …",
+        )
+    samples = inputs[0]
+    every = max(math.ceil(1 / HELD_SHARE), math.ceil(len(samples) / HELD_SAMPLES))
+    labels = np.zeros(len(samples), dtype=np.int64)
     if data.train_y is not None and data.train_y.ndim == 1 and data.train_y.dtype.kind in "iu":
         labels = data.train_y.astype(np.int64)
     kept, held = holdout(labels, every)
     if not len(kept) or not len(held):
-        raise InputError(f"data set {data.name} has {count} training samples", allowed="10 or more")
+        raise InputError(f"data set {data.name} has {len(samples)} training samples", allowed="10 or more")
     targets = None if data.train_y is None else data.train_y[kept]
     judge = replace(data.judge, targets=data.train_targets[held])
-    return replace(data, train_x=data.train_x[kept], train_y=targets), Held(data.train_x[held], judge)
+    return replace(data, train_x=samples[kept], train_y=targets), Held(samples[held], judge)
+
+
+def _network(plan: SearchPlan, part: Dataset) -> nn.Module:
+    """The float network with the weights and the preprocessing that were handed over."""
+    module = network_of(plan.source, plan.options.build, part.train_x, part)
+    if is_quantised(module):  # a function's result: what kind of model it gives is not known without it
+        raise InputError(
+            f"{plan.source.given} is quantised already: there is no format left to choose",
+            hint="give the float network",
+        )
+    return module
 
 
 def _train(plan: SearchPlan, work: Workspace) -> Facts:
     import torch
 
-    from qhw.ptq.run import one_input
-    from qhw.train import Phase, evaluate, training_identity
+    from qhw.train import predict, train_float
 
     build, data = plan.options.build, plan.data.dataset
     part, held = split(data)
-    module = network_of(plan.source, build, one_input(part), part)
+    module = _network(plan, part)
+    told = check_expected(build, module, part)
     recipe = recipe_of(plan.source, build)
-    identity = training_identity(module, part)
-    phase = Phase("float", recipe.float_epochs, recipe.learning_rate, recipe, work.partial, identity)
-    phase.run(module, part, _epochs_told(work))
+    model, test = train_float(
+        module, part, recipe, build.quant_config(), checkpoints=work.partial, progress=telling(work.progress)
+    )
     (work.scratch / "training").mkdir()
-    torch.save(module.state_dict(), work.scratch / "training" / "float.pt")
-    test, on_held = evaluate(module, data), held.judge.score(_outputs(module, held.samples))
+    torch.save(model.state_dict(), work.scratch / "training" / "float.pt")
+    on_held = held.judge.score(predict(model, held.samples))
     return {
         "test": test,
         "held_out": on_held,
         "samples": len(held.samples),
         "summary": f"float {data.figure.name} {data.figure.written(on_held)} on {len(held.samples)} samples "
-        "held out of the training split",
+        f"held out of the training split{told}",
     }
-
-
-def _epochs_told(work: Workspace) -> Callable[[Any], None]:
-    def tell(step: Any) -> None:
-        done = (step.epoch - 1 + step.step / step.steps) / step.epochs
-        work.progress(done, f"float, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
-
-    return tell
-
-
-def _outputs(module: nn.Module, samples: Any) -> Any:
-    from qhw.train import predict
-
-    return predict(module, samples)
 
 
 @dataclass(frozen=True)
@@ -309,18 +326,18 @@ def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str]
     from qhw.export import to_onnx
     from qhw.graph.lower import lower
     from qhw.outside.weights import read_weights
-    from qhw.ptq.run import one_input
     from qhw.search.network import CALIBRATION, Variants, sites_of
-    from qhw.train import quant_of
+    from qhw.tracing import trainable
+    from qhw.train import as_inputs, quant_of
 
     options = plan.options
     part, held = split(plan.data.dataset)
-    module = network_of(plan.source, options.build, one_input(part), part)
+    samples = as_inputs(part.train_x[:CALIBRATION])[0]
+    given = _network(plan, part)
+    module = trainable(given, [samples[:2]]).eval()
     weights = folder / "training" / "float.pt"
-    module.load_state_dict(read_weights(weights, "trained weights", 1 << 32))
-    module.eval()
-    base = quant_of(options.build.quant_config(), part, module)
-    samples = torch.from_numpy(one_input(part)[:CALIBRATION]).float()
+    module.load_state_dict(read_weights(weights, "trained weights", LARGEST_STATE))
+    base = quant_of(options.build.quant_config(), part, given)
     with torch.random.fork_rng(devices=[]):
         space = options.space.space(sites_of(module, base, samples[:2]), base)
         tell(None, f"{len(space.variables)} variables, {space.size:.3g} points")
@@ -486,12 +503,8 @@ def _in_training(
         costs = pricer.price(points)
         return costs.objective(plan.options.against), costs.fits
 
-    def tell(step: Any) -> None:
-        part = (step.epoch - 1 + step.step / step.steps) / step.epochs
-        work.progress(part, f"{step.phase}, epoch {step.epoch} of {step.epochs}, loss {step.loss:.3f}")
-
     problem = TrainingProblem(prepared.variants, price, data, prepared.held, config, work.partial)
-    points = kind(problem).run(tell)
+    points = kind(problem).run(telling(work.progress))
     recorded = {stored.point for stored in store.trials() if stored.state == "done"}
     for trained in sorted(points, key=lambda one: -one.evaluation.quality):
         if trained.point not in recorded:  # the same formats with other weights: the record has the best

@@ -11,7 +11,7 @@ import pytest
 
 import qhw
 from qhw.cli import main
-from qhw.errors import CheckFailedError, InputError
+from qhw.errors import CheckFailedError, InputError, UnsupportedError
 from qhw.search import front as fronts
 from qhw.search.strategies import list_strategies
 
@@ -289,3 +289,53 @@ def test_strategies_and_evaluators_are_listed(capfd: pytest.CaptureFixture[str])
         "full-qat",
     ):
         assert name in out
+
+
+FILE = """
+import torch
+from torch import nn
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def not_finite():
+    made = net()
+    made[1].weight.data[0, 0] = float("nan")
+    return made
+
+
+def quantised():
+    import qhw
+
+    return qhw.convert(net(), qhw.QuantConfig(), torch.rand(2, 1, 8, 8))
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "says"),
+    [
+        ("net", ["--trained", "--expect", "97%"], "in float the network's top-1 is"),
+        ("not_finite", ["--trained"], "are NaN or infinite"),
+        ("quantised", [], "is quantised already"),
+        ("net", ["--state", "nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_a_network_that_is_not_as_it_was_said(
+    function: str, arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    words = ["search", f"{tmp_path}/mine.py:{function}", "--board", "ultra96", "--data", "digits"]
+    code, _, err = command([*words, "--out", str(tmp_path / "out"), *arguments], capfd)
+    assert code == 2, err
+    assert says in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_several_inputs_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = ((rng.random((20, 4), np.float32), rng.random((20, 2), np.float32)), np.arange(20) % 2)
+    with pytest.raises(UnsupportedError, match="has 2 inputs"):
+        qhw.search("digits-cnn", board="ultra96", data=data, out=tmp_path / "out")
