@@ -89,6 +89,7 @@ class SearchResult(Shown):
             f"split (float {float_figure}), with its 95 % interval; test: on the test split, afterwards\n"
             f"{rate}, {front['budget']:.0%} of {front['board']} at most; {front['evaluations']} of "
             f"{front['space_size']:.3g} points evaluated by {front['evaluator']} ({front['strategy']})\n"
+            "formats: of weights | of results, in the network's order; a number is the bits of fixed point\n"
             f"cost model: {front['cost_model']}{_error(front['lut_error'])}"
         )
         title = f"Pareto front of {front['model']} on {front['board']} ({front['flow']})"

@@ -704,7 +704,8 @@ def _point(
     data = plan.data.dataset
     formats = prepared.space.formats(point)
     folder.mkdir(exist_ok=True)
-    file = folder / f"{len(list(folder.iterdir())):02d}-{json_digest(formats)[:12]}.onnx"
+    beside = len(list(folder.iterdir()))  # the same formats may stand there with other weights
+    file = folder / f"{plan.source.name}-{json_digest([formats, beside])[:8]}.onnx"
     export_qonnx(network, file, as_inputs(data.train_x[:1]))
     annotated_copy(file, file, plan.options.build.input, data)
     graph = lower_model(load_qonnx(file)).graph
