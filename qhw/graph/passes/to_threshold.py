@@ -26,11 +26,13 @@ MOST_THRESHOLDS = 255
 
 
 def apply(
-    graph: ExactGraph, wanted: Callable[[Requant], bool] = lambda node: True
+    graph: ExactGraph, wanted: Callable[[Requant], bool] = lambda node: True, *, clipping: bool = False
 ) -> tuple[ExactGraph, bool]:
     """Turn every saturating Requant that rounds, and has codes of at most 8 bits, into a Threshold.
 
-    ``wanted`` selects the nodes to turn.
+    Args:
+        wanted: selects the nodes to turn.
+        clipping: also those that round nothing and only saturate.
     """
     changes, readers = Rewriting(graph), only_readers(graph)
     for node in graph.nodes:
@@ -38,7 +40,8 @@ def apply(
             before = graph.producer(node.inputs[0])
             affine = before if isinstance(before, Affine) and readers.get(before.output) is node else None
             nodes: list[Node] = [node] if affine is None else [affine, node]
-            if _by_channel(graph, nodes) and (affine is not None or _rounds(graph, node)):
+            changes_codes = affine is not None or _rounds(graph, node) or (clipping and _clips(changes, node))
+            if _by_channel(graph, nodes) and changes_codes:
                 _convert(changes, nodes)
     return changes.apply()
 
@@ -64,6 +67,15 @@ def _rounds(graph: ExactGraph, node: Requant) -> bool:
         return True
     before, after = (kind.exponent.values for kind in kinds)
     return max(after) > min(before)
+
+
+def _clips(changes: Rewriting, node: Requant) -> bool:
+    """Whether a Requant that rounds nothing meets numbers beyond its bounds."""
+    x, y = (changes.graph.tensors[name] for name in (node.inputs[0], node.output))
+    low, high = changes.ranges[node.inputs[0]].bounds
+    shift = max(x.exponent.values) - min(y.exponent.values)
+    least, most = requant_bounds(node, y)
+    return low << max(shift, 0) < least or high << max(shift, 0) > most
 
 
 def _convert(changes: Rewriting, nodes: list[Node]) -> None:

@@ -1,0 +1,88 @@
+"""How a tensor of the exact graph travels in FINN's: channels last, as integers of a map of its mantissas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.formats.modes import IntArray
+
+Shape = tuple[int, ...]
+
+
+def channels_last(shape: Shape) -> Shape:
+    """The shape of one sample in FINN's graph: (1, H, W, C), or (1, C) of a vector.
+
+    A sequence (C, L) is an image of one row.
+    """
+    if len(shape) == 3:
+        return (1, shape[1], shape[2], shape[0])
+    if len(shape) == 2:
+        return (1, 1, shape[1], shape[0])
+    return (1, *shape)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A graph tensor in FINN's graph: ``mantissa = multiplier * integer + offset``, per channel or per tensor.
+
+    Args:
+        tensor: its name in the exact graph.
+        name: its name in FINN's graph.
+        shape: in the exact graph, without a batch axis.
+        multiplier: Python integers, never 0; a channel of a falling function is carried with its sign turned.
+        offset: Python integers: a bias that the thresholds behind it have taken over.
+        order: of a vector, the graph's index of each element that travels; None: as it is.
+    """
+
+    tensor: str
+    name: str
+    shape: Shape
+    multiplier: IntArray
+    offset: IntArray
+    order: IntArray | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the integers are the mantissas themselves."""
+        return bool((self.multiplier == 1).all() and (self.offset == 0).all())
+
+    def integers_within(self, low: int, high: int) -> tuple[int, int]:
+        """Bounds of the integers whose mantissas lie in ``[low, high]``."""
+        ends = [
+            bound // factor + extra
+            for factor, shift in np.broadcast(self.multiplier, self.offset)
+            for bound, extra in ((low - shift, 0), (high - shift, 0), (low - shift, 1), (high - shift, 1))
+        ]
+        return min(ends), max(ends)
+
+    def integers(self, mantissas: IntArray) -> NDArray[np.float32]:
+        """Mantissas (N, *shape) of a plain tensor as FINN's graph takes them: (N, H, W, C) or (N, C)."""
+        moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
+        if self.order is not None:
+            moved = moved[:, self.order]
+        return np.ascontiguousarray(moved).reshape(len(moved), *channels_last(self.shape)[1:]).astype(np.float32)
+
+    def mantissas(self, integers: NDArray[Any]) -> IntArray:
+        """FINN's integers (N, …) as mantissas (N, *shape)."""
+        count = len(integers)
+        rows = np.rint(integers).astype(np.int64).reshape(count, -1, self.channels)
+        whole = rows * self.multiplier.astype(np.int64) + self.offset.astype(np.int64)
+        if self.order is not None:
+            back = np.empty_like(whole)
+            back[..., self.order] = whole
+            whole = back
+        return np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+
+    @property
+    def channels(self) -> int:
+        """Elements that travel together at most: axis 0."""
+        return self.shape[0] if self.shape else 1
+
+
+def numbers(values: Any) -> IntArray:
+    """A one-dimensional array of Python integers."""
+    return np.asarray(values, dtype=object).reshape(-1)

@@ -1,0 +1,128 @@
+"""Pools and sums over windows, and over the whole image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from qhw.flows.finn.carried import channels_last
+from qhw.flows.finn.emission.draft import FPGA, GENERAL, Draft, format_type, refused
+from qhw.graph import ir
+
+
+def _window(node: ir.SumPool | ir.MaxPool) -> tuple[list[int], list[int], list[int]]:
+    """Kernel, strides and pads over two axes."""
+    if len(node.kernel) == 1:
+        return [1, *node.kernel], [1, *node.strides], [0, node.pads[0], 0, node.pads[1]]
+    if len(node.kernel) == 2:
+        return list(node.kernel), list(node.strides), list(node.pads)
+    raise refused(node, f"its window has {len(node.kernel)} axes, FINN's two at most")
+
+
+def _sum_pool(draft: Draft, node: ir.Node) -> None:
+    assert isinstance(node, ir.SumPool)
+    kernel, strides, pads = _window(node)
+    x = draft.plain(node)
+    _, height, width, channels = draft.shape(x.name)
+    _, rows, columns, _ = channels_last(draft.graph.tensors[node.output].shape)
+    count = math.prod(kernel)
+    window = draft.tensor(
+        f"{node.output}_window", (1, rows, columns, channels * count), draft.kind(x.name)
+    )
+    draft.node(
+        "Im2Col",
+        [x.name],
+        [window],
+        node,
+        GENERAL,
+        stride=strides,
+        kernel_size=kernel,
+        dilations=[1, 1],
+        pad_amount=pads,
+        input_shape=f"(1,{height},{width},{channels})",
+        depthwise=0,
+    )
+    shape = draft.indices(f"{node.name}_window_shape", [1, rows, columns, count, channels])
+    apart = draft.tensor(f"{node.output}_pixels", (1, rows, columns, count, channels), draft.kind(x.name))
+    draft.node("Reshape", [window, shape], [apart], node)
+    axes = draft.indices(f"{node.name}_axes", [3])
+    output = draft.result(node)
+    draft.node("ReduceSum", [apart, axes], [output], node, keepdims=0)
+    draft.carry(node.output, output)
+
+
+def _reduce_sum(draft: Draft, node: ir.Node) -> None:
+    assert isinstance(node, ir.ReduceSum)
+    x = draft.plain(node)
+    if len(x.shape) < 2 or tuple(node.axes) != tuple(range(1, len(x.shape))):
+        raise refused(node, f"it sums over axes {tuple(node.axes)} of {x.shape}, FINN over the whole image")
+    *image, channels = draft.shape(x.name)
+    low, high = draft.ranges[node.output].bounds
+    draft.check_held(low, high, node)
+    kind = draft.graph.tensors[node.output]
+    output = draft.tensor(node.output, (1, 1, 1, channels), format_type(kind.format))
+    draft.node(
+        "GlobalAccPool",
+        [x.name],
+        [output],
+        node,
+        FPGA,
+        backend="fpgadataflow",
+        NumChannels=channels,
+        PE=1,
+        inputDataType=draft.kind(x.name),
+        numInputVectors=list(image),
+    )
+    draft.carry(node.output, output)
+
+
+def _max_pool(draft: Draft, node: ir.Node) -> None:
+    assert isinstance(node, ir.MaxPool)
+    kernel, strides, pads = _window(node)
+    if any(step != 1 for step in node.dilations):
+        raise refused(node, f"its window is dilated by {node.dilations}, FINN's are not")
+    x = draft.plain(node)
+    if any(pads) and draft.ranges[x.tensor].bounds[0] < 0:
+        raise refused(
+            node,
+            "it pads numbers that may be negative, and FINN pads with zeros, which would win",
+            "pool behind a ReLU, or without padding",
+        )
+    _maximum(draft, node, kernel, strides, pads)
+
+
+def _maximum(draft: Draft, node: ir.Node, kernel: list[int], strides: list[int], pads: list[int]) -> None:
+    x = draft.plain(node)
+    shape = channels_last(draft.graph.tensors[node.output].shape)
+    output = draft.tensor(node.output, shape if len(shape) == 4 else (1, 1, *shape), draft.kind(x.name))
+    draft.node(
+        "MaxPoolNHWC",
+        [x.name],
+        [output],
+        node,
+        GENERAL,
+        kernel_shape=kernel,
+        strides=strides,
+        pads=pads,
+        ceil_mode=0,
+    )
+    draft.carry(node.output, output)
+
+
+def _reduce_max(draft: Draft, node: ir.Node) -> None:
+    """The maximum of the whole image is a pool with one window."""
+    assert isinstance(node, ir.ReduceMax)
+    x = draft.plain(node)
+    if len(x.shape) < 2 or tuple(node.axes) != tuple(range(1, len(x.shape))):
+        raise refused(node, f"it takes the maximum over axes {tuple(node.axes)} of {x.shape}, FINN of the image")
+    _, height, width, _ = draft.shape(x.name)
+    _maximum(draft, node, [height, width], [height, width], [0, 0, 0, 0])
+
+
+EMITTERS: Mapping[str, Callable[[Draft, Any], None]] = {
+    "MaxPool": _max_pool,
+    "ReduceMax": _reduce_max,
+    "ReduceSum": _reduce_sum,
+    "SumPool": _sum_pool,
+}
