@@ -64,7 +64,9 @@ class Carried:
         moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
         if self.order is not None:
             moved = moved[:, self.order]
-        return np.ascontiguousarray(moved).reshape(len(moved), *channels_last(self.shape)[1:]).astype(np.float32)
+        return (
+            np.ascontiguousarray(moved).reshape(len(moved), *channels_last(self.shape)[1:]).astype(np.float32)
+        )
 
     def mantissas(self, integers: NDArray[Any]) -> IntArray:
         """FINN's integers (N, …) as mantissas (N, *shape)."""

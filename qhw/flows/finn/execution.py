@@ -163,7 +163,9 @@ def _execute(node: NodeProto, model: ModelWrapper, context: dict[str, Any], coun
     return [np.asarray(result, dtype=np.float32) for result in results]
 
 
-def _image_by_image(layer: Any, node: NodeProto, context: dict[str, Any], model: ModelWrapper) -> NDArray[np.float32]:
+def _image_by_image(
+    layer: Any, node: NodeProto, context: dict[str, Any], model: ModelWrapper
+) -> NDArray[np.float32]:
     batch, empty = context[node.input[0]], context[node.output[0]]
     results = []
     for index in range(len(batch)):
@@ -181,7 +183,9 @@ def _windows_of(layer: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return windows(x, kernel, stride, dilation)
 
 
-def windows(x: NDArray[Any], kernel: list[int], stride: list[int], dilation: list[int]) -> NDArray[np.float32]:
+def windows(
+    x: NDArray[Any], kernel: list[int], stride: list[int], dilation: list[int]
+) -> NDArray[np.float32]:
     """The windows of images (N, H, W, C): (N, OH, OW, kh · kw · C), channels innermost."""
     extent = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
     view = np.lib.stride_tricks.sliding_window_view(x, extent, axis=(1, 2))

@@ -37,9 +37,7 @@ def _convert(changes: Rewriting, node: Table) -> None:
         changes.constant(f"{node.name}_{what}", as_mantissas(np.array(rows, dtype=object)))
         for what, rows in (("thresholds", thresholds), ("levels", levels))
     )
-    changes.put(
-        node, Threshold(node.name, (node.inputs[0], *constants), node.output, source=node.source)
-    )
+    changes.put(node, Threshold(node.name, (node.inputs[0], *constants), node.output, source=node.source))
 
 
 def _stairs(row: IntArray, low: int) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from qhw.flows.finn.emission import elementwise, matrix, moves, pools, thresholds
 from qhw.flows.finn.emission.draft import Draft, Emitted, refused
-from qhw.flows.finn.prepare import host_nodes
+from qhw.flows.finn.prepare import host_nodes, streamlined
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
 
@@ -23,12 +23,14 @@ EMITTERS: Mapping[str, Callable[[Draft, ir.Node], None]] = {
 
 
 def emit(graph: ExactGraph) -> Emitted:
-    """FINN's graph of a streamlined exact graph.
+    """FINN's graph of a prepared exact graph, streamlined.
 
     Raises:
         UnsupportedError: a node that FINN cannot stream exactly; named, with its layer, and the reason.
     """
-    draft = Draft(graph, host_nodes(graph))
+    host = host_nodes(graph)
+    graph = streamlined(graph)
+    draft = Draft(graph, host)
     for node in graph.nodes:
         if node in draft.host:
             continue

@@ -106,7 +106,9 @@ class Draft:
         name = self.graph.inputs[0]
         kind = self.graph.tensors[name]
         if len(kind.shape) > 3:
-            raise UnsupportedError(f"Input '{name}' has shape {kind.shape}: FINN streams images of two axes at most")
+            raise UnsupportedError(
+                f"Input '{name}' has shape {kind.shape}: FINN streams images of two axes at most"
+            )
         if not is_streamed(kind.format):
             raise UnsupportedError(
                 f"Input '{name}' has numbers of {kind.format}, FINN streams integers",
@@ -160,13 +162,17 @@ class Draft:
         """Say that a dense matrix holds the weights of a depthwise convolution."""
         self._kernels[weights] = kernel
 
-    def node(self, op: str, inputs: list[str], outputs: list[str], node: ir.Node, domain: str = "", **given: Any) -> None:
+    def node(
+        self, op: str, inputs: list[str], outputs: list[str], node: ir.Node, domain: str = "", **given: Any
+    ) -> None:
         """Append a node, written for one of the exact graph."""
         from onnx import helper
 
         for output in outputs:
             self.made_by[output] = node.name
-        self._nodes.append(helper.make_node(op, inputs, outputs, name=f"{op}_{outputs[0]}", domain=domain, **given))
+        self._nodes.append(
+            helper.make_node(op, inputs, outputs, name=f"{op}_{outputs[0]}", domain=domain, **given)
+        )
 
     def check_held(self, low: int, high: int, node: ir.Node) -> None:
         """Refuse integers that FINN's execution in float32 cannot show to be right."""
@@ -252,7 +258,9 @@ class Draft:
         inner = [info(name) for name in self._shapes if name in used and name not in (first, last)]
         graph = helper.make_graph(self._nodes, self.graph.name, [info(first)], [info(last)], value_info=inner)
         opsets = [helper.make_opsetid(*pair) for pair in (("", 17), (GENERAL, 1), (FPGA, 1))]
-        model = ModelWrapper(helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="qhw"))
+        model = ModelWrapper(
+            helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="qhw")
+        )
         for name, value in self._constants.items():
             if name in used:
                 model.set_initializer(name, value)

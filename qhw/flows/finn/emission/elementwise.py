@@ -87,13 +87,17 @@ def _check_read(draft: Draft, node: ir.Node) -> None:
     for name in node.inputs:
         format = draft.graph.tensors[name].format
         if not is_streamed(format):
-            raise refused(node, f"it multiplies numbers of {format}, FINN's units integers", "use --flow hls4ml")
+            raise refused(
+                node, f"it multiplies numbers of {format}, FINN's units integers", "use --flow hls4ml"
+            )
 
 
 def _check_alike(first: Carried, second: Carried, node: ir.Node) -> None:
     same = first.order is second.order or np.array_equal(first.order, second.order)
     if first.shape != second.shape or not same:
-        raise refused(node, f"it joins tensors {first.shape} and {second.shape}, which travel in different orders")
+        raise refused(
+            node, f"it joins tensors {first.shape} and {second.shape}, which travel in different orders"
+        )
 
 
 def _multiplied(draft: Draft, node: ir.Node, x: Carried, factors: IntArray) -> None:
@@ -141,7 +145,9 @@ def _requant(draft: Draft, node: ir.Node) -> None:
         )
     if not is_streamed(kind.format):
         raise refused(
-            node, f"its results are numbers of {kind.format}, FINN streams integers", "use --flow hls4ml for it"
+            node,
+            f"its results are numbers of {kind.format}, FINN streams integers",
+            "use --flow hls4ml for it",
         )
     x = draft.plain(node)
     factors = np.array([1 << int(step) for step in by], dtype=object)

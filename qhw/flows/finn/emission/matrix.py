@@ -10,6 +10,7 @@ import numpy as np
 
 from qhw.flows.finn.carried import channels_last
 from qhw.flows.finn.emission.draft import GENERAL, Draft, is_streamed, refused
+from qhw.flows.finn.prepare import dense_weights, is_depthwise
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 
@@ -49,10 +50,10 @@ def _conv(draft: Draft, node: ir.Node) -> None:
     if rank == 1:
         weight = weight[:, :, None]
         strides, dilations, pads = (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
-    filters, depth, *kernel = weight.shape
+    filters, _, *kernel = weight.shape
     channels = x.shape[0]
-    depthwise = node.groups == channels == filters and channels > 1
-    dense = _dense(weight, node.groups, channels)
+    depthwise = is_depthwise(draft.graph, node)
+    dense = dense_weights(weight, node.groups) if depthwise else weight
     signs = directions(draft, node.output)
     if signs is not None:
         dense = dense * signs.reshape(-1, 1, 1, 1)
@@ -80,18 +81,6 @@ def _conv(draft: Draft, node: ir.Node) -> None:
     if depthwise:
         draft.depthwise(weights, list(kernel))
     _product(draft, node, read, weights, (*out[:3], filters), signs)
-
-
-def _dense(weight: IntArray, groups: int, channels: int) -> IntArray:
-    """Grouped weights (M, C / groups, kh, kw) as (M, C, kh, kw), with zeros between the groups."""
-    if groups == 1:
-        return weight
-    filters, depth = weight.shape[:2]
-    dense = np.zeros((filters, channels, *weight.shape[2:]), dtype=object)
-    for row in range(filters):
-        first = row // (filters // groups) * depth
-        dense[row, first : first + depth] = weight[row]
-    return dense
 
 
 def _matmul(draft: Draft, node: ir.Node) -> None:

@@ -81,7 +81,9 @@ def _pad(draft: Draft, node: ir.Node) -> None:
     _, height, width, channels = draft.shape(x.name)
     begins, ends = node.pads[1:rank], node.pads[rank + 1 :]
     around = [*begins, *ends] if rank == 3 else [0, begins[0], 0, ends[0]]
-    output = draft.tensor(node.output, channels_last(draft.graph.tensors[node.output].shape), draft.kind(x.name))
+    output = draft.tensor(
+        node.output, channels_last(draft.graph.tensors[node.output].shape), draft.kind(x.name)
+    )
     draft.node(
         "FMPadding",
         [x.name],

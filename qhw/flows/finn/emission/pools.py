@@ -27,9 +27,7 @@ def _sum_pool(draft: Draft, node: ir.Node) -> None:
     _, height, width, channels = draft.shape(x.name)
     _, rows, columns, _ = channels_last(draft.graph.tensors[node.output].shape)
     count = math.prod(kernel)
-    window = draft.tensor(
-        f"{node.output}_window", (1, rows, columns, channels * count), draft.kind(x.name)
-    )
+    window = draft.tensor(f"{node.output}_window", (1, rows, columns, channels * count), draft.kind(x.name))
     draft.node(
         "Im2Col",
         [x.name],
@@ -115,7 +113,9 @@ def _reduce_max(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.ReduceMax)
     x = draft.plain(node)
     if len(x.shape) < 2 or tuple(node.axes) != tuple(range(1, len(x.shape))):
-        raise refused(node, f"it takes the maximum over axes {tuple(node.axes)} of {x.shape}, FINN of the image")
+        raise refused(
+            node, f"it takes the maximum over axes {tuple(node.axes)} of {x.shape}, FINN of the image"
+        )
     _, height, width, _ = draft.shape(x.name)
     _maximum(draft, node, [height, width], [height, width], [0, 0, 0, 0])
 

@@ -9,10 +9,9 @@ import numpy as np
 
 from qhw.flows.finn.carried import Carried
 from qhw.flows.finn.emission.draft import GENERAL, Draft, format_type, is_streamed, refused
+from qhw.flows.finn.prepare import MOST_THRESHOLD_BITS
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
-
-MOST_BITS = 8
 
 
 def _threshold(draft: Draft, node: ir.Node) -> None:
@@ -21,11 +20,11 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
         raise refused(
             node, f"its results are numbers of {format}, FINN streams integers", "use --flow hls4ml for it"
         )
-    if format.width > MOST_BITS:
+    if format.width > MOST_THRESHOLD_BITS:
         raise refused(
             node,
-            f"its results have {format.width} bits; FINN's thresholds are practical up to {MOST_BITS}",
-            f"give the results of this layer at most {MOST_BITS} bits, or use --flow hls4ml",
+            f"its results have {format.width} bits; FINN's thresholds are practical up to {MOST_THRESHOLD_BITS}",
+            f"give the results of this layer at most {MOST_THRESHOLD_BITS} bits, or use --flow hls4ml",
         )
     thresholds, levels = (draft.graph.constants[name].astype(object) for name in node.inputs[1:])
     carried = _turned(draft, node, levels)
