@@ -60,13 +60,14 @@ class Carried:
         return min(ends), max(ends)
 
     def integers(self, mantissas: IntArray) -> NDArray[np.float32]:
-        """Mantissas (N, *shape) of a plain tensor as FINN's graph takes them: (N, H, W, C) or (N, C)."""
+        """Mantissas (N, *shape) as FINN's graph has them, (N, H, W, C) or (N, C), exact in float32."""
         moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
         if self.order is not None:
             moved = moved[:, self.order]
-        return (
-            np.ascontiguousarray(moved).reshape(len(moved), *channels_last(self.shape)[1:]).astype(np.float32)
-        )
+        if not self.is_plain:
+            moved = (moved - self.offset.astype(np.int64)) // self.multiplier.astype(np.int64)
+        rows = np.ascontiguousarray(moved, dtype=np.float32)
+        return rows.reshape(len(moved), *channels_last(self.shape)[1:])
 
     def mantissas(self, integers: NDArray[Any]) -> IntArray:
         """FINN's integers (N, …) as mantissas (N, *shape)."""

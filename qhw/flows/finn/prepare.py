@@ -9,8 +9,8 @@ import numpy as np
 from qhw.formats.base import UniformFormat
 from qhw.formats.modes import IntArray, Overflow
 from qhw.graph import ir
-from qhw.graph.ir import ExactGraph, TensorType
 from qhw.graph.infer import requant_bounds
+from qhw.graph.ir import ExactGraph, TensorType
 from qhw.graph.passes import dead, merge_pads, tables_to_thresholds, to_threshold, whole_windows
 
 MOST_THRESHOLD_BITS = 8

@@ -32,6 +32,8 @@ def finn() -> Iterator[Path]:
         ToolMissingError: finn-plus, or a package that it needs, is not installed.
     """
     with tempfile.TemporaryDirectory(prefix="qhw-finn-") as scratch, _quiet():
+        for variants in ("hls", "rtl"):  # they register some layers that have no file of their own there
+            library(f"finn.custom_op.fpgadataflow.{variants}")
         settings = library("finn.util.settings")
         kind = library("finn.interface.settings").FINNSettings
         before, told = settings._SETTINGS, os.environ.get("FINN_BUILD_DIR")

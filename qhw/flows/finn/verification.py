@@ -1,0 +1,135 @@
+"""A project against the exact graph, after every step, by FINN's Python execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhw.flows.finn.execution import Execution, batch_size
+from qhw.flows.finn.passes import Step
+from qhw.flows.finn.project import Description
+from qhw.formats.modes import IntArray
+from qhw.graph.ir import ExactGraph
+from qhw.sim.compare import compare
+from qhw.sim.fast import FastExecutor
+from qhw.sim.rows import Row, row_of
+
+if TYPE_CHECKING:
+    from qonnx.core.modelwrapper import ModelWrapper
+
+REFERENCE = "exact graph"
+Tell = Callable[[float | None, str], None]
+
+
+@dataclass
+class StepCheck:
+    """What was seen after a step: how many layers the model then has, and codes that were compared."""
+
+    step: str
+    nodes: int
+    codes: int = 0
+    tensors: int = 0
+    mismatches: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The values for ``verification.json``."""
+        return dict(vars(self))
+
+
+@dataclass
+class StepByStep:
+    """Models after every step, and what is known of the graph that they all carry out.
+
+    Args:
+        steps: the models' names, in order.
+        models: the models.
+        description: of the project.
+        graph: the exact graph.
+    """
+
+    steps: Sequence[str]
+    models: Sequence[ModelWrapper]
+    description: Description
+    graph: ExactGraph
+    checks: list[StepCheck] = field(default_factory=list)
+
+    def run(self, inputs: Mapping[str, IntArray], tell: Tell) -> Row:
+        """The row of all steps; of the first one that changes a value, where one does."""
+        given = np.asarray(inputs[self.description.input])
+        self.checks = [
+            StepCheck(name, len(model.graph.node))
+            for name, model in zip(self.steps, self.models, strict=True)
+        ]
+        executor, batch = FastExecutor(self.graph), batch_size(self.models[0])
+        distinct: set[int] = set()
+        for start in range(0, len(given), batch):
+            tell(start / len(given), f"FINN's execution, sample {start:,} of {len(given):,}")
+            part = {self.description.input: given[start : start + batch]}
+            expected = executor(part, keep=self._kept())
+            distinct.update(np.unique(expected[self.description.output]).tolist())
+            differing = self._batch(part, expected)
+            if differing is not None:
+                return differing
+        return {
+            "backend": f"FINN, after each of {len(self.steps)} steps",
+            "reference": REFERENCE,
+            "vectors": len(given),
+            "codes_compared": sum(check.codes for check in self.checks),
+            "mismatches": 0,
+            "layers": self.checks[-1].tensors,
+            "distinct_codes": len(distinct),
+        }
+
+    def _kept(self) -> set[str]:
+        known = {*self.graph.inputs, *(node.output for node in self.graph.nodes)}
+        return known & set(self.description.carried)
+
+    def _batch(self, inputs: Mapping[str, IntArray], expected: Mapping[str, IntArray]) -> Row | None:
+        """Compare every step on a batch; the row of the first that differs."""
+        carried = {c.name: c for c in self.description.carried.values() if c.tensor in expected}
+        wanted = {name: c.integers(expected[c.tensor]) for name, c in carried.items()}
+        execution = Execution(
+            self.description.carried[self.description.input].integers(
+                np.asarray(inputs[self.description.input])
+            )
+        )
+        seen: dict[str, NDArray[np.float32]] = {}
+        for check, model in zip(self.checks, self.models, strict=True):
+            check.tensors = 0
+            for _, results, _ in execution.run(model):
+                for name, value in results.items():
+                    if name not in wanted:
+                        continue
+                    check.tensors += 1
+                    check.codes += value.size
+                    if seen.get(name) is value:
+                        continue
+                    if not np.array_equal(value.reshape(wanted[name].shape), wanted[name]):
+                        return self._differing(
+                            check, carried[name].mantissas(value), carried[name].tensor, expected
+                        )
+                    seen[name] = value
+        return None
+
+    def _differing(
+        self, check: StepCheck, found: IntArray, tensor: str, expected: Mapping[str, IntArray]
+    ) -> Row:
+        names = (REFERENCE, f"FINN after the step '{check.step}'")
+        comparison = compare(self.graph, {tensor: expected[tensor]}, {tensor: found}, names=names)
+        check.mismatches = comparison.mismatches
+        return row_of(comparison, len(found))
+
+
+def models_after(
+    model: ModelWrapper, steps: Sequence[Step], tell: Tell
+) -> Iterator[tuple[str, ModelWrapper]]:
+    """The model, and what each step makes of it."""
+    yield "streamlined graph", model
+    for index, step in enumerate(steps):
+        tell(index / len(steps), f"FINN: {step.name}")
+        model = step.apply(model)
+        yield step.name, model
