@@ -872,7 +872,8 @@ def _verify(plan: BuildPlan, work: Workspace) -> Facts:
         graph, len(next(iter(inputs.values()))), plan.flow.least_vectors
     )
     inputs = {name: x[:count] for name, x in inputs.items()}
-    rows, details = [], {}
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
     project = open_project(plan.flow, work.build)
     for row, detail in plan.flow.verify(project, graph, inputs, tell=work.progress):
         rows.append(

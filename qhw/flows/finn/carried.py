@@ -27,7 +27,7 @@ def channels_last(shape: Shape) -> Shape:
 
 @dataclass(frozen=True)
 class Carried:
-    """A graph tensor in FINN's graph: ``mantissa = multiplier * integer + offset``, per channel or per tensor.
+    """A graph tensor in FINN's graph: ``mantissa = multiplier * integer + offset``, per channel or tensor.
 
     Args:
         tensor: its name in the exact graph.
@@ -78,7 +78,8 @@ class Carried:
             back = np.empty_like(whole)
             back[..., self.order] = whole
             whole = back
-        return np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+        found: IntArray = np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+        return found
 
     @property
     def channels(self) -> int:

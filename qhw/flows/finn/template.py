@@ -2,8 +2,8 @@
 
 A convolution is a sliding-window generator in front of a matrix-vector unit, as in FINN-R (arXiv 1809.04570);
 the window generator repeats a pixel's window for every fold of the outputs. Element-wise units work on PE
-channels at a time. Streams are SIMD or PE elements wide. Rounding to integers of up to 8 bits is thresholds, which
-take over the Affine in front of them; what comes behind the last of FINN's layers is the host's.
+channels at a time. Streams are SIMD or PE elements wide. Rounding to integers of up to 8 bits is thresholds,
+which take over the Affine in front of them; what comes behind the last of FINN's layers is the host's.
 """
 
 from __future__ import annotations
@@ -276,9 +276,9 @@ def _requant(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
 
 
 def _compared_bits(site: Site) -> int:
-    """Bits of what the thresholds of a Requant compare: of the sum in front of the Affine that they take over.
+    """Bits of what the thresholds of a Requant compare: the sum in front of the Affine that they take over.
 
-    Its width is that of the Affine's result less the multiplier's, as far as that is stated by the types.
+    Its width is that of the Affine's result less the multiplier's, as far as the types state it.
     """
     width, before = site.type(0).format.width, site.graph.producer(site.node.inputs[0])
     if before is None or not is_taken_over(site.graph, before):

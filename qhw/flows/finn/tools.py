@@ -1,4 +1,4 @@
-"""FINN as a library: imported only when this flow writes or runs a project, with a scratch folder of its own."""
+"""FINN as a library: imported only when this flow writes or runs a project, with its own scratch folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qhw.errors import ToolMissingError
 logger = logging.getLogger(__name__)
 
 HOW_TO_GET = (
-    "pip install 'qhw[finn,train]' -c constraints.txt, then pip install --no-deps finn-plus -c constraints.txt "
+    "pip install 'qhw[finn,train]', then pip install --no-deps finn-plus, both with -c constraints.txt "
     "('make setup' in a checkout does both)"
 )
 

@@ -23,7 +23,8 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
     if format.width > MOST_THRESHOLD_BITS:
         raise refused(
             node,
-            f"its results have {format.width} bits; FINN's thresholds are practical up to {MOST_THRESHOLD_BITS}",
+            f"its results have {format.width} bits; "
+            f"FINN's thresholds are practical up to {MOST_THRESHOLD_BITS}",
             f"give the results of this layer at most {MOST_THRESHOLD_BITS} bits, or use --flow hls4ml",
         )
     thresholds, levels = (draft.graph.constants[name].astype(object) for name in node.inputs[1:])
@@ -100,9 +101,10 @@ def _row(
     codes: range,
     beyond: tuple[int, int],
 ) -> list[int]:
-    """The lowest integer whose code is ``code`` or more, for each; ``beyond`` is below and above all integers.
+    """The lowest integer whose code is ``code`` or more, for each of the codes.
 
-    A mantissa reaches threshold t where ``multiplier * integer + offset >= t``.
+    ``beyond`` is below and above all integers that come. A mantissa reaches threshold t where
+    ``multiplier * integer + offset >= t``.
     """
     row = []
     if multiplier > 0:
