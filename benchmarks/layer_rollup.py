@@ -17,7 +17,7 @@ from qhw.cost.oracle.netlist import Counts
 from qhw.cost.oracle.synth import Circuit, SynthesisResult, Yosys, measure
 from qhw.cost.pricing.calibrated import cost_model
 from qhw.cost.pricing.costing import Costing
-from qhw.flows.finn.template import ARCHITECTURE, PeSimd
+from qhw.flows.rtl.template import ARCHITECTURE, PeSimd
 from qhw.rtl import UNITS
 
 RESULT = Path(__file__).parent / "results" / "layer_rollup.md"
@@ -51,7 +51,7 @@ def synthesised(family: str, designs: list[Circuit], jobs: int) -> list[Counts]:
 
 
 def predicted(family: str, layer: FoldedLayer) -> dict[str, int]:
-    """What `qhw cost --flow finn` says of the layer and the rounding behind it."""
+    """What `qhw cost --flow rtl` says of the layer and the rounding behind it."""
     costing = Costing.of(layer.graph, family, ARCHITECTURE)
     folds = PeSimd(layer.pe, layer.simd), PeSimd(layer.pe)
     costs = [costing.layers(node, [fold])[0] for node, fold in zip(layer.graph.nodes, folds, strict=True)]

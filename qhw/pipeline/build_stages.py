@@ -790,9 +790,7 @@ def _cost(plan: BuildPlan, work: Workspace) -> Facts:
     """Choose the folding that fits the board, and keep what the design is estimated to take."""
     from qhw.cost import estimate
 
-    graph = read_graph(work.build)
-    plan.flow.check_writable(plan.flow.prepare(graph, plan.board, plan.options.wanted.multipliers))
-    design = best_design(graph, plan.board, plan.flow, plan.options.wanted)
+    design = best_design(read_graph(work.build), plan.board, plan.flow, plan.options.wanted)
     estimated = estimate(design)
     folding = {name: fold.to_json() for name, fold in design.folding.items()}
     folder = work.scratch / "cost"

@@ -34,7 +34,7 @@ def pricer(small: Any, flow: str, wanted: Wanted) -> PointPricer:
     )
 
 
-@pytest.mark.parametrize(("flow", "fps"), [("hls4ml", 300_000), ("finn", 50_000)])
+@pytest.mark.parametrize(("flow", "fps"), [("hls4ml", 300_000), ("rtl", 50_000), ("finn", 50_000)])
 def test_at_a_rate_a_price_is_that_of_the_graph(small: Any, flow: str, fps: float) -> None:
     """Codes, widths and foldings, resource by resource."""
     wanted = Wanted(fps=fps)

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 class FinnFlow(ProjectFlow):
     """FINN's dataflow architecture.
 
-    It is priced on every family of FPGAs, out of qhw's own measured circuits, and for every format. Projects
-    are written for AMD's, of integers.
+    Designs are priced out of qhw's own measured circuits; FINN's own estimates are in the project.
     """
 
     name = "finn"
@@ -42,32 +41,28 @@ class FinnFlow(ProjectFlow):
     simulation = "Python execution"
     least_vectors = 256
 
-    def takes(self, family: Family) -> bool:
-        return family.kind == "fpga"
-
     def architecture(self, graph: ExactGraph) -> Architecture:
         return ARCHITECTURE
 
     def rewritten(self, graph: ExactGraph) -> ExactGraph:
         return prepared(graph)
 
-    def writes_for(self, family: Family) -> bool:
+    def takes(self, family: Family) -> bool:
         """AMD's, since Vivado synthesises the projects."""
         return family.kind == "fpga" and family.vendor == "AMD"
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
         return is_streamed(format)
 
-    def check_writable(self, design: Design) -> None:
-        super().check_writable(design)
+    def check(self, design: Design) -> None:
         emit(design.graph)
+        super().check(design)
 
     def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
         from qhw.flows.finn import project as files
         from qhw.flows.finn.tools import finn
 
         self.check_multipliers(design.multipliers)
-        super().check_writable(design)
         out = Path(out)
         if out.exists():
             files.read_description(out)

@@ -13,8 +13,8 @@ import numpy as np
 from qhw.cost import Design
 from qhw.errors import CheckFailedError
 from qhw.flows.finn.execution import abstract
-from qhw.flows.finn.template import PeSimd
 from qhw.flows.finn.tools import library
+from qhw.flows.rtl.template import PeSimd
 
 if TYPE_CHECKING:
     from onnx import NodeProto
