@@ -48,7 +48,7 @@ def test_where_nothing_fits_the_flow_that_would_is_named() -> None:
 
 def test_where_no_flow_fits_that_is_said_too() -> None:
     board = load_board("ultra96").having(lut=50)
-    with pytest.raises(DoesNotFitError, match=r"no folding of another flow fits either \(hls4ml\)"):
+    with pytest.raises(DoesNotFitError, match=r"no folding of another flow fits either \(finn, hls4ml\)"):
         best_design(wide(), board, load_flow("rtl"))
 
 

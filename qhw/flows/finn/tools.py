@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ def finn() -> Iterator[Path]:
         settings = library("finn.util.settings")
         kind = library("finn.interface.settings").FINNSettings
         before, told = settings._SETTINGS, os.environ.get("FINN_BUILD_DIR")
+        chance = random.getstate()
+        random.seed(0)  # qonnx gives new tensors random names, which end up in what is written
         os.environ["FINN_BUILD_DIR"] = scratch
         settings._SETTINGS = kind.init(
             flow_config=Path(scratch) / "none.yaml", finn_build_dir=scratch, auto_set_environment_vars=False
@@ -44,6 +47,7 @@ def finn() -> Iterator[Path]:
         try:
             yield Path(scratch)
         finally:
+            random.setstate(chance)
             settings._SETTINGS = before
             if told is None:
                 del os.environ["FINN_BUILD_DIR"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -131,5 +132,5 @@ def models_after(
     yield "streamlined graph", model
     for index, step in enumerate(steps):
         tell(index / len(steps), f"FINN: {step.name}")
-        model = step.apply(model)
+        model = step.apply(copy.deepcopy(model))  # a step may change what it is given
         yield step.name, model

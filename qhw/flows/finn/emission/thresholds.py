@@ -31,7 +31,7 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
     carried = _turned(draft, node, levels)
     kind = format_type(format)
     low, high = _type_bounds(kind)
-    span = carried.integers_within(*draft.ranges[carried.tensor].bounds)
+    span = carried.integers_within(draft.ranges[carried.tensor])
     rows = max(len(thresholds), len(levels), carried.multiplier.size, carried.offset.size)
     if carried.order is not None and rows > 1:
         thresholds, levels = (_ordered(values, carried.order) for values in (thresholds, levels))
@@ -84,8 +84,8 @@ def _turned(draft: Draft, node: ir.Node, levels: IntArray) -> Carried:
     signs = np.where(wrong, -1, 1).astype(object)
     factor = draft.constant(f"{node.name}_signs", signs, node)
     shape = draft.shape(carried.name)
-    low, high = carried.integers_within(*draft.ranges[carried.tensor].bounds)
-    draft.check_held(low, high, node)
+    low, high = carried.integers_within(draft.ranges[carried.tensor])
+    draft.check_held(-max(-low, high), max(-low, high), node)
     turned = draft.tensor(f"{node.name}_turned", shape, "INT32")
     draft.node("Mul", [carried.name, factor], [turned], node)
     return Carried(
