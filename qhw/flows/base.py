@@ -262,6 +262,11 @@ class ProjectFlow(Flow):
     least_vectors: ClassVar[int] = 128
     """Samples that a build verifies a project on at least, if there are as many."""
 
+    def check_tools(self) -> None:
+        """Raise ToolMissingError where a program or package that it needs is not there."""
+        for tool in self.tools:
+            tool.check()
+
     def check_multipliers(self, chosen: str) -> None:
         """Refuse a choice of multipliers that its projects cannot state."""
         check_multipliers(chosen)

@@ -41,6 +41,11 @@ class FinnFlow(ProjectFlow):
     simulation = "Python execution"
     least_vectors = 256
 
+    def check_tools(self) -> None:
+        from qhw.flows.finn.tools import check_installed
+
+        check_installed()
+
     def architecture(self, graph: ExactGraph) -> Architecture:
         return ARCHITECTURE
 
@@ -170,7 +175,6 @@ class FinnFlow(ProjectFlow):
             streamlined = files.load_model(project.folder / files.MODEL)
             steps = self._steps_of(project.folder, description.part, scratch)
             made = [*models_after(streamlined, steps, tell)]
-            made.append(("project", files.load_model(project.folder / files.DATAFLOW)))
             checker = StepByStep([n for n, _ in made], [m for _, m in made], description, prepared(graph))
             row = checker.run(inputs, tell)
         yield row, {"steps": [check.to_json() for check in checker.checks]}

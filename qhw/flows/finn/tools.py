@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import logging
 import os
@@ -60,22 +61,20 @@ def library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        missing = error.name or name
-        raise ToolMissingError(
-            f"The finn flow writes projects with FINN, which is not installed ({missing} is missing)",
-            hint=HOW_TO_GET,
-        ) from None
+        raise _missing(error.name or name) from None
 
 
-def version() -> str:
-    """The installed version of finn-plus; "" without it."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+def check_installed() -> None:
+    """Raise ToolMissingError without finn-plus; nothing of it is imported."""
+    if importlib.util.find_spec("finn") is None:
+        raise _missing("finn-plus")
 
-    try:
-        return installed("finn-plus")
-    except PackageNotFoundError:
-        return ""
+
+def _missing(package: str) -> ToolMissingError:
+    return ToolMissingError(
+        f"The finn flow writes projects with FINN, which is not installed ({package} is missing)",
+        hint=HOW_TO_GET,
+    )
 
 
 @contextlib.contextmanager
