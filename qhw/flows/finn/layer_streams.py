@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from qhw.errors import InputError, UnsupportedError
 from qhw.formats.modes import IntArray
+from qhw.outside import read_bytes
 from qhw.rtl.base import Port
 from qhw.rtl.simulation.verilator import Words, pack
 
@@ -107,8 +109,8 @@ class Stream:
             given[:, -1] &= np.uint32((1 << (WORD - spare)) - 1)  # AXI leaves the padding open
         common = min(len(given), len(expected))
         ordered = self.ordered(values)
-        odd = (given[:common] != expected[:common]).any(axis=1)
-        odd |= ((ordered < self.low) | (ordered > self.high)).any(axis=1)[:common]
+        odd = np.any(given[:common] != expected[:common], axis=1)
+        odd |= np.any((ordered < self.low) | (ordered > self.high), axis=1)[:common]
         suspects = np.flatnonzero(odd)
         numbers = self.unpacked(given[suspects])
         wrong = numbers != ordered[suspects]
@@ -196,3 +198,24 @@ def checked(stream: Stream, values: NDArray[Any] | None) -> NDArray[Any]:
             allowed=f"(N, *{stream.shape})",
         )
     return values
+
+
+_CHUNK = 1 << 20
+"""Elements that are packed at a time: bounds the memory."""
+
+_LONGEST = 64 << 30
+"""Bytes of a simulation's files, which lie in a folder made for them."""
+
+
+def write_words(path: Path, stream: Stream, values: NDArray[Any]) -> None:
+    """Write values (N, *shape) as the words that a simulation reads."""
+    step = max(1, _CHUNK // max(1, math.prod(stream.shape)))
+    with path.open("wb") as file:
+        for start in range(0, len(values), step):
+            file.write(stream.packed(values[start : start + step]).tobytes())
+
+
+def read_words(path: Path, stream: Stream) -> Words:
+    """The words that a simulation wrote, shape (words, row)."""
+    content = read_bytes(path, "simulation's output", _LONGEST)
+    return np.frombuffer(content, dtype=np.uint32).reshape(-1, stream.row)
