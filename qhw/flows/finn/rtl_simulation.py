@@ -91,7 +91,7 @@ class Verilator:
         )
 
     def _build(self, place: Path, order: Sequence[str], runtime: Path, sources: LayerSources) -> None:
-        what = f"the Verilog of layer '{sources.layer}' does not compile"
+        what = "only Vivado's simulator shows this layer: Verilator refuses its Verilog"
         root = self._root()
         tool = [
             str(root / "bin" / "verilator"),

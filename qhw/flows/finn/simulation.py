@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from qhw.errors import ToolMissingError, UnsupportedError
+from qhw.errors import InputError, ToolMissingError, UnsupportedError
 from qhw.flows.finn.compiled import Programs, default_cache
 from qhw.flows.finn.hls_simulation import MEMORY, Compiler, Weights, call_layer
 from qhw.flows.finn.layer_streams import Stream, checked, input_streams, output_streams
@@ -29,6 +29,9 @@ _BASE_TIMEOUT = 300.0
 _TIMEOUT_PER_VECTOR = 60.0
 _PATIENCE = 10_000
 """Cycles without a word, beside two intervals as FINN estimates them, after which a layer stands still."""
+
+_LONGEST_REASON = 400
+"""Characters of a compiler's complaint that are told."""
 
 _AHEAD = {"FMPadding_rtl"}
 """Layers that write the frame of an image before the image comes: there may be words of one more."""
@@ -95,6 +98,8 @@ def simulate_layers(
     sources = layer_sources(model, folder)
     work = _Work(copy.deepcopy(model), folder, values, Programs(cache or default_cache()), timeout)
     layers = list(operators(work.model))
+    for node, operator in layers:
+        work.check_values(node, operator)
     checks = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         jobs = [pool.submit(work.check, sources[node.name], node, operator) for node, operator in layers]
@@ -118,16 +123,31 @@ class _Work:
     programs: Programs
     timeout: float | None
 
+    def check_values(self, node: Any, operator: Any) -> None:
+        """Raise InputError where a layer's tensors have no values, or of another shape, or unequally many."""
+        try:
+            streams = [*input_streams(self.model, node, operator), *output_streams(node, operator)]
+        except UnsupportedError:
+            return  # it is not simulated
+        counts = {s.tensor: len(checked(s, self.values.get(s.tensor))) for s in streams}
+        if len(set(counts.values())) > 1 or not all(counts.values()):
+            told = ", ".join(f"{count} of '{name}'" for name, count in counts.items())
+            raise InputError(
+                f"the tensors of layer '{node.name}' have these vectors: {told}",
+                allowed="equally many, not 0",
+            )
+
     def check(self, sources: LayerSources, node: Any, operator: Any) -> LayerCheck:
         try:
             inputs = input_streams(self.model, node, operator)
             outputs = output_streams(node, operator)
-            given = {stream: checked(stream, self.values.get(stream.tensor)) for stream in inputs}
+            given = {stream: self.values[stream.tensor] for stream in inputs}
             simulate = self._in_verilator if sources.backend == "rtl" else self._by_compiler
             return simulate(sources, operator, given, outputs)
         except (UnsupportedError, ToolMissingError) as error:
             hint = f" ({error.hint})" if error.hint else ""
-            return LayerCheck(sources.layer, sources.kind, "none", reason=f"{error.message}{hint}")
+            reason = " ".join(f"{error.message}{hint}".split())[:_LONGEST_REASON]
+            return LayerCheck(sources.layer, sources.kind, "none", reason=reason)
 
     def _in_verilator(
         self,
@@ -185,7 +205,7 @@ class _Work:
         vectors = codes = mismatches = 0
         first = None
         for stream, rows in zip(outputs, words, strict=True):
-            expected = checked(stream, self.values.get(stream.tensor))
+            expected = self.values[stream.tensor]
             count, difference = stream.differences(rows, expected)
             vectors, codes, mismatches = len(expected), codes + expected.size, mismatches + count
             first = first or difference

@@ -80,7 +80,8 @@ def generate_sources(
     initialise_finn()
     model = copy.deepcopy(model)  # the generators write paths, and types, into the nodes
     for node in model.graph.node:
-        _backend(node)
+        _backend(node)  # before anything is written
+    for node in model.graph.node:
         with tempfile.TemporaryDirectory(prefix="finn-") as scratch:
             _generate(model, node, Path(scratch), part, clock_ns)
             target = folder / node.name
