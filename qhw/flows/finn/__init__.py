@@ -13,7 +13,7 @@ from qhw.cost import Design, estimate
 from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
 from qhw.errors import InputError
-from qhw.flows.base import Execution, Project, ProjectFlow, Trace
+from qhw.flows.base import Execution, FlowStage, Project, ProjectFlow, Trace
 from qhw.flows.finn.emission import emit
 from qhw.flows.finn.emission.draft import Emitted, is_streamed
 from qhw.flows.finn.prepare import prepared
@@ -41,6 +41,12 @@ class FinnFlow(ProjectFlow):
     multipliers = ("auto", "lut", "dsp")
     simulation = "Python execution"
     least_vectors = 256
+
+    @property
+    def stages(self) -> tuple[FlowStage, ...]:
+        from qhw.flows.finn.synthesis import synthesised
+
+        return (FlowStage("synth", "synthesis", synthesised),)
 
     def takes(self, family: Family) -> bool:
         return family.kind == "fpga"
@@ -88,7 +94,7 @@ class FinnFlow(ProjectFlow):
         return self._project(out, design.graph.name)
 
     def _write_models(self, design: Design, emitted: Emitted, folder: Path, scratch: Path) -> None:
-        from qhw.flows.finn import folding, passes
+        from qhw.flows.finn import builder, driver, folding, passes, reports
         from qhw.flows.finn import project as files
 
         board = design.board
@@ -107,6 +113,9 @@ class FinnFlow(ProjectFlow):
         folding.check_divides(model)
         files.save_model(model, folder / files.DATAFLOW)
         folding.write_configurations(model, folder)
+        reports.write_reports(design, model, emitted.made_by, folder)
+        builder.write_build(board, folder)
+        driver.write_driver(emitted, model, board, folder, scratch)
 
     def open(self, folder: Path) -> Project:
         from qhw.flows.finn.project import read_description
