@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ HOW_TO_GET = (
 def finn() -> Iterator[Path]:
     """FINN, ready to be called; yields its scratch folder, which is removed at the end.
 
-    What it prints goes to the log.
+    What it prints goes to the log. Tensors that its passes put in have random names: here, the same ones each time.
 
     Raises:
         ToolMissingError: finn-plus, or a package that it needs, is not installed.
@@ -38,12 +39,15 @@ def finn() -> Iterator[Path]:
         kind = library("finn.interface.settings").FINNSettings
         before, told = settings._SETTINGS, os.environ.get("FINN_BUILD_DIR")
         os.environ["FINN_BUILD_DIR"] = scratch
+        drawn = random.getstate()
+        random.seed(0)
         settings._SETTINGS = kind.init(
             flow_config=Path(scratch) / "none.yaml", finn_build_dir=scratch, auto_set_environment_vars=False
         )
         try:
             yield Path(scratch)
         finally:
+            random.setstate(drawn)
             settings._SETTINGS = before
             if told is None:
                 del os.environ["FINN_BUILD_DIR"]
