@@ -1,4 +1,4 @@
-"""Three complete small layers synthesised as one, against the FINN template and their units added up.
+"""Three complete small layers synthesised as one, against the rtl template and their units added up.
 
 python benchmarks/layer_rollup.py [--families ultrascale-plus,7series] [--jobs 2]
 """
@@ -127,7 +127,7 @@ INTRODUCTION = """\
 Each layer is emitted from the units (`qhw/cost/calibration/layers.py`), simulated by Verilator equal to the
 exact graph on 24 images, every code (`tests/cost/calibration/test_layers.py`), and synthesised by Yosys as
 one flat design.
-`predicted` is what the FINN template says of the layer, its stream and the rounding behind it; `units added
+`predicted` is what the rtl template says of the layer, its stream and the rounding behind it; `units added
 up` are the same units, each synthesised alone. Weights are written at the start, so that no tool sees
 constants. The layers have the template's architecture; they are not what FINN itself emits.
 """
