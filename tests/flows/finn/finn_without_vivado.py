@@ -38,7 +38,9 @@ def generate_sources(project: Path) -> None:
     config = DataflowBuildConfig.construct_from(project / "dataflow_build_config.yaml")
     made = step_hw_codegen(built(project), config)
     files = {
-        node.name: sorted(p.name for p in Path(getCustomOp(node).get_nodeattr("code_gen_dir_ipgen")).iterdir())
+        node.name: sorted(
+            p.name for p in Path(getCustomOp(node).get_nodeattr("code_gen_dir_ipgen")).iterdir()
+        )
         for node in made.graph.node
     }
     (project / "finn_build" / "sources.json").write_text(json.dumps(files))

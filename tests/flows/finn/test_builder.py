@@ -62,7 +62,16 @@ def layers(path: Path) -> list[tuple[Any, ...]]:
 
     from qhw.flows.finn.project import load_model
 
-    kept = ("PE", "SIMD", "parallel_window", "mem_mode", "ram_style", "resType", "accDataType", "weightDataType")
+    kept = (
+        "PE",
+        "SIMD",
+        "parallel_window",
+        "mem_mode",
+        "ram_style",
+        "resType",
+        "accDataType",
+        "weightDataType",
+    )
     kept += ("inputDataType", "outputDataType", "numSteps", "ActVal")
     found = []
     for node in load_model(path).graph.node:
