@@ -47,12 +47,20 @@ class Programs:
             texts: every file that the program is made from, by its name.
             tools: versions and flags of what makes it.
             build: gets a folder that holds the texts, and writes ``program`` into it.
+
+        Raises ToolMissingError where the folder cannot be written; and what ``build`` raises.
         """
         key = hashlib.sha256(json.dumps([sorted(texts.items()), list(tools)]).encode()).hexdigest()[:20]
         with self._locks.setdefault(key, threading.Lock()):
             place = self.folder / key
-            if not self._is_vouched_for(place):
-                self._make(place, texts, build)
+            try:
+                if not self._is_vouched_for(place):
+                    self._make(place, texts, build)
+            except OSError as error:
+                raise ToolMissingError(
+                    f"no simulation can be compiled in {self.folder}: {error.strerror or error}",
+                    hint="set XDG_CACHE_HOME to a folder that can be written",
+                ) from error
         return place / "program"
 
     def _is_vouched_for(self, place: Path) -> bool:
