@@ -111,12 +111,14 @@ def call(
     failure: type[QhwError] = CheckFailedError,
     timeout: float = COMPILE_SECONDS,
     environment: Mapping[str, str] | None = None,
+    given: str = "",
 ) -> str:
     """Run a program in a folder; what it printed.
 
     Args:
         what: what fails where it does, as the beginning of a message.
         failure: what is raised where it ends with an error.
+        given: its standard input.
         environment: variables in addition to this process's.
 
     Raises:
@@ -128,6 +130,7 @@ def call(
         done = subprocess.run(
             command,
             cwd=folder,
+            input=given,
             env={**os.environ, **(environment or {})},
             capture_output=True,
             text=True,
