@@ -62,8 +62,8 @@ def layers(path: Path) -> list[tuple[Any, ...]]:
 
     from qhw.flows.finn.project import load_model
 
-    kept = ("PE", "SIMD", "parallel_window", "mem_mode", "ram_style", "resType", "accDataType", "weightDataType")
-    kept += ("inputDataType", "outputDataType", "numSteps", "ActVal")
+    kept = ("PE", "SIMD", "parallel_window", "mem_mode", "ram_style", "resType", "numSteps", "ActVal")
+    kept += ("inputDataType", "outputDataType", "accDataType", "weightDataType")
     found = []
     for node in load_model(path).graph.node:
         layer = getCustomOp(node)
@@ -88,7 +88,7 @@ def outputs_of(path: Path, inputs: np.ndarray) -> np.ndarray:
 
 
 def check_accepted(project: Project) -> None:
-    """FINN's builder made the dataflow model of the project, with the same estimates and the expected codes."""
+    """FINN's builder made the project's dataflow model, with the same estimates and the expected codes."""
     folder = project.folder
     assert layers(after_builder(project)) == layers(folder / "dataflow.onnx")
     for name in ("estimate_layer_cycles.json", "estimate_layer_resources.json"):
