@@ -240,7 +240,7 @@ def _other_flow(name: str, board: Board) -> UnsupportedError:
     """An error that names the flows which build for a board, or else those that estimate designs on it."""
     flows = [load_flow(other) for other in list_flows()]
     family = board.device
-    builders = [flow.name for flow in flows if isinstance(flow, ProjectFlow) and flow.writes_for(family)]
+    builders = [flow.name for flow in flows if isinstance(flow, ProjectFlow) and flow.takes(family)]
     priced = [flow.name for flow in flows if flow.takes(family)]
     estimates = (
         f"no flow writes projects for it yet; 'qhw cost --flow {' or '.join(priced)}' estimates designs"
@@ -262,6 +262,11 @@ class ProjectFlow(Flow):
     least_vectors: ClassVar[int] = 128
     """Samples that a build verifies a project on at least, if there are as many."""
 
+    def check_tools(self) -> None:
+        """Raise ToolMissingError where a program or package that it needs is not there."""
+        for tool in self.tools:
+            tool.check()
+
     def check_multipliers(self, chosen: str) -> None:
         """Refuse a choice of multipliers that its projects cannot state."""
         check_multipliers(chosen)
@@ -271,20 +276,6 @@ class ProjectFlow(Flow):
                 allowed=", ".join(self.multipliers),
                 hint="'qhw cost' estimates designs with any choice",
             )
-
-    def writes_for(self, family: Family) -> bool:
-        """Whether it writes projects for devices of a family; of some it may only price designs."""
-        return self.takes(family)
-
-    def check_buildable(self, board: Board) -> None:
-        """Refuse a board that the flow cannot write projects for, by name."""
-        self.check_board(board)
-        if not self.writes_for(board.device):
-            raise _other_flow(self.name, board)
-
-    def check_writable(self, design: Design) -> None:
-        """Refuse a design that is priced, but that no project can carry; UnsupportedError names the node."""
-        self.check_buildable(design.board)
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:

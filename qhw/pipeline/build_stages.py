@@ -790,9 +790,7 @@ def _cost(plan: BuildPlan, work: Workspace) -> Facts:
     """Choose the folding that fits the board, and keep what the design is estimated to take."""
     from qhw.cost import estimate
 
-    graph = read_graph(work.build)
-    plan.flow.check_writable(plan.flow.prepare(graph, plan.board, plan.options.wanted.multipliers))
-    design = best_design(graph, plan.board, plan.flow, plan.options.wanted)
+    design = best_design(read_graph(work.build), plan.board, plan.flow, plan.options.wanted)
     estimated = estimate(design)
     folding = {name: fold.to_json() for name, fold in design.folding.items()}
     folder = work.scratch / "cost"
@@ -872,7 +870,8 @@ def _verify(plan: BuildPlan, work: Workspace) -> Facts:
         graph, len(next(iter(inputs.values()))), plan.flow.least_vectors
     )
     inputs = {name: x[:count] for name, x in inputs.items()}
-    rows, details = [], {}
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
     project = open_project(plan.flow, work.build)
     for row, detail in plan.flow.verify(project, graph, inputs, tell=work.progress):
         rows.append(

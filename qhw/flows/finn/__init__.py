@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from qhw.cost import Design, estimate
 from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
 from qhw.errors import InputError
-from qhw.flows.base import Execution, FlowStage, Project, ProjectFlow, Trace
+from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Trace
 from qhw.flows.finn.emission import emit
 from qhw.flows.finn.emission.draft import Emitted, is_streamed
 from qhw.flows.finn.prepare import prepared
@@ -30,17 +31,34 @@ if TYPE_CHECKING:
     from qhw.flows.finn.passes import Step
 
 
+SIMULATED_VECTORS = 2
+"""Samples that go through each layer's generated sources: the second shows that the first left nothing behind."""
+
+
 class FinnFlow(ProjectFlow):
     """FINN's dataflow architecture.
 
-    It is priced on every family of FPGAs, out of qhw's own measured circuits, and for every format. Projects
-    are written for AMD's, of integers.
+    Designs are priced out of qhw's own measured circuits; FINN's own estimates are in the project.
     """
 
     name = "finn"
+    options = (
+        FlowOption(
+            "sources",
+            str,
+            "simulated",
+            "Whether FINN's Verilog and C++ is simulated layer by layer, or generated alone.",
+            ("simulated", "generated"),
+        ),
+    )
     multipliers = ("auto", "lut", "dsp")
     simulation = "Python execution"
     least_vectors = 256
+
+    def check_tools(self) -> None:
+        from qhw.flows.finn.tools import check_installed
+
+        check_installed()
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
@@ -48,32 +66,28 @@ class FinnFlow(ProjectFlow):
 
         return (FlowStage("synth", "synthesis", synthesised),)
 
-    def takes(self, family: Family) -> bool:
-        return family.kind == "fpga"
-
     def architecture(self, graph: ExactGraph) -> Architecture:
         return ARCHITECTURE
 
     def rewritten(self, graph: ExactGraph) -> ExactGraph:
         return prepared(graph)
 
-    def writes_for(self, family: Family) -> bool:
+    def takes(self, family: Family) -> bool:
         """AMD's, since Vivado synthesises the projects."""
         return family.kind == "fpga" and family.vendor == "AMD"
 
     def carries(self, format: Format, *, computed: bool = False) -> bool:
         return is_streamed(format)
 
-    def check_writable(self, design: Design) -> None:
-        super().check_writable(design)
+    def check(self, design: Design) -> None:
         emit(design.graph)
+        super().check(design)
 
     def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
         from qhw.flows.finn import project as files
         from qhw.flows.finn.tools import finn
 
         self.check_multipliers(design.multipliers)
-        super().check_writable(design)
         out = Path(out)
         if out.exists():
             files.read_description(out)
@@ -96,6 +110,7 @@ class FinnFlow(ProjectFlow):
     def _write_models(self, design: Design, emitted: Emitted, folder: Path, scratch: Path) -> None:
         from qhw.flows.finn import builder, driver, folding, passes, reports
         from qhw.flows.finn import project as files
+        from qhw.flows.finn.sources import generate_sources
 
         board = design.board
         description = files.describe(emitted, design.graph.name, board.part, board.clock_period_ns)
@@ -113,6 +128,7 @@ class FinnFlow(ProjectFlow):
         folding.check_divides(model)
         files.save_model(model, folder / files.DATAFLOW)
         folding.write_configurations(model, folder)
+        generate_sources(model, folder / files.SOURCES, part=board.part, clock_ns=board.clock_period_ns)
         reports.write_reports(design, model, emitted.made_by, folder)
         builder.write_build(board, folder)
         driver.write_driver(emitted, model, board, folder, scratch)
@@ -174,7 +190,7 @@ class FinnFlow(ProjectFlow):
         *,
         tell: Callable[[float | None, str], None],
     ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
-        """FINN's Python execution after every step, and of the project as it lies there."""
+        """FINN's Python execution after every step and of the project; its sources, layer by layer."""
         from qhw.flows.finn import project as files
         from qhw.flows.finn.tools import finn
         from qhw.flows.finn.verification import StepByStep, models_after
@@ -184,11 +200,32 @@ class FinnFlow(ProjectFlow):
             streamlined = files.load_model(project.folder / files.MODEL)
             steps = self._steps_of(project.folder, description.part, scratch)
             made = [*models_after(streamlined, steps, tell)]
-            made.append(("project", files.load_model(project.folder / files.DATAFLOW)))
             checker = StepByStep([n for n, _ in made], [m for _, m in made], description, prepared(graph))
             row = checker.run(inputs, tell)
         yield row, {"steps": [check.to_json() for check in checker.checks]}
         yield from super().verify(project, graph, inputs, tell=tell)
+        if self.chosen["sources"] == "simulated":
+            yield self._simulated_layers(project, inputs, tell)
+
+    def _simulated_layers(
+        self, project: Project, inputs: Mapping[str, IntArray], tell: Callable[[float | None, str], None]
+    ) -> tuple[Row, Mapping[str, Any]]:
+        """FINN's generated Verilog and C++ against FINN's Python execution, each layer on its own."""
+        from qhw.flows.finn import project as files
+        from qhw.flows.finn.execution import Execution as Batch
+        from qhw.flows.finn.simulation import simulate_layers
+        from qhw.flows.finn.tools import finn
+        from qhw.flows.finn.verification import layers_row
+
+        description = files.read_description(project.folder)
+        given = np.asarray(inputs[description.input])[:SIMULATED_VECTORS]
+        first = description.carried[description.input]
+        with finn():
+            model = files.load_model(project.folder / files.DATAFLOW)
+            batch = Batch(first.integers(given))
+            values = {first.name: batch.inputs, **batch.outputs(model)}
+            checks = simulate_layers(model, project.folder / files.SOURCES, values, tell=tell)
+        return layers_row(checks, len(given)), {"layers": [asdict(check) for check in checks]}
 
     def _steps_of(self, folder: Path, part: str, scratch: Path) -> list[Step]:
         """The steps of a written project, with the folding of its configuration file."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.formats.modes import IntArray
+from qhw.graph.infer import Range
 
 Shape = tuple[int, ...]
 
@@ -27,7 +28,7 @@ def channels_last(shape: Shape) -> Shape:
 
 @dataclass(frozen=True)
 class Carried:
-    """A graph tensor in FINN's graph: ``mantissa = multiplier * integer + offset``, per channel or per tensor.
+    """A graph tensor in FINN's graph: ``mantissa = multiplier * integer + offset``, per channel or tensor.
 
     Args:
         tensor: its name in the exact graph.
@@ -50,14 +51,17 @@ class Carried:
         """Whether the integers are the mantissas themselves."""
         return bool((self.multiplier == 1).all() and (self.offset == 0).all())
 
-    def integers_within(self, low: int, high: int) -> tuple[int, int]:
-        """Bounds of the integers whose mantissas lie in ``[low, high]``."""
-        ends = [
-            bound // factor + extra
-            for factor, shift in np.broadcast(self.multiplier, self.offset)
-            for bound, extra in ((low - shift, 0), (high - shift, 0), (low - shift, 1), (high - shift, 1))
-        ]
-        return min(ends), max(ends)
+    def integers_within(self, span: Range) -> tuple[int, int]:
+        """Bounds of the integers, for bounds of the graph's mantissas, per channel or of all."""
+        ends = [self._per_channel(bound) for bound in (span.low, span.high)]
+        rows = np.broadcast(self.multiplier, self.offset, *ends)
+        found = [(bound - shift) // factor for factor, shift, *both in rows for bound in both]
+        return min(found), max(found)
+
+    def _per_channel(self, bound: IntArray) -> IntArray:
+        """A bound in the order in which channels travel."""
+        each = numbers(bound)
+        return each if self.order is None or each.size == 1 else each[self.order]
 
     def integers(self, mantissas: IntArray) -> NDArray[np.float32]:
         """Mantissas (N, *shape) as FINN's graph has them, (N, H, W, C) or (N, C), exact in float32."""
@@ -78,7 +82,8 @@ class Carried:
             back = np.empty_like(whole)
             back[..., self.order] = whole
             whole = back
-        return np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+        found: IntArray = np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+        return found
 
     @property
     def channels(self) -> int:

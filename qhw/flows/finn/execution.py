@@ -1,8 +1,8 @@
 """FINN's Python execution of its models, on batches, and only of what a step has changed.
 
-FINN's operators are executed by their own ``execute_node``. Three are helped, since FINN runs them image by image
-and slowly: windows are gathered by NumPy, depthwise units are called once per image, and thresholds are counted by
-a binary search. ``tests/flows/finn/test_execution.py`` compares each with FINN's and qonnx's own.
+FINN's operators are executed by their own ``execute_node``. Three are helped, since FINN runs them image by
+image and slowly: windows are gathered by NumPy, depthwise units are called once per image, and thresholds are
+counted by a binary search. ``tests/flows/finn/test_execution.py`` compares each with FINN's and qonnx's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_AT_ONCE = 64
 def batch_size(model: ModelWrapper) -> int:
     """Images that are executed together."""
     numbers = sum(math.prod(model.get_tensor_shape(name) or [0]) for name in _tensors(model))
-    return max(1, min(MOST_AT_ONCE, _BATCH_NUMBERS // max(1, numbers)))
+    return int(max(1, min(MOST_AT_ONCE, _BATCH_NUMBERS // max(1, numbers))))
 
 
 def _tensors(model: ModelWrapper) -> list[str]:
@@ -262,7 +262,8 @@ def _max_pool(node: Any, x: NDArray[Any]) -> NDArray[Any]:
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     kernel = list(node.get_nodeattr("kernel_shape"))
     found = windows(padded, kernel, list(node.get_nodeattr("strides")), [1, 1])
-    return found.reshape(*found.shape[:3], math.prod(kernel), x.shape[-1]).max(axis=3)
+    largest: NDArray[Any] = found.reshape(*found.shape[:3], math.prod(kernel), x.shape[-1]).max(axis=3)
+    return largest
 
 
 def _reshape(_: Any, x: NDArray[Any], shape: NDArray[Any]) -> NDArray[Any]:
@@ -270,7 +271,8 @@ def _reshape(_: Any, x: NDArray[Any], shape: NDArray[Any]) -> NDArray[Any]:
 
 
 def _reduce_sum(node: Any, x: NDArray[Any], axes: NDArray[Any]) -> NDArray[Any]:
-    return x.sum(axis=tuple(int(axis) for axis in axes))
+    total: NDArray[Any] = x.sum(axis=tuple(int(axis) for axis in axes))
+    return total
 
 
 def _split(node: Any, x: NDArray[Any], sizes: NDArray[Any]) -> tuple[NDArray[Any], ...]:

@@ -1,4 +1,4 @@
-"""The design's folding on FINN's layers: PE, SIMD and parallel windows, and FINN's configuration files of them."""
+"""The design's folding on FINN's layers (PE, SIMD, parallel windows), and FINN's configuration files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from qhw.cost import Design
 from qhw.errors import CheckFailedError
 from qhw.flows.finn.execution import abstract
-from qhw.flows.finn.template import PeSimd
 from qhw.flows.finn.tools import library
+from qhw.flows.rtl.template import PeSimd
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -111,7 +111,7 @@ def _channels(layer: Any, kind: str) -> int:
 
 
 def _keep_up(layer: Any, factor: str, most: int, wanted: int, interval: int) -> None:
-    """Give a layer the factor wanted; the least that keeps up with the interval, where it is too slow for it."""
+    """Give a layer the factor wanted, or the least one that keeps up with the interval."""
     divisors = [number for number in range(1, most + 1) if most % number == 0]
     order = ([wanted] if wanted in divisors else []) + divisors
     for number in order:

@@ -1,7 +1,7 @@
 """The steps from the streamlined graph to FINN's dataflow model, each by FINN's own transformations.
 
-FINN's own streamlining and its inference of Requant layers take no part: the graph comes streamlined, and that
-inference takes thresholds within 1 % of even steps as even, which is inexact from 9 bits on.
+FINN's own streamlining and its inference of Requant layers take no part: the graph comes streamlined, and
+that inference takes thresholds within 1 % of even steps as even, which is inexact from 9 bits on.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _with_types(model: ModelWrapper) -> ModelWrapper:
 
 
 def _minimised(model: ModelWrapper) -> ModelWrapper:
-    """Widths of weights, sums and thresholds as narrow as their numbers: as FINN's step_minimize_bit_width does."""
+    """Weights, sums and thresholds in types as narrow as their numbers, as FINN's step_minimize_bit_width."""
     weights = library(_DATAFLOW + "minimize_weight_bit_width").MinimizeWeightBitWidth
     sums = library(_DATAFLOW + "minimize_accumulator_width").MinimizeAccumulatorWidth
     rounded = library("finn.transformation.streamline.round_thresholds").RoundAndClipThresholds

@@ -18,7 +18,7 @@ MOST_THRESHOLD_BITS = 8
 
 
 def prepared(graph: ExactGraph) -> ExactGraph:
-    """The graph without dead nodes; padding merged into convolutions, grouped ones dense, as FINN has them."""
+    """The graph without dead nodes, padding merged into convolutions, grouped ones dense, as FINN has it."""
     for apply in (dead.apply, merge_pads.apply, whole_windows.apply, tables_to_thresholds.apply):
         graph, _ = apply(graph)
     return _without_groups(graph)
@@ -79,7 +79,7 @@ def host_nodes(graph: ExactGraph) -> tuple[ir.Node, ...]:
 
 
 def _without_groups(graph: ExactGraph) -> ExactGraph:
-    """Grouped convolutions as dense ones with zeros between the groups; depthwise ones have a unit of their own."""
+    """Grouped convolutions as dense ones with zeros between the groups; depthwise ones have a unit."""
     tensors, constants, nodes = dict(graph.tensors), dict(graph.constants), []
     for node in graph.nodes:
         if isinstance(node, ir.Conv) and node.groups > 1 and not is_depthwise(graph, node):

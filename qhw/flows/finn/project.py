@@ -1,4 +1,4 @@
-"""A FINN project as a folder: models, configurations, vectors, and how the exact graph's tensors travel in it."""
+"""A FINN project as a folder: models, configurations, vectors, and how the graph's tensors travel in it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def host_graph(emitted: Emitted) -> ExactGraph | None:
 
 
 def write_vectors(emitted: Emitted, vectors: Mapping[str, IntArray], folder: Path) -> None:
-    """Inputs and outputs of the stream as FINN's builder verifies with them: (N, H, W, C) float32 .npy files."""
+    """Inputs and outputs of the stream for FINN's builder to verify with: (N, H, W, C) float32 .npy files."""
     folder.mkdir()
     given = np.asarray(vectors[emitted.input])
     answers = interpret(emitted.graph, {emitted.input: given}, keep={emitted.output})

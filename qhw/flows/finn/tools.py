@@ -1,9 +1,10 @@
-"""FINN as a library: imported only when this flow writes or runs a project, with a scratch folder of its own."""
+"""FINN as a library: imported only when this flow writes or runs a project, with its own scratch folder."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ from qhw.errors import ToolMissingError
 logger = logging.getLogger(__name__)
 
 HOW_TO_GET = (
-    "pip install 'qhw[finn,train]' -c constraints.txt, then pip install --no-deps finn-plus -c constraints.txt "
+    "pip install 'qhw[finn,train]', then pip install --no-deps finn-plus, both with -c constraints.txt "
     "('make setup' in a checkout does both)"
 )
 
@@ -38,16 +39,16 @@ def finn() -> Iterator[Path]:
         settings = library("finn.util.settings")
         kind = library("finn.interface.settings").FINNSettings
         before, told = settings._SETTINGS, os.environ.get("FINN_BUILD_DIR")
+        chance = random.getstate()
+        random.seed(0)  # qonnx gives new tensors random names, which end up in what is written
         os.environ["FINN_BUILD_DIR"] = scratch
-        drawn = random.getstate()
-        random.seed(0)
         settings._SETTINGS = kind.init(
             flow_config=Path(scratch) / "none.yaml", finn_build_dir=scratch, auto_set_environment_vars=False
         )
         try:
             yield Path(scratch)
         finally:
-            random.setstate(drawn)
+            random.setstate(chance)
             settings._SETTINGS = before
             if told is None:
                 del os.environ["FINN_BUILD_DIR"]
@@ -60,22 +61,20 @@ def library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        missing = error.name or name
-        raise ToolMissingError(
-            f"The finn flow writes projects with FINN, which is not installed ({missing} is missing)",
-            hint=HOW_TO_GET,
-        ) from None
+        raise _missing(error.name or name) from None
 
 
-def version() -> str:
-    """The installed version of finn-plus; "" without it."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+def check_installed() -> None:
+    """Raise ToolMissingError without finn-plus; nothing of it is imported."""
+    if importlib.util.find_spec("finn") is None:
+        raise _missing("finn-plus")
 
-    try:
-        return installed("finn-plus")
-    except PackageNotFoundError:
-        return ""
+
+def _missing(package: str) -> ToolMissingError:
+    return ToolMissingError(
+        f"The finn flow writes projects with FINN, which is not installed ({package} is missing)",
+        hint=HOW_TO_GET,
+    )
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from qhw.flows.finn.execution import Execution, batch_size
 from qhw.flows.finn.passes import Step
 from qhw.flows.finn.project import Description
+from qhw.flows.finn.simulation import LayerCheck
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
@@ -131,5 +133,27 @@ def models_after(
     yield "streamlined graph", model
     for index, step in enumerate(steps):
         tell(index / len(steps), f"FINN: {step.name}")
-        model = step.apply(model)
+        model = step.apply(copy.deepcopy(model))  # a step may change what it is given
         yield step.name, model
+
+
+def layers_row(checks: Sequence[LayerCheck], vectors: int) -> Row:
+    """The row of the simulations of single layers: generated sources against FINN's Python execution."""
+    done = [check for check in checks if check.backend != "none"]
+    left = [check for check in checks if check.backend == "none"]
+    row: Row = {
+        "backend": "FINN's sources, layer by layer",
+        "reference": "finn Python execution",
+        "vectors": vectors if done else 0,
+        "codes_compared": sum(check.codes for check in done),
+        "mismatches": sum(check.mismatches for check in done) if done else None,
+        "layers": len(done),
+    }
+    first = next((check for check in done if check.mismatches), None)
+    if first is not None:
+        row["first_difference"] = f"layer '{first.layer}' ({first.backend}): {first.first_difference}"
+    if left:
+        reasons = dict.fromkeys(str(check.reason) for check in left)
+        names = ", ".join(check.layer for check in left)
+        row["not_compared"] = f"{names}: {'; '.join(reasons)}"
+    return row

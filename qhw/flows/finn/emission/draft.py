@@ -179,8 +179,8 @@ class Draft:
         if max(-low, high) > 1 << EXACT_BITS:
             raise refused(
                 node,
-                f"its numbers reach {max(-low, high):,}; FINN's own execution holds integers in float32, exact up "
-                f"to 2^{EXACT_BITS}",
+                f"its numbers reach {max(-low, high):,}; FINN's own execution holds integers in float32, "
+                f"exact up to 2^{EXACT_BITS}",
                 hint="give its weights or its inputs fewer bits, or use --flow hls4ml",
             )
 

@@ -38,7 +38,8 @@ def _shifted(draft: Draft, node: ir.Node, index: int) -> Carried | IntArray:
     by = _exponents(draft, name, node) - _exponents(draft, node.output, node)
     factors = np.array([1 << int(shift) for shift in by], dtype=object)
     if name in draft.graph.constants:
-        return _constant_row(draft, name, node) * factors
+        row: IntArray = _constant_row(draft, name, node) * factors
+        return row
     plain = draft.plain(node, index)
     return _scaled(draft, node, plain, factors, f"{node.output}_operand{index}")
 
@@ -93,7 +94,8 @@ def _check_read(draft: Draft, node: ir.Node) -> None:
 
 
 def _check_alike(first: Carried, second: Carried, node: ir.Node) -> None:
-    same = first.order is second.order or np.array_equal(first.order, second.order)
+    orders = first.order, second.order
+    same = orders[0] is orders[1] or (None not in orders and np.array_equal(*orders))  # type: ignore[arg-type]
     if first.shape != second.shape or not same:
         raise refused(
             node, f"it joins tensors {first.shape} and {second.shape}, which travel in different orders"
@@ -139,8 +141,8 @@ def _requant(draft: Draft, node: ir.Node) -> None:
     if any(step < 0 for step in by) or not fits:
         raise refused(
             node,
-            f"it rounds to {kind.format.width} bits, FINN's thresholds are practical up to 8, and it has no exact "
-            f"unit for more",
+            f"it rounds to {kind.format.width} bits; FINN's thresholds are practical up to 8, and it has no "
+            f"exact unit for more",
             "give the results of this layer at most 8 bits, or use --flow hls4ml",
         )
     if not is_streamed(kind.format):

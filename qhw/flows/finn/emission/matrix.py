@@ -50,6 +50,7 @@ def _conv(draft: Draft, node: ir.Node) -> None:
     if rank == 1:
         weight = weight[:, :, None]
         strides, dilations, pads = (1, *strides), (1, *dilations), (0, pads[0], 0, pads[1])
+    weight, pads = _reached(draft.shape(x.name)[1:3], weight, strides, pads, dilations, node)
     filters, _, *kernel = weight.shape
     channels = x.shape[0]
     depthwise = is_depthwise(draft.graph, node)
@@ -81,6 +82,32 @@ def _conv(draft: Draft, node: ir.Node) -> None:
     if depthwise:
         draft.depthwise(weights, list(kernel))
     _product(draft, node, read, weights, (*out[:3], filters), signs)
+
+
+def _reached(
+    image: tuple[int, ...],
+    weight: IntArray,
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    dilations: tuple[int, ...],
+    node: ir.Node,
+) -> tuple[IntArray, tuple[int, ...]]:
+    """Weights and pads, along an axis of one pixel those that meet it.
+
+    FINN has no window over padding alone.
+    """
+    begins, ends = list(pads[:2]), list(pads[2:])
+    for axis, size in enumerate(image):
+        kernel = weight.shape[2 + axis]
+        if size > 1 or kernel + begins[axis] + ends[axis] == 1:
+            continue
+        reach = (kernel - 1) * dilations[axis] + 1
+        if (size + begins[axis] + ends[axis] - reach) // strides[axis] > 0:
+            raise refused(node, "its windows slide over padding alone, along an axis of one pixel")
+        met = [tap for tap in range(kernel) if tap * dilations[axis] == begins[axis]]
+        weight = np.take(weight, met, axis=2 + axis) if met else 0 * np.take(weight, [0], axis=2 + axis)
+        begins[axis] = ends[axis] = 0
+    return weight, (*begins, *ends)
 
 
 def _matmul(draft: Draft, node: ir.Node) -> None:
@@ -119,8 +146,7 @@ def _product(
     raw = draft.tensor(f"{node.output}_sum", shape, "INT32")
     draft.node("MatMul", [read, weights], [raw], node)
     carried = draft.carry(node.output, raw, multiplier, offset)
-    low, high = draft.ranges[node.output].bounds
-    draft.check_held(*carried.integers_within(low, high), node)
+    draft.check_held(*carried.integers_within(draft.ranges[node.output]), node)
 
 
 def _sum_map(draft: Draft, node: ir.Node) -> tuple[IntArray, IntArray]:

@@ -60,7 +60,8 @@ def _slice(draft: Draft, node: ir.Node) -> None:
     if len(slices) != len(readers) or len(bounds) != len(slices) or not tiled or x.order is not None:
         raise refused(
             node,
-            f"slices {bounds} of '{x.tensor}' do not share out its {x.channels} channels: a stream would stay unread",
+            f"slices {bounds} of '{x.tensor}' do not share out its {x.channels} channels, so that a stream "
+            f"would stay unread",
         )
     parts = [f"{x.tensor}_part{start}" for start, _ in bounds]
     if node is slices[0]:

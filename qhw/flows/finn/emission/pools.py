@@ -11,18 +11,30 @@ from qhw.flows.finn.emission.draft import FPGA, GENERAL, Draft, format_type, ref
 from qhw.graph import ir
 
 
-def _window(node: ir.SumPool | ir.MaxPool) -> tuple[list[int], list[int], list[int]]:
+def _window(draft: Draft, node: ir.SumPool | ir.MaxPool) -> tuple[list[int], list[int], list[int]]:
     """Kernel, strides and pads over two axes."""
     if len(node.kernel) == 1:
         return [1, *node.kernel], [1, *node.strides], [0, node.pads[0], 0, node.pads[1]]
     if len(node.kernel) == 2:
-        return list(node.kernel), list(node.strides), list(node.pads)
+        return _reached(draft.graph.tensors[node.inputs[0]].shape[1:], node)
     raise refused(node, f"its window has {len(node.kernel)} axes, FINN's two at most")
+
+
+def _reached(image: tuple[int, ...], node: ir.SumPool | ir.MaxPool) -> tuple[list[int], list[int], list[int]]:
+    """A window without padding along an axis of one pixel: FINN has no window over padding alone."""
+    kernel, strides, pads = list(node.kernel), list(node.strides), list(node.pads)
+    for axis, size in enumerate(image):
+        around = pads[axis] + pads[2 + axis]
+        if size == 1 and around:
+            if (size + around - kernel[axis]) // strides[axis] > 0:
+                raise refused(node, "its windows slide over padding alone, along an axis of one pixel")
+            kernel[axis], strides[axis], pads[axis], pads[2 + axis] = 1, 1, 0, 0
+    return kernel, strides, pads
 
 
 def _sum_pool(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.SumPool)
-    kernel, strides, pads = _window(node)
+    kernel, strides, pads = _window(draft, node)
     x = draft.plain(node)
     _, height, width, channels = draft.shape(x.name)
     _, rows, columns, _ = channels_last(draft.graph.tensors[node.output].shape)
@@ -77,7 +89,7 @@ def _reduce_sum(draft: Draft, node: ir.Node) -> None:
 
 def _max_pool(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.MaxPool)
-    kernel, strides, pads = _window(node)
+    kernel, strides, pads = _window(draft, node)
     if any(step != 1 for step in node.dilations):
         raise refused(node, f"its window is dilated by {node.dilations}, FINN's are not")
     x = draft.plain(node)

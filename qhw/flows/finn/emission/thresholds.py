@@ -23,14 +23,15 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
     if format.width > MOST_THRESHOLD_BITS:
         raise refused(
             node,
-            f"its results have {format.width} bits; FINN's thresholds are practical up to {MOST_THRESHOLD_BITS}",
+            f"its results have {format.width} bits; "
+            f"FINN's thresholds are practical up to {MOST_THRESHOLD_BITS}",
             f"give the results of this layer at most {MOST_THRESHOLD_BITS} bits, or use --flow hls4ml",
         )
     thresholds, levels = (draft.graph.constants[name].astype(object) for name in node.inputs[1:])
     carried = _turned(draft, node, levels)
     kind = format_type(format)
     low, high = _type_bounds(kind)
-    span = carried.integers_within(*draft.ranges[carried.tensor].bounds)
+    span = carried.integers_within(draft.ranges[carried.tensor])
     rows = max(len(thresholds), len(levels), carried.multiplier.size, carried.offset.size)
     if carried.order is not None and rows > 1:
         thresholds, levels = (_ordered(values, carried.order) for values in (thresholds, levels))
@@ -83,8 +84,8 @@ def _turned(draft: Draft, node: ir.Node, levels: IntArray) -> Carried:
     signs = np.where(wrong, -1, 1).astype(object)
     factor = draft.constant(f"{node.name}_signs", signs, node)
     shape = draft.shape(carried.name)
-    low, high = carried.integers_within(*draft.ranges[carried.tensor].bounds)
-    draft.check_held(low, high, node)
+    low, high = carried.integers_within(draft.ranges[carried.tensor])
+    draft.check_held(-max(-low, high), max(-low, high), node)
     turned = draft.tensor(f"{node.name}_turned", shape, "INT32")
     draft.node("Mul", [carried.name, factor], [turned], node)
     return Carried(
@@ -100,9 +101,10 @@ def _row(
     codes: range,
     beyond: tuple[int, int],
 ) -> list[int]:
-    """The lowest integer whose code is ``code`` or more, for each; ``beyond`` is below and above all integers.
+    """The lowest integer whose code is ``code`` or more, for each of the codes.
 
-    A mantissa reaches threshold t where ``multiplier * integer + offset >= t``.
+    ``beyond`` is below and above all integers that come. A mantissa reaches threshold t where
+    ``multiplier * integer + offset >= t``.
     """
     row = []
     if multiplier > 0:
