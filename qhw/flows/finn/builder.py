@@ -1,7 +1,7 @@
 """What ``finn build`` needs to go on from a written project: its configuration, and a script that runs it.
 
-The configuration starts behind FINN's own front: at ``hardware.onnx``, with the project's folding and variants,
-so nothing is streamlined or folded again. The synthesis verifies with the project's vectors, without tolerance.
+The configuration starts behind FINN's own front: at ``hardware.onnx``, with the project's folding and
+variants, so nothing is streamlined or folded again. FINN verifies with the project's vectors, exactly.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def finn_board(board: Board) -> str | None:
     """
     parts = library("finn.util.basic")
     known = {**parts.pynq_part_map, **parts.alveo_part_map}
-    same = [name for name, part in known.items() if part.casefold() == board.part.casefold()]
+    same = [str(name) for name, part in known.items() if part.casefold() == board.part.casefold()]
     for name in same:
         if name.casefold() == board.name.casefold():
             return name

@@ -1,7 +1,7 @@
 """What runs on the board: FINN's settings of its driver, and the host's part as a script of NumPy alone.
 
-FINN's driver is a package of its own, finn-plus-driver; of a network it needs ``settings.json``, which FINN makes
-of the model with DMA engines at its ends. :mod:`qhw.flows.finn.host` is the script.
+FINN's driver is a package of its own, finn-plus-driver; of a network it needs ``settings.json``, which FINN
+makes of the model with DMA engines at its ends. :mod:`qhw.flows.finn.host` is the script.
 """
 
 from __future__ import annotations

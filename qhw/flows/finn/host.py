@@ -1,19 +1,20 @@
 """Runs samples on a board with FINN's accelerator, and computes what lies in front of it and behind it.
 
 The accelerator takes integers and gives integers. What the network does before (the first quantizer) and
-behind (the last bias, rounding to more than 8 bits) is computed here, exactly, from ``host.json``. NumPy is all
-that it needs, and finn-plus-driver on the board:
+behind (the last bias, rounding to more than 8 bits) is computed here, exactly, from ``host.json``. NumPy is
+all that it needs, and finn-plus-driver on the board:
 
     python3 host.py samples.npy values.npy --bitfile ../bitfile/finn-accel.bit
 
-As a module: ``Host(folder).encode(samples)`` gives the accelerator's inputs, and ``.decode(results)`` the network's
-outputs of the accelerator's.
+As a module: ``Host(folder).encode(samples)`` gives the accelerator's inputs, and ``.decode(results)`` the
+network's outputs of the accelerator's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 Array = Any
 """A NumPy array: int64, or Python integers where 63 bits do not suffice."""
 
-_BEFORE = {
+_BEFORE: dict[str, Callable[..., Array]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
@@ -68,7 +69,7 @@ class Host:
         return np.ldexp(mantissas, np.array(output["exponent"], dtype=np.int32)) * scale + offset
 
     def mantissas(self, results: Array) -> Array:
-        """The accelerator's integers (N, ...) as the output's integers (N, *shape), which values are made of."""
+        """The accelerator's integers (N, ...) as those that the output's values are made of, (N, *shape)."""
         x = _arrived(np.asarray(results), self._facts["stream"])
         for step in self._facts["steps"]:
             x = _STEPS[step["op"]](x, step)
@@ -160,7 +161,8 @@ def _bounded(x: Array, bits: int, step: dict[str, Any]) -> Array:
     wrapped = (rounded - low) % span + low
     if overflow == "WRAP":
         return wrapped
-    above_sign = (_rounded(x, bits, "TRN") // span) % 2 == 1
+    floor = _with_room(_rounded(x, bits, "TRN"), 1, span.bit_length())
+    above_sign = (floor // span) % 2 == 1
     return np.where((wrapped != rounded) & (above_sign != (wrapped < 0)), ~wrapped, wrapped)
 
 
@@ -238,9 +240,7 @@ def main() -> None:
     """The command line: samples from a file, values to a file."""
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description="Runs samples on a board with FINN's accelerator.")
-    parser.add_argument(
-        "samples", help="a .npy file: (N, *shape), channels first, as the network was trained"
-    )
+    parser.add_argument("samples", help="a .npy file: (N, *shape), channels first, as in training")
     parser.add_argument("values", help="the .npy file to write: the network's outputs, float64")
     parser.add_argument("--bitfile", default=str(here.parent / "bitfile" / "finn-accel.bit"))
     parser.add_argument("--settings", default=str(here / "settings.json"), help="FINN's, beside this script")

@@ -29,6 +29,8 @@ def write_reports(design: Design, model: ModelWrapper, made_by: Mapping[str, str
         made_by: the graph's node that each tensor of the model was written for.
     """
     cycles, resources = cycles_of(model), resources_of(model, design.board.part)
+    owner = owners(model, made_by)
+    in_order = {node.name: owner[node.name] for node in model.graph.node}
     (folder / REPORTS).mkdir()
     # FINN counts in whole and fractional numbers alike; its efficiencies have no sum.
     total = {name: sum(counts.get(name, 0.0) for counts in resources.values()) for name in _COUNTED.values()}
@@ -36,7 +38,7 @@ def write_reports(design: Design, model: ModelWrapper, made_by: Mapping[str, str
     for name, content in (
         (CYCLES, cycles),
         (RESOURCES, {**layers, "total": total}),
-        (LAYERS, side_by_side(design, owners(model, made_by), cycles, resources)),
+        (LAYERS, side_by_side(design, in_order, cycles, resources)),
     ):
         (folder / REPORTS / name).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -58,11 +60,12 @@ def side_by_side(
     """
     rows = []
     for cost in estimate(design).layers:
-        names = [name for name, node in owner.items() if node == cost.node]
-        layers = [{"layer": name, **_counted(name, cycles, resources)} for name in names]
+        layers = {
+            name: _counted(name, cycles, resources) for name, node in owner.items() if node == cost.node
+        }
         together = {
-            "cycles": max((layer["cycles"] for layer in layers), default=0),
-            **{key: sum(layer[key] for layer in layers) for key in _COUNTED},
+            "cycles": max((counts["cycles"] for counts in layers.values()), default=0),
+            **{key: sum(counts[key] for counts in layers.values()) for key in _COUNTED},
         }
         ours = {"cycles": cost.initiation_interval, **{key: getattr(cost, key) for key in _COUNTED}}
         rows.append({"node": cost.node, "op": cost.op, "qhw": ours, "finn": together, "layers": layers})

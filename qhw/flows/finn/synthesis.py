@@ -30,7 +30,7 @@ _CHECKED = re.compile(r"verify_(.+)_\d+_SUCCESS\.np[yz]")
 
 
 def synthesised(project: Project) -> tuple[dict[str, Any], str]:
-    """The result of the stage ``synth`` and its summary: what was built, and how often each simulation agreed."""
+    """The result of the stage ``synth`` and its summary; also how often each of FINN's simulations agreed."""
     synthesis = synthesise_project(project)
     verified = verifications(project.folder / OUTPUT / "verification_output")
     result = {**asdict(synthesis), "verified_frames": verified}
@@ -69,7 +69,7 @@ def synthesise_project(project: Project, timeout: float = 24 * 3600.0) -> Synthe
     if code:
         last = log.read_text(errors="replace").strip().rpartition("\n")[2][:300]
         raise CheckFailedError(
-            f"{SCRIPT} ended with exit code {code} on {project.folder}: {last} (see {log})"
+            f"{SCRIPT} ended with exit code {code} on {project.folder}: {last}", hint=f"see {log}"
         )
     clock_ns = read_description(project.folder).clock_ns
     return parse_reports(project.folder / OUTPUT / "report", clock_ns)

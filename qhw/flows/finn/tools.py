@@ -28,7 +28,7 @@ HOW_TO_GET = (
 def finn() -> Iterator[Path]:
     """FINN, ready to be called; yields its scratch folder, which is removed at the end.
 
-    What it prints goes to the log. Tensors that its passes put in have random names: here, the same ones each time.
+    What it prints goes to the log. Its passes draw names of tensors at random: here, the same ones each time.
 
     Raises:
         ToolMissingError: finn-plus, or a package that it needs, is not installed.

@@ -34,16 +34,16 @@ def small_graph() -> ExactGraph:
 
 
 @cache
-def small_design() -> Design:
-    """The small network on an Ultra96, at a rate."""
+def small_design(board: str = "ultra96") -> Design:
+    """The small network on a board, at a rate."""
     flow = load_project_flow("finn")
-    return best_design(small_graph(), load_board("ultra96"), flow, Wanted(fps=100_000.0))
+    return best_design(small_graph(), load_board(board), flow, Wanted(fps=100_000.0))
 
 
-def small_project(folder: Path, samples: int = 8) -> Project:
+def small_project(folder: Path, board: str = "ultra96") -> Project:
     """The small network's project, with random test vectors."""
-    design = small_design()
-    pixels = np.random.default_rng(1).integers(0, 256, (samples, 2, 8, 8))
+    design = small_design(board)
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 2, 8, 8))
     return load_project_flow("finn").write(design, folder, vectors={"image": pixels})
 
 

@@ -1,4 +1,4 @@
-"""``finn build`` where Vivado is not installed: FINN's own command and builder, but its simulator is not loaded.
+"""``finn build`` where Vivado is not installed: FINN's own command and builder, without Vivado's simulator.
 
 A program for a stand-in ``finn`` on the PATH; it takes ``finn``'s arguments, and runs what needs no Vivado.
 """
@@ -37,12 +37,8 @@ def generate_sources(project: Path) -> None:
     """The layers' sources, which the next step writes before it calls Vitis: listed in ``sources.json``."""
     config = DataflowBuildConfig.construct_from(project / "dataflow_build_config.yaml")
     made = step_hw_codegen(built(project), config)
-    files = {
-        node.name: sorted(
-            p.name for p in Path(getCustomOp(node).get_nodeattr("code_gen_dir_ipgen")).iterdir()
-        )
-        for node in made.graph.node
-    }
+    folders = {n.name: Path(getCustomOp(n).get_nodeattr("code_gen_dir_ipgen")) for n in made.graph.node}
+    files = {name: sorted(path.name for path in folder.iterdir()) for name, folder in folders.items()}
     (project / "finn_build" / "sources.json").write_text(json.dumps(files))
 
 
