@@ -1,4 +1,4 @@
-"""Real networks through the FINN flow: what is carried, checked after every step, and how fast it is on each board.
+"""Real networks through the FINN flow: which are carried, checked after every step, at which rates.
 
 Each model runs in a process of its own with a time and a memory limit. Files and records are kept in a cache,
 so that an interrupted run goes on where it stopped; a record counts as long as qhw's sources are the same.

@@ -64,7 +64,7 @@ def entries(cache: Path, sources: list[str]) -> Iterator[Entry]:
 
 
 def sources_digest(*more: str) -> str:
-    """SHA-256 of qhw's Python files and of what a benchmark does with a model; ``more``: further files of `zoo`."""
+    """SHA-256 of qhw's Python files and of a benchmark's, ``more``: further ones of `zoo`."""
     import qhw
 
     own = (FOLDER / "zoo" / name for name in ("execution.py", "trial.py", *more))

@@ -75,7 +75,8 @@ def _counts(records: list[Record]) -> Iterator[str]:
     done = [record for record in had if record["outcome"] == "exact"]
     codes = sum(record.get("codes", 0) for record in had)
     differing = sum(record.get("differing", 0) for record in had)
-    yield f"**{len(done)} of {len(had)} networks are carried**; {codes:,} codes were compared, {differing:,} differ.\n"
+    share = f"**{len(done)} of {len(had)} networks are carried**"
+    yield f"{share}; {codes:,} codes were compared, {differing:,} differ.\n"
     yield "| where from | networks | carried |"
     yield "|---|---:|---:|"
     for group, members in groupby(had, key=_group):
@@ -117,13 +118,28 @@ def _table(group: str, records: list[Record]) -> Iterator[str]:
 
 def _built(record: Record) -> str:
     layers = ", ".join(f"{count} {SHORT.get(kind, kind)}" for kind, count in record["layers"].items())
-    counts = (record["rtl"], record["hls"], record["host"], record.get("steps", ""), record.get("vectors", ""))
+    counts = (
+        record["rtl"],
+        record["hls"],
+        record["host"],
+        record.get("steps", ""),
+        record.get("vectors", ""),
+    )
     codes = (f"{record[name]:,}" if name in record else "" for name in ("codes", "differing"))
     rates = (_rate(record["boards"][name]) for name in BOARDS)
     note = record["note"]
     if record["outcome"] != "exact":
         note = f"{MEANINGS[record['outcome']]}: {record.get('reason', '')}; {note}"
-    cells = (_name(record), record["nodes"], f"{record['macs']:,}", layers, *counts, *codes, *rates, cell(note))
+    cells = (
+        _name(record),
+        record["nodes"],
+        f"{record['macs']:,}",
+        layers,
+        *counts,
+        *codes,
+        *rates,
+        cell(note),
+    )
     return f"| {' | '.join(map(str, cells))} |"
 
 

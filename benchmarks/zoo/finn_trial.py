@@ -73,7 +73,7 @@ def run(entry: Entry, folder: Path) -> Record:
 
 
 def _designs(flow: ProjectFlow, graph: ExactGraph) -> tuple[Design, Record]:
-    """The design for the first board that the network fits, and each board's rate; what fits none is folded most.
+    """The design for the first board that it fits, and each board's rate; folded most if it fits none.
 
     Raises:
         UnsupportedError: FINN does not carry it.

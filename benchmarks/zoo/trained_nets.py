@@ -22,7 +22,7 @@ SHORT = TrainConfig(float_epochs=2, quantised_epochs=1, batch_size=64, learning_
 
 
 class MobileNet(nn.Module):
-    """MobileNetV1 (arXiv 1704.04861), a quarter as wide and with 8 depthwise convolutions, for 28x28 pixels."""
+    """MobileNetV1 (arXiv 1704.04861), an eighth as wide, 8 depthwise convolutions, for 28x28 pixels."""
 
     WIDTHS = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 1), (128, 2), (128, 1))
 

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from qhw.formats.modes import IntArray
 
 Shape = tuple[int, ...]
+Axes = tuple[int, ...]
+
+
+def last(rank: int) -> Axes:
+    """The axes of a tensor of the graph, its channel behind all others."""
+    return (*range(1, rank), 0) if rank else ()
 
 
 def channels_last(shape: Shape) -> Shape:
@@ -18,11 +24,13 @@ def channels_last(shape: Shape) -> Shape:
 
     A sequence (C, L) is an image of one row.
     """
-    if len(shape) == 3:
-        return (1, shape[1], shape[2], shape[0])
-    if len(shape) == 2:
-        return (1, 1, shape[1], shape[0])
-    return (1, *shape)
+    return travelling(shape, last(len(shape)))
+
+
+def travelling(shape: Shape, axes: Axes) -> Shape:
+    """The shape in FINN's graph of a sample whose axes travel in that order."""
+    moved = tuple(shape[axis] for axis in axes)
+    return (1, 1, *moved) if len(shape) == 2 else (1, *moved)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Carried:
         multiplier: Python integers, never 0; a channel of a falling function is carried with its sign turned.
         offset: Python integers: a bias that the thresholds behind it have taken over.
         order: of a vector, the graph's index of each element that travels; None: as it is.
+        axes: the graph's axes in the order in which FINN has them; None: the channel last.
     """
 
     tensor: str
@@ -44,6 +53,12 @@ class Carried:
     multiplier: IntArray
     offset: IntArray
     order: IntArray | None = None
+    axes: Axes | None = None
+
+    @property
+    def layout(self) -> Axes:
+        """The graph's axes in FINN's order."""
+        return last(len(self.shape)) if self.axes is None else self.axes
 
     @property
     def is_plain(self) -> bool:
@@ -61,30 +76,30 @@ class Carried:
 
     def integers(self, mantissas: IntArray) -> NDArray[np.float32]:
         """Mantissas (N, *shape) as FINN's graph has them, (N, H, W, C) or (N, C), exact in float32."""
-        moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
+        moved = mantissas.transpose(0, *(axis + 1 for axis in self.layout))
         if self.order is not None:
             moved = moved[:, self.order]
         if not self.is_plain:
             moved = (moved - self.offset.astype(np.int64)) // self.multiplier.astype(np.int64)
         rows = np.ascontiguousarray(moved, dtype=np.float32)
-        return rows.reshape(len(moved), *channels_last(self.shape)[1:])
+        return rows.reshape(len(moved), *travelling(self.shape, self.layout)[1:])
 
     def mantissas(self, integers: NDArray[Any]) -> IntArray:
         """FINN's integers (N, …) as mantissas (N, *shape)."""
-        count = len(integers)
-        rows = np.rint(integers).astype(np.int64).reshape(count, -1, self.channels)
+        count, layout = len(integers), self.layout
+        rows = np.rint(integers).astype(np.int64).reshape(count, *(self.shape[axis] for axis in layout))
         whole = rows * self.multiplier.astype(np.int64) + self.offset.astype(np.int64)
         if self.order is not None:
             back = np.empty_like(whole)
             back[..., self.order] = whole
             whole = back
-        found: IntArray = np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+        found: IntArray = whole.transpose(0, *(int(place) + 1 for place in np.argsort(layout)))
         return found
 
     @property
     def channels(self) -> int:
-        """Elements that travel together at most: axis 0."""
-        return self.shape[0] if self.shape else 1
+        """Elements that travel together at most."""
+        return self.shape[self.layout[-1]] if self.shape else 1
 
 
 def numbers(values: Any) -> IntArray:

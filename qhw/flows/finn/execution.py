@@ -127,7 +127,7 @@ def for_batch(model: ModelWrapper, count: int) -> ModelWrapper:
         node.op_type, node.domain = abstract(node.op_type), "finn.custom_op.fpgadataflow"
         layer = operator(node)
         types = layer.get_nodeattr_types()
-        for name in ("numInputVectors", "BatchSize"):
+        for name in ("numInputVectors", "BatchSize", "batchSize"):
             if name in types:
                 value = layer.get_nodeattr(name)
                 layer.set_nodeattr(name, count if isinstance(value, int) else [count, *list(value)[1:]])

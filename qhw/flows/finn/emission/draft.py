@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhw.errors import UnsupportedError
-from qhw.flows.finn.carried import Carried, Shape, channels_last, numbers
+from qhw.flows.finn.carried import Axes, Carried, Shape, last, numbers, travelling
 from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
@@ -114,8 +114,9 @@ class Draft:
                 f"Input '{name}' has numbers of {kind.format}, FINN streams integers",
                 hint="use --flow hls4ml, or an integer format for it",
             )
-        self.tensor(name, channels_last(kind.shape), format_type(kind.format))
-        self.carry(name, name)
+        axes = self._turned_at_first(name)
+        carried = self.carry(name, name, axes=axes)
+        self.tensor(name, travelling(kind.shape, carried.layout), format_type(kind.format))
 
     def _check_ends(self) -> None:
         for what, names in (("inputs", self.graph.inputs), ("outputs", self.graph.outputs)):
@@ -125,6 +126,14 @@ class Draft:
                     f"the finn flow writes a stream from one input to one output",
                     hint="use --flow hls4ml",
                 )
+
+    def _turned_at_first(self, name: str) -> Axes | None:
+        """Axes of an input that is only read transposed (channels last, say), as that wants them."""
+        readers = self.graph.consumers(name)
+        if len(readers) != 1 or not isinstance(readers[0], ir.Transpose):
+            return None
+        perm = readers[0].perm
+        return tuple(perm[axis] for axis in last(len(perm)))
 
     @property
     def last(self) -> str:
@@ -193,33 +202,56 @@ class Draft:
         multiplier: Any = 1,
         offset: Any = 0,
         order: IntArray | None = None,
+        axes: Axes | None = None,
     ) -> Carried:
         """Record that a tensor of the model carries one of the graph."""
         shape = self.graph.tensors[tensor].shape
-        self.carried[tensor] = Carried(tensor, name, shape, numbers(multiplier), numbers(offset), order)
-        return self.carried[tensor]
+        given = None if axes == last(len(shape)) else axes
+        carried = Carried(tensor, name, shape, numbers(multiplier), numbers(offset), order, given)
+        self.carried[tensor] = carried
+        return carried
 
-    def result(self, node: ir.Node, suffix: str = "") -> str:
-        """Declare the tensor of a node's result in its own format; the name in the model."""
+    def result(self, node: ir.Node, like: Carried | None = None) -> str:
+        """Declare the tensor of a node's result in its own format; the name in the model.
+
+        Args:
+            like: an operand in whose order the result's axes travel; None: the channel last.
+        """
         kind = self.graph.tensors[node.output]
         self.check_held(*self.ranges[node.output].bounds, node)
-        return self.tensor(node.output + suffix, channels_last(kind.shape), format_type(kind.format))
+        axes = last(len(kind.shape)) if like is None else like.layout
+        return self.tensor(node.output, travelling(kind.shape, axes), format_type(kind.format))
 
-    def input_of(self, node: ir.Node, index: int = 0) -> Carried:
-        """How an operand travels; refuses a constant."""
+    def input_of(self, node: ir.Node, index: int = 0, any_layout: bool = False) -> Carried:
+        """How an operand travels; refuses a constant, and axes in another order than FINN's unless told."""
         name = node.inputs[index]
         if name not in self.carried:
             raise refused(node, f"its operand '{name}' is a constant, where FINN streams one")
-        return self.carried[name]
+        carried = self.carried[name]
+        if carried.axes is not None and not any_layout:
+            raise refused(
+                node,
+                f"it reads '{name}' {carried.shape} transposed, and FINN streams images channel by channel: "
+                f"they would have to wait for one another",
+                "use --flow hls4ml, or leave the Transpose out",
+            )
+        return carried
 
-    def per_element(self, carried: Carried, values: Any) -> IntArray:
+    def per_element(self, carried: Carried, values: Any, node: ir.Node) -> IntArray:
         """Numbers per channel of the graph's tensor (or one) in the order in which its channels travel."""
         array = numbers(values)
+        if array.size > 1 and carried.shape and carried.layout[-1] != 0:
+            raise refused(
+                node,
+                f"its constants differ along axis 0 of '{carried.tensor}' {carried.shape}, of which axis "
+                f"{carried.layout[-1]} travels as FINN's channel",
+                "use one scale for the whole tensor, or --flow hls4ml",
+            )
         return array if array.size == 1 or carried.order is None else array[carried.order]
 
-    def plain(self, node: ir.Node, index: int = 0) -> Carried:
+    def plain(self, node: ir.Node, index: int = 0, any_layout: bool = False) -> Carried:
         """An operand whose integers are its mantissas, by a multiplication and an addition where needed."""
-        carried = self.input_of(node, index)
+        carried = self.input_of(node, index, any_layout)
         if carried.is_plain:
             return carried
         kind = self.graph.tensors[carried.tensor]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
     low, high = _type_bounds(kind)
     span = carried.integers_within(*draft.ranges[carried.tensor].bounds)
     rows = max(len(thresholds), len(levels), carried.multiplier.size, carried.offset.size)
-    if carried.order is not None and rows > 1:
-        thresholds, levels = (_ordered(values, carried.order) for values in (thresholds, levels))
+    if len(thresholds) > 1 or len(levels) > 1:
+        order = draft.per_element(carried, np.arange(carried.channels), node).astype(np.int64)
+        thresholds, levels = (rows if len(rows) == 1 else rows[order] for rows in (thresholds, levels))
     table = [
         _row(
             thresholds[row % len(thresholds)].tolist(),
@@ -47,7 +49,7 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
         for row in range(rows)
     ]
     constant = draft.constant(f"{node.name}_thresholds", np.array(table, dtype=object), node)
-    output = draft.result(node)
+    output = draft.result(node, carried)
     draft.node(
         "MultiThreshold",
         [carried.name, constant],
@@ -59,11 +61,7 @@ def _threshold(draft: Draft, node: ir.Node) -> None:
         out_bias=float(low),
         data_layout="NHWC" if len(draft.shape(output)) == 4 else "NC",
     )
-    draft.carry(node.output, output, order=carried.order)
-
-
-def _ordered(rows: IntArray, order: IntArray) -> IntArray:
-    return rows if len(rows) == 1 else rows[order]
+    draft.carry(node.output, output, order=carried.order, axes=carried.axes)
 
 
 def _type_bounds(kind: str) -> tuple[int, int]:
@@ -74,10 +72,10 @@ def _type_bounds(kind: str) -> tuple[int, int]:
 
 def _turned(draft: Draft, node: ir.Node, levels: IntArray) -> Carried:
     """The operand as it travels, each channel with the sign with which its levels rise."""
-    carried = draft.input_of(node)
-    falls = draft.per_element(carried, levels[:, -1] < levels[:, 0])
+    carried = draft.input_of(node, any_layout=True)
+    falls = draft.per_element(carried, levels[:, -1] < levels[:, 0], node)
     wrong = (carried.multiplier < 0) != falls
-    flat = draft.per_element(carried, levels[:, -1] == levels[:, 0])
+    flat = draft.per_element(carried, levels[:, -1] == levels[:, 0], node)
     wrong = wrong & ~flat.astype(bool)
     if not wrong.any():
         return carried
@@ -88,9 +86,7 @@ def _turned(draft: Draft, node: ir.Node, levels: IntArray) -> Carried:
     draft.check_held(low, high, node)
     turned = draft.tensor(f"{node.name}_turned", shape, "INT32")
     draft.node("Mul", [carried.name, factor], [turned], node)
-    return Carried(
-        carried.tensor, turned, carried.shape, carried.multiplier * signs, carried.offset, carried.order
-    )
+    return replace(carried, name=turned, multiplier=carried.multiplier * signs)
 
 
 def _row(
