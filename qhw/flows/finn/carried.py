@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,34 @@ def travelling(shape: Shape, axes: Axes) -> Shape:
     """The shape in FINN's graph of a sample whose axes travel in that order."""
     moved = tuple(shape[axis] for axis in axes)
     return (1, 1, *moved) if len(shape) == 2 else (1, *moved)
+
+
+def in_order(shape: Shape, axes: Axes) -> IntArray:
+    """The flat index of each element of a shape, in the order in which they travel."""
+    return np.arange(math.prod(shape)).reshape(shape).transpose(axes).reshape(-1)
+
+
+def swap(travel: IntArray, wanted: IntArray) -> tuple[int, int, int] | None:
+    """Sizes (outer, rows, columns): to swap the last two brings elements in another order. None: none do.
+
+    Args:
+        travel: an index for each element, in the order that there is.
+        wanted: the same indices, in the order to be.
+    """
+    count = len(wanted)
+    place = np.empty(count, dtype=np.int64)
+    place[travel] = np.arange(count)
+    way = place[wanted]
+    if count < 2 or way[0] != 0:
+        return None
+    columns = int(way[1])  # the second element that is wanted is the first one of the next row
+    turns = np.flatnonzero(np.diff(way) != columns)
+    rows = int(turns[0]) + 1 if len(turns) else count
+    if count % (rows * columns):
+        return None
+    outer = count // (rows * columns)
+    found = np.arange(count).reshape(outer, rows, columns).swapaxes(1, 2).reshape(-1)
+    return (outer, rows, columns) if np.array_equal(found, way) else None
 
 
 @dataclass(frozen=True)
@@ -64,6 +93,11 @@ class Carried:
     def is_plain(self) -> bool:
         """Whether the integers are the mantissas themselves."""
         return bool((self.multiplier == 1).all() and (self.offset == 0).all())
+
+    @property
+    def indices(self) -> IntArray:
+        """The graph's (flat) index of each element of a sample, in the order in which they travel."""
+        return self.order if self.order is not None else in_order(self.shape, self.layout)
 
     def integers_within(self, low: int, high: int) -> tuple[int, int]:
         """Bounds of the integers whose mantissas lie in ``[low, high]``."""

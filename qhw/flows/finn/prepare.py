@@ -16,6 +16,9 @@ from qhw.graph.passes import dead, merge_pads, tables_to_thresholds, to_threshol
 MOST_THRESHOLD_BITS = 8
 """Bits of a result that thresholds reach: 255 of them."""
 
+MOST_STEPS = (1 << MOST_THRESHOLD_BITS + 1) - 1
+"""By which a Table may rise, and by which it may fall, to be the difference of two counts of thresholds."""
+
 
 _FOR_THE_HOST = (ir.Affine, ir.Requant, ir.Table, ir.Threshold, ir.Reshape, ir.Transpose)
 

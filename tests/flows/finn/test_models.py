@@ -154,3 +154,64 @@ def test_a_sequence_is_made_longer(check: Check) -> None:
     net = Net((2, 7))
     x = net.build.upsample("up", net.act(net.conv(net.x, 6)), (2,), True)
     check(net.finish(net.act(net.conv(x, 3))))
+
+
+def test_channels_are_shuffled(check: Check) -> None:
+    net = Net((3, 4, 5))
+    x = net.build.reshape("groups", net.act(net.conv(net.x, 6)), (2, 3, 4, 5))
+    x = net.build.reshape("mixed", net.build.transpose("swap", x, (1, 0, 2, 3)), (6, 4, 5))
+    found = check(net.finish(net.act(net.conv(x, 3))))
+    assert found.layers.count("InnerShuffle_rtl") == 1
+
+
+def test_tokens_are_mixed(check: Check) -> None:
+    """As MLP-Mixer does: along the pixels, then along the channels."""
+    net = Net((3, 4, 2))
+    x = net.build.reshape("tokens", net.act(net.conv(net.x, 6)), (6, 8))
+    x = net.act(net.build.matmul("along_tokens", x, net.weights(8, 5)))
+    x = net.build.transpose("turned", x, (1, 0))
+    x = net.act(net.build.matmul("along_channels", x, net.weights(6, 4)))
+    found = check(net.finish(x))
+    assert "InnerShuffle_rtl" in found.layers
+
+
+def test_pixels_are_cut_off(check: Check) -> None:
+    net = Net((2, 6, 7))
+    x = net.build.slice("rows", net.act(net.conv(net.x, 4)), 1, 1, 5, 1)
+    x = net.build.slice("columns", x, 2, 0, 5, 1)
+    found = check(net.finish(net.act(net.conv(x, 3))))
+    assert found.layers.count("Crop_rtl") + found.layers.count("Crop_hls") == 2
+
+
+def test_a_causal_convolution_is_cut_off_behind(check: Check) -> None:
+    net = Net((2, 9))
+    x = net.conv(net.x, 4, dilations=(2,), pads=(4, 4))
+    check(net.finish(net.act(net.build.slice("chomp", x, 1, 0, 9, 1))))
+
+
+@pytest.mark.parametrize("drop", [0, 3])
+def test_signed_numbers_are_pooled_within_padding(check: Check, drop: int) -> None:
+    """Padding never wins, also where all numbers of a window are negative."""
+    net = Net((2, 5, 5))
+    x = net.act(net.conv(net.x, 4), bits=6, signed=True)
+    weights = net.build.constant("negative", np.full((4, 4, 1, 1), -1), Integer(3))
+    x = net.build.conv("below_zero", net.build.requant("relu", x, Integer(5, False), 3), weights)
+    x = net.build.max_pool("pool", x, (3, 3), (2, 2), (1, 1, 1, 1))
+    check(net.finish(net.act(x, bits=4, signed=True, drop=drop)))
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_a_function_that_rises_and_falls_is_the_difference_of_two_counts(
+    check: Check, by_channel: bool
+) -> None:
+    """GELU's shape, and one of its own for each channel."""
+    net = Net((2, 4, 4))
+    x = net.act(net.conv(net.x, 3), bits=5, signed=True)
+    codes = np.arange(-16, 16)
+    gelu = np.rint(codes / (1 + np.exp(-codes / 3.0))).astype(np.int64)
+    wave = np.rint(7 * np.sin(codes / 4.0)).astype(np.int64)
+    table = np.stack([gelu, wave, -wave]) if by_channel else np.abs(wave)[None, :]
+    constant = net.build.constant("function", table, Integer(6))
+    x = net.build.table("table", x, constant, -16, Integer(6))
+    found = check(net.finish(net.act(net.conv(x, 2))))
+    assert "ElementwiseSub_hls" in found.layers

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhw.errors import UnsupportedError
-from qhw.flows.finn.carried import Axes, Carried, Shape, last, numbers, travelling
+from qhw.flows.finn.carried import Axes, Carried, Shape, in_order, last, numbers, swap, travelling
 from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
@@ -218,24 +218,20 @@ class Draft:
             like: an operand in whose order the result's axes travel; None: the channel last.
         """
         kind = self.graph.tensors[node.output]
+        if len(kind.shape) > 3:
+            raise refused(
+                node, f"its result {kind.shape} has more than the three axes of an image", "use --flow hls4ml"
+            )
         self.check_held(*self.ranges[node.output].bounds, node)
         axes = last(len(kind.shape)) if like is None else like.layout
         return self.tensor(node.output, travelling(kind.shape, axes), format_type(kind.format))
 
-    def input_of(self, node: ir.Node, index: int = 0, any_layout: bool = False) -> Carried:
-        """How an operand travels; refuses a constant, and axes in another order than FINN's unless told."""
+    def input_of(self, node: ir.Node, index: int = 0) -> Carried:
+        """How an operand travels; refuses a constant."""
         name = node.inputs[index]
         if name not in self.carried:
             raise refused(node, f"its operand '{name}' is a constant, where FINN streams one")
-        carried = self.carried[name]
-        if carried.axes is not None and not any_layout:
-            raise refused(
-                node,
-                f"it reads '{name}' {carried.shape} transposed, and FINN streams images channel by channel: "
-                f"they would have to wait for one another",
-                "use --flow hls4ml, or leave the Transpose out",
-            )
-        return carried
+        return self.carried[name]
 
     def per_element(self, carried: Carried, values: Any, node: ir.Node) -> IntArray:
         """Numbers per channel of the graph's tensor (or one) in the order in which its channels travel."""
@@ -250,10 +246,31 @@ class Draft:
         return array if array.size == 1 or carried.order is None else array[carried.order]
 
     def plain(self, node: ir.Node, index: int = 0, any_layout: bool = False) -> Carried:
-        """An operand whose integers are its mantissas, by a multiplication and an addition where needed."""
-        carried = self.input_of(node, index, any_layout)
-        if carried.is_plain:
+        """An operand whose integers are its mantissas, by a multiplication and an addition where needed.
+
+        Args:
+            any_layout: its axes may travel in any order; else the channel is put last, by a shuffle.
+        """
+        carried = self.input_of(node, index)
+        if not carried.is_plain:
+            carried = self._multiplied_out(carried, node)
+        return carried if any_layout else self.in_layout(carried, last(len(carried.shape)), node)
+
+    def in_layout(self, carried: Carried, axes: Axes, node: ir.Node) -> Carried:
+        """A plain tensor whose axes travel in that order, by a shuffle where they do not yet."""
+        if carried.layout == axes:
             return carried
+        reader = f"{carried.tensor}_as_{'_'.join(map(str, axes))}"
+        if reader not in self._shapes and not self.shuffled(reader, carried, carried.shape, axes, node):
+            raise refused(
+                node,
+                f"it reads '{carried.tensor}' {carried.shape}, whose axes travel as {carried.layout}: "
+                f"one of FINN's shuffles does not bring them in the order {axes}",
+                "use --flow hls4ml",
+            )
+        return replace(carried, name=reader, axes=None if axes == last(len(axes)) else axes)
+
+    def _multiplied_out(self, carried: Carried, node: ir.Node) -> Carried:
         kind = self.graph.tensors[carried.tensor]
         reader = f"{carried.tensor}_plain"
         if reader not in self._shapes:
@@ -271,6 +288,53 @@ class Draft:
             self._types[reader] = format_type(kind.format)
         one, zero = numbers(1), numbers(0)
         return replace(carried, name=reader, multiplier=one, offset=zero)
+
+    def shuffled(self, name: str, carried: Carried, shape: Shape, axes: Axes, node: ir.Node) -> bool:
+        """Declare a tensor of those elements, of a shape of the graph whose axes travel in that order.
+
+        FINN's InnerShuffle swaps two axes; False where that is not enough.
+        """
+        sizes = swap(carried.indices, in_order(shape, axes))
+        if sizes is None:
+            return False
+        outer, rows, columns = sizes
+        kind = self.kind(carried.name)
+        turned = self.tensor(f"{name}_turned", (1, outer, columns, rows), kind)
+        self.node(
+            "InnerShuffle",
+            [carried.name],
+            [turned],
+            node,
+            FPGA,
+            backend="fpgadataflow",
+            data_type=kind,
+            in_shape=list(self.shape(carried.name)),
+            transpose_in_shape=[1, outer, rows, columns],
+            perm=[0, 1, 3, 2],
+            I=rows,
+            J=columns,
+            SIMD=1,
+        )
+        sized = self.indices(f"{name}_shape", list(travelling(shape, axes)))
+        self.node("Reshape", [turned, sized], [self.tensor(name, travelling(shape, axes), kind)], node)
+        return True
+
+    def padding(self, name: str, output: str, around: list[int], node: ir.Node) -> None:
+        """Zeros at the edges of an image: above, left, below, right."""
+        _, height, width, channels = self.shape(name)
+        self.node(
+            "FMPadding",
+            [name],
+            [output],
+            node,
+            FPGA,
+            backend="fpgadataflow",
+            ImgDim=[height, width],
+            Padding=around,
+            NumChannels=channels,
+            SIMD=1,
+            inputDataType=self.kind(name),
+        )
 
     def finish(self) -> Emitted:
         """The model, once every node is written."""

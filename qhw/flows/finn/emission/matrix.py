@@ -84,12 +84,14 @@ def _conv(draft: Draft, node: ir.Node) -> None:
 
 def _matmul(draft: Draft, node: ir.Node) -> None:
     x, weight = draft.plain(node, any_layout=True), _weights(draft, node)
-    if weight.ndim != 2 or x.layout[-1] != len(x.shape) - 1:
+    if weight.ndim != 2 or len(x.shape) > 3:
         raise refused(
             node,
-            f"it multiplies the last axis of {x.shape}, and FINN's channel is its axis {x.layout[-1]}",
+            f"it multiplies {x.shape} by weights {weight.shape}, FINN images by a matrix",
             "use --flow hls4ml",
         )
+    if x.layout[-1] != len(x.shape) - 1:  # FINN multiplies along the axis that travels as the channel
+        x = draft.in_layout(x, tuple(range(len(x.shape))), node)
     if x.order is not None:
         weight = weight[x.order]
     signs = directions(draft, node.output, weight.shape[1])

@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from qhw.flows.finn.carried import Axes, Shape, last, travelling
+from qhw.flows.finn.carried import Axes, Shape, in_order, last, travelling
 from qhw.flows.finn.emission.draft import FPGA, Draft, refused
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 
+_MOST_AXES = 3
+"""Of a tensor that FINN streams."""
+
+_MOST_AXES_ON_THE_WAY = 6
+"""Of a tensor that is only reshaped and transposed."""
+
 
 def _reshape(draft: Draft, node: ir.Node) -> None:
-    """What is streamed stays as it is; it is called by other indices."""
-    carried = draft.input_of(node, any_layout=True)
+    """What is streamed stays as it is and is called by other indices, or is shuffled to an image."""
+    carried = draft.input_of(node)
     before, after = carried.shape, draft.graph.tensors[node.output].shape
     if _squeezed(before) == _squeezed(after) and len(_squeezed(before)) <= 1:
         draft.carry(node.output, carried.name, carried.multiplier, carried.offset, carried.order)
         return
     x = draft.plain(node, any_layout=True)
-    indices = np.arange(math.prod(before)).reshape(before).transpose(x.layout).reshape(-1)
-    travels = indices if x.order is None else x.order
-    layout = _layout(travels, after)
+    layout = _layout(x.indices, after)
+    if len(after) > _MOST_AXES and layout is not None:
+        draft.carry(node.output, x.name, axes=layout)
+        return
+    if layout is None and len(after) > 1:
+        if len(after) > _MOST_AXES or not draft.shuffled(node.output, x, after, last(len(after)), node):
+            raise refused(
+                node,
+                f"it makes {after} of {before}, whose elements FINN would have to stream in another order",
+                "use --flow hls4ml",
+            )
+        draft.carry(node.output, node.output)
+        return
     shape = (1, *after) if layout is None else travelling(after, layout)
     sizes = draft.indices(f"{node.name}_shape", list(shape))
     output = draft.tensor(node.output, shape, draft.kind(x.name))
-    if layout is None and len(after) != 1:
-        raise refused(
-            node,
-            f"it makes {after} of {before}, whose elements FINN would have to stream in another order",
-            "use --flow hls4ml",
-        )
     draft.node("Reshape", [x.name, sizes], [output], node)
-    draft.carry(node.output, output, order=travels if layout is None else None, axes=layout)
+    draft.carry(node.output, output, order=x.indices if layout is None else None, axes=layout)
 
 
-def _layout(travels: IntArray, shape: Shape) -> Axes | None:
-    """The order of axes in which the elements of a shape travel as they do; None: there is none."""
-    if len(shape) > 3:
+def _layout(travel: IntArray, shape: Shape) -> Axes | None:
+    """The order of a shape's axes in which its elements travel as they do; None: there is none."""
+    if len(shape) > _MOST_AXES_ON_THE_WAY:
         return None
-    indices = np.arange(len(travels)).reshape(shape)
     orders = [last(len(shape)), *itertools.permutations(range(len(shape)))]
-    return next((axes for axes in orders if np.array_equal(indices.transpose(axes).ravel(), travels)), None)
+    return next((axes for axes in orders if np.array_equal(in_order(shape, axes), travel)), None)
 
 
 def _transpose(draft: Draft, node: ir.Node) -> None:
     """What is streamed stays as it is; the axes have other numbers."""
     assert isinstance(node, ir.Transpose)
-    x = draft.input_of(node, any_layout=True)
+    x = draft.input_of(node)
     axes = tuple(node.perm.index(axis) for axis in x.layout)
     draft.carry(node.output, x.name, x.multiplier, x.offset, x.order, axes)
 
@@ -76,10 +84,17 @@ def _concat(draft: Draft, node: ir.Node) -> None:
 
 
 def _slice(draft: Draft, node: ir.Node) -> None:
-    """All slices of a tensor are one Split, of which each is a part."""
+    """All slices of a tensor's channels are one Split, each is a part of it; a slice of pixels is a Crop."""
     assert isinstance(node, ir.Slice)
-    if node.axis != 0 or node.step != 1:
-        raise refused(node, f"it takes every {node.step}th index of axis {node.axis}; FINN splits channels")
+    if node.step != 1:
+        raise refused(
+            node,
+            f"it takes every {node.step}th index of axis {node.axis}; FINN takes each",
+            "use --flow hls4ml",
+        )
+    if node.axis != 0:
+        _crop(draft, node)
+        return
     x = draft.plain(node)
     readers = draft.graph.consumers(x.tensor)
     slices = [one for one in readers if isinstance(one, ir.Slice)]
@@ -101,6 +116,35 @@ def _slice(draft: Draft, node: ir.Node) -> None:
     draft.carry(node.output, parts[bounds.index((node.start, node.stop))])
 
 
+def _crop(draft: Draft, node: ir.Slice) -> None:
+    x = draft.plain(node)
+    output = draft.result(node, x)
+    _, height, width, channels = draft.shape(x.name)
+    across = node.axis == len(x.shape) - 1
+    behind = (width if across else height) - node.stop
+    above, below, left, right = (0, 0, node.start, behind) if across else (node.start, behind, 0, 0)
+    draft.node(
+        "Crop",
+        [x.name],
+        [output],
+        node,
+        FPGA,
+        backend="fpgadataflow",
+        DataType=draft.kind(x.name),
+        ImgDim=[height, width],
+        NumChannels=channels,
+        CropNorth=above,
+        CropSouth=below,
+        CropWest=left,
+        CropEast=right,
+        SIMD=1,
+        numInputVectors=[1],
+        cpp_interface="hls_vector",
+        hls_style="freerunning",
+    )
+    draft.carry(node.output, output)
+
+
 def _pad(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.Pad)
     rank = len(node.pads) // 2
@@ -109,26 +153,8 @@ def _pad(draft: Draft, node: ir.Node) -> None:
     x = draft.plain(node)
     begins, ends = node.pads[1:rank], node.pads[rank + 1 :]
     around = [*begins, *ends] if rank == 3 else [0, begins[0], 0, ends[0]]
-    _padded(draft, node, x.name, draft.result(node, x), around)
+    draft.padding(x.name, draft.result(node, x), around, node)
     draft.carry(node.output, node.output)
-
-
-def _padded(draft: Draft, node: ir.Node, name: str, output: str, around: list[int]) -> None:
-    """Zeros at the edges of an image: above, left, below, right."""
-    _, height, width, channels = draft.shape(name)
-    draft.node(
-        "FMPadding",
-        [name],
-        [output],
-        node,
-        FPGA,
-        backend="fpgadataflow",
-        ImgDim=[height, width],
-        Padding=around,
-        NumChannels=channels,
-        SIMD=1,
-        inputDataType=draft.kind(name),
-    )
 
 
 def _upsample(draft: Draft, node: ir.Node) -> None:
@@ -161,7 +187,7 @@ def _upsample(draft: Draft, node: ir.Node) -> None:
             SIMD=1,
             inputDataType=draft.kind(x.name),
         )
-        _padded(draft, node, apart, output, [0, 0, down - 1, right - 1])
+        draft.padding(apart, output, [0, 0, down - 1, right - 1], node)
         return
     draft.node(
         "UpsampleNearestNeighbour",
