@@ -295,7 +295,7 @@ class SpaceSettings:
                     allowed=", ".join(kept[kind]) or None,
                     hint="leave it out, or search for another flow",
                 )
-        return dataclasses.replace(self, **kept)
+        return dataclasses.replace(self, weights=kept["weights"], activations=kept["activations"])
 
     def space(self, sites: Sequence[Site], base: QuantConfig) -> Space:
         """The space of a network.
