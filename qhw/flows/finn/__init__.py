@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 SIMULATED_VECTORS = 2
-"""Samples that go through each layer's generated sources: the second shows that the first left nothing behind."""
+"""Samples that go through each layer's sources: the second shows that the first left nothing behind."""
 
 
 class FinnFlow(ProjectFlow):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,12 @@ from qhw.formats.modes import IntArray
 from qhw.graph.infer import Range
 
 Shape = tuple[int, ...]
+Axes = tuple[int, ...]
+
+
+def last(rank: int) -> Axes:
+    """The axes of a tensor of the graph, its channel behind all others."""
+    return (*range(1, rank), 0) if rank else ()
 
 
 def channels_last(shape: Shape) -> Shape:
@@ -19,11 +26,41 @@ def channels_last(shape: Shape) -> Shape:
 
     A sequence (C, L) is an image of one row.
     """
-    if len(shape) == 3:
-        return (1, shape[1], shape[2], shape[0])
-    if len(shape) == 2:
-        return (1, 1, shape[1], shape[0])
-    return (1, *shape)
+    return travelling(shape, last(len(shape)))
+
+
+def travelling(shape: Shape, axes: Axes) -> Shape:
+    """The shape in FINN's graph of a sample whose axes travel in that order."""
+    moved = tuple(shape[axis] for axis in axes)
+    return (1, 1, *moved) if len(shape) == 2 else (1, *moved)
+
+
+def in_order(shape: Shape, axes: Axes) -> IntArray:
+    """The flat index of each element of a shape, in the order in which they travel."""
+    return np.arange(math.prod(shape)).reshape(shape).transpose(axes).reshape(-1)
+
+
+def swap(travel: IntArray, wanted: IntArray) -> tuple[int, int, int] | None:
+    """Sizes (outer, rows, columns): to swap the last two brings elements in another order. None: none do.
+
+    Args:
+        travel: an index for each element, in the order that there is.
+        wanted: the same indices, in the order to be.
+    """
+    count = len(wanted)
+    place = np.empty(count, dtype=np.int64)
+    place[travel] = np.arange(count)
+    way = place[wanted]
+    if count < 2 or way[0] != 0:
+        return None
+    columns = int(way[1])  # the second element that is wanted is the first one of the next row
+    turns = np.flatnonzero(np.diff(way) != columns)
+    rows = int(turns[0]) + 1 if len(turns) else count
+    if count % (rows * columns):
+        return None
+    outer = count // (rows * columns)
+    found = np.arange(count).reshape(outer, rows, columns).swapaxes(1, 2).reshape(-1)
+    return (outer, rows, columns) if np.array_equal(found, way) else None
 
 
 @dataclass(frozen=True)
@@ -37,6 +74,7 @@ class Carried:
         multiplier: Python integers, never 0; a channel of a falling function is carried with its sign turned.
         offset: Python integers: a bias that the thresholds behind it have taken over.
         order: of a vector, the graph's index of each element that travels; None: as it is.
+        axes: the graph's axes in the order in which FINN has them; None: the channel last.
     """
 
     tensor: str
@@ -45,50 +83,60 @@ class Carried:
     multiplier: IntArray
     offset: IntArray
     order: IntArray | None = None
+    axes: Axes | None = None
+
+    @property
+    def layout(self) -> Axes:
+        """The graph's axes in FINN's order."""
+        return last(len(self.shape)) if self.axes is None else self.axes
 
     @property
     def is_plain(self) -> bool:
         """Whether the integers are the mantissas themselves."""
         return bool((self.multiplier == 1).all() and (self.offset == 0).all())
 
+    @property
+    def indices(self) -> IntArray:
+        """The graph's (flat) index of each element of a sample, in the order in which they travel."""
+        return self.order if self.order is not None else in_order(self.shape, self.layout)
+
     def integers_within(self, span: Range) -> tuple[int, int]:
         """Bounds of the integers, for bounds of the graph's mantissas, per channel or of all."""
-        ends = [self._per_channel(bound) for bound in (span.low, span.high)]
-        rows = np.broadcast(self.multiplier, self.offset, *ends)
+        low, high = numbers(span.low), numbers(span.high)
+        if self.order is not None:
+            low, high = (each if each.size == 1 else each[self.order] for each in (low, high))
+        elif self.layout[-1:] != (0,):  # the bounds are those of another axis than the one that travels
+            low, high = numbers(low.min()), numbers(high.max())
+        rows = np.broadcast(self.multiplier, self.offset, low, high)
         found = [(bound - shift) // factor for factor, shift, *both in rows for bound in both]
         return min(found), max(found)
 
-    def _per_channel(self, bound: IntArray) -> IntArray:
-        """A bound in the order in which channels travel."""
-        each = numbers(bound)
-        return each if self.order is None or each.size == 1 else each[self.order]
-
     def integers(self, mantissas: IntArray) -> NDArray[np.float32]:
         """Mantissas (N, *shape) as FINN's graph has them, (N, H, W, C) or (N, C), exact in float32."""
-        moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
+        moved = mantissas.transpose(0, *(axis + 1 for axis in self.layout))
         if self.order is not None:
             moved = moved[:, self.order]
         if not self.is_plain:
             moved = (moved - self.offset.astype(np.int64)) // self.multiplier.astype(np.int64)
         rows = np.ascontiguousarray(moved, dtype=np.float32)
-        return rows.reshape(len(moved), *channels_last(self.shape)[1:])
+        return rows.reshape(len(moved), *travelling(self.shape, self.layout)[1:])
 
     def mantissas(self, integers: NDArray[Any]) -> IntArray:
         """FINN's integers (N, …) as mantissas (N, *shape)."""
-        count = len(integers)
-        rows = np.rint(integers).astype(np.int64).reshape(count, -1, self.channels)
+        count, layout = len(integers), self.layout
+        rows = np.rint(integers).astype(np.int64).reshape(count, *(self.shape[axis] for axis in layout))
         whole = rows * self.multiplier.astype(np.int64) + self.offset.astype(np.int64)
         if self.order is not None:
             back = np.empty_like(whole)
             back[..., self.order] = whole
             whole = back
-        found: IntArray = np.moveaxis(whole, -1, 1).reshape(count, *self.shape)
+        found: IntArray = whole.transpose(0, *(int(place) + 1 for place in np.argsort(layout)))
         return found
 
     @property
     def channels(self) -> int:
-        """Elements that travel together at most: axis 0."""
-        return self.shape[0] if self.shape else 1
+        """Elements that travel together at most."""
+        return self.shape[self.layout[-1]] if self.shape else 1
 
 
 def numbers(values: Any) -> IntArray:

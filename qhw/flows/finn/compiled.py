@@ -47,12 +47,20 @@ class Programs:
             texts: every file that the program is made from, by its name.
             tools: versions and flags of what makes it.
             build: gets a folder that holds the texts, and writes ``program`` into it.
+
+        Raises ToolMissingError where the folder cannot be written; and what ``build`` raises.
         """
         key = hashlib.sha256(json.dumps([sorted(texts.items()), list(tools)]).encode()).hexdigest()[:20]
         with self._locks.setdefault(key, threading.Lock()):
             place = self.folder / key
-            if not self._is_vouched_for(place):
-                self._make(place, texts, build)
+            try:
+                if not self._is_vouched_for(place):
+                    self._make(place, texts, build)
+            except OSError as error:
+                raise ToolMissingError(
+                    f"no simulation can be compiled in {self.folder}: {error.strerror or error}",
+                    hint="set XDG_CACHE_HOME to a folder that can be written",
+                ) from error
         return place / "program"
 
     def _is_vouched_for(self, place: Path) -> bool:
@@ -103,12 +111,14 @@ def call(
     failure: type[QhwError] = CheckFailedError,
     timeout: float = COMPILE_SECONDS,
     environment: Mapping[str, str] | None = None,
+    given: str = "",
 ) -> str:
     """Run a program in a folder; what it printed.
 
     Args:
         what: what fails where it does, as the beginning of a message.
         failure: what is raised where it ends with an error.
+        given: its standard input.
         environment: variables in addition to this process's.
 
     Raises:
@@ -120,6 +130,7 @@ def call(
         done = subprocess.run(
             command,
             cwd=folder,
+            input=given,
             env={**os.environ, **(environment or {})},
             capture_output=True,
             text=True,

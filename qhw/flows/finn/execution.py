@@ -127,11 +127,11 @@ def for_batch(model: ModelWrapper, count: int) -> ModelWrapper:
         node.op_type, node.domain = abstract(node.op_type), "finn.custom_op.fpgadataflow"
         layer = operator(node)
         types = layer.get_nodeattr_types()
-        for name in ("numInputVectors", "BatchSize"):
+        for name in ("numInputVectors", "BatchSize", "batchSize"):
             if name in types:
                 value = layer.get_nodeattr(name)
                 layer.set_nodeattr(name, count if isinstance(value, int) else [count, *list(value)[1:]])
-        for name in ("inp_shape", "out_shape", "lhs_shape", "rhs_shape"):
+        for name in ("inp_shape", "out_shape", "lhs_shape", "rhs_shape", "in_shape", "transpose_in_shape"):
             if name in types:
                 shape = list(layer.get_nodeattr(name))
                 if len(shape) > 1 and shape[0] == 1:
@@ -290,4 +290,5 @@ _STANDARD: Mapping[str, Callable[..., Any]] = {
     "ReduceSum": _reduce_sum,
     "Reshape": _reshape,
     "Split": _split,
+    "Sub": lambda node, a, b: a - b,
 }

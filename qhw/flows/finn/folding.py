@@ -27,6 +27,8 @@ ATTRIBUTES = ("PE", "SIMD", "parallel_window", "resType", "mem_mode", "ram_style
 """What FINN's folding configuration states of a layer, where it has it."""
 
 _WINDOW, _PADDING = "ConvolutionInputGenerator", "FMPadding"
+_PIXEL_BY_PIXEL = (_PADDING, "Crop", "FMPadding_Pixel", "UpsampleNearestNeighbour")
+"""Layers whose SIMD divides the channels of a pixel."""
 
 
 def owners(model: ModelWrapper, made_by: Mapping[str, str]) -> dict[str, str]:
@@ -94,8 +96,10 @@ def _fold_layer(model: ModelWrapper, node: NodeProto, folds: Mapping[str, PeSimd
         else:
             layer.set_nodeattr("SIMD", min(fold.simd, channels))
             layer.set_nodeattr("parallel_window", int(fold.simd > channels))
-    elif kind == _PADDING:
+    elif kind in _PIXEL_BY_PIXEL:
         _keep_up(layer, "SIMD", layer.get_nodeattr("NumChannels"), fold.pe, interval)
+    elif kind == "InnerShuffle":
+        _keep_up(layer, "SIMD", math.gcd(*layer.get_nodeattr("transpose_in_shape")[-2:]), fold.pe, interval)
     elif kind in ("StreamingConcat", "StreamingSplit"):
         _keep_up(layer, "SIMD", math.gcd(*layer.get_nodeattr("ChannelsPerStream")), fold.pe, interval)
     elif "PE" in layer.get_nodeattr_types():
@@ -158,8 +162,10 @@ def check_divides(model: ModelWrapper) -> None:
             pairs = [("PE", layer.get_nodeattr("Channels")), ("SIMD", kernel)]
         elif kind == _WINDOW:
             pairs = [("SIMD", layer.get_nodeattr("IFMChannels"))]
-        elif kind == _PADDING:
+        elif kind in _PIXEL_BY_PIXEL:
             pairs = [("SIMD", layer.get_nodeattr("NumChannels"))]
+        elif kind == "InnerShuffle":
+            pairs = [("SIMD", size) for size in layer.get_nodeattr("transpose_in_shape")[-2:]]
         elif kind in ("StreamingConcat", "StreamingSplit"):
             pairs = [("SIMD", part) for part in layer.get_nodeattr("ChannelsPerStream")]
         elif "PE" in layer.get_nodeattr_types():

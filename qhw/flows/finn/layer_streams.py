@@ -6,6 +6,7 @@ A word holds the last axis of FINN's folded shape, its first element in the lowe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,35 +105,42 @@ class Stream:
 
         Elements that never came differ, and so do elements that came too many.
         """
-        given, expected = rows.copy(), self.packed(values)
+        count, first = 0, None
+        for start, part in chunks(self, values):
+            given = rows[start * self.words : (start + len(part)) * self.words]
+            wrong, where = self._compared(given, part, start)
+            count, first = count + wrong, first or where
+        expected = len(values) * self.words
+        count += abs(len(rows) - expected) * self.lanes
+        if len(rows) != expected:
+            first = first or f"{self.tensor}: {len(rows)} of {expected} words came"
+        return count, first
+
+    def _compared(self, rows: Words, values: NDArray[Any], start: int) -> tuple[int, str | None]:
+        """The same for the words that came, of vectors from ``start`` on."""
+        given, ordered = rows.copy(), self.ordered(values)[: len(rows)]
         if spare := -self.width % WORD:
             given[:, -1] &= np.uint32((1 << (WORD - spare)) - 1)  # AXI leaves the padding open
-        common = min(len(given), len(expected))
-        ordered = self.ordered(values)
-        odd = np.any(given[:common] != expected[:common], axis=1)
-        odd |= np.any((ordered < self.low) | (ordered > self.high), axis=1)[:common]
+        odd = np.any(given != self.packed(values)[: len(rows)], axis=1)
+        # Words hold the lowest bits alone: numbers that do not fit are compared as numbers.
+        odd |= np.any((ordered < self.low) | (ordered > self.high) | (ordered % 1 != 0), axis=1)
         suspects = np.flatnonzero(odd)
         numbers = self.unpacked(given[suspects])
         wrong = numbers != ordered[suspects]
-        count = int(wrong.sum()) + abs(len(given) - len(expected)) * self.lanes
-        if wrong.any():
-            row, lane = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-            place = int(suspects[row]) * self.lanes + int(lane)
-            where = self._place(place)
-            return count, f"{where}: {numbers[row, lane]}, expected {ordered[suspects[row], lane]:g}"
-        if len(given) < len(expected):
-            return count, f"{len(given)} of {len(expected)} words came"
-        if len(given) > len(expected):
-            return count, f"{len(given)} words came, expected {len(expected)}"
-        return count, None
+        if not wrong.any():
+            return 0, None
+        row, lane = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        where = self._place(start, int(suspects[row]) * self.lanes + int(lane))
+        expected = ordered[suspects[row], lane]
+        return int(wrong.sum()), f"{where}: {numbers[row, lane]}, expected {expected:g}"
 
-    def _place(self, position: int) -> str:
-        """Where the element at a position of the stream lies in its tensor."""
+    def _place(self, start: int, position: int) -> str:
+        """Where the element at a position of the stream, from vector ``start`` on, lies in its tensor."""
         size = math.prod(self.shape)
         vector, rest = divmod(position, size)
         order = self.ordered(np.arange(size).reshape(1, *self.shape)).reshape(-1)
         index = ", ".join(str(int(i)) for i in np.unravel_index(int(order[rest]), self.shape))
-        return f"{self.tensor}, vector {vector}, element ({index})"
+        return f"{self.tensor}, vector {start + vector}, element ({index})"
 
 
 def input_streams(model: ModelWrapper, node: Any, operator: Any) -> list[Stream]:
@@ -207,12 +215,18 @@ _LONGEST = 64 << 30
 """Bytes of a simulation's files, which lie in a folder made for them."""
 
 
+def chunks(stream: Stream, values: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Values (N, *shape) some vectors at a time, with the number of the first."""
+    step = max(1, _CHUNK // math.prod(stream.shape))
+    for start in range(0, len(values), step):
+        yield start, values[start : start + step]
+
+
 def write_words(path: Path, stream: Stream, values: NDArray[Any]) -> None:
     """Write values (N, *shape) as the words that a simulation reads."""
-    step = max(1, _CHUNK // max(1, math.prod(stream.shape)))
     with path.open("wb") as file:
-        for start in range(0, len(values), step):
-            file.write(stream.packed(values[start : start + step]).tobytes())
+        for _, part in chunks(stream, values):
+            file.write(stream.packed(part).tobytes())
 
 
 def read_words(path: Path, stream: Stream) -> Words:

@@ -16,6 +16,12 @@ from qhw.graph.passes import dead, merge_pads, tables_to_thresholds, to_threshol
 MOST_THRESHOLD_BITS = 8
 """Bits of a result that thresholds reach: 255 of them."""
 
+MOST_STEPS = (1 << MOST_THRESHOLD_BITS + 1) - 1
+"""By which a Table may rise, and by which it may fall, to be the difference of two counts of thresholds."""
+
+
+_FOR_THE_HOST = (ir.Affine, ir.Requant, ir.Table, ir.Threshold, ir.Reshape, ir.Transpose)
+
 
 def prepared(graph: ExactGraph) -> ExactGraph:
     """The graph without dead nodes, padding merged into convolutions, grouped ones dense, as FINN has it."""
@@ -57,9 +63,9 @@ def is_taken_over(graph: ExactGraph, node: ir.Node) -> bool:
 
 
 def host_nodes(graph: ExactGraph) -> tuple[ir.Node, ...]:
-    """The last nodes, which the host computes: they round to more than 8 bits, or only multiply and add.
+    """The last nodes, which the host computes: they round to more than 8 bits, multiply and add, or move.
 
-    That is a chain of Affine, Requant, Table and Reshape in front of the one output.
+    That is a chain in front of the one output. It ends at results of up to 8 bits by thresholds.
     """
     if len(graph.outputs) != 1:
         return ()
@@ -67,11 +73,12 @@ def host_nodes(graph: ExactGraph) -> tuple[ir.Node, ...]:
     tensor = graph.outputs[0]
     while True:
         node, readers = graph.producer(tensor), graph.consumers(tensor)
-        if not isinstance(node, ir.Affine | ir.Requant | ir.Table | ir.Reshape):
+        if not isinstance(node, _FOR_THE_HOST) or len([*graph.activations(node)]) != 1:
             break
         if readers and readers != chain[:1]:
             break
-        if isinstance(node, ir.Requant) and graph.tensors[node.output].format.width <= MOST_THRESHOLD_BITS:
+        rounds = isinstance(node, ir.Requant | ir.Threshold)
+        if rounds and graph.tensors[node.output].format.width <= MOST_THRESHOLD_BITS:
             break
         chain.insert(0, node)
         tensor = node.inputs[0]

@@ -73,6 +73,7 @@ def write_description(description: Description, folder: Path) -> None:
             "multiplier": [int(v) for v in carried.multiplier],
             "offset": [int(v) for v in carried.offset],
             "order": None if carried.order is None else [int(v) for v in carried.order],
+            "axes": None if carried.axes is None else list(carried.axes),
         }
 
     stored = {
@@ -98,6 +99,7 @@ _CARRIED = table(
         "multiplier": _INTEGERS,
         "offset": _INTEGERS,
         "order": {"anyOf": [_INTEGERS, {"type": "null"}]},
+        "axes": {"anyOf": [_SIZES, {"type": "null"}]},
     }
 )
 _DESCRIPTION = table(
@@ -133,9 +135,11 @@ def read_description(folder: Path) -> Description:
 
 def _carried(tensor: str, row: Mapping[str, Any]) -> Carried:
     order = None if row["order"] is None else np.array(row["order"], dtype=np.int64)
-    carried = Carried(
-        tensor, row["name"], tuple(row["shape"]), numbers(row["multiplier"]), numbers(row["offset"]), order
-    )
+    shape, axes = tuple(row["shape"]), None if row["axes"] is None else tuple(row["axes"])
+    if axes is not None and sorted(axes) != list(range(len(shape))):
+        raise ValueError(f"'{tensor}' has {len(shape)} axes, which {list(axes)} does not order")
+    parts = numbers(row["multiplier"]), numbers(row["offset"])
+    carried = Carried(tensor, row["name"], shape, *parts, order, axes)
     channels = carried.channels
     if any(part.size not in (1, channels) for part in (carried.multiplier, carried.offset)):
         raise ValueError(f"'{tensor}' has neither one number nor {channels}, one per channel")

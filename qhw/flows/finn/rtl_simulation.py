@@ -12,7 +12,7 @@ import importlib.util
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from qhw.errors import ToolMissingError, UnsupportedError
 from qhw.flows.finn.compiled import Programs, call, compiler, compiler_words
 from qhw.flows.finn.layer_streams import Stream, read_words, write_words
 from qhw.flows.finn.sources import LIBRARY, LONGEST_FILE, LayerSources, source_file
+from qhw.formats.modes import IntArray
 from qhw.outside.text import read_text
 from qhw.resources import resource_dir
 from qhw.rtl.simulation.verilator import Words
@@ -73,9 +74,9 @@ class Verilator:
     def compile(
         self, sources: LayerSources, folder: Path, inputs: Sequence[Stream], outputs: Sequence[Stream]
     ) -> Path:
-        """The program that clocks a layer.
+        """A library with a layer that can be clocked.
 
-        Raises UnsupportedError, naming the layer, where Verilator does not take its Verilog.
+        Raises UnsupportedError where Verilator does not take its Verilog, or g++ what Verilator makes of it.
         """
         texts = {
             renamed(PurePosixPath(name).name, sources.layer): _verilog(sources, folder, name)
@@ -84,49 +85,47 @@ class Verilator:
         order = list(texts)
         texts["harness.sv"] = _harness(texts, inputs, outputs)
         texts["main.cpp"] = _main(inputs, outputs)
-        texts["clock.hpp"] = _clock()
-        runtime = self._runtime()
-        return self.programs.get(
-            texts, self._tools(), lambda place: self._build(place, order, runtime, sources)
-        )
+        texts |= _simulator_files("layer.hpp")
+        return self.programs.get(texts, self._tools(), lambda place: self._build(place, order))
 
-    def _build(self, place: Path, order: Sequence[str], runtime: Path, sources: LayerSources) -> None:
-        what = "only Vivado's simulator shows this layer: Verilator refuses its Verilog"
+    def _build(self, place: Path, order: Sequence[str]) -> None:
         root = self._root()
-        tool = [
-            str(root / "bin" / "verilator"),
-            *_VERILATE,
-            "--top-module",
-            "harness",
-            "--prefix",
-            "Vharness",
-        ]
+        flags = [*_VERILATE, "--top-module", "harness", "--prefix", "Vharness", "--Mdir", "made"]
         call(
-            [*tool, "--Mdir", "made", *order, "harness.sv"],
+            [str(root / "bin" / "verilator"), *flags, *order, "harness.sv"],
             place,
-            what,
+            "only Vivado's simulator shows this layer: Verilator refuses its Verilog",
             failure=UnsupportedError,
             environment={"VERILATOR_ROOT": str(root)},
         )
         parts = sorted(path.name for path in (place / "made").glob("*.cpp"))
-        one = "".join(f'#include "{name}"\n' for name in parts) + '#include "main.cpp"\n'
+        one = "".join(f'#include "{name}"\n' for name in [*parts, "main.cpp"])
         (place / "made" / "all.cpp").write_text(one)  # the headers are read once
-        include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", "-Imade", "-I."]
-        link = [str(runtime), "-pthread", "-o", "program"]
-        call([compiler(), *_COMPILE, *include, "made/all.cpp", *link], place, what, failure=UnsupportedError)
+        flags = [*_COMPILE, "-shared", "-fPIC", *self._includes(), "-Imade", "-I."]
+        what = "what Verilator made of this layer does not compile"
+        call([compiler(), *flags, "made/all.cpp", "-o", "program"], place, what, failure=UnsupportedError)
 
-    def _runtime(self) -> Path:
-        """Verilator's run-time library as one object."""
+    def simulator(self) -> Path:
+        """The program that clocks layers, with Verilator's run-time library in it."""
+        texts = _simulator_files("clock.cpp", "layer.hpp")
         root = self._root()
-        texts = {"all.cpp": "".join(f'#include "{name}"\n' for name in _RUNTIME)}
 
         def build(place: Path) -> None:
-            include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
-            command = [compiler(), *_COMPILE, *include, "-c", "all.cpp", "-o", "program"]
-            call(command, place, "Verilator's run-time library does not compile")
-            (place / "program").chmod(0o755)
+            runtime = [str(root / "include" / name) for name in _RUNTIME]
+            flags = [*_COMPILE, "-rdynamic", "-pthread", *self._includes(), "-I."]
+            command = [compiler(), *flags, "clock.cpp", *runtime, "-ldl", "-o", "program"]
+            call(command, place, "the simulator of FINN's layers does not compile")
 
         return self.programs.get(texts, self._tools(), build)
+
+    def _includes(self) -> list[str]:
+        include = self._root() / "include"
+        return [f"-I{include}", f"-I{include / 'vltstd'}"]
+
+
+def _simulator_files(*names: str) -> dict[str, str]:
+    place = resource_dir("hls") / "finn" / "simulation"
+    return {name: read_text(place / name, "source file", LONGEST_FILE) for name in names}
 
 
 def _verilog(sources: LayerSources, folder: Path, name: str) -> str:
@@ -205,31 +204,147 @@ def _instance(module: str, header: str, names: Mapping[str, str]) -> str:
 
 
 def _main(inputs: Sequence[Stream], outputs: Sequence[Stream]) -> str:
-    groups = (
+    given, shown = (
         ", ".join(
             f"{{&top.{port}_TDATA, sizeof top.{port}_TDATA, &top.{port}_TVALID, &top.{port}_TREADY}}"
             for port in (stream.port for stream in streams)
         )
         for streams in (inputs, outputs)
     )
-    given, shown = groups
     return f"""\
 #include "Vharness.h"
-#include "clock.hpp"
+#include "layer.hpp"
 
-int main(int, char** arguments) {{
+namespace {{
+
+struct Clocked : qhw::Layer {{
     VerilatedContext context;
-    context.randReset(2);
-    context.randSeed(1);
-    Vharness top{{&context}};
-    return qhw::run(top, {{{given}}}, {{{shown}}}, arguments);
-}}
+    Vharness top{{prepared()}};
+    VerilatedContext* prepared() {{
+        context.randReset(2);
+        context.randSeed(1);
+        return &context;
+    }}
+    Clocked() {{
+        inputs = {{{given}}};
+        outputs = {{{shown}}};
+    }}
+    void eval(bool clock, bool reset_n) override {{
+        top.ap_clk = clock;
+        top.ap_rst_n = reset_n;
+        top.eval();
+    }}
+}};
+
+}}  // namespace
+
+extern "C" qhw::Layer* make_layer() {{ return new Clocked; }}
 """
 
 
-def _clock() -> str:
-    path = resource_dir("hls") / "finn" / "simulation" / "clock.hpp"
-    return read_text(path, "header", LONGEST_FILE)
+@dataclass
+class Circuit:
+    """Layers and their connections, as the simulator is told them, in a folder of its own."""
+
+    folder: Path
+    lines: list[str] = field(default_factory=list)
+    _layers: int = 0
+
+    def verilog(self, library: Path, sources: LayerSources, folder: Path) -> int:
+        """Add a layer that Verilator compiled; its number."""
+        place = self._place()
+        for image in sources.files:
+            if image.endswith(".dat"):
+                text = read_text(source_file(folder, image), "memory image", LONGEST_FILE)
+                (place / renamed(PurePosixPath(image).name, sources.layer)).write_text(text)
+        link = self.folder / f"{place.name}.so"  # a name without blanks
+        link.symlink_to(library)
+        self.lines.append(f"verilog {link.name} {place.name}")
+        return self._layers - 1
+
+    def replay(
+        self,
+        inputs: Mapping[Stream, NDArray[Any]],
+        outputs: Mapping[Stream, NDArray[Any]],
+        needs: Sequence[IntArray],
+        pace: int,
+    ) -> tuple[int, list[Path]]:
+        """Add a layer of which the order of words alone is simulated: its number, and files of what it takes.
+
+        Args:
+            inputs, outputs: values (N, *shape).
+            needs: of each output, shape (words of a vector, inputs): how many words of the vector each word
+                needs of each input.
+            pace: cycles between two words of an output, at least.
+        """
+        place = self._place()
+        plan = [" ".join(str(stream.words) for stream in inputs)]
+        for index, ((stream, values), need) in enumerate(zip(outputs.items(), needs, strict=True)):
+            numbers = " ".join(map(str, need.reshape(-1).tolist()))
+            plan.append(f"{stream.words} {numbers} {stream.width}")
+            write_words(place / f"out{index}", stream, values)
+        (place / "plan").write_text("\n".join([*plan, ""]))
+        self.lines.append(f"replay {place.name} {len(inputs)} {len(outputs)} {pace}")
+        return self._layers - 1, [place / f"in{index}" for index in range(len(inputs))]
+
+    def queue(self, start: tuple[int, int, Stream], end: tuple[int, int, Stream], depth: int) -> None:
+        """Connect an output to an input (layer, port, stream) by a queue of ``depth`` words of the output."""
+        ends = " ".join(f"{layer} {port} {stream.width}" for layer, port, stream in (start, end))
+        self.lines.append(f"queue {ends} {depth}")
+
+    def _place(self) -> Path:
+        place = self.folder / f"layer{self._layers}"
+        place.mkdir()
+        self._layers += 1
+        return place
+
+    def source(
+        self, stream: Stream, values: NDArray[Any], layer: int, port: int, *, interval: int = 0
+    ) -> None:
+        """Feed a layer's input with values (N, *shape), an image every ``interval`` cycles at most."""
+        name = f"in{len(self.lines)}"
+        write_words(self.folder / name, stream, values)
+        self.lines.append(f"source {name} {stream.width} {layer} {port} {stream.words} {interval}")
+
+    def sink(self, stream: Stream, vectors: int, layer: int, port: int) -> Path:
+        """Take the words of a layer's output; the file that they go to."""
+        name = f"out{len(self.lines)}"
+        self.lines.append(f"sink {name} {layer} {port} {stream.words * vectors} {stream.words}")
+        return self.folder / name
+
+    def run(self, simulator: Path, what: str, *, patience: int, timeout: float) -> Told:
+        """Clock the layers until every word that is expected came, or nothing moves for ``patience`` cycles.
+
+        Args:
+            what: what fails where the simulation does, as the beginning of a message.
+            timeout: seconds that it may take.
+
+        Raises CheckFailedError where it crashes or takes longer.
+        """
+        text = "\n".join([*self.lines, f"patience {patience}", ""])
+        words = call([str(simulator)], self.folder, what, timeout=timeout, given=text).split()
+        told = Told()
+        while words:
+            if words[0] == "image":
+                told.images.append(int(words[1]))
+                words = words[2:]
+            else:
+                told.queues.append((int(words[1]), int(words[2])))
+                words = words[3:]
+        return told
+
+
+@dataclass
+class Told:
+    """What the simulator says.
+
+    Args:
+        images: the cycle of each image's last word at the first output, from the end of the reset.
+        queues: of each queue the most words that it held, and those that it holds at the end.
+    """
+
+    images: list[int] = field(default_factory=list)
+    queues: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -238,15 +353,15 @@ class Clocked:
 
     Args:
         outputs: by stream, in order: the rows of words that came.
-        cycles: from the end of the reset to the last word that was expected; 0 where one never came.
+        cycles: from the end of the reset to the last word that was expected; None where it never came.
     """
 
     outputs: tuple[Words, ...]
-    cycles: int
+    cycles: int | None
 
 
 def clock_layer(
-    program: Path,
+    verilator: Verilator,
     sources: LayerSources,
     folder: Path,
     inputs: Mapping[Stream, NDArray[Any]],
@@ -255,27 +370,25 @@ def clock_layer(
     patience: int,
     timeout: float,
 ) -> Clocked:
-    """Feed a layer with values (N, *shape), and take what it gives.
+    """Feed a layer with values (N, *shape) at full rate, and take what it gives.
 
     Args:
         patience: cycles without a word on any stream, after which the layer is taken to stand still.
         timeout: seconds that the simulation may take.
 
-    Raises CheckFailedError, naming the layer, where the program crashes or takes longer.
+    Raises:
+        UnsupportedError: Verilator does not take the layer's Verilog.
+        CheckFailedError: the program crashes or takes longer; the message names the layer.
     """
+    library = verilator.compile(sources, folder, list(inputs), outputs)
     vectors = len(next(iter(inputs.values())))
     with tempfile.TemporaryDirectory(prefix="finn-layer-") as name:
-        scratch = Path(name)
-        for image in sources.files:
-            if image.endswith(".dat"):
-                text = read_text(source_file(folder, image), "memory image", LONGEST_FILE)
-                (scratch / renamed(PurePosixPath(image).name, sources.layer)).write_text(text)
-        arguments = [str(patience)]
-        for stream, values in inputs.items():
-            write_words(scratch / stream.port, stream, values)
-            arguments.append(stream.port)
-        for stream in outputs:
-            arguments += [stream.port, str(stream.words * vectors)]
+        circuit = Circuit(Path(name))
+        layer = circuit.verilog(library, sources, folder)
+        for port, (stream, values) in enumerate(inputs.items()):
+            circuit.source(stream, values, layer, port)
+        files = [circuit.sink(stream, vectors, layer, port) for port, stream in enumerate(outputs)]
         what = f"the simulation of layer '{sources.layer}' failed"
-        told = call([str(program), *arguments], scratch, what, timeout=timeout)
-        return Clocked(tuple(read_words(scratch / stream.port, stream) for stream in outputs), int(told))
+        told = circuit.run(verilator.simulator(), what, patience=patience, timeout=timeout)
+        words = tuple(read_words(file, stream) for file, stream in zip(files, outputs, strict=True))
+    return Clocked(words, told.images[-1] if len(told.images) == vectors else None)

@@ -104,6 +104,18 @@ def _thresholds(site: Site, folds: Sequence[PeSimd], bits: int) -> LayerUsage:
     return elementwise(site, folds, one, count * bits)
 
 
+def _table(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+    """A function that rises and falls is the difference of two counts of thresholds."""
+    steps = np.diff(site.graph.constants[site.node.inputs[1]].astype(np.int64), axis=1)
+    counts = (int(np.maximum(part, 0).sum(axis=1).max(initial=1)) for part in (steps, -steps))
+    each = [(1 << count.bit_length()) - 1 for count in counts]
+    bits, signed = site.type(0).format.width, site.type(0).format.mantissa_low < 0
+    one = Usage()
+    for count in each:
+        one += site.hardware.threshold(bits, count, signed)
+    return elementwise(site, folds, one, sum(each) * bits)
+
+
 def _built(rule: LayerRule) -> LayerRule:
     """A rule, but nothing for nodes that thresholds take over, and for those of the host."""
 
@@ -120,7 +132,12 @@ ARCHITECTURE = Architecture(
     PeSimd,
     {
         name: _built(rule)
-        for name, rule in {**rtl.ARCHITECTURE.rules, "Requant": _requant, "Threshold": _threshold}.items()
+        for name, rule in {
+            **rtl.ARCHITECTURE.rules,
+            "Requant": _requant,
+            "Table": _table,
+            "Threshold": _threshold,
+        }.items()
     },
     _built(rtl.ARCHITECTURE.streams),
     legal_folding,

@@ -144,7 +144,7 @@ def test_a_layer_that_stands_still_is_told(tmp_path: Path, cache: Path) -> None:
     file.write_text(text.replace("(in0_V_TVALID)", "(1'b0)"))
     check = written.checks()["Reshape_rtl_0"]
     assert (check.mismatches, check.cycles) == (VECTORS * 16, None)
-    assert check.first_difference == f"0 of {VECTORS * 4} words came"
+    assert check.first_difference == f"Reshape_rtl_0_out0: 0 of {VECTORS * 4} words came"
 
 
 def test_without_verilator_nothing_is_compared_and_it_is_said(

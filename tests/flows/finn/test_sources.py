@@ -1,4 +1,4 @@
-"""What FINN generates without Vivado: the same bytes anywhere, no path of this machine, the model untouched."""
+"""What FINN generates without Vivado: the same bytes anywhere, no path of ours, the model as it was."""
 
 from __future__ import annotations
 

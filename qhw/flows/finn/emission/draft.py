@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhw.errors import UnsupportedError
-from qhw.flows.finn.carried import Carried, Shape, channels_last, numbers
+from qhw.flows.finn.carried import Axes, Carried, Shape, in_order, last, numbers, swap, travelling
 from qhw.formats.base import Format, UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
@@ -114,8 +114,9 @@ class Draft:
                 f"Input '{name}' has numbers of {kind.format}, FINN streams integers",
                 hint="use --flow hls4ml, or an integer format for it",
             )
-        self.tensor(name, channels_last(kind.shape), format_type(kind.format))
-        self.carry(name, name)
+        axes = self._turned_at_first(name)
+        carried = self.carry(name, name, axes=axes)
+        self.tensor(name, travelling(kind.shape, carried.layout), format_type(kind.format))
 
     def _check_ends(self) -> None:
         for what, names in (("inputs", self.graph.inputs), ("outputs", self.graph.outputs)):
@@ -125,6 +126,14 @@ class Draft:
                     f"the finn flow writes a stream from one input to one output",
                     hint="use --flow hls4ml",
                 )
+
+    def _turned_at_first(self, name: str) -> Axes | None:
+        """Axes of an input that is only read transposed (channels last, say), as that wants them."""
+        readers = self.graph.consumers(name)
+        if len(readers) != 1 or not isinstance(readers[0], ir.Transpose):
+            return None
+        perm = readers[0].perm
+        return tuple(perm[axis] for axis in last(len(perm)))
 
     @property
     def last(self) -> str:
@@ -193,17 +202,29 @@ class Draft:
         multiplier: Any = 1,
         offset: Any = 0,
         order: IntArray | None = None,
+        axes: Axes | None = None,
     ) -> Carried:
         """Record that a tensor of the model carries one of the graph."""
         shape = self.graph.tensors[tensor].shape
-        self.carried[tensor] = Carried(tensor, name, shape, numbers(multiplier), numbers(offset), order)
-        return self.carried[tensor]
+        given = None if axes == last(len(shape)) else axes
+        carried = Carried(tensor, name, shape, numbers(multiplier), numbers(offset), order, given)
+        self.carried[tensor] = carried
+        return carried
 
-    def result(self, node: ir.Node, suffix: str = "") -> str:
-        """Declare the tensor of a node's result in its own format; the name in the model."""
+    def result(self, node: ir.Node, like: Carried | None = None) -> str:
+        """Declare the tensor of a node's result in its own format; the name in the model.
+
+        Args:
+            like: an operand in whose order the result's axes travel; None: the channel last.
+        """
         kind = self.graph.tensors[node.output]
+        if len(kind.shape) > 3:
+            raise refused(
+                node, f"its result {kind.shape} has more than the three axes of an image", "use --flow hls4ml"
+            )
         self.check_held(*self.ranges[node.output].bounds, node)
-        return self.tensor(node.output + suffix, channels_last(kind.shape), format_type(kind.format))
+        axes = last(len(kind.shape)) if like is None else like.layout
+        return self.tensor(node.output, travelling(kind.shape, axes), format_type(kind.format))
 
     def input_of(self, node: ir.Node, index: int = 0) -> Carried:
         """How an operand travels; refuses a constant."""
@@ -212,16 +233,44 @@ class Draft:
             raise refused(node, f"its operand '{name}' is a constant, where FINN streams one")
         return self.carried[name]
 
-    def per_element(self, carried: Carried, values: Any) -> IntArray:
+    def per_element(self, carried: Carried, values: Any, node: ir.Node) -> IntArray:
         """Numbers per channel of the graph's tensor (or one) in the order in which its channels travel."""
         array = numbers(values)
+        if array.size > 1 and carried.shape and carried.layout[-1] != 0:
+            raise refused(
+                node,
+                f"its constants differ along axis 0 of '{carried.tensor}' {carried.shape}, of which axis "
+                f"{carried.layout[-1]} travels as FINN's channel",
+                "use one scale for the whole tensor, or --flow hls4ml",
+            )
         return array if array.size == 1 or carried.order is None else array[carried.order]
 
-    def plain(self, node: ir.Node, index: int = 0) -> Carried:
-        """An operand whose integers are its mantissas, by a multiplication and an addition where needed."""
+    def plain(self, node: ir.Node, index: int = 0, any_layout: bool = False) -> Carried:
+        """An operand whose integers are its mantissas, by a multiplication and an addition where needed.
+
+        Args:
+            any_layout: its axes may travel in any order; else the channel is put last, by a shuffle.
+        """
         carried = self.input_of(node, index)
-        if carried.is_plain:
+        if not carried.is_plain:
+            carried = self._multiplied_out(carried, node)
+        return carried if any_layout else self.in_layout(carried, last(len(carried.shape)), node)
+
+    def in_layout(self, carried: Carried, axes: Axes, node: ir.Node) -> Carried:
+        """A plain tensor whose axes travel in that order, by a shuffle where they do not yet."""
+        if carried.layout == axes:
             return carried
+        reader = f"{carried.tensor}_as_{'_'.join(map(str, axes))}"
+        if reader not in self._shapes and not self.shuffled(reader, carried, carried.shape, axes, node):
+            raise refused(
+                node,
+                f"it reads '{carried.tensor}' {carried.shape}, whose axes travel as {carried.layout}: "
+                f"one of FINN's shuffles does not bring them in the order {axes}",
+                "use --flow hls4ml",
+            )
+        return replace(carried, name=reader, axes=None if axes == last(len(axes)) else axes)
+
+    def _multiplied_out(self, carried: Carried, node: ir.Node) -> Carried:
         kind = self.graph.tensors[carried.tensor]
         reader = f"{carried.tensor}_plain"
         if reader not in self._shapes:
@@ -239,6 +288,53 @@ class Draft:
             self._types[reader] = format_type(kind.format)
         one, zero = numbers(1), numbers(0)
         return replace(carried, name=reader, multiplier=one, offset=zero)
+
+    def shuffled(self, name: str, carried: Carried, shape: Shape, axes: Axes, node: ir.Node) -> bool:
+        """Declare a tensor of those elements, of a shape of the graph whose axes travel in that order.
+
+        FINN's InnerShuffle swaps two axes; False where that is not enough.
+        """
+        sizes = swap(carried.indices, in_order(shape, axes))
+        if sizes is None:
+            return False
+        outer, rows, columns = sizes
+        kind = self.kind(carried.name)
+        turned = self.tensor(f"{name}_turned", (1, outer, columns, rows), kind)
+        self.node(
+            "InnerShuffle",
+            [carried.name],
+            [turned],
+            node,
+            FPGA,
+            backend="fpgadataflow",
+            data_type=kind,
+            in_shape=list(self.shape(carried.name)),
+            transpose_in_shape=[1, outer, rows, columns],
+            perm=[0, 1, 3, 2],
+            I=rows,
+            J=columns,
+            SIMD=1,
+        )
+        sized = self.indices(f"{name}_shape", list(travelling(shape, axes)))
+        self.node("Reshape", [turned, sized], [self.tensor(name, travelling(shape, axes), kind)], node)
+        return True
+
+    def padding(self, name: str, output: str, around: list[int], node: ir.Node) -> None:
+        """Zeros at the edges of an image: above, left, below, right."""
+        _, height, width, channels = self.shape(name)
+        self.node(
+            "FMPadding",
+            [name],
+            [output],
+            node,
+            FPGA,
+            backend="fpgadataflow",
+            ImgDim=[height, width],
+            Padding=around,
+            NumChannels=channels,
+            SIMD=1,
+            inputDataType=self.kind(name),
+        )
 
     def finish(self) -> Emitted:
         """The model, once every node is written."""

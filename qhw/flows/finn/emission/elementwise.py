@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from qhw.flows.finn.carried import Carried, numbers
+from qhw.flows.finn.carried import Carried
 from qhw.flows.finn.emission.draft import Draft, is_streamed, refused
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
@@ -40,17 +41,17 @@ def _shifted(draft: Draft, node: ir.Node, index: int) -> Carried | IntArray:
     if name in draft.graph.constants:
         row: IntArray = _constant_row(draft, name, node) * factors
         return row
-    plain = draft.plain(node, index)
+    plain = draft.plain(node, index, any_layout=True)
     return _scaled(draft, node, plain, factors, f"{node.output}_operand{index}")
 
 
 def _scaled(draft: Draft, node: ir.Node, carried: Carried, factors: IntArray, name: str) -> Carried:
     if (factors == 1).all():
         return carried
-    factor = draft.constant(f"{name}_factor", draft.per_element(carried, factors), node)
+    factor = draft.constant(f"{name}_factor", draft.per_element(carried, factors, node), node)
     result = draft.tensor(name, draft.shape(carried.name), "INT32")
     draft.node("Mul", [carried.name, factor], [result], node)
-    return Carried(carried.tensor, result, carried.shape, numbers(1), numbers(0), carried.order)
+    return replace(carried, name=result)
 
 
 def _add(draft: Draft, node: ir.Node) -> None:
@@ -58,30 +59,30 @@ def _add(draft: Draft, node: ir.Node) -> None:
     if not isinstance(first, Carried):
         first, second = second, first
     assert isinstance(first, Carried)
-    output = draft.result(node)
+    output = draft.result(node, first)
     if isinstance(second, Carried):
         _check_alike(first, second, node)
         draft.node("Add", [first.name, second.name], [output], node)
     else:
-        bias = draft.constant(f"{node.name}_bias", draft.per_element(first, second), node)
+        bias = draft.constant(f"{node.name}_bias", draft.per_element(first, second, node), node)
         draft.node("Add", [first.name, bias], [output], node)
-    draft.carry(node.output, output, order=first.order)
+    draft.carry(node.output, output, order=first.order, axes=first.axes)
 
 
 def _mul(draft: Draft, node: ir.Node) -> None:
     constant = next((i for i in (1, 0) if node.inputs[i] in draft.graph.constants), None)
     if constant is not None:
-        x = draft.plain(node, 1 - constant)
+        x = draft.plain(node, 1 - constant, any_layout=True)
         factors = _constant_row(draft, node.inputs[constant], node)
         _check_read(draft, node)
         _multiplied(draft, node, x, factors)
         return
-    first, second = draft.plain(node, 0), draft.plain(node, 1)
+    first, second = (draft.plain(node, index, any_layout=True) for index in (0, 1))
     _check_alike(first, second, node)
     _check_read(draft, node)
-    output = draft.result(node)
+    output = draft.result(node, first)
     draft.node("Mul", [first.name, second.name], [output], node)
-    draft.carry(node.output, output, order=first.order)
+    draft.carry(node.output, output, order=first.order, axes=first.axes)
 
 
 def _check_read(draft: Draft, node: ir.Node) -> None:
@@ -96,21 +97,21 @@ def _check_read(draft: Draft, node: ir.Node) -> None:
 def _check_alike(first: Carried, second: Carried, node: ir.Node) -> None:
     orders = first.order, second.order
     same = orders[0] is orders[1] or (None not in orders and np.array_equal(*orders))  # type: ignore[arg-type]
-    if first.shape != second.shape or not same:
+    if first.shape != second.shape or first.axes != second.axes or not same:
         raise refused(
             node, f"it joins tensors {first.shape} and {second.shape}, which travel in different orders"
         )
 
 
 def _multiplied(draft: Draft, node: ir.Node, x: Carried, factors: IntArray) -> None:
-    factor = draft.constant(f"{node.name}_multiplier", draft.per_element(x, factors), node)
-    output = draft.result(node)
+    factor = draft.constant(f"{node.name}_multiplier", draft.per_element(x, factors, node), node)
+    output = draft.result(node, x)
     draft.node("Mul", [x.name, factor], [output], node)
-    draft.carry(node.output, output, order=x.order)
+    draft.carry(node.output, output, order=x.order, axes=x.axes)
 
 
 def _affine(draft: Draft, node: ir.Node) -> None:
-    x = draft.plain(node)
+    x = draft.plain(node, any_layout=True)
     _check_read(draft, node)
     out = _exponents(draft, node.output, node)
     by = _exponents(draft, node.inputs[0], node) + _exponents(draft, node.inputs[1], node) - out
@@ -123,10 +124,10 @@ def _affine(draft: Draft, node: ir.Node) -> None:
     by = _exponents(draft, node.inputs[2], node) - out
     offset = draft.graph.constants[node.inputs[2]].reshape(-1).astype(object)
     offsets = offset * np.array([1 << int(shift) for shift in by], dtype=object)
-    bias = draft.constant(f"{node.name}_offset", draft.per_element(x, offsets), node)
-    output = draft.result(node)
+    bias = draft.constant(f"{node.name}_offset", draft.per_element(x, offsets, node), node)
+    output = draft.result(node, x)
     draft.node("Add", [scaled.name, bias], [output], node)
-    draft.carry(node.output, output, order=x.order)
+    draft.carry(node.output, output, order=x.order, axes=x.axes)
 
 
 def _requant(draft: Draft, node: ir.Node) -> None:
@@ -151,10 +152,10 @@ def _requant(draft: Draft, node: ir.Node) -> None:
             f"its results are numbers of {kind.format}, FINN streams integers",
             "use --flow hls4ml for it",
         )
-    x = draft.plain(node)
+    x = draft.plain(node, any_layout=True)
     factors = np.array([1 << int(step) for step in by], dtype=object)
     if (factors == 1).all():
-        draft.carry(node.output, x.name, order=x.order)
+        draft.carry(node.output, x.name, order=x.order, axes=x.axes)
     else:
         _multiplied(draft, node, x, factors)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qhw.flows.finn.carried import channels_last
+from qhw.flows.finn.carried import Axes, Shape, channels_last
 from qhw.flows.finn.emission.draft import GENERAL, Draft, is_streamed, refused
 from qhw.flows.finn.prepare import dense_weights, is_depthwise
 from qhw.formats.modes import IntArray
@@ -27,16 +27,15 @@ def _weights(draft: Draft, node: ir.Node) -> IntArray:
     return draft.graph.constants[w].astype(object)
 
 
-def directions(draft: Draft, tensor: str) -> IntArray | None:
+def directions(draft: Draft, tensor: str, channels: int) -> IntArray | None:
     """-1 for each channel whose thresholds fall (a negative gain): its weights are negated. None: no need."""
     readers = draft.graph.consumers(tensor)
     if tensor in draft.graph.outputs or len(readers) != 1 or not isinstance(readers[0], ir.Threshold):
         return None
     levels = draft.graph.constants[readers[0].inputs[2]]
     falls = levels[:, -1] < levels[:, 0]
-    if not falls.any():
+    if not falls.any() or falls.size not in (1, channels):
         return None
-    channels = draft.graph.tensors[tensor].shape[0]
     return np.broadcast_to(np.where(falls, -1, 1), (channels,)).astype(object)
 
 
@@ -55,7 +54,7 @@ def _conv(draft: Draft, node: ir.Node) -> None:
     channels = x.shape[0]
     depthwise = is_depthwise(draft.graph, node)
     dense = dense_weights(weight, node.groups) if depthwise else weight
-    signs = directions(draft, node.output)
+    signs = directions(draft, node.output, filters)
     if signs is not None:
         dense = dense * signs.reshape(-1, 1, 1, 1)
     matrix = dense.transpose(0, 2, 3, 1).reshape(filters, -1).T
@@ -111,21 +110,23 @@ def _reached(
 
 
 def _matmul(draft: Draft, node: ir.Node) -> None:
-    x, weight = draft.plain(node), _weights(draft, node)
-    if len(x.shape) != 1 or weight.ndim != 2:
+    x, weight = draft.plain(node, any_layout=True), _weights(draft, node)
+    if weight.ndim != 2 or len(x.shape) > 3:
         raise refused(
             node,
-            f"it multiplies the last axis of a tensor {x.shape}, which is not the channel that FINN streams",
+            f"it multiplies {x.shape} by weights {weight.shape}, FINN images by a matrix",
             "use --flow hls4ml",
         )
+    if x.layout[-1] != len(x.shape) - 1:  # FINN multiplies along the axis that travels as the channel
+        x = draft.in_layout(x, tuple(range(len(x.shape))), node)
     if x.order is not None:
         weight = weight[x.order]
-    signs = directions(draft, node.output)
+    signs = directions(draft, node.output, weight.shape[1])
     if signs is not None:
         weight = weight * signs
     weights = _matrix_constant(draft, node, weight)
     shape = (*draft.shape(x.name)[:-1], weight.shape[1])
-    _product(draft, node, x.name, weights, shape, signs)
+    _product(draft, node, x.name, weights, shape, signs, x.axes)
 
 
 def _matrix_constant(draft: Draft, node: ir.Node, matrix: IntArray) -> str:
@@ -137,7 +138,13 @@ def _matrix_constant(draft: Draft, node: ir.Node, matrix: IntArray) -> str:
 
 
 def _product(
-    draft: Draft, node: ir.Node, read: str, weights: str, shape: tuple[int, ...], signs: IntArray | None
+    draft: Draft,
+    node: ir.Node,
+    read: str,
+    weights: str,
+    shape: Shape,
+    signs: IntArray | None,
+    axes: Axes | None = None,
 ) -> None:
     """The product, whose bias and exponents the thresholds behind it take over."""
     multiplier, offset = _sum_map(draft, node)
@@ -145,7 +152,7 @@ def _product(
         multiplier = multiplier * signs
     raw = draft.tensor(f"{node.output}_sum", shape, "INT32")
     draft.node("MatMul", [read, weights], [raw], node)
-    carried = draft.carry(node.output, raw, multiplier, offset)
+    carried = draft.carry(node.output, raw, multiplier, offset, axes=axes)
     draft.check_held(*carried.integers_within(draft.ranges[node.output]), node)
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qhw.flows.finn.carried import channels_last
-from qhw.flows.finn.emission.draft import FPGA, GENERAL, Draft, format_type, refused
+from qhw.flows.finn.carried import channels_last, numbers
+from qhw.flows.finn.emission.draft import FPGA, GENERAL, Draft, data_type, format_type, refused
 from qhw.graph import ir
 
 
@@ -93,31 +93,41 @@ def _max_pool(draft: Draft, node: ir.Node) -> None:
     if any(step != 1 for step in node.dilations):
         raise refused(node, f"its window is dilated by {node.dilations}, FINN's are not")
     x = draft.plain(node)
-    if any(pads) and draft.ranges[x.tensor].bounds[0] < 0:
-        raise refused(
-            node,
-            "it pads numbers that may be negative, and FINN pads with zeros, which would win",
-            "pool behind a ReLU, or without padding",
-        )
-    _maximum(draft, node, kernel, strides, pads)
+    low, high = draft.ranges[node.inputs[0]].bounds
+    if not any(pads):
+        _maximum(draft, node, x.name, kernel, strides)
+        draft.carry(node.output, node.output)
+        return
+    # FINN pads with zeros, which would win over negative numbers: pooled are the distances to the lowest one.
+    read, lift = x.name, max(0, -low)
+    if lift:
+        draft.check_held(0, high + lift, node)
+        read = draft.tensor(f"{node.output}_lifted", draft.shape(x.name), data_type(0, high + lift))
+        constant = draft.constant(f"{node.name}_lift", numbers(lift), node)
+        draft.node("Add", [x.name, constant], [read], node)
+    _, height, width, channels = draft.shape(x.name)
+    top, left, bottom, right = pads
+    around = (1, height + top + bottom, width + left + right, channels)
+    padded = draft.tensor(f"{node.output}_padded", around, draft.kind(read))
+    draft.padding(read, padded, pads, node)
+    _maximum(draft, node, padded, kernel, strides)
+    draft.carry(node.output, node.output, offset=-lift)
 
 
-def _maximum(draft: Draft, node: ir.Node, kernel: list[int], strides: list[int], pads: list[int]) -> None:
-    x = draft.plain(node)
+def _maximum(draft: Draft, node: ir.Node, name: str, kernel: list[int], strides: list[int]) -> None:
     shape = channels_last(draft.graph.tensors[node.output].shape)
-    output = draft.tensor(node.output, shape if len(shape) == 4 else (1, 1, *shape), draft.kind(x.name))
+    output = draft.tensor(node.output, shape if len(shape) == 4 else (1, 1, *shape), draft.kind(name))
     draft.node(
         "MaxPoolNHWC",
-        [x.name],
+        [name],
         [output],
         node,
         GENERAL,
         kernel_shape=kernel,
         strides=strides,
-        pads=pads,
+        pads=[0, 0, 0, 0],
         ceil_mode=0,
     )
-    draft.carry(node.output, output)
 
 
 def _reduce_max(draft: Draft, node: ir.Node) -> None:
@@ -129,7 +139,8 @@ def _reduce_max(draft: Draft, node: ir.Node) -> None:
             node, f"it takes the maximum over axes {tuple(node.axes)} of {x.shape}, FINN of the image"
         )
     _, height, width, _ = draft.shape(x.name)
-    _maximum(draft, node, [height, width], [height, width], [0, 0, 0, 0])
+    _maximum(draft, node, x.name, [height, width], [height, width])
+    draft.carry(node.output, node.output)
 
 
 EMITTERS: Mapping[str, Callable[[Draft, Any], None]] = {
