@@ -115,8 +115,8 @@ def _rounded_float(x: Array, rounding: str) -> Array:
 
 
 def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:
-    """Mantissas (N, *shape) as they travel: channels last, in bytes where FINN's driver packs those fast."""
-    moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
+    """Mantissas (N, *shape) in the order in which they travel; as bytes where the driver packs those fast."""
+    moved = mantissas.transpose(0, *(axis + 1 for axis in entry["axes"]))
     if entry["order"] is not None:
         moved = moved[:, entry["order"]]
     integers = (moved - _integers(entry["offset"])) // _integers(entry["multiplier"])
@@ -126,15 +126,14 @@ def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:
 
 def _arrived(integers: Array, entry: dict[str, Any]) -> Array:
     """The accelerator's integers as mantissas (N, *shape)."""
-    shape = tuple(entry["shape"])
-    channels = shape[0] if shape else 1
-    rows = np.rint(integers).astype(np.int64).reshape(len(integers), -1, channels)
+    shape, axes = entry["shape"], entry["axes"]
+    rows = np.rint(integers).astype(np.int64).reshape(len(integers), *(shape[axis] for axis in axes))
     whole = rows * _integers(entry["multiplier"]) + _integers(entry["offset"])
     if entry["order"] is not None:
         back = np.empty_like(whole)
         back[..., entry["order"]] = whole
         whole = back
-    return np.moveaxis(whole, -1, 1).reshape(len(integers), *shape)
+    return whole.transpose(0, *(axes.index(place) + 1 for place in range(len(axes))))
 
 
 def _affine(x: Array, step: dict[str, Any]) -> Array:
@@ -194,11 +193,32 @@ def _table(x: Array, step: dict[str, Any]) -> Array:
     return table[_per_channel(np.arange(len(table)), x.ndim), index]
 
 
+def _threshold(x: Array, step: dict[str, Any]) -> Array:
+    thresholds, levels = _integers(step["thresholds"]), _integers(step["levels"])
+    found = np.empty(x.shape, dtype=levels.dtype)
+    for channel in range(x.shape[1] if x.ndim > 1 else 1):
+        where = (slice(None), channel)[: x.ndim]
+        reached = np.searchsorted(thresholds[channel % len(thresholds)], x[where], side="right")
+        found[where] = levels[channel % len(levels)][reached]
+    return found
+
+
 def _reshape(x: Array, step: dict[str, Any]) -> Array:
     return x.reshape(len(x), *step["shape"])
 
 
-_STEPS = {"Affine": _affine, "Requant": _requant, "Table": _table, "Reshape": _reshape}
+def _transpose(x: Array, step: dict[str, Any]) -> Array:
+    return x.transpose(0, *(axis + 1 for axis in step["axes"]))
+
+
+_STEPS = {
+    "Affine": _affine,
+    "Requant": _requant,
+    "Table": _table,
+    "Threshold": _threshold,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+}
 
 
 def _per_channel(values: Array, rank: int) -> Array:
