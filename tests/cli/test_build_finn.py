@@ -71,7 +71,7 @@ def test_the_same_model_for_another_board_goes_on_where_it_was_interrupted(
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while process.poll() is None and not [*out.glob(".qhw/*/project/*.partial")]:
+    while process.poll() is None and not [*out.rglob("project.partial")]:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130

@@ -83,7 +83,7 @@ def folding_of(design: Design, made_by: Mapping[str, str], interval: int) -> Cal
 
 
 def variants_of(design: Design) -> Callable[[ModelWrapper], None]:
-    """What states the variants of a design: products in LUTs are HLS, since FINN's RTL units take DSP slices."""
+    """What states the variants of a design: products in LUTs are HLS, as RTL units take DSP slices."""
 
     def choose(model: ModelWrapper) -> None:
         for node in _products(model):
