@@ -45,6 +45,8 @@ def every_kind() -> Layers:
     net.added(net.scaled(a, np.array([4]), "UINT3", "INT8", pe=4), b, "INT9", pe=4)
     net.scaled(y, np.array([-2, 1, 0, -4]), "INT3", "INT8", pe=2)
     net.total(net.input(4, 4, 6, kind="INT5"), "INT9", pe=3)
+    net.enlarged(y, (2, 3), simd=2)
+    net.spread(y, (3, 2), simd=4)
     net.product(x, outputs=6, pe=3, simd=4, backend="hls", weights="INT3", sums="INT12")
     return net
 

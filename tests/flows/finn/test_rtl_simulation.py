@@ -49,8 +49,9 @@ def every_kind() -> Layers:
     sums = net.product(net.windows(x, (3, 3), simd=2, stride=2), outputs=4, pe=4, simd=6)
     codes = net.thresholds(sums, "INT3", pe=2)
     net.windows(codes, (2, 2), simd=2, depthwise=1)
-    net.windows(x, (2, 2), simd=4, dilation=2)
     net.windows(x, (2, 2), simd=4, parallel_window=1)
+    net.turned(net.crop(codes, (0, 1, 1, 0), simd=2), simd=1)
+    net.turned(net.windows(x, (2, 2), simd=4, dilation=2), simd=4)
     flat = net.reshape(
         net.thresholds(sums, "UINT2", pe=1), [4 * int(np.prod(net.values[codes].shape[1:3]))], pe=4
     )
