@@ -13,6 +13,7 @@ pytest.importorskip("hls4ml", reason="hls4ml is not installed: pip install 'qhw[
 
 from finn_layers import PART, VECTORS, Layers, programs
 
+from qhw.flows.finn import hls_simulation
 from qhw.flows.finn.simulation import LayerCheck, simulate_layers
 from qhw.flows.finn.sources import generate_sources
 
@@ -153,6 +154,19 @@ def test_a_layer_that_nothing_stands_for_says_so(tmp_path: Path, cache: Path) ->
         "only Vitis HLS shows this layer: hls/finn does not stand for what it calls"
     )
     assert "LabelSelect_Batch" in str(check.reason)
+
+
+def test_without_integer_types_nothing_is_compared_and_it_is_said(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Layers()
+    net.duplicate(net.input(4), pe=2)
+    folder = written(net, tmp_path)
+    monkeypatch.setattr(hls_simulation.importlib.util, "find_spec", lambda name: None)
+    (check,) = checked(net, folder, cache)
+    assert check.backend == "none"
+    assert "hls4ml is not installed" in str(check.reason)
+    assert "pip install 'qhw[hls4ml]'" in str(check.reason)
 
 
 def test_without_a_compiler_nothing_is_compared_and_it_is_said(

