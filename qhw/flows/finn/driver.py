@@ -18,7 +18,7 @@ from qhw.boards import Board
 from qhw.errors import UnsupportedError
 from qhw.flows.finn import host
 from qhw.flows.finn.builder import finn_board, is_alveo
-from qhw.flows.finn.carried import Carried, channels_last
+from qhw.flows.finn.carried import Carried, travelling
 from qhw.flows.finn.emission.draft import Emitted
 from qhw.flows.finn.project import host_graph
 from qhw.flows.finn.tools import library
@@ -101,7 +101,7 @@ def host_facts(emitted: Emitted, input_type: str) -> dict[str, Any]:
     return {
         "input": {
             **_travel(entry),
-            "stream_shape": list(channels_last(entry.shape)[1:]),
+            "stream_shape": list(travelling(entry.shape, entry.layout)[1:]),
             "type": input_type,
             "encoding": _encoding(graph, emitted.input),
         },
@@ -118,7 +118,7 @@ def host_facts(emitted: Emitted, input_type: str) -> dict[str, Any]:
 def _travel(carried: Carried) -> dict[str, Any]:
     return {
         "shape": list(carried.shape),
-        "axes": [*range(1, len(carried.shape)), 0][: len(carried.shape)],
+        "axes": list(carried.layout),
         "multiplier": _listed(carried.multiplier),
         "offset": _listed(carried.offset),
         "order": None if carried.order is None else _listed(carried.order),

@@ -12,8 +12,11 @@ import pytest
 
 from qhw.boards import load_board
 from qhw.flows.base import load_project_flow
+from qhw.flows.finn import _default_vectors
+from qhw.flows.finn.host import Host
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder, value_ranges
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 
 pytest.importorskip("finn")
@@ -47,11 +50,22 @@ def check(tmp_path: Path) -> Check:
         rows = [row for row, _ in flow.verify(project, graph, samples(graph), tell=lambda share, text: None)]
         assert [row["mismatches"] for row in rows] == [0, 0], rows
         assert rows[0]["distinct_codes"] > 1
+        check_host(project.folder, graph)
         with finn():
             layers = [node.op_type for node in load_model(project.folder / DATAFLOW).graph.node]
         return Checked(layers, rows[0]["layers"])
 
     return checked
+
+
+def check_host(folder: Path, graph: ExactGraph) -> None:
+    """The script for the board gives the project's own inputs, and the graph's output of the stream's."""
+    board = Host(folder / "driver")
+    vectors = {name: np.load(folder / "vectors" / f"{name}.npy") for name in ("input", "expected_output")}
+    ((name, given),) = _default_vectors(graph).items()
+    assert np.array_equal(board.encode(given), vectors["input"])
+    expected = interpret(graph, {name: given})[graph.outputs[0]]
+    assert np.array_equal(board.mantissas(vectors["expected_output"]), expected)
 
 
 def samples(graph: ExactGraph, count: int = SAMPLES) -> dict[str, np.ndarray]:

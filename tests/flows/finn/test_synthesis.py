@@ -12,6 +12,8 @@ import pytest
 from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.flows.base import Project, Synthesis
 from qhw.flows.finn.builder import _SCRIPT
+from qhw.flows.finn.carried import Carried, numbers
+from qhw.flows.finn.project import Description, write_description
 from qhw.flows.finn.synthesis import parse_reports, synthesise_project, synthesised, verifications
 
 ZYNQ = {
@@ -36,10 +38,8 @@ def project(tmp_path: Path) -> Project:
     (folder / "build.sh").write_text(_SCRIPT)
     for name in ("host.py", "host.json"):
         (folder / "driver" / name).write_text(name)
-    description = {"schema": 1, "flow": "finn", "name": "net", "part": "xczu3eg-sbva484-1-e", "clock_ns": 5.0}
-    carried = {"name": "x", "shape": [1], "multiplier": [1], "offset": [0], "order": None}
-    description |= {"input": "x", "output": "x", "carried": {"x": carried}, "made_by": {}}
-    (folder / "qhw_project.json").write_text(json.dumps(description))
+    carried = Carried("x", "x", (1,), numbers(1), numbers(0))
+    write_description(Description("net", "xczu3eg-sbva484-1-e", 5.0, "x", "x", {"x": carried}, {}), folder)
     return Project(folder, "finn", "net", products=("finn_build",))
 
 
