@@ -17,7 +17,7 @@ import numpy as np
 from qhw.boards import Board
 from qhw.flows.finn import host
 from qhw.flows.finn.builder import finn_board, is_alveo
-from qhw.flows.finn.carried import Carried, channels_last
+from qhw.flows.finn.carried import Carried, travelling
 from qhw.flows.finn.emission.draft import Emitted
 from qhw.flows.finn.project import host_graph
 from qhw.flows.finn.tools import library
@@ -99,7 +99,7 @@ def host_facts(emitted: Emitted, input_type: str) -> dict[str, Any]:
     return {
         "input": {
             **_travel(entry),
-            "stream_shape": list(channels_last(entry.shape)[1:]),
+            "stream_shape": list(travelling(entry.shape, entry.layout)[1:]),
             "type": input_type,
             "encoding": _encoding(graph, emitted.input),
         },
@@ -119,6 +119,7 @@ def _travel(carried: Carried) -> dict[str, Any]:
         "multiplier": _listed(carried.multiplier),
         "offset": _listed(carried.offset),
         "order": None if carried.order is None else _listed(carried.order),
+        "axes": list(carried.layout),
     }
 
 
@@ -148,8 +149,14 @@ def _step(graph: ExactGraph, node: ir.Node) -> dict[str, Any]:
     if isinstance(node, ir.Table):
         table = graph.constants[node.inputs[1]]
         return {"op": "Table", "first": node.first, "table": [_listed(row) for row in table]}
+    if isinstance(node, ir.Threshold):
+        parts = (graph.constants[name] for name in node.inputs[1:])
+        thresholds, levels = ([_listed(row) for row in part] for part in parts)
+        return {"op": "Threshold", "thresholds": thresholds, "levels": levels}
     if isinstance(node, ir.Reshape):
         return {"op": "Reshape", "shape": list(y.shape)}
+    if isinstance(node, ir.Transpose):
+        return {"op": "Transpose", "axes": list(node.perm)}
     assert isinstance(node, ir.Requant)
     assert isinstance(y.format, UniformFormat)  # listed formats of so many bits are refused before
     rank = len(y.shape)

@@ -115,8 +115,8 @@ def _rounded_float(x: Array, rounding: str) -> Array:
 
 
 def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:
-    """Mantissas (N, *shape) as they travel: channels last, in bytes where FINN's driver packs those fast."""
-    moved = np.moveaxis(mantissas, 1, -1) if mantissas.ndim > 2 else mantissas
+    """Mantissas (N, *shape) as they travel: in bytes where FINN's driver packs those fast."""
+    moved = _transposed(mantissas, entry)
     if entry["order"] is not None:
         moved = moved[:, entry["order"]]
     integers = (moved - _integers(entry["offset"])) // _integers(entry["multiplier"])
@@ -126,15 +126,14 @@ def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:
 
 def _arrived(integers: Array, entry: dict[str, Any]) -> Array:
     """The accelerator's integers as mantissas (N, *shape)."""
-    shape = tuple(entry["shape"])
-    channels = shape[0] if shape else 1
-    rows = np.rint(integers).astype(np.int64).reshape(len(integers), -1, channels)
+    shape = [entry["shape"][axis] for axis in entry["axes"]]
+    rows = np.rint(integers).astype(np.int64).reshape(len(integers), *shape)
     whole = rows * _integers(entry["multiplier"]) + _integers(entry["offset"])
     if entry["order"] is not None:
         back = np.empty_like(whole)
         back[..., entry["order"]] = whole
         whole = back
-    return np.moveaxis(whole, -1, 1).reshape(len(integers), *shape)
+    return _transposed(whole, {"axes": np.argsort(entry["axes"]).tolist()})
 
 
 def _affine(x: Array, step: dict[str, Any]) -> Array:
@@ -198,7 +197,29 @@ def _reshape(x: Array, step: dict[str, Any]) -> Array:
     return x.reshape(len(x), *step["shape"])
 
 
-_STEPS = {"Affine": _affine, "Requant": _requant, "Table": _table, "Reshape": _reshape}
+def _transposed(x: Array, step: dict[str, Any]) -> Array:
+    return x.transpose(0, *(axis + 1 for axis in step["axes"]))
+
+
+def _threshold(x: Array, step: dict[str, Any]) -> Array:
+    """The level of as many thresholds as a number has reached, per channel or for all."""
+    thresholds, levels = (_integers(step[name]) for name in ("thresholds", "levels"))
+    found = np.empty(x.shape, dtype=levels.dtype)
+    for row in range(max(len(thresholds), len(levels))):
+        channel = slice(None) if len(thresholds) == len(levels) == 1 else slice(row, row + 1)
+        count = np.searchsorted(thresholds[row % len(thresholds)], x[:, channel], side="right")
+        found[:, channel] = levels[row % len(levels)][count]
+    return found
+
+
+_STEPS = {
+    "Affine": _affine,
+    "Requant": _requant,
+    "Reshape": _reshape,
+    "Table": _table,
+    "Threshold": _threshold,
+    "Transpose": _transposed,
+}
 
 
 def _per_channel(values: Array, rank: int) -> Array:
