@@ -112,46 +112,45 @@ class Sink : public Taker {
     std::vector<Count> images_;
 };
 
-// A queue, and behind it what makes words of another width, where they have one.
+// A queue. Where its ends have words of different widths, a converter lies in the middle of it, which takes a
+// word and gives a word in every cycle at most.
 class Queue : public Taker, public Giver {
   public:
-    Queue(unsigned from, unsigned to, Count depth)
-        : from_(from), to_(to), depth_(depth), word_(row_words(to)) {}
-    bool takes() const override { return words_.size() < depth_; }
+    Queue(unsigned from, unsigned to, Count depth) : from_(from), to_(to), depth_(depth) {}
+    bool takes() const override { return held() < depth_; }
     void give(const Row& word, Count) override { arrived_ = word; }
-    bool offers(Count) override { return from_ == to_ ? !words_.empty() : bits_.size() >= to_; }
-    const Row& word() const override {
-        if (from_ == to_) return words_.front();
-        std::fill(word_.begin(), word_.end(), 0);
-        for (unsigned bit = 0; bit < to_; ++bit) word_[bit / 32] |= std::uint32_t(bits_[bit]) << bit % 32;
-        return word_;
-    }
+    bool offers(Count) override { return !ready_.empty(); }
+    const Row& word() const override { return ready_.front(); }
     void taken() override { left_ = true; }
     void end_cycle() {
-        if (from_ == to_) {
-            if (left_) words_.pop_front();
-        } else {
-            if (left_) bits_.erase(bits_.begin(), bits_.begin() + to_);
-            if (!words_.empty() && bits_.size() < to_) {
-                const Row& word = words_.front();
-                for (unsigned bit = 0; bit < from_; ++bit) bits_.push_back(word[bit / 32] >> bit % 32 & 1);
-                words_.pop_front();
-            }
-        }
-        if (!arrived_.empty()) words_.push_back(std::move(arrived_));
+        if (left_) ready_.pop_front();
+        if (from_ != to_) convert();
+        if (!arrived_.empty()) (from_ == to_ ? ready_ : waiting_).push_back(std::move(arrived_));
         arrived_.clear();
         left_ = false;
-        most_ = std::max<Count>(most_, words_.size());
+        most_ = std::max(most_, held());
     }
     Count most() const { return most_; }
-    Count now() const { return words_.size(); }
+    // In words of the output, those that were converted among them.
+    Count held() const { return waiting_.size() + (bits_.size() + ready_.size() * to_ + from_ - 1) / from_; }
 
   private:
+    void convert() {
+        if (bits_.size() < to_ && !waiting_.empty()) {
+            const Row& word = waiting_.front();
+            for (unsigned bit = 0; bit < from_; ++bit) bits_.push_back(word[bit / 32] >> bit % 32 & 1);
+            waiting_.pop_front();
+        }
+        if (bits_.size() < to_) return;
+        Row word(row_words(to_));
+        for (unsigned bit = 0; bit < to_; ++bit) word[bit / 32] |= std::uint32_t(bits_[bit]) << bit % 32;
+        bits_.erase(bits_.begin(), bits_.begin() + to_);
+        ready_.push_back(std::move(word));
+    }
     unsigned from_, to_;
     Count depth_, most_ = 0;
-    std::deque<Row> words_;
+    std::deque<Row> waiting_, ready_;
     std::deque<bool> bits_;
-    mutable Row word_;
     Row arrived_;
     bool left_ = false;
 };
@@ -368,7 +367,7 @@ int main() {
         behind += complete;
     }
     for (Count cycle : sinks.at(0)->images()) std::cout << "image " << cycle << '\n';
-    for (const auto& queue : queues) std::cout << "queue " << queue->most() << ' ' << queue->now() << '\n';
+    for (const auto& queue : queues) std::cout << "queue " << queue->most() << ' ' << queue->held() << '\n';
     for (const auto& sink : sinks) sink->close();
     for (Replay* replay : replays) replay->close();
     return 0;

@@ -123,7 +123,7 @@ class FinnFlow(ProjectFlow):
         files.save_model(model, folder / files.HARDWARE)
         interval = estimate(design).initiation_interval
         fold = folding.folding_of(design, emitted.made_by, interval)
-        for step in passes.board_steps(board.part, scratch, fold):
+        for step in passes.board_steps(board.part, scratch, folding.variants_of(design), fold):
             model = step.apply(model)
         folding.check_divides(model)
         files.save_model(model, folder / files.DATAFLOW)
@@ -232,12 +232,18 @@ class FinnFlow(ProjectFlow):
         from qhw.flows.finn import folding, passes
         from qhw.flows.finn.tools import library
 
+        def configured(model: ModelWrapper, name: str) -> None:
+            apply = library("finn.transformation.general").ApplyConfig
+            model.transform(apply(folder / name), make_deepcopy=False)
+
         def fold(model: ModelWrapper) -> None:
-            configured = library("finn.transformation.general").ApplyConfig(folder / folding.FOLDING_FILE)
-            model.transform(configured, make_deepcopy=False)
+            configured(model, folding.FOLDING_FILE)
             folding.check_divides(model)
 
-        return [*passes.hardware_steps(), *passes.board_steps(part, scratch, fold)]
+        def choose(model: ModelWrapper) -> None:
+            configured(model, folding.VARIANTS_FILE)
+
+        return [*passes.hardware_steps(), *passes.board_steps(part, scratch, choose, fold)]
 
 
 flow = FinnFlow

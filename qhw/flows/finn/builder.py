@@ -106,6 +106,8 @@ def configuration(board: Board) -> dict[str, Any]:
         target: dict[str, Any] = {"fpga_part": board.part}
     else:
         target = {"board": name, "shell_flow_type": "vitis_alveo" if is_alveo(name) else "vivado_zynq"}
+    if not board.capacity.get("uram"):  # FINN would take it for every FIFO of more than 2,028 words
+        target["large_fifo_mem_style"] = "block"
     return {
         "output_dir": OUTPUT,
         **target,

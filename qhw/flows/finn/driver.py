@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhw.boards import Board
+from qhw.errors import UnsupportedError
 from qhw.flows.finn import host
 from qhw.flows.finn.builder import finn_board, is_alveo
 from qhw.flows.finn.carried import Carried, travelling
@@ -22,10 +23,11 @@ from qhw.flows.finn.emission.draft import Emitted
 from qhw.flows.finn.project import host_graph
 from qhw.flows.finn.tools import library
 from qhw.formats.base import UniformFormat
-from qhw.formats.modes import IntArray, Overflow
+from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, InputEncoding, OutputScale
 from qhw.graph.ops.requant import requant_bounds
+from qhw.graph.tensors import TensorType
 
 if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
@@ -116,10 +118,10 @@ def host_facts(emitted: Emitted, input_type: str) -> dict[str, Any]:
 def _travel(carried: Carried) -> dict[str, Any]:
     return {
         "shape": list(carried.shape),
+        "axes": list(carried.layout),
         "multiplier": _listed(carried.multiplier),
         "offset": _listed(carried.offset),
         "order": None if carried.order is None else _listed(carried.order),
-        "axes": list(carried.layout),
     }
 
 
@@ -147,22 +149,26 @@ def _step(graph: ExactGraph, node: ir.Node) -> dict[str, Any]:
     if isinstance(node, ir.Affine):
         return {"op": "Affine", **_affine(graph, node)}
     if isinstance(node, ir.Table):
-        table = graph.constants[node.inputs[1]]
-        return {"op": "Table", "first": node.first, "table": [_listed(row) for row in table]}
+        return {"op": "Table", "first": node.first, "table": _rows(graph, node.inputs[1])}
     if isinstance(node, ir.Threshold):
-        parts = (graph.constants[name] for name in node.inputs[1:])
-        thresholds, levels = ([_listed(row) for row in part] for part in parts)
+        thresholds, levels = (_rows(graph, name) for name in node.inputs[1:])
         return {"op": "Threshold", "thresholds": thresholds, "levels": levels}
     if isinstance(node, ir.Reshape):
         return {"op": "Reshape", "shape": list(y.shape)}
     if isinstance(node, ir.Transpose):
         return {"op": "Transpose", "axes": list(node.perm)}
-    assert isinstance(node, ir.Requant)
-    assert isinstance(y.format, UniformFormat)  # listed formats of so many bits are refused before
+    if isinstance(node, ir.Requant) and isinstance(y.format, UniformFormat):
+        return _requant(node, x, y)
+    raise UnsupportedError(
+        f"'{node.name}' is left to the host, whose script has no {node.op} to {y.format}",
+        hint="use --flow hls4ml, and please report the network",
+    )
+
+
+def _requant(node: ir.Requant, x: TensorType, y: TensorType) -> dict[str, Any]:
     rank = len(y.shape)
-    saturates = node.overflow in (Overflow.SAT, Overflow.SAT_SYM, Overflow.SAT_ZERO)
     format = (y.format.mantissa_low, y.format.mantissa_high)
-    low, high = requant_bounds(node, y) if saturates else format
+    low, high = requant_bounds(node, y) if node.overflow.saturates else format
     return {
         "op": "Requant",
         "dropped_bits": (y.exponent.broadcast(rank) - x.exponent.broadcast(rank)).tolist(),
@@ -185,6 +191,10 @@ def _affine(graph: ExactGraph, node: ir.Affine) -> Mapping[str, list[int]]:
 def _scaled(values: IntArray, bits: IntArray) -> IntArray:
     """Constants (C,) or one of them, times powers of two."""
     return np.asarray(values.reshape(-1).astype(object) * np.array([1 << int(b) for b in bits], dtype=object))
+
+
+def _rows(graph: ExactGraph, name: str) -> list[list[int]]:
+    return [_listed(row) for row in graph.constants[name]]
 
 
 def _listed(values: IntArray) -> list[int]:

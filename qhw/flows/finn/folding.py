@@ -75,12 +75,26 @@ def folding_of(design: Design, made_by: Mapping[str, str], interval: int) -> Cal
                 reader = model.find_consumers(node.output[0])[0]
                 if abstract(reader.op_type) == _WINDOW:
                     _operator(node).set_nodeattr("SIMD", _operator(reader).get_nodeattr("SIMD"))
-        if design.multipliers in ("lut", "dsp"):
-            for node in model.graph.node:
-                if abstract(node.op_type) in ("MVAU", "VVAU"):
-                    _operator(node).set_nodeattr("resType", design.multipliers)
+        for node in _products(model):
+            if design.multipliers in ("lut", "dsp"):
+                _operator(node).set_nodeattr("resType", design.multipliers)
 
     return fold
+
+
+def variants_of(design: Design) -> Callable[[ModelWrapper], None]:
+    """What states the variants of a design: products in LUTs are HLS, as RTL units take DSP slices."""
+
+    def choose(model: ModelWrapper) -> None:
+        for node in _products(model):
+            if design.multipliers == "lut":
+                _operator(node).set_nodeattr("preferred_impl_style", "hls")
+
+    return choose
+
+
+def _products(model: ModelWrapper) -> list[NodeProto]:
+    return [node for node in model.graph.node if abstract(node.op_type) in ("MVAU", "VVAU")]
 
 
 def _fold_layer(model: ModelWrapper, node: NodeProto, folds: Mapping[str, PeSimd], interval: int) -> None:

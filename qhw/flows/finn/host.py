@@ -115,8 +115,8 @@ def _rounded_float(x: Array, rounding: str) -> Array:
 
 
 def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:
-    """Mantissas (N, *shape) as they travel: in bytes where FINN's driver packs those fast."""
-    moved = _transposed(mantissas, entry)
+    """Mantissas (N, *shape) in the order in which they travel; as bytes where the driver packs those fast."""
+    moved = mantissas.transpose(0, *(axis + 1 for axis in entry["axes"]))
     if entry["order"] is not None:
         moved = moved[:, entry["order"]]
     integers = (moved - _integers(entry["offset"])) // _integers(entry["multiplier"])
@@ -126,14 +126,14 @@ def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:
 
 def _arrived(integers: Array, entry: dict[str, Any]) -> Array:
     """The accelerator's integers as mantissas (N, *shape)."""
-    shape = [entry["shape"][axis] for axis in entry["axes"]]
-    rows = np.rint(integers).astype(np.int64).reshape(len(integers), *shape)
+    shape, axes = entry["shape"], entry["axes"]
+    rows = np.rint(integers).astype(np.int64).reshape(len(integers), *(shape[axis] for axis in axes))
     whole = rows * _integers(entry["multiplier"]) + _integers(entry["offset"])
     if entry["order"] is not None:
         back = np.empty_like(whole)
         back[..., entry["order"]] = whole
         whole = back
-    return _transposed(whole, {"axes": np.argsort(entry["axes"]).tolist()})
+    return whole.transpose(0, *(axes.index(place) + 1 for place in range(len(axes))))
 
 
 def _affine(x: Array, step: dict[str, Any]) -> Array:
@@ -193,32 +193,31 @@ def _table(x: Array, step: dict[str, Any]) -> Array:
     return table[_per_channel(np.arange(len(table)), x.ndim), index]
 
 
+def _threshold(x: Array, step: dict[str, Any]) -> Array:
+    thresholds, levels = _integers(step["thresholds"]), _integers(step["levels"])
+    found = np.empty(x.shape, dtype=levels.dtype)
+    for channel in range(x.shape[1] if x.ndim > 1 else 1):
+        where = (slice(None), channel)[: x.ndim]
+        reached = np.searchsorted(thresholds[channel % len(thresholds)], x[where], side="right")
+        found[where] = levels[channel % len(levels)][reached]
+    return found
+
+
 def _reshape(x: Array, step: dict[str, Any]) -> Array:
     return x.reshape(len(x), *step["shape"])
 
 
-def _transposed(x: Array, step: dict[str, Any]) -> Array:
+def _transpose(x: Array, step: dict[str, Any]) -> Array:
     return x.transpose(0, *(axis + 1 for axis in step["axes"]))
-
-
-def _threshold(x: Array, step: dict[str, Any]) -> Array:
-    """The level of as many thresholds as a number has reached, per channel or for all."""
-    thresholds, levels = (_integers(step[name]) for name in ("thresholds", "levels"))
-    found = np.empty(x.shape, dtype=levels.dtype)
-    for row in range(max(len(thresholds), len(levels))):
-        channel = slice(None) if len(thresholds) == len(levels) == 1 else slice(row, row + 1)
-        count = np.searchsorted(thresholds[row % len(thresholds)], x[:, channel], side="right")
-        found[:, channel] = levels[row % len(levels)][count]
-    return found
 
 
 _STEPS = {
     "Affine": _affine,
     "Requant": _requant,
-    "Reshape": _reshape,
     "Table": _table,
     "Threshold": _threshold,
-    "Transpose": _transposed,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
 }
 
 

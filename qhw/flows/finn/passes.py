@@ -52,9 +52,20 @@ def hardware_steps() -> list[Step]:
     return [*steps, Step("bit widths", _minimised)]
 
 
-def board_steps(part: str, scratch: Path, fold: Callable[[ModelWrapper], None]) -> list[Step]:
-    """From the hardware layers to the folded dataflow model of a device."""
+def board_steps(
+    part: str, scratch: Path, choose: Callable[[ModelWrapper], None], fold: Callable[[ModelWrapper], None]
+) -> list[Step]:
+    """From the hardware layers to the folded dataflow model of a device.
+
+    Args:
+        choose: states in a model which layers are to be RTL and which HLS, where FINN is not to choose.
+        fold: gives every layer its folding.
+    """
     specialised = library(_DATAFLOW + "specialize_layers").SpecializeLayers
+
+    def specialise(model: ModelWrapper) -> ModelWrapper:
+        choose(model)
+        return _named(model.transform(specialised(part)))
 
     def folded(model: ModelWrapper) -> ModelWrapper:
         fold(model)
@@ -62,7 +73,7 @@ def board_steps(part: str, scratch: Path, fold: Callable[[ModelWrapper], None]) 
 
     return [
         Step("dataflow partition", lambda model: _partitioned(model, scratch)),
-        Step("RTL and HLS variants", lambda model: _named(model.transform(specialised(part)))),
+        Step("RTL and HLS variants", specialise),
         Step("folding", folded),
         Step("final bit widths", _minimised),
     ]

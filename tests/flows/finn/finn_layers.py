@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from qonnx.core.datatype import DataType
@@ -16,6 +18,11 @@ Array = NDArray[Any]
 
 PART = "xczu3eg-sbva484-1-e"
 VECTORS = 3
+
+
+def programs(factory: pytest.TempPathFactory) -> Path:
+    """One folder of compiled simulations for all tests."""
+    return factory.getbasetemp() / "finn-programs"
 
 
 class Layers:

@@ -98,6 +98,13 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
 @pytest.mark.parametrize(
     ("graph", "said"),
     [
+        (one(lambda n: n.builder.transpose("t", n.last, (1, 2, 0))), "no operation for the board"),
+        (
+            one(
+                lambda n: n.act("q2", n.conv("c2", n.act("q", n.conv("c", n.last, 2, (1, 1)), 12), 2, (1, 1)))
+            ),
+            "(?s)Requant 'q'.*12 bits.*at most 8 bits",
+        ),
         (
             one(
                 lambda n: n.conv(
@@ -105,12 +112,6 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
                 )
             ),
             r"Conv 'c'.*'t' \(4, 6, 6\).*one of FINN's shuffles",
-        ),
-        (
-            one(
-                lambda n: n.act("q2", n.conv("c2", n.act("q", n.conv("c", n.last, 2, (1, 1)), 12), 2, (1, 1)))
-            ),
-            "(?s)Requant 'q'.*12 bits.*at most 8 bits",
         ),
         (
             one(lambda n: n.builder.concat("c", [n.last, n.last], 1)),
@@ -126,7 +127,7 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
             "Requant 'w'",
         ),
     ],
-    ids=["transpose", "wide", "concat-axis", "slice", "wrap"],
+    ids=["moves-alone", "wide", "transposed", "concat-axis", "slice", "wrap"],
 )
 def test_what_finn_cannot_stream_is_named(graph: ExactGraph, said: str) -> None:
     with pytest.raises(UnsupportedError, match=said):

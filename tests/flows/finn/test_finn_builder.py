@@ -202,6 +202,11 @@ def test_finns_names_of_boards(board: str, name: str) -> None:
     assert "bitfile" in stored["generate_outputs"]
 
 
+@pytest.mark.parametrize(("board", "style"), [("ultra96", "block"), ("pynq-z2", "block"), ("kv260", None)])
+def test_deep_queues_lie_in_memories_that_the_device_has(board: str, style: str | None) -> None:
+    assert configuration(load_board(board)).get("large_fifo_mem_style") == style
+
+
 @pytest.mark.parametrize("changed", [{"name": "my-carrier"}, {"part": "xczu3eg-sbva484-2-e"}])
 def test_a_board_that_finn_does_not_know_gets_an_ip_block(changed: dict[str, str]) -> None:
     """Not another board's bitstream: with the same device, its pins and memories may differ."""

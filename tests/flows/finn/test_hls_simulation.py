@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("finn", reason="FINN is not installed: pip install --no-deps finn-plus")
 pytest.importorskip("hls4ml", reason="hls4ml is not installed: pip install 'qhw[hls4ml]'")
 
-from finn_layers import PART, VECTORS, Layers
+from finn_layers import PART, VECTORS, Layers, programs
 
 from qhw.flows.finn.simulation import LayerCheck, simulate_layers
 from qhw.flows.finn.sources import generate_sources
@@ -22,7 +22,7 @@ if shutil.which("g++") is None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("programs")
+    return programs(tmp_path_factory)
 
 
 def written(net: Layers, folder: Path) -> Path:

@@ -25,7 +25,16 @@ from qhw.formats.modes import IntArray, Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.encode import decode_output, encode_input
 from qhw.graph.interpreter import interpret
-from qhw.graph.ir import ExactGraph, Exponent, InputEncoding, InputStep, OutputScale, Requant
+from qhw.graph.ir import (
+    ExactGraph,
+    Exponent,
+    InputEncoding,
+    InputStep,
+    OutputScale,
+    Requant,
+    Threshold,
+    Transpose,
+)
 from qhw.graph.tensors import TensorType
 
 pytest.importorskip("finn")
@@ -113,6 +122,20 @@ def test_what_is_behind_the_stream_is_what_the_graph_gives(tail: str, tmp_path: 
     assert np.array_equal(board.decode(results), decode_output(graph, graph.outputs[0], expected))
 
 
+def test_images_that_leave_the_network(tmp_path: Path) -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (2, 5, 6), PIXEL, -4)
+    summed = b.conv("conv", x, b.constant("w", RNG.integers(-8, 8, (3, 2, 2, 3)), Integer(4), -3))
+    graph = b.finish([b.requant("q", summed, Integer(12), -5, rounding=Rounding.RND)])
+    board, emitted = host_of(graph, tmp_path)
+    images = {"x": RNG.integers(0, 256, (9, 2, 5, 6))}
+    assert np.array_equal(board.encode(images["x"]), emitted.carried["x"].integers(images["x"]))
+    streamed = interpret(emitted.graph, images, keep={emitted.output})[emitted.output]
+    results = emitted.carried[emitted.output].integers(streamed)
+    assert results.shape == (9, 4, 4, 3)
+    assert np.array_equal(board.mantissas(results), interpret(graph, images)["q"])
+
+
 def test_a_project_says_all_that_its_host_needs(small: Project) -> None:
     """Only the files of the project take part: samples to the vectors' inputs, vectors' outputs to values."""
     vectors = small.folder / "vectors"
@@ -164,6 +187,22 @@ def test_an_operation_that_the_script_does_not_compute(tmp_path: Path) -> None:
     board, _ = host_of(network(nothing, encoding), tmp_path)
     with pytest.raises(ValueError, match="does not compute Sigmoid"):
         board.encode(np.zeros((1, 8)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_other_steps(channels: int) -> None:
+    """Operations that end few networks, each against the graph's own."""
+    rng = np.random.default_rng(6)
+    thresholds = np.sort(rng.choice(200, (channels, 9), replace=False) - 100, axis=1)
+    levels = rng.integers(-5, 5, (channels, 10))
+    x, kind = rng.integers(-120, 120, (7, 3, 4, 2)), TensorType((3, 4, 2), Integer(8), Exponent((0,)))
+    counted = Threshold("t", ("x", "thresholds", "levels"), "t").run(
+        [x, thresholds[None], levels[None]], [kind], kind
+    )
+    step = {"thresholds": thresholds.tolist(), "levels": levels.tolist()}
+    assert np.array_equal(host._STEPS["Threshold"](x, step), counted)
+    moved = Transpose("m", ("x",), "m", perm=(2, 0, 1)).run([x], [kind], kind)
+    assert np.array_equal(host._STEPS["Transpose"](x, {"axes": [2, 0, 1]}), moved)
 
 
 @given(

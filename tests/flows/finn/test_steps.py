@@ -48,7 +48,8 @@ def models(graph: ExactGraph, scratch: Path, fps: float | None = 2000) -> Iterat
     design = choose_folding(flow.prepare(graph, BOARD), fps=fps)
     emitted = emit(design.graph)
     fold = folding.folding_of(design, emitted.made_by, estimate(design).initiation_interval)
-    steps = [*passes.hardware_steps(), *passes.board_steps(BOARD.part, scratch, fold)]
+    choose = folding.variants_of(design)
+    steps = [*passes.hardware_steps(), *passes.board_steps(BOARD.part, scratch, choose, fold)]
     yield from verification.models_after(emitted.model, steps, quiet)
 
 
