@@ -106,6 +106,14 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
             "(?s)Requant 'q'.*12 bits.*at most 8 bits",
         ),
         (
+            one(
+                lambda n: n.conv(
+                    "c", n.builder.transpose("t", n.conv("b", n.last, 4, (1, 1)), (0, 2, 1)), 2, (1, 1)
+                )
+            ),
+            r"Conv 'c'.*'t' \(4, 6, 6\).*one of FINN's shuffles",
+        ),
+        (
             one(lambda n: n.builder.concat("c", [n.last, n.last], 1)),
             "Concat 'c'.*along axis 1",
         ),
@@ -119,7 +127,7 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
             "Requant 'w'",
         ),
     ],
-    ids=["moves-alone", "wide", "concat-axis", "slice", "wrap"],
+    ids=["moves-alone", "wide", "transposed", "concat-axis", "slice", "wrap"],
 )
 def test_what_finn_cannot_stream_is_named(graph: ExactGraph, said: str) -> None:
     with pytest.raises(UnsupportedError, match=said):
