@@ -83,6 +83,16 @@ def test_what_wants_more_than_8_bits_at_the_end_is_the_hosts() -> None:
     assert emitted.output == "fc"
 
 
+@pytest.mark.parametrize(("shape", "op"), [((2, 4, 4), "GlobalAccPool"), ((2, 4, 6), "ReduceSum")])
+def test_images_that_are_not_square_are_summed_by_windows(shape: tuple[int, ...], op: str) -> None:
+    """FINN's C++ of a whole-image sum takes the height for the width."""
+    pytest.importorskip("finn.custom_op.fpgadataflow")
+    n = Network(5, shape)
+    graph = n.finish(n.act("q", n.builder.reduce_sum("gap", n.last, (1, 2), False), 6))
+    assert op in [node.op_type for node in emit(prepared(graph)).model.graph.node]
+    assert differing(graph)[0] == []
+
+
 def test_integers_and_mantissas_are_each_others_inverse() -> None:
     random = np.random.default_rng(0)
     carried = Carried("t", "t", (4,), numbers([1, -2, 4, -8]), numbers([3, 0, -1, 5]), np.array([2, 0, 3, 1]))
