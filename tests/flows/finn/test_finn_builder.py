@@ -195,8 +195,11 @@ def test_finn_reads_every_key_and_finds_every_file(small: Project) -> None:
     ],
 )
 def test_finns_names_of_boards(board: str, name: str) -> None:
+    from finn.builder.build_dataflow_config import DataflowBuildConfig
+
     target = load_board(board)
     stored = configuration(target)
+    assert DataflowBuildConfig.from_yaml(yaml.safe_dump(stored))._resolve_fpga_part() == target.part
     assert finn_board(target) == stored["board"] == name
     assert stored["shell_flow_type"] == ("vitis_alveo" if name == "U250" else "vivado_zynq")
     assert "bitfile" in stored["generate_outputs"]

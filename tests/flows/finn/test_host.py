@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,64 @@ def test_rounding_and_overflow(
         "high": high,
     }
     assert [int(n) for n in host._requant(x, step)[0]] == [int(n) for n in expected[0]]
+
+
+class Memory(np.ndarray):
+    """A buffer that a board's DMA engines read and write."""
+
+    device_address = 0
+
+    def flush(self) -> None:
+        """Nothing is cached."""
+
+    invalidate = flush
+
+
+class Overlay:
+    """Stands in for PYNQ's overlay, which loads a bitstream onto a board."""
+
+    def __init__(self, bitfile: str, **_: object) -> None:
+        self.idma0 = self.odma0 = self.device = None
+
+
+def pynq() -> dict[str, ModuleType]:
+    """As much of the package on the board's image as FINN's driver needs."""
+    module, ps = ModuleType("pynq"), ModuleType("pynq.ps")
+
+    def allocate(shape: tuple[int, ...], dtype: Any, **_: object) -> Memory:
+        return np.zeros(shape, dtype).view(Memory)
+
+    vars(module).update(Overlay=Overlay, Bitstream=object, allocate=allocate)
+    vars(ps).update(Clocks=SimpleNamespace(fclk0_mhz=0))
+    return {"pynq": module, "pynq.ps": ps}
+
+
+def test_finns_own_driver_packs_the_streams(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ports that ``settings.json`` states are the network's: what is packed unpacks to the vectors."""
+    pytest.importorskip("finn_plus_driver")
+    for name, module in pynq().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    from finn_plus_driver.overlays import dma
+    from finn_plus_driver.packing import finnpy_to_packed_bytearray, packed_bytearray_to_finnpy
+
+    given, expected = (np.load(small.folder / "vectors" / f"{n}.npy") for n in ("input", "expected_output"))
+    batches = []
+
+    def accelerated(driver: Any, asynch: bool = False, batch_size: int | None = None) -> None:
+        """What the hardware does to the packed buffers."""
+        (read,), (written,) = driver.ibuf_packed_device, driver.obuf_packed_device
+        modes = {"reverse_endian": True, "reverse_inner": True}
+        seen = packed_bytearray_to_finnpy(read, driver.idt(), driver.ishape_folded(), **modes)
+        batches.append(seen.reshape(driver.ishape_normal()))
+        answers = expected[4 * len(batches) - 4 : 4 * len(batches)].reshape(driver.oshape_folded())
+        written[:] = finnpy_to_packed_bytearray(answers, driver.odt(), **modes)
+
+    monkeypatch.setattr(dma.FINNDMAOverlay, "execute_on_buffers", accelerated)
+    monkeypatch.setattr(dma, "get_clk_wiz_params_from_hwh", lambda bitfile: {})
+    board, settings = host.Host(small.folder / "driver"), small.folder / "driver" / "settings.json"
+    values = host._run(board, np.moveaxis(given, -1, 1), "accel.bit", str(settings), 4)
+    assert np.array_equal(np.concatenate(batches), given)
+    assert np.array_equal(values, board.decode(expected))
 
 
 DRIVER = '''
