@@ -1,5 +1,5 @@
 # make demo   builds the default model for a board, from nothing
-# make test   lint, then every test (the slow ones too)
+# make test   lint, then every test (the slow ones too), TEST_JOBS=2 files at a time
 # make fuzz   thousands of damaged files and random graphs (FUZZ_ONNX=10000 FUZZ_FILES=9000 FUZZ_GRAPHS=2000)
 # All make the environment first (.venv); nothing else is touched.
 
@@ -12,6 +12,7 @@ FUZZ_FILES ?= 9000
 FUZZ_GRAPHS ?= 2000
 FUZZ_SEED ?= 0
 FUZZ_JOBS ?= 1
+TEST_JOBS ?= 2
 STAMP := $(VENV)/.installed
 
 .PHONY: setup demo test lint bench bench-cuda data fuzz
@@ -24,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tables,search,hls4ml,finn,synth,dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps finn-plus seglearn
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps finn-plus finn-plus-driver seglearn
 	touch $@
 
 demo: setup
@@ -50,7 +51,7 @@ data:
 	done
 
 test: setup lint data
-	$(BIN)/python -m pytest --nbmake tests notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --nbmake tests notebooks
 
 bench: setup data
 	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

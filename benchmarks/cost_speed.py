@@ -84,7 +84,7 @@ def folding(name: str, graph: ExactGraph, flow: str) -> list[str]:
 
 def main() -> None:
     """Measure and write the table."""
-    flows = ("hls4ml", "finn")
+    flows = ("hls4ml", "rtl")
     points = [evaluation(flow) for flow in flows]
     graphs = (("resnet8", resnet8_graph()), ("a chain", deep(50)))
     folds = [folding(name, graph, flow) for name, graph in graphs for flow in flows]

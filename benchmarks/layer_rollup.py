@@ -1,4 +1,4 @@
-"""Three complete small layers synthesised as one, against the FINN template and their units added up.
+"""Three complete small layers synthesised as one, against the rtl template and their units added up.
 
 python benchmarks/layer_rollup.py [--families ultrascale-plus,7series] [--jobs 2]
 """
@@ -17,7 +17,7 @@ from qhw.cost.oracle.netlist import Counts
 from qhw.cost.oracle.synth import Circuit, SynthesisResult, Yosys, measure
 from qhw.cost.pricing.calibrated import cost_model
 from qhw.cost.pricing.costing import Costing
-from qhw.flows.finn.template import ARCHITECTURE, PeSimd
+from qhw.flows.rtl.template import ARCHITECTURE, PeSimd
 from qhw.rtl import UNITS
 
 RESULT = Path(__file__).parent / "results" / "layer_rollup.md"
@@ -51,7 +51,7 @@ def synthesised(family: str, designs: list[Circuit], jobs: int) -> list[Counts]:
 
 
 def predicted(family: str, layer: FoldedLayer) -> dict[str, int]:
-    """What `qhw cost --flow finn` says of the layer and the rounding behind it."""
+    """What `qhw cost --flow rtl` says of the layer and the rounding behind it."""
     costing = Costing.of(layer.graph, family, ARCHITECTURE)
     folds = PeSimd(layer.pe, layer.simd), PeSimd(layer.pe)
     costs = [costing.layers(node, [fold])[0] for node, fold in zip(layer.graph.nodes, folds, strict=True)]
@@ -127,7 +127,7 @@ INTRODUCTION = """\
 Each layer is emitted from the units (`qhw/cost/calibration/layers.py`), simulated by Verilator equal to the
 exact graph on 24 images, every code (`tests/cost/calibration/test_layers.py`), and synthesised by Yosys as
 one flat design.
-`predicted` is what the FINN template says of the layer, its stream and the rounding behind it; `units added
+`predicted` is what the rtl template says of the layer, its stream and the rounding behind it; `units added
 up` are the same units, each synthesised alone. Weights are written at the start, so that no tool sees
 constants. The layers have the template's architecture; they are not what FINN itself emits.
 """

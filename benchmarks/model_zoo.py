@@ -21,7 +21,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ KEPT_BYTES = 100 << 20
 """Larger files are made again."""
 
 Record = dict[str, Any]
+Trial = Callable[[Entry, Path], Record]
 
 
 def entries(cache: Path, sources: list[str]) -> Iterator[Entry]:
@@ -62,11 +63,11 @@ def entries(cache: Path, sources: list[str]) -> Iterator[Entry]:
         yield from importlib.import_module(f"zoo.{source}").entries(cache)
 
 
-def sources_digest() -> str:
-    """SHA-256 of qhw's Python files and of what this benchmark does with a model."""
+def sources_digest(*more: str) -> str:
+    """SHA-256 of qhw's Python files and of a benchmark's, ``more``: further ones of `zoo`."""
     import qhw
 
-    own = (FOLDER / "zoo" / name for name in ("execution.py", "trial.py"))
+    own = (FOLDER / "zoo" / name for name in ("execution.py", "trial.py", *more))
     digest = hashlib.sha256()
     for path in (*sorted(Path(qhw.__file__).parent.rglob("*.py")), *own):
         digest.update(path.read_bytes())
@@ -79,7 +80,7 @@ def place(cache: Path, name: str) -> Path:
     return cache / "models" / safe
 
 
-def run_here(entry: Entry, folder: Path) -> None:
+def run_here(entry: Entry, folder: Path, trial: Trial) -> None:
     """One model in this process, within its limits; its record is left in its folder."""
     with (folder / "log.txt").open("w") as log:
         os.dup2(log.fileno(), 1)
@@ -90,14 +91,14 @@ def run_here(entry: Entry, folder: Path) -> None:
     made = folder / "model.onnx"
     if made.exists() and entry.make is not None and not entry.exported:
         entry = replace(entry, make=lambda folder: made)
-    record = run(entry, folder)
+    record = trial(entry, folder)
     (folder / "record.json").write_text(json.dumps(record, indent=1))
     shutil.rmtree(folder / "project", ignore_errors=True)
     if made.exists() and made.stat().st_size > KEPT_BYTES:
         made.unlink()
 
 
-def run_apart(entry: Entry, cache: Path, digest: str) -> Record:
+def run_apart(entry: Entry, cache: Path, digest: str, trial: Trial = run) -> Record:
     """One model in a process of its own: its record, or how the process ended.
 
     The process is a fork of this one, which has imported everything and computed nothing.
@@ -107,7 +108,7 @@ def run_apart(entry: Entry, cache: Path, digest: str) -> Record:
     left = folder / "record.json"
     left.unlink(missing_ok=True)
     start = time.perf_counter()
-    child = multiprocessing.get_context("fork").Process(target=run_here, args=(entry, folder))
+    child = multiprocessing.get_context("fork").Process(target=run_here, args=(entry, folder, trial))
     child.start()
     child.join(SECONDS)
     ending = f"took more than {SECONDS} s" if child.is_alive() else f"ended with {child.exitcode}"

@@ -112,7 +112,7 @@ def main() -> None:
     rows = [
         measured(network, flow, given.points)
         for network in given.networks.split(",")
-        for flow in ("hls4ml", "finn")
+        for flow in ("hls4ml", "rtl")
     ]
     head = [
         *("network", "flow", "points of the space", "seconds to prepare", "new points/s", "points/s"),

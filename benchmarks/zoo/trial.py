@@ -50,26 +50,26 @@ def run(entry: Entry, folder: Path) -> Record:
     if entry.make is None:
         return record | {"outcome": "absent"}
     try:
-        with _timed(record, "file"):
+        with timed(record, "file"):
             path = entry.make(folder)
-        with _timed(record, "lower"):
+        with timed(record, "lower"):
             lowering = lower_model(load_qonnx(path))
         record["graph"] = _facts(lowering.graph)
-        with _timed(record, "compare"):
+        with timed(record, "compare"):
             record |= _compared(entry, path, lowering)
-        with _timed(record, "build"):
+        with timed(record, "build"):
             record["builds"] = _built(lowering.graph, folder)
     except AbsentError as error:
         record |= {"outcome": "absent", "note": str(error)}
     except QhwError as error:
         record |= {"outcome": "refused", "reason": error.message, "hint": error.hint}
     except Exception as error:
-        record |= {"outcome": "crashed", "reason": _last_line(error)}
+        record |= {"outcome": "crashed", "reason": last_line(error)}
     return record
 
 
 @contextlib.contextmanager
-def _timed(record: Record, what: str) -> Iterator[None]:
+def timed(record: Record, what: str) -> Iterator[None]:
     start = time.perf_counter()
     try:
         yield
@@ -77,7 +77,7 @@ def _timed(record: Record, what: str) -> Iterator[None]:
         record["seconds"][what] = round(time.perf_counter() - start, 1)
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     place = traceback.extract_tb(error.__traceback__)[-1]
     text = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {text}"

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
@@ -26,6 +26,8 @@ from qhw.flows import list_flows
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
+from qhw.sim.compare import compare
+from qhw.sim.rows import Row, row_of
 
 __all__ = ["Flow", "FlowOption", "FlowStage", "Project", "ProjectFlow", "Tool", "list_flows", "load_flow"]
 
@@ -231,10 +233,22 @@ class Flow(ABC):
                 f"No flow can build for {board.name}, which is a {board.kind} ({board.device.title}), yet",
                 allowed="boards of other kinds: see 'qhw boards'",
             )
-        raise UnsupportedError(
-            f"The {self.name} flow cannot build for {board.name}, which has a {board.device.title}",
-            hint=f"use --flow {' or '.join(able)}",
-        )
+        raise _other_flow(self.name, board)
+
+
+def _other_flow(name: str, board: Board) -> UnsupportedError:
+    """An error that names the flows which build for a board, or else those that estimate designs on it."""
+    flows = [load_flow(other) for other in list_flows()]
+    family = board.device
+    builders = [flow.name for flow in flows if isinstance(flow, ProjectFlow) and flow.takes(family)]
+    priced = [flow.name for flow in flows if flow.takes(family)]
+    estimates = (
+        f"no flow writes projects for it yet; 'qhw cost --flow {' or '.join(priced)}' estimates designs"
+    )
+    return UnsupportedError(
+        f"The {name} flow cannot build for {board.name}, which has a {family.title}",
+        hint=f"use --flow {' or '.join(builders)}" if builders else estimates,
+    )
 
 
 class ProjectFlow(Flow):
@@ -243,6 +257,15 @@ class ProjectFlow(Flow):
     tools: ClassVar[tuple[Tool, ...]] = ()
     multipliers: ClassVar[tuple[Multipliers, ...]] = EVERY_MULTIPLIER
     """The choices of multipliers that its projects can state; ``qhw cost`` prices them all."""
+    simulation: ClassVar[str] = "C-simulation"
+    """What :meth:`simulate` runs, in tables and messages."""
+    least_vectors: ClassVar[int] = 128
+    """Samples that a build verifies a project on at least, if there are as many."""
+
+    def check_tools(self) -> None:
+        """Raise ToolMissingError where a program or package that it needs is not there."""
+        for tool in self.tools:
+            tool.check()
 
     def check_multipliers(self, chosen: str) -> None:
         """Refuse a choice of multipliers that its projects cannot state."""
@@ -294,7 +317,32 @@ class ProjectFlow(Flow):
         trace: Trace = "outputs",
         timeout: float | None = None,
     ) -> Execution:
-        """Run the project on input mantissas (N, *shape), in child processes."""
+        """Run the project on input mantissas (N, *shape)."""
+
+    def verify(
+        self,
+        project: Project,
+        graph: ExactGraph,
+        inputs: Mapping[str, IntArray],
+        *,
+        tell: Callable[[float | None, str], None],
+    ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """Compare the project with the exact graph, layer by layer, in one or several simulations.
+
+        Args:
+            graph: the lowered graph.
+            inputs: mantissas (N, *shape).
+            tell: takes the share that is done, or None, and what is being done.
+
+        Yields:
+            A row for the manifest, and JSON values for the build's ``verification.json``.
+        """
+        from qhw.sim.fast import FastExecutor
+
+        got = self.simulate(project, inputs, trace="all")
+        expected = FastExecutor(graph)(inputs, keep=set(got))
+        comparison = compare(graph, expected, got, names=("exact graph", f"{self.name} {self.simulation}"))
+        yield row_of(comparison, len(next(iter(inputs.values())))), {}
 
 
 def load_flow(name: str, **options: Any) -> Flow:

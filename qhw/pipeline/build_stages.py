@@ -42,17 +42,15 @@ from qhw.pipeline.source import Source, is_quantised, load_module, require_train
 from qhw.pipeline.stages import Stage, Workspace, check_own, file_digest, json_digest, tree_digests
 from qhw.pipeline.state import LARGEST_STATE, load_state
 from qhw.pipeline.verification import (
-    Row,
     canonical_row,
     checked,
     departures_of_qonnx,
-    not_compared,
     qonnx_row,
-    row_of,
     torch_row,
 )
 from qhw.preprocessing import Preprocessing, preprocessed, preprocessing_of
 from qhw.resources import resource_dir
+from qhw.sim.rows import Row, not_compared, row_of
 from qhw.torch_device import chosen_device, is_device
 
 if TYPE_CHECKING:
@@ -88,8 +86,6 @@ RANDOM_VECTORS = 64
 
 SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
-
-LEAST_SIMULATION_VECTORS = 128
 
 EXPORTED_AS_IT_IS = "quantised already: exported as it is"
 
@@ -867,27 +863,32 @@ def _compile(plan: BuildPlan, work: Workspace) -> Facts:
 
 
 def _verify(plan: BuildPlan, work: Workspace) -> Facts:
-    """The project's C-simulation against the exact graph, layer by layer."""
-    from qhw.sim.compare import compare
-    from qhw.sim.fast import FastExecutor
-
+    """The project against the exact graph, by each of its flow's simulations."""
     graph = read_graph(work.build)
     inputs = load_mantissas(work.build / "vectors" / "inputs.npz")
-    count = plan.options.vectors or simulation_vectors(graph, len(next(iter(inputs.values()))))
+    count = plan.options.vectors or simulation_vectors(
+        graph, len(next(iter(inputs.values()))), plan.flow.least_vectors
+    )
     inputs = {name: x[:count] for name, x in inputs.items()}
-    got = plan.flow.simulate(open_project(plan.flow, work.build), inputs, trace="all")
-    expected = FastExecutor(graph)(inputs, keep=set(got))
-    comparison = compare(graph, expected, got, names=("exact graph", f"{plan.flow.name} C-simulation"))
-    row = row_of(comparison, count)
-    checked(row, "the project was edited, or this is a fault of qhw; to write it again, delete it")
-    compared = f"{row['codes_compared']:,} codes of {row['layers']} layers"
-    return {"verification": [row], "summary": f"{row['vectors']} samples, {compared}, 0 differ"}
+    rows: list[Row] = []
+    details: dict[str, Any] = {}
+    project = open_project(plan.flow, work.build)
+    for row, detail in plan.flow.verify(project, graph, inputs, tell=work.progress):
+        rows.append(
+            checked(row, "the project was edited, or this is a fault of qhw; to write it again, delete it")
+        )
+        details |= detail
+    if details:
+        _write_json(work.scratch / "verification.json", details)
+    first = rows[0]
+    compared = f"{first['codes_compared']:,} codes of {first['layers']} layers"
+    return {"verification": rows, "summary": f"{first['vectors']} samples, {compared}, 0 differ"}
 
 
-def simulation_vectors(graph: ExactGraph, available: int) -> int:
-    """How many samples go through a C-simulation by default: all, unless that takes minutes."""
+def simulation_vectors(graph: ExactGraph, available: int, least: int) -> int:
+    """How many samples go through a project's simulation by default: all, unless that takes minutes."""
     macs, _ = work_of(graph)
-    return min(available, max(LEAST_SIMULATION_VECTORS, SIMULATION_MACS // max(macs, 1)))
+    return min(available, max(least, SIMULATION_MACS // max(macs, 1)))
 
 
 def _further(stage: FlowStage, plan: BuildPlan, work: Workspace) -> Facts:

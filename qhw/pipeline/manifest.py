@@ -80,7 +80,7 @@ def read(folder: Path) -> Manifest:
 
 def tool_versions() -> dict[str, str]:
     """Versions of everything that can have a say in a build and is installed."""
-    packages = ("qhw", "numpy", "onnx", "onnxruntime", "qonnx", "torch", "brevitas", "hls4ml")
+    packages = ("qhw", "numpy", "onnx", "onnxruntime", "qonnx", "torch", "brevitas", "hls4ml", "finn-plus")
     found = {name: package_version(name) for name in packages} | {
         "python": platform.python_version(),
         "g++": program_version("g++", "-dumpfullversion"),

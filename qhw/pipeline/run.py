@@ -152,8 +152,7 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
     flow = load_project_flow(options.flow, **options.flow_options)
     flow.check_board(board)
     flow.check_multipliers(options.wanted.multipliers)
-    for tool in flow.tools:
-        tool.check()
+    flow.check_tools()
     if options.synth and "synth" not in [stage.name for stage in flow.stages]:
         raise UnsupportedError(f"The {flow.name} flow has no synthesis", hint="leave --synth out")
     if source.kind != "qonnx":

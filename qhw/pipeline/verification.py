@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhw.errors import CheckFailedError
-from qhw.sim.compare import Comparison, compare, describe
+from qhw.sim.compare import Comparison, compare
+from qhw.sim.rows import Row, not_compared, row_of
 
 if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
 
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
-
-Row = dict[str, Any]
 
 FLOAT32_BITS, FLOAT64_BITS = 24, 53
 """Integers up to this width are exact in float32 (qonnx) and float64 (torch, for the comparison)."""
@@ -38,34 +37,6 @@ class VerificationError(CheckFailedError):
             hint=hint,
         )
         self.row = row
-
-
-def row_of(comparison: Comparison, vectors: int) -> Row:
-    """A comparison (left: the reference, right: the backend) as the manifest has it."""
-    row = {
-        "backend": comparison.right,
-        "reference": comparison.left,
-        "vectors": vectors,
-        "codes_compared": comparison.codes,
-        "mismatches": comparison.mismatches,
-        "layers": len(comparison.layers),
-        "distinct_codes": comparison.layers[-1].distinct,
-    }
-    if comparison.first is None:
-        return row
-    return row | {"first_difference": describe(comparison.first, comparison.left, comparison.right)}
-
-
-def not_compared(backend: str, reference: str, reason: str) -> Row:
-    """The row of a comparison that could not be made."""
-    return {
-        "backend": backend,
-        "reference": reference,
-        "vectors": 0,
-        "codes_compared": 0,
-        "mismatches": None,
-        "not_compared": reason,
-    }
 
 
 def checked(row: Row, hint: str) -> Row:

@@ -175,6 +175,7 @@ def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> Se
     recipe_of(source, build)
     flow = load_flow(build.flow, **build.flow_options)
     flow.check_board(board)
+    options = replace(options, space=options.space.carried(flow.carries, flow.name))
     folder = build.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{build.flow}"
     check_ours(folder)
     return SearchPlan(options, source, board, flow, choice, folder)

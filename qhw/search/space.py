@@ -10,12 +10,12 @@ import fnmatch
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from qhw.errors import InputError, closest
-from qhw.formats import parse_format
+from qhw.errors import InputError, UnsupportedError, closest
+from qhw.formats import Format, parse_format
 from qhw.formats.modes import IntArray
 from qhw.quant_config import QuantConfig
 
@@ -214,6 +214,12 @@ class Space:
         return cls(variables, QuantConfig.from_mapping(stored["base"]))
 
 
+class Carries(Protocol):
+    """Whether a flow carries a format; ``computed``: also as the result of a layer."""
+
+    def __call__(self, format: Format, *, computed: bool = False) -> bool: ...
+
+
 @dataclass(frozen=True)
 class SpaceSettings:
     """What a user says about the space; the ``[space]`` table of a configuration file.
@@ -258,6 +264,38 @@ class SpaceSettings:
                 raise InputError(f"{name} is {table!r}", allowed=f'a table, as in [space.{name}."conv1"]')
             settings[name] = {pattern: _by_kind(name, pattern, of) for pattern, of in table.items()}
         return cls(**settings)
+
+    def carried(self, carries: Carries, flow: str) -> SpaceSettings:
+        """The settings with those of the formats to choose from that a flow carries.
+
+        Formats that nobody asked for, since they are chosen from by default, are left out where it does not.
+
+        Args:
+            carries: whether the flow carries a format, and, computed, as the result of a layer.
+            flow: its name, for messages.
+
+        Raises:
+            UnsupportedError: it does not carry a format that was asked for.
+        """
+        kept = {}
+        for kind, default in (("weights", WEIGHTS), ("activations", ACTIVATIONS)):
+
+            def fits(text: str, computed: bool = kind == "activations") -> bool:
+                return carries(parse_format(text), computed=computed)
+
+            chosen: tuple[str, ...] = getattr(self, kind)
+            kept[kind] = tuple(filter(fits, chosen))
+            asked = () if chosen == default and kept[kind] else chosen
+            for of in (*self.options.values(), *self.pin.values()):
+                named = of.get(kind, ())
+                asked += (named,) if isinstance(named, str) else tuple(named)
+            if left := [text for text in dict.fromkeys(asked) if not fits(text)]:
+                raise UnsupportedError(
+                    f"The search space has {', '.join(left)} for {kind}, which the {flow} flow cannot carry",
+                    allowed=", ".join(kept[kind]) or None,
+                    hint="leave it out, or search for another flow",
+                )
+        return dataclasses.replace(self, weights=kept["weights"], activations=kept["activations"])
 
     def space(self, sites: Sequence[Site], base: QuantConfig) -> Space:
         """The space of a network.

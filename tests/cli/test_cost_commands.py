@@ -62,19 +62,19 @@ def test_a_rate_gives_the_smallest_design_that_reaches_it(
 
 def test_a_budget_is_kept(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for text, share in (("15%", 0.15), ("0.08", 0.08)):
-        found = cost(capfd, model, "--flow", "finn", "--budget", text)
+        found = cost(capfd, model, "--flow", "rtl", "--budget", text)
         assert max(found["utilisation"].values()) <= share
 
 
-def test_finns_architecture_is_priced_too(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    found = cost(capfd, model, "--flow", "finn")
-    assert found["flow"] == "finn"
+def test_another_architecture_is_priced_too(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = cost(capfd, model, "--flow", "rtl")
+    assert found["flow"] == "rtl"
     assert all(len(layer["fold"]) == 2 for layer in found["layers"])
 
 
 def test_multipliers_are_a_choice(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dsp = {
-        choice: cost(capfd, model, "--flow", "finn", "--fps", 400000, "--multipliers", choice)["resources"][
+        choice: cost(capfd, model, "--flow", "rtl", "--fps", 400000, "--multipliers", choice)["resources"][
             "dsp"
         ]
         for choice in ("lut", "dsp", "packed")

@@ -76,7 +76,7 @@ def _onnx(chance: Chance, where: Path, folder: Path) -> Case:
         ),
         (4, ("simulate", "case.onnx", "--samples", "2", "--backend", "qonnx")),
         (5, ("cost", "case.onnx", "--board", "zcu102", "--json")),
-        (4, ("cost", "case.onnx", "--board", "ulx3s", "--flow", "finn")),
+        (4, ("cost", "case.onnx", "--board", "ulx3s", "--flow", "rtl")),
         (8, ("build", "case.onnx", "--board", "zcu102", "--out", "out", "--json")),
     )
     arguments = chance.choices([a for _, a in commands], [weight for weight, _ in commands])[0]
@@ -108,7 +108,7 @@ def _board(chance: Chance, where: Path, folder: Path) -> Case:
         ("boards", "case.toml", "--json"),
         ("boards", "./case.toml"),
         ("cost", "small.onnx", "--board", "case.toml", "--json"),
-        ("cost", "small.onnx", "--board", "case.toml", "--flow", "finn"),
+        ("cost", "small.onnx", "--board", "case.toml", "--flow", "rtl"),
     )
     return Case(chance.choice(commands), told)
 

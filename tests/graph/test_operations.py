@@ -17,9 +17,9 @@ from random_graphs import operations_of, random_graph, random_inputs
 import qhw.graph.ops
 from qhw.cost.pricing.energy import MEMORY_PJ_PER_BIT, layer_energy
 from qhw.errors import InputError
-from qhw.flows.finn import template as finn
 from qhw.flows.hls4ml import template as hls4ml
 from qhw.flows.hls4ml.plan import MAPPERS
+from qhw.flows.rtl import template as rtl
 from qhw.formats import Integer, parse_format
 from qhw.formats.modes import IntArray, Rounding
 from qhw.graph import ir
@@ -98,7 +98,7 @@ PLACES: Mapping[str, Callable[[str], bool]] = {
     "random graphs": lambda op: op in RANDOM,
     "energy": has_energy,
     "hls4ml costs": lambda op: op in hls4ml.RULES,
-    "finn costs": lambda op: op in finn.ARCHITECTURE.rules,
+    "rtl costs": lambda op: op in rtl.ARCHITECTURE.rules,
     "hls4ml flow": lambda op: OPERATIONS[op] in MAPPERS,
 }
 

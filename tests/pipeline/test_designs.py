@@ -38,18 +38,18 @@ def test_where_nothing_fits_the_flow_that_would_is_named() -> None:
         best_design(wide(), board, load_flow("hls4ml"))
     text = " ".join(str(caught.value).split())
     assert "wide does not fit small at any folding of the hls4ml flow (reuse factor)" in text
-    assert "or use --flow finn, which fits with" in text
+    assert "or use --flow rtl, which fits with" in text
     assert "folded by PE, SIMD" in text
     assert "cannot write its projects yet" in text
-    said = estimate(best_design(wide(), board, load_flow("finn")))
+    said = estimate(best_design(wide(), board, load_flow("rtl")))
     assert f"{said.throughput_fps:,.0f} images/s" in text
     assert max(said.utilisation.values()) <= 0.8
 
 
 def test_where_no_flow_fits_that_is_said_too() -> None:
     board = load_board("ultra96").having(lut=50)
-    with pytest.raises(DoesNotFitError, match=r"no folding of another flow fits either \(hls4ml\)"):
-        best_design(wide(), board, load_flow("finn"))
+    with pytest.raises(DoesNotFitError, match=r"no folding of another flow fits either \(finn, hls4ml\)"):
+        best_design(wide(), board, load_flow("rtl"))
 
 
 def test_what_is_wanted_is_kept() -> None:

@@ -23,6 +23,16 @@ class Small:
 
 @pytest.fixture(scope="session")
 def small() -> Small:
+    return _small(("ternary", "e2m1", "khot<6,2>", "fixed<5>"), ("fixed<3>", "e3m2", "fixed<6>"))
+
+
+@pytest.fixture(scope="session")
+def small_integers() -> Small:
+    """The same with integers alone, which every flow takes."""
+    return _small(("ternary", "fixed<3>", "fixed<5>"), ("fixed<3>", "fixed<6>"))
+
+
+def _small(weights: tuple[str, ...], activations: tuple[str, ...]) -> Small:
     import torch
 
     from qhw.data import load_dataset
@@ -37,10 +47,7 @@ def small() -> Small:
     model = build_model("digits-cnn", data)
     Phase("float", 2, 3e-3, TrainConfig(), None, "").run(model, data, None)
     samples = torch.from_numpy(data.train_x[:128]).float()
-    settings = SpaceSettings(
-        weights=("ternary", "e2m1", "khot<6,2>", "fixed<5>"),
-        activations=("fixed<3>", "e3m2", "fixed<6>"),
-    )
+    settings = SpaceSettings(weights=weights, activations=activations)
     space = settings.space(sites_of(model, QuantConfig(), samples[:2]), QuantConfig())
     return Small(data, Variants(model, space, samples), space)
 

@@ -34,10 +34,15 @@ def pricer(small: Any, flow: str, wanted: Wanted) -> PointPricer:
     )
 
 
-@pytest.mark.parametrize(("flow", "fps"), [("hls4ml", 300_000), ("finn", 50_000)])
-def test_at_a_rate_a_price_is_that_of_the_graph(small: Any, flow: str, fps: float) -> None:
+@pytest.mark.parametrize(
+    ("searched", "flow", "fps"),
+    [("small", "hls4ml", 300_000), ("small", "rtl", 50_000), ("small_integers", "finn", 50_000)],
+)
+def test_at_a_rate_a_price_is_that_of_the_graph(
+    request: pytest.FixtureRequest, searched: str, flow: str, fps: float
+) -> None:
     """Codes, widths and foldings, resource by resource."""
-    wanted = Wanted(fps=fps)
+    small, wanted = request.getfixturevalue(searched), Wanted(fps=fps)
     prices = pricer(small, flow, wanted)
     points = small.space.sample(np.random.default_rng(0), 12)
     found = prices.price(points)

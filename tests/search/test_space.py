@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
+from qhw.flows.base import load_flow
 from qhw.quant_config import QuantConfig
 from qhw.search.space import Site, Space, SpaceSettings, Variable
 
@@ -148,3 +151,26 @@ def test_points(counts: list[int], seed: int) -> None:
         assert len(near) == sum(counts) - len(counts)
         assert all(sum(a != b for a, b in zip(point, other, strict=True)) == 1 for other in near)
     assert Space.from_mapping(found.to_mapping()) == found
+
+
+def test_formats_by_default_are_those_that_the_flow_carries() -> None:
+    settings = SpaceSettings().carried(load_flow("finn").carries, "finn")
+    assert set(settings.weights) < set(SpaceSettings().weights)
+    assert "e2m1" not in settings.weights
+    assert {"fixed<4>", "ternary"} <= set(settings.weights)
+    assert SpaceSettings().carried(load_flow("rtl").carries, "rtl") == SpaceSettings()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"weights": ["fixed<4>", "e2m1"]},
+        {"options": {"conv1": {"weights": ["e2m1", "fixed<4>"]}}},
+        {"pin": {"conv1": {"weights": "e2m1"}}},
+    ],
+)
+def test_a_format_that_was_asked_for_is_refused_by_the_flow_that_cannot_carry_it(
+    asked: dict[str, Any],
+) -> None:
+    with pytest.raises(UnsupportedError, match=r"e2m1 for weights, which the finn flow cannot carry"):
+        SpaceSettings.from_mapping(asked).carried(load_flow("finn").carries, "finn")

@@ -1,6 +1,6 @@
 """Complete folded layers, emitted from the units that are measured.
 
-The architecture is that of :mod:`qhw.flows.finn.template`: PE outputs at a time, SIMD inputs of each.
+The architecture is that of :mod:`qhw.flows.rtl.template`: PE outputs at a time, SIMD inputs of each.
 Both ends are streams with valid and ready. Weights are written at the start, through a port of the layer's
 own, so that no tool sees a constant. A layer is a Conv or a MatMul and the Requant behind it; windows move by
 one pixel, and nothing is padded (padding is a layer of its own).

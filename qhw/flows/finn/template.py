@@ -1,287 +1,144 @@
-"""FINN's dataflow architecture, folded by PE (outputs at a time) and SIMD (inputs at a time).
+"""What FINN makes of a graph: the dataflow architecture of PE and SIMD, with thresholds in place of rounding.
 
-A convolution is a sliding-window generator in front of a matrix-vector unit, as in FINN-R (arXiv 1809.04570);
-the window generator repeats a pixel's window for every fold of the outputs. Element-wise units work on PE
-channels at a time. Streams are SIMD or PE elements wide.
+Rounding to integers of up to 8 bits is thresholds, which take over the Affine in front of them; what comes
+behind the last of FINN's layers is the host's. Everything else is priced by the circuits of the rtl flow's
+template.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from qhw.cost.pricing import rules
-from qhw.cost.pricing.architecture import Architecture, Fold, LayerUsage, Site
-from qhw.cost.pricing.usage import Amount, Usage
-from qhw.formats.modes import IntArray
+from qhw.cost.pricing.architecture import Architecture, LayerRule, LayerUsage, Site
+from qhw.cost.pricing.usage import Usage
+from qhw.flows.finn.prepare import (
+    MOST_THRESHOLD_BITS,
+    becomes_thresholds,
+    host_nodes,
+    is_depthwise,
+    is_taken_over,
+)
+from qhw.flows.rtl import template as rtl
+from qhw.flows.rtl.template import PeSimd, divisors, elementwise, matrix_of
+from qhw.formats.base import UniformFormat
 from qhw.graph import ir
-from qhw.graph.ir import ExactGraph, Node, TensorType
+from qhw.graph.ir import ExactGraph, Node
 
-
-@dataclass(frozen=True)
-class PeSimd(Fold):
-    """Outputs at a time, and inputs at a time; a node that nobody folded has one of each."""
-
-    title = "PE, SIMD"
-    pe: int = 1
-    simd: int = 1
-
-
-class Matrix(NamedTuple):
-    """A node as a product of a matrix (outputs x inputs) and ``vectors`` vectors."""
-
-    inputs: int
-    outputs: int
-    vectors: int
-
-
-def matrix_of(graph: ExactGraph, node: Node) -> Matrix | None:
-    """The matrix of a Conv or MatMul, a depthwise one with a window per output; None for other nodes."""
-    output = graph.tensors[node.output]
-    if isinstance(node, ir.Conv):
-        weight = graph.tensors[node.inputs[1]]
-        return Matrix(math.prod(weight.shape[1:]), weight.shape[0], math.prod(output.shape[1:]))
-    if isinstance(node, ir.MatMul):
-        outputs = output.shape[-1]
-        return Matrix(graph.tensors[node.inputs[0]].shape[-1], outputs, output.size // outputs)
-    return None
+MOST_STREAM_BITS = 8191
+"""Bits of a stream of weights that FINN's HLS units take: the widest ap_uint of Vitis HLS."""
 
 
 def legal_folding(graph: ExactGraph) -> dict[str, tuple[PeSimd, ...]]:
-    """Every (PE, SIMD) of every node: PE divides the outputs or channels, SIMD the inputs."""
-    legal: dict[str, tuple[PeSimd, ...]] = {}
-    for node in graph.nodes:
-        matrix = matrix_of(graph, node)
-        output = graph.tensors[node.output]
-        channels = output.shape[0] if output.shape else 1
-        outputs, inputs = (matrix.outputs, matrix.inputs) if matrix else (channels, 1)
-        legal[node.name] = tuple(PeSimd(pe, simd) for pe in _divisors(outputs) for simd in _divisors(inputs))
-    return legal
+    """Every (PE, SIMD) of every node that FINN can build at the rate that they promise.
 
-
-def _divisors(number: int) -> list[int]:
-    return [factor for factor in range(1, number + 1) if number % factor == 0]
-
-
-def _factors(site: Site, folds: Sequence[PeSimd]) -> tuple[IntArray, IntArray]:
-    pairs = np.array([(fold.pe, fold.simd) for fold in folds], dtype=np.int64)
-    return pairs[:, 0], pairs[:, 1]
-
-
-def _is_depthwise(site: Site) -> bool:
-    node = site.node
-    return isinstance(node, ir.Conv) and node.groups == site.type(0).shape[0] == site.type(1).shape[0]
-
-
-def _matrix(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    """Dot products, the memory of their weights, and what drives them; of a vector, also what repeats it."""
-    matrix, hardware = matrix_of(site.graph, site.node), site.hardware
-    assert matrix is not None
-    pe, simd = _factors(site, folds)
-    constant = next((i for i in (1, 0) if site.constant(i)), None)
-    x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
-    usage = hardware.dots(x, w, simd, pe, site.accumulator_bits(matrix.inputs))
-    usage += hardware.shared(x, w, simd, not _is_depthwise(site)).times(1 - pe)
-    outputs, inputs = -(-matrix.outputs // pe), -(-matrix.inputs // simd)
-    edges = 1 + hardware.dot_edges(x, w, simd) + _ROUNDING_EDGES
-    usage += hardware.control(matrix.vectors, outputs, inputs, edges)
-    if not _slides(site):
-        usage += hardware.buffer(1, (1, 1), inputs, outputs, simd * x.width).times(outputs > 1)
-    memory, stored = 0.0, w.operand().stored_bits
-    if constant is not None:
-        usage += hardware.weights(outputs * inputs, pe * simd * stored)
-        memory = float(matrix.inputs * matrix.outputs * stored)
-    fill = np.ceil(np.log2(np.maximum(simd, 2))) + 3
-    return LayerUsage(usage, matrix.vectors * outputs * inputs, fill, memory)
-
-
-_ROUNDING_EDGES = 5
-"""Clock edges of the requantiser behind a sum; the layer's handshake reaches to its end."""
-
-
-def _slides(site: Site) -> bool:
-    """Whether there is a window of several pixels; else a vector is repeated for each fold of the outputs."""
-    return isinstance(site.node, ir.Conv) and math.prod(site.type(1).shape[2:]) > 1
-
-
-def _conv(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    node, x = site.node, site.type(0)
-    assert isinstance(node, ir.Conv)
-    unit = _matrix(site, folds)
-    if not _slides(site):
-        return unit
-    pe, simd = _factors(site, folds)
-    kernel, depthwise = site.type(1).shape[2:], _is_depthwise(site)
-    extent = [(size - 1) * dilation for size, dilation in zip(kernel, node.dilations, strict=True)]
-    padded = rules.padded_shape(x.shape[1:], node.pads)
-    lanes = pe if depthwise else np.minimum(simd, x.shape[0])
-    lines, memory = _window(site, x, extent, padded, lanes, site.output.shape[0] // pe, depthwise)
-    at_once = pe * simd if depthwise else simd
-    several = at_once > lanes
-    if several.any():
-        parallel = _parallel_window(site, x, extent, padded, at_once)
-        lines = lines.times(~several) + parallel.times(several)
-    fed = math.prod(padded) * x.shape[0] / (pe if depthwise else simd)
-    fill = sum(reach * math.prod(padded[axis + 1 :]) for axis, reach in enumerate(extent)) * x.shape[0] / simd
-    return LayerUsage(
-        unit.usage + lines, np.maximum(unit.cycles, fed), unit.fill + fill, unit.memory_bits + memory
-    )
-
-
-def _window(
-    site: Site,
-    x: TensorType,
-    extent: list[int],
-    padded: list[int],
-    lanes: IntArray,
-    folds: Amount,
-    depthwise: bool,
-) -> tuple[Usage, float]:
-    """The window generator: rows in a memory as wide as what it emits at once, and their addresses.
-
-    Strides and dilation are other constants of the same circuit, and so is a window that is not square; one
-    of a single row is priced as a pixel with all its words.
+    PE divides the outputs or channels. SIMD divides the inputs of a matrix; of a convolution it divides the
+    channels, since its window comes pixel by pixel, or is a multiple of them, where the whole window comes at
+    once. A depthwise unit takes several inputs of a window only where it has all channels at once.
     """
-    rows, words = _rows(extent), -(-x.shape[0] // lanes)
-    if rows == 1:
-        words = words * (extent[-1] + 1)
-    image = (padded[0], padded[-1]) if len(padded) > 1 else (1, padded[-1])
-    usage = site.hardware.buffer(rows, image, words, folds, lanes * x.format.width, depthwise)
-    return usage, rules.line_memory(site, x, rows - 1, padded[-1])
+    return {node.name: tuple(PeSimd(pe, simd) for pe, simd in _pairs(graph, node)) for node in graph.nodes}
 
 
-def _rows(extent: list[int]) -> int:
-    return extent[0] + 1 if len(extent) > 1 else 1
+def _pairs(graph: ExactGraph, node: Node) -> list[tuple[int, int]]:
+    matrix = matrix_of(graph, node)
+    if matrix is None:
+        return [(pe, 1) for pe in divisors(_channels(graph, node))]
+    if isinstance(node, ir.Conv) and is_depthwise(graph, node):
+        whole = [(matrix.outputs, simd) for simd in divisors(matrix.inputs) if simd > 1]
+        return [*((pe, 1) for pe in divisors(matrix.outputs)), *whole]
+    simds = divisors(matrix.inputs)
+    if isinstance(node, ir.Conv):
+        depth = graph.tensors[node.inputs[0]].shape[0]
+        simds = [simd for simd in simds if depth % simd == 0 or simd % depth == 0]
+    bits = max(graph.tensors[name].format.operand().stored_bits for name in node.inputs[1:2])
+    pairs = [(pe, simd) for pe in divisors(matrix.outputs) for simd in simds]
+    return [(pe, simd) for pe, simd in pairs if pe * simd * bits <= MOST_STREAM_BITS or pe * simd == 1]
 
 
-def _parallel_window(
-    site: Site, x: TensorType, extent: list[int], padded: list[int], at_once: IntArray
-) -> Usage:
-    """The whole window in registers, where more of it is needed at once than lies in a word."""
-    pixel, hardware = x.shape[0] * x.format.width, site.hardware
-    lines = hardware.window(_rows(extent), extent[-1] + 1, padded[-1], pixel)
-    steps = -(-_rows(extent) * (extent[-1] + 1) * x.shape[0] // at_once)
-    return lines + hardware.selection(steps, at_once * x.format.width)
-
-
-def _streams(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    """A stream as wide as a node's reads: SIMD inputs of a matrix, for a convolution within one pixel."""
-    pe, simd = _factors(site, folds)
-    if isinstance(site.node, ir.MatMul):
-        return rules.streams(site, folds, simd)
-    if isinstance(site.node, ir.Conv) and not _is_depthwise(site):
-        return rules.streams(site, folds, np.minimum(simd, site.type(0).shape[0]))
-    return rules.streams(site, folds, pe)
-
-
-def _pool(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    node, x = site.node, site.type(0)
-    assert isinstance(node, ir.SumPool | ir.MaxPool)
-    pe, _ = _factors(site, folds)
-    padded = rules.padded_shape(x.shape[1:], node.pads)
-    extent = [size - 1 for size in node.kernel]
-    lines, memory = _window(site, x, extent, padded, pe, 1, depthwise=True)
-    usage = rules.pooled(site, 2).times(pe) + lines
-    window = math.prod(node.kernel)
-    cycles = np.maximum(math.prod(padded), math.prod(site.output.shape[1:]) * window) * x.shape[0] / pe
-    return LayerUsage(usage, cycles, window * x.shape[0] / pe, memory)
-
-
-def _reduce(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    pe, _ = _factors(site, folds)
-    steps = np.ceil(site.type(0).size / pe)
-    return LayerUsage(rules.pooled(site, 2).times(pe), steps, steps)
-
-
-def _elementwise(site: Site, folds: Sequence[PeSimd], one: Usage, constants: int = 0) -> LayerUsage:
-    """One unit for each of PE channels; constants of the channels lie in a memory."""
-    pe, _ = _factors(site, folds)
-    channels = site.output.shape[0] if site.output.shape else 1
-    usage = one.times(pe)
-    if constants:
-        usage += site.hardware.weights(-(-channels // pe), pe * constants)
-    return LayerUsage(usage, np.ceil(site.output.size / pe), 2, float(channels * constants))
-
-
-def _add(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    return _elementwise(site, folds, rules.added(site))
-
-
-def _mul(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    a, b = (site.type(i).format for i in (0, 1))
-    constant = next((i for i in (1, 0) if site.constant(i)), None)
-    x, w = (b, a) if constant == 0 else (a, b)
-    one = site.hardware.dots(x, w, 1, 1, site.output.format.width)
-    stored = 0 if constant is None else w.operand().stored_bits
-    return _elementwise(site, folds, one, stored)
-
-
-def _affine(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    a, b = (site.type(i).format for i in (0, 1))
-    one = site.hardware.dots(a, b, 1, 1, site.output.format.width)
-    stored = b.operand().stored_bits
-    if len(site.node.inputs) < 3:
-        return _elementwise(site, folds, one, stored)
-    return _elementwise(site, folds, one + rules.added(site), stored + site.type(2).format.width)
+def _channels(graph: ExactGraph, node: Node) -> int:
+    """Elements of which PE may be handled at once: of a node that joins or flattens, those of each part."""
+    names = [node.output]
+    if isinstance(node, ir.Concat | ir.Reshape):
+        names = list(graph.activations(node))
+    if isinstance(node, ir.Slice):
+        siblings = (other for other in graph.consumers(node.inputs[0]) if isinstance(other, ir.Slice))
+        names = [node.output, *(other.output for other in siblings)]
+    shapes = [graph.tensors[name].shape for name in names]
+    return math.gcd(*(shape[0] if shape else 1 for shape in shapes))
 
 
 def _requant(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    return _elementwise(site, folds, rules.requantised(site))
+    node = site.node
+    assert isinstance(node, ir.Requant)
+    if becomes_thresholds(site.graph, node):
+        return _thresholds(site, folds, _compared_bits(site))
+    return rtl.ARCHITECTURE.rules["Requant"](site, folds)
+
+
+def _compared_bits(site: Site) -> int:
+    """Bits of what the thresholds of a Requant compare: the sum in front of the Affine that they take over.
+
+    Its width is that of the Affine's result less the multiplier's, as far as the types state it.
+    """
+    width, before = site.type(0).format.width, site.graph.producer(site.node.inputs[0])
+    if before is None or not is_taken_over(site.graph, before):
+        return width
+    largest = int(np.abs(site.graph.constants[before.inputs[1]]).max(initial=1))
+    return max(1, width - max(largest.bit_length() - 1, 0))
 
 
 def _threshold(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    stored = site.type(1).shape[-1] * site.type(0).format.width
-    return _elementwise(site, folds, rules.compared(site), stored)
+    return _thresholds(site, folds, site.type(0).format.width)
+
+
+def _thresholds(site: Site, folds: Sequence[PeSimd], bits: int) -> LayerUsage:
+    """FINN counts one threshold for each code of the result but the lowest, whether it is reached or not."""
+    format = site.output.format
+    if isinstance(format, UniformFormat) and format.width <= MOST_THRESHOLD_BITS:
+        count = (1 << format.width) - 1
+    else:
+        count = site.type(1).shape[-1]
+    one = site.hardware.threshold(bits, count, site.type(0).format.mantissa_low < 0)
+    return elementwise(site, folds, one, count * bits)
 
 
 def _table(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    return _elementwise(site, folds, site.hardware.table(site.type(1).shape[-1], site.output.format.width))
+    """A function that rises and falls is the difference of two counts of thresholds."""
+    steps = np.diff(site.graph.constants[site.node.inputs[1]].astype(np.int64), axis=1)
+    counts = (int(np.maximum(part, 0).sum(axis=1).max(initial=1)) for part in (steps, -steps))
+    each = [(1 << count.bit_length()) - 1 for count in counts]
+    bits, signed = site.type(0).format.width, site.type(0).format.mantissa_low < 0
+    one = Usage()
+    for count in each:
+        one += site.hardware.threshold(bits, count, signed)
+    return elementwise(site, folds, one, sum(each) * bits)
 
 
-def _move(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    pe, _ = _factors(site, folds)
-    return LayerUsage(Usage(), np.ceil(site.output.size / pe))
+def _built(rule: LayerRule) -> LayerRule:
+    """A rule, but nothing for nodes that thresholds take over, and for those of the host."""
 
+    def usage(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+        if is_taken_over(site.graph, site.node) or site.node in host_nodes(site.graph):
+            return LayerUsage(Usage(), np.zeros(len(folds)), 0)
+        return rule(site, folds)
 
-def _transpose(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    x = site.type(0)
-    bits = x.size * x.format.width
-    return LayerUsage(site.hardware.weights(x.size, x.format.width), x.size, x.size, bits)
-
-
-def _upsample(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    pe, _ = _factors(site, folds)
-    usage, bits = rules.repeated(site, pe)
-    return LayerUsage(usage, np.ceil(site.output.size / pe), memory_bits=bits)
+    return usage
 
 
 ARCHITECTURE = Architecture(
     "finn",
     PeSimd,
     {
-        "Add": _add,
-        "Affine": _affine,
-        "Concat": _move,
-        "Conv": _conv,
-        "MatMul": _matrix,
-        "MaxPool": _pool,
-        "Mul": _mul,
-        "Pad": _move,
-        "ReduceMax": _reduce,
-        "ReduceSum": _reduce,
-        "Requant": _requant,
-        "Reshape": _move,
-        "Slice": _move,
-        "SumPool": _pool,
-        "Table": _table,
-        "Threshold": _threshold,
-        "Transpose": _transpose,
-        "Upsample": _upsample,
+        name: _built(rule)
+        for name, rule in {
+            **rtl.ARCHITECTURE.rules,
+            "Requant": _requant,
+            "Table": _table,
+            "Threshold": _threshold,
+        }.items()
     },
-    _streams,
+    _built(rtl.ARCHITECTURE.streams),
     legal_folding,
 )

@@ -6,14 +6,34 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from qhw.graph.ir import ExactGraph
-from qhw.graph.passes import bias, dead, merge_affine, merge_requant, to_threshold
+from qhw.graph.passes import (
+    bias,
+    dead,
+    merge_affine,
+    merge_pads,
+    merge_requant,
+    tables_to_thresholds,
+    to_threshold,
+    whole_windows,
+)
 
 Pass: TypeAlias = Callable[[ExactGraph], tuple[ExactGraph, bool]]
 
 SIMPLIFYING: tuple[Pass, ...] = (merge_affine.apply, bias.apply, merge_requant.apply, dead.apply)
 """The passes that end every lowering."""
 
-__all__ = ["SIMPLIFYING", "bias", "dead", "merge_affine", "merge_requant", "simplify", "to_threshold"]
+__all__ = [
+    "SIMPLIFYING",
+    "bias",
+    "dead",
+    "merge_affine",
+    "merge_pads",
+    "merge_requant",
+    "simplify",
+    "tables_to_thresholds",
+    "to_threshold",
+    "whole_windows",
+]
 
 
 def simplify(graph: ExactGraph, passes: Sequence[Pass] = SIMPLIFYING) -> ExactGraph:

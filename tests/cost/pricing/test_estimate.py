@@ -18,10 +18,10 @@ from qhw.cost.pricing.estimate import LABEL
 from qhw.cost.pricing.hardware import Hardware
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import list_flows, load_flow
-from qhw.flows.finn import template as finn
-from qhw.flows.finn.template import PeSimd
 from qhw.flows.hls4ml.folding import ReuseFactor
 from qhw.flows.hls4ml.template import architecture
+from qhw.flows.rtl import template as rtl
+from qhw.flows.rtl.template import PeSimd
 from qhw.formats import Integer
 from qhw.graph import ir
 from qhw.graph.builder import GraphBuilder
@@ -165,7 +165,7 @@ def test_every_operation_is_priced(built: Architecture) -> None:
     assert all(layer.cycles > 0 for layer in layers)
 
 
-@pytest.mark.parametrize(("built", "fold"), [(STREAMED, ReuseFactor(1)), (finn.ARCHITECTURE, PeSimd(16, 1))])
+@pytest.mark.parametrize(("built", "fold"), [(STREAMED, ReuseFactor(1)), (rtl.ARCHITECTURE, PeSimd(16, 1))])
 @pytest.mark.parametrize(
     ("factors", "zeros", "kept"),
     [((2, 2), False, 40), ((3, 1), False, 40), ((1, 2), False, 0), ((1, 1), False, 0), ((2, 2), True, 0)],
@@ -188,7 +188,7 @@ def test_rows_that_are_given_again_are_kept(
 def test_a_pixel_in_several_words_is_kept_to_be_given_again() -> None:
     builder = GraphBuilder("larger")
     graph = builder.finish([builder.upsample("up", builder.input("x", (16, 30), Integer(6), 0), (2,))])
-    costs = Costing.of(graph, "ultrascale-plus", finn.ARCHITECTURE).layers(
+    costs = Costing.of(graph, "ultrascale-plus", rtl.ARCHITECTURE).layers(
         graph.nodes[0], [PeSimd(16, 1), PeSimd(4, 1)]
     )
     assert [cost.memory_bits for cost in costs] == [2 * 16 * 6, 16 * 6 + 2 * 4 * 6]

@@ -11,7 +11,7 @@ from qhw.cost import Design, estimate
 from qhw.cost.pricing.costing import ESTIMATED, Costing
 from qhw.cost.pricing.table import CostTable
 from qhw.errors import InputError
-from qhw.flows.finn.template import ARCHITECTURE, PeSimd, legal_folding
+from qhw.flows.rtl.template import ARCHITECTURE, PeSimd, legal_folding
 
 BOARD = load_board("ultra96")
 GRAPHS = [resnet8_graph(side=8, weight_bits=bits) for bits in (8, 4)]

@@ -11,7 +11,7 @@ from qhw.cost.pricing.architecture import LayerCost
 from qhw.cost.pricing.costing import Costing
 from qhw.cost.pricing.hardware import Hardware
 from qhw.cost.pricing.usage import Usage
-from qhw.flows.finn.template import ARCHITECTURE, PeSimd
+from qhw.flows.rtl.template import ARCHITECTURE, PeSimd
 from qhw.formats import Integer, Minifloat, parse_format
 from qhw.rtl import UNITS
 
