@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from zoo.finn_trial import BOARDS, MACS, VECTORS
+from zoo.finn_trial import BOARDS, MACS, NUMBERS, VECTORS
 
 Record = dict[str, Any]
 
@@ -21,7 +21,8 @@ for the first group weights are random; statistics and scales come from a few ra
 Every network becomes a project of the FINN flow. After each of the steps from the streamlined graph to the
 folded dataflow model, and of the project as it lies there, FINN's own Python execution is compared with the
 exact graph: every tensor that travels alone, code by code, on {vectors} samples, or as many as stay within
-{macs} billion multiply-accumulates. Trained networks are compared on test images of their data sets.
+{macs} billion multiply-accumulates and {numbers} million numbers. Trained networks are compared on test
+images of their data sets.
 
 Rates are estimates, in inferences per second: qhw's FINN template, calibrated against Yosys, at the fastest
 folding that fits 80 % of each board at the clock that its file states. No figure comes from Vivado. Where a
@@ -60,7 +61,7 @@ SHORT = {
 
 def page(records: list[Record]) -> str:
     """The page about those records."""
-    parts = [HEAD.format(vectors=VECTORS, macs=MACS // 10**9), *_counts(records)]
+    parts = [HEAD.format(vectors=VECTORS, macs=MACS // 10**9, numbers=NUMBERS // 10**6), *_counts(records)]
     for group, members in groupby(records, key=_group):
         parts += _table(group, list(members))
     return "\n".join(parts)

@@ -33,8 +33,8 @@ BOARDS = ("pynq-z1", "ultra96", "kv260", "zcu104", "zcu102", "u250")
 """From the smallest. The project is written for the first one that the network fits."""
 
 VECTORS = 256
-MACS = 4_000_000_000
-"""Samples that a project is verified on at most, and multiply-accumulates of all of them together."""
+MACS, NUMBERS = 4_000_000_000, 50_000_000
+"""Samples that a project is verified on at most; products and results of all of them together."""
 
 Record = dict[str, Any]
 
@@ -113,7 +113,8 @@ def _layers(folder: Path) -> Record:
 
 
 def _mantissas(entry: Entry, graph: ExactGraph) -> dict[str, IntArray]:
-    count = max(1, min(VECTORS, MACS // max(1, work_of(graph)[0])))
+    numbers = sum(graph.tensors[node.output].size for node in graph.nodes)
+    count = max(1, min(VECTORS, MACS // max(1, work_of(graph)[0]), NUMBERS // max(1, numbers)))
     if entry.data:
         from qhw.data import load_dataset
 

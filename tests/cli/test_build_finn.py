@@ -109,3 +109,26 @@ def test_minifloats_are_refused_before_training(tmp_path: Path) -> None:
     assert "the finn flow cannot carry the format e3m2" in done.stderr
     assert "--flow hls4ml" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_whole_design_is_clocked(tmp_path: Path) -> None:
+    """A small network of its own: the rate that was estimated, and queues deep enough for it."""
+    from finn_nets import Network
+
+    from qhw.boards import load_board
+    from qhw.flows.base import load_project_flow
+    from qhw.pipeline.designs import Wanted, best_design
+
+    n = Network(3, (2, 6, 6))
+    y = n.act("a", n.conv("c", n.last, 4, (3, 3), pads=(1,) * 4), 4)
+    graph = n.finish(n.act("s", n.builder.add("sum", n.act("b", n.conv("d", y, 4, (1, 1)), 4), y), 4))
+    flow = load_project_flow("finn", sources="design")
+    design = best_design(graph, load_board("ultra96"), flow, Wanted(fps=100_000))
+    project = flow.write(design, tmp_path / "project")
+    inputs = {"x": n.random.integers(0, 256, (3, 2, 6, 6))}
+    found = [*flow.verify(project, graph, inputs, tell=lambda share, text: None)]
+    assert [row["mismatches"] for row, _ in found] == [0] * 4
+    clocked = found[-1][1]["design"]
+    assert clocked["interval_cycles"] <= 2000
+    assert not clocked["full"]
+    assert max(clocked["depths"].values()) > 2

@@ -13,7 +13,17 @@ from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder, value_ranges
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph, Exponent
-from qhw.graph.passes import SIMPLIFYING, bias, dead, merge_affine, merge_requant, simplify, to_threshold
+from qhw.graph.passes import (
+    SIMPLIFYING,
+    bias,
+    dead,
+    joins_to_threshold,
+    merge_affine,
+    merge_requant,
+    round_first,
+    simplify,
+    to_threshold,
+)
 
 
 def ops(graph: ExactGraph) -> list[str]:
@@ -283,3 +293,77 @@ def test_thresholds_of_wide_accumulators() -> None:
     codes = np.array([int(v) for v in rng.integers(-(1 << 62), 1 << 62, 600)], dtype=object) * 128
     codes = codes.reshape(100, 2, 3)
     np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_branches_that_are_added_and_rounded_become_thresholds_exactly(data: st.DataObject) -> None:
+    """A slope times the number plus a gain times its positive part: where both rise, or both fall."""
+    draw, channels = data.draw, 2
+    b = GraphBuilder("net")
+    x = y = b.input("x", (channels, 3), Integer(6), exponent=draw(st.integers(-3, 0)))
+    numbers = st.lists(st.integers(-9, 9), min_size=channels, max_size=channels)
+    if draw(st.booleans()):
+        y = b.affine("norm", x, b.constant("m", draw(numbers)), b.constant("o", draw(numbers)))
+    positive = b.requant("positive", y, Integer(12, False), b.type(y).exponent.values[0])
+    slopes, gains = draw(numbers), draw(numbers)
+    parts = [
+        b.affine(name, part, b.constant(f"{name}_gain", gain, exponent=-2))
+        for name, part, gain in (("slope", y, slopes), ("rest", positive, gains))
+    ]
+    y = b.requant("q", b.add("sum", *parts), Integer(4), exponent=draw(st.integers(-2, 4)))
+    graph = b.finish([y])
+    after, changed = joins_to_threshold.apply(graph)
+    assert changed == all(slope * gain >= 0 for slope, gain in zip(slopes, gains, strict=True))
+    if changed:
+        assert ops(after) == ["Threshold"]
+        assert after.tensors[y] == graph.tensors[y]
+    value_ranges(after)
+    codes = np.broadcast_to(np.arange(-32, 32)[:, None, None], (64, channels, 3))
+    np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
+
+
+def test_branches_that_something_else_reads_stay() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (2,), Integer(6))
+    positive = b.requant("positive", x, Integer(6, False), 0)
+    y = b.requant("q", b.add("sum", x, positive), Integer(3), 1)
+    assert ops(joins_to_threshold.apply(b.finish([y]))[0]) == ["Threshold"]
+    z = b.add("other", positive, positive)
+    assert not joins_to_threshold.apply(b.finish([y, z]))[1]
+
+
+def test_two_tensors_that_are_added_are_no_branches() -> None:
+    b = GraphBuilder("net")
+    x, z = b.input("x", (2,), Integer(6)), b.input("z", (2,), Integer(6))
+    y = b.requant("q", b.add("sum", x, z), Integer(3), 1)
+    assert not joins_to_threshold.apply(b.finish([y]))[1]
+
+
+def test_rounding_comes_before_moves() -> None:
+    b = GraphBuilder("net")
+    x = b.input("x", (4, 6), Integer(8))
+    y = b.transpose("turned", b.reshape("apart", x, (2, 2, 6)), (1, 2, 0))
+    y = b.requant("q", y, Integer(4), 2)
+    graph = b.finish([y])
+    after, changed = round_first.apply(graph)
+    assert changed
+    assert ops(after) == ["Requant", "Reshape", "Transpose"]
+    assert after.tensors[y] == graph.tensors[y]
+    value_ranges(after)
+    codes = np.random.default_rng(0).integers(-128, 128, (50, 4, 6))
+    np.testing.assert_array_equal(interpret(graph, {"x": codes})[y], interpret(after, {"x": codes})[y])
+
+
+def test_rounding_of_each_channel_stays_behind_moves() -> None:
+    b = GraphBuilder("net")
+    x = b.reshape("apart", b.input("x", (4, 6), Integer(8)), (2, 12))
+    y = b.requant("q", x, Integer(4), Exponent((1, 2), 0))
+    assert not round_first.apply(b.finish([y]))[1]
+
+
+def test_what_is_moved_for_others_too_is_rounded_behind() -> None:
+    b = GraphBuilder("net")
+    x = b.reshape("apart", b.input("x", (4, 6), Integer(8)), (2, 12))
+    y = b.requant("q", x, Integer(4), 2)
+    assert not round_first.apply(b.finish([y, x]))[1]

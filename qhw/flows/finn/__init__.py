@@ -13,7 +13,7 @@ import numpy as np
 from qhw.cost import Design, estimate
 from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
-from qhw.errors import InputError
+from qhw.errors import InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Trace
 from qhw.flows.finn.emission import emit
 from qhw.flows.finn.emission.draft import Emitted, is_streamed
@@ -23,7 +23,7 @@ from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.sim.rows import Row
+from qhw.sim.rows import Row, not_compared
 
 if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
@@ -47,8 +47,8 @@ class FinnFlow(ProjectFlow):
             "sources",
             str,
             "simulated",
-            "Whether FINN's Verilog and C++ is simulated layer by layer, or generated alone.",
-            ("simulated", "generated"),
+            "How far FINN's Verilog and C++ is simulated: layer by layer, the whole design too, or not.",
+            ("simulated", "design", "generated"),
         ),
     )
     multipliers = ("auto", "lut", "dsp")
@@ -204,28 +204,38 @@ class FinnFlow(ProjectFlow):
             row = checker.run(inputs, tell)
         yield row, {"steps": [check.to_json() for check in checker.checks]}
         yield from super().verify(project, graph, inputs, tell=tell)
-        if self.chosen["sources"] == "simulated":
-            yield self._simulated_layers(project, inputs, tell)
+        if self.chosen["sources"] != "generated":
+            yield from self._simulated_sources(project, inputs, tell)
 
-    def _simulated_layers(
+    def _simulated_sources(
         self, project: Project, inputs: Mapping[str, IntArray], tell: Callable[[float | None, str], None]
-    ) -> tuple[Row, Mapping[str, Any]]:
-        """FINN's generated Verilog and C++ against FINN's Python execution, each layer on its own."""
+    ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """FINN's generated Verilog and C++ against FINN's Python execution: each layer, and the design."""
         from qhw.flows.finn import project as files
+        from qhw.flows.finn.design_simulation import simulate_design
         from qhw.flows.finn.execution import Execution as Batch
         from qhw.flows.finn.simulation import simulate_layers
         from qhw.flows.finn.tools import finn
-        from qhw.flows.finn.verification import layers_row
+        from qhw.flows.finn.verification import DESIGN, design_row, layers_row
 
         description = files.read_description(project.folder)
         given = np.asarray(inputs[description.input])[:SIMULATED_VECTORS]
         first = description.carried[description.input]
+        sources = project.folder / files.SOURCES
         with finn():
             model = files.load_model(project.folder / files.DATAFLOW)
             batch = Batch(first.integers(given))
             values = {first.name: batch.inputs, **batch.outputs(model)}
-            checks = simulate_layers(model, project.folder / files.SOURCES, values, tell=tell)
-        return layers_row(checks, len(given)), {"layers": [asdict(check) for check in checks]}
+            checks = simulate_layers(model, sources, values, tell=tell)
+            yield layers_row(checks, len(given)), {"layers": [asdict(check) for check in checks]}
+            if self.chosen["sources"] == "design":
+                tell(None, "simulating the whole design")
+                try:
+                    design = simulate_design(model, sources, values)
+                except (ToolMissingError, UnsupportedError) as error:
+                    yield not_compared(DESIGN, f"finn {self.simulation}", error.message), {}
+                    return
+                yield design_row(design), {"design": asdict(design)}
 
     def _steps_of(self, folder: Path, part: str, scratch: Path) -> list[Step]:
         """The steps of a written project, with the folding of its configuration file."""

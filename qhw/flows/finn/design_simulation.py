@@ -215,6 +215,10 @@ def order_of_words(
         return [every[0] * (inputs[0].words // outputs[0].words)], 1
     if kind == "GlobalAccPool":
         return [np.full((outputs[0].words, 1), inputs[0].words)], 1
+    if kind == "UpsampleNearestNeighbour":
+        return [_repeated(inputs[0], outputs[0])], 1
+    if kind == "FMPadding_Pixel":
+        return [_spread(operator.get_nodeattr("Stride"), outputs[0])], 1
     if kind == "MVAU":
         steps = operator.get_nodeattr("MW") // operator.get_nodeattr("SIMD")
         folds = operator.get_nodeattr("MH") // operator.get_nodeattr("PE")
@@ -235,6 +239,25 @@ def _concatenated(words: Sequence[int], total: int) -> IntArray:
     )
     pixels = np.arange(total // sum(words))[:, None, None] * np.array(words)
     needs: IntArray = (pixels + pixel).reshape(-1, len(words))
+    return needs
+
+
+def _repeated(given: Stream, taken: Stream) -> IntArray:
+    """Rows and columns of an image that come several times."""
+    height, width, channels = given.shape
+    parts = channels // given.lanes
+    row, column = np.arange(taken.shape[0])[:, None, None], np.arange(taken.shape[1])[:, None]
+    pixel = row // (taken.shape[0] // height) * width + column // (taken.shape[1] // width)
+    needs: IntArray = np.maximum.accumulate((pixel * parts + np.arange(1, parts + 1)).reshape(-1))[:, None]
+    return needs
+
+
+def _spread(strides: Sequence[int], taken: Stream) -> IntArray:
+    """Pixels of an image with zeros between them."""
+    height, width, channels = taken.shape
+    is_read = np.zeros((height, width, channels // taken.lanes), dtype=np.int64)
+    is_read[:: strides[0], :: strides[1]] = 1
+    needs: IntArray = np.cumsum(is_read.reshape(-1))[:, None]
     return needs
 
 

@@ -11,7 +11,15 @@ from qhw.formats.modes import IntArray, Overflow
 from qhw.graph import ir
 from qhw.graph.infer import requant_bounds
 from qhw.graph.ir import ExactGraph, TensorType
-from qhw.graph.passes import dead, merge_pads, tables_to_thresholds, to_threshold, whole_windows
+from qhw.graph.passes import (
+    dead,
+    joins_to_threshold,
+    merge_pads,
+    round_first,
+    tables_to_thresholds,
+    to_threshold,
+    whole_windows,
+)
 
 MOST_THRESHOLD_BITS = 8
 """Bits of a result that thresholds reach: 255 of them."""
@@ -24,9 +32,9 @@ _FOR_THE_HOST = (ir.Affine, ir.Requant, ir.Table, ir.Threshold, ir.Reshape, ir.T
 
 
 def prepared(graph: ExactGraph) -> ExactGraph:
-    """The graph without dead nodes, padding merged into convolutions, grouped ones dense, as FINN has it."""
-    for apply in (dead.apply, merge_pads.apply, whole_windows.apply, tables_to_thresholds.apply):
-        graph, _ = apply(graph)
+    """The graph as FINN has it: padding in convolutions, grouped ones dense, functions as thresholds."""
+    for part in (dead, merge_pads, whole_windows, joins_to_threshold, tables_to_thresholds, round_first):
+        graph, _ = part.apply(graph)
     return _without_groups(graph)
 
 

@@ -1,9 +1,11 @@
 """RTL layers in Verilator, each on its own: FINN's Verilog, its memory images, full rate in and out.
 
-Two things are not as FINN wrote them. ``add_multi.sv`` has a constant function in a generate block, where
-Verilator refuses it: it is moved to the module. And a layer's name gives way to a common one in its files, so
-that layers of one kind and size share a program; memory images are read when it runs. For DSP slices FINN's
-own behavioural description is simulated, which is all that a simulator without AMD's primitives can do.
+A few things are not as FINN wrote them. Some lines of its library are worded otherwise where Verilator
+refuses them (a cast between arrays, an unpacked structure that a constant function returns, a message
+without its number), and a constant function of ``add_multi.sv`` moves from a generate block to the
+module. A layer's name gives way to a common one in its files, so that layers of one kind and size share a
+program; memory images are read when it runs. For DSP slices FINN's own behavioural description is
+simulated, which is all that a simulator without AMD's primitives can do.
 """
 
 from __future__ import annotations
@@ -41,6 +43,19 @@ _VERILATE = (
 )
 _COMPILE = ("-std=c++17", "-O1", "-w")
 _RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
+
+_REWORDED = {
+    "fifo.sv": [("typedef struct {", "typedef struct packed {")],
+    "inner_shuffle.sv": [
+        ("packed_rotidx_vec_t'(RdPat)", "{>>{RdPat}}"),
+        (
+            "rd_pat_forwarded = rotidx_vec_t'(rd_pat_forwarded_packed)",
+            "{>>{rd_pat_forwarded}} = rd_pat_forwarded_packed",
+        ),
+    ],
+    "skid.sv": [('FEED_STAGES exceeds SRL capacity.")', 'FEED_STAGES exceeds SRL capacity.", FEED_STAGES)')],
+}
+"""By file of FINN's library: what Verilator refuses, and what says the same."""
 
 _ADDERS = "add_multi.sv"
 _FUNCTION = re.compile(r"[ \t]*typedef int unsigned\s+leaf_load_t\b.*?endfunction[^\n]*\n", re.DOTALL)
@@ -130,9 +145,12 @@ def _simulator_files(*names: str) -> dict[str, str]:
 
 def _verilog(sources: LayerSources, folder: Path, name: str) -> str:
     text = read_text(source_file(folder, name), "Verilog file", LONGEST_FILE)
-    if name.startswith(f"{LIBRARY}/"):
-        return _with_function_at_module_scope(text) if name.endswith(f"/{_ADDERS}") else text
-    return renamed(text, sources.layer)
+    if not name.startswith(f"{LIBRARY}/"):
+        return renamed(text, sources.layer)
+    file = PurePosixPath(name).name
+    for refused, taken in _REWORDED.get(file, ()):
+        text = text.replace(refused, taken)
+    return _with_function_at_module_scope(text) if file == _ADDERS else text
 
 
 def renamed(text: str, layer: str) -> str:

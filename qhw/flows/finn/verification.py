@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.flows.finn.design_simulation import DesignCheck
 from qhw.flows.finn.execution import Execution, batch_size
 from qhw.flows.finn.passes import Step
 from qhw.flows.finn.project import Description
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
 
 REFERENCE = "exact graph"
+PYTHON = "finn Python execution"
+DESIGN = "FINN's whole design"
 Tell = Callable[[float | None, str], None]
 
 
@@ -143,7 +146,7 @@ def layers_row(checks: Sequence[LayerCheck], vectors: int) -> Row:
     left = [check for check in checks if check.backend == "none"]
     row: Row = {
         "backend": "FINN's sources, layer by layer",
-        "reference": "finn Python execution",
+        "reference": PYTHON,
         "vectors": vectors if done else 0,
         "codes_compared": sum(check.codes for check in done),
         "mismatches": sum(check.mismatches for check in done) if done else None,
@@ -156,4 +159,19 @@ def layers_row(checks: Sequence[LayerCheck], vectors: int) -> Row:
         reasons = dict.fromkeys(str(check.reason) for check in left)
         names = ", ".join(check.layer for check in left)
         row["not_compared"] = f"{names}: {'; '.join(reasons)}"
+    return row
+
+
+def design_row(check: DesignCheck) -> Row:
+    """The row of the simulation of a whole design."""
+    row: Row = {
+        "backend": DESIGN,
+        "reference": PYTHON,
+        "vectors": check.vectors,
+        "codes_compared": check.codes,
+        "mismatches": check.mismatches,
+        "layers": len(check.depths),
+    }
+    if check.first_difference is not None:
+        row["first_difference"] = check.first_difference
     return row

@@ -36,17 +36,18 @@ def apply(
     """
     changes, readers = Rewriting(graph), only_readers(graph)
     for node in graph.nodes:
-        if isinstance(node, Requant) and wanted(node) and _is_convertible(graph, node):
+        if isinstance(node, Requant) and wanted(node) and is_convertible(graph, node):
             before = graph.producer(node.inputs[0])
             affine = before if isinstance(before, Affine) and readers.get(before.output) is node else None
             nodes: list[Node] = [node] if affine is None else [affine, node]
             changes_codes = affine is not None or _rounds(graph, node) or (clipping and _clips(changes, node))
-            if _by_channel(graph, nodes) and changes_codes:
+            if by_channel(graph, nodes) and changes_codes:
                 _convert(changes, nodes)
     return changes.apply()
 
 
-def _is_convertible(graph: ExactGraph, node: Requant) -> bool:
+def is_convertible(graph: ExactGraph, node: Requant) -> bool:
+    """Whether a Requant saturates to few enough numbers."""
     kind = graph.tensors[node.output]
     low, high = requant_bounds(node, kind)
     saturates = node.overflow in (Overflow.SAT, Overflow.SAT_SYM)
@@ -54,7 +55,7 @@ def _is_convertible(graph: ExactGraph, node: Requant) -> bool:
     return saturates and few
 
 
-def _by_channel(graph: ExactGraph, nodes: list[Node]) -> bool:
+def by_channel(graph: ExactGraph, nodes: list[Node]) -> bool:
     """Whether exponents differ along the axis of a Threshold's channels, if at all."""
     names = [name for node in nodes for name in (node.inputs[0], node.output)]
     return all(graph.tensors[name].exponent.axis in (None, 0) for name in names)
@@ -82,8 +83,8 @@ def _convert(changes: Rewriting, nodes: list[Node]) -> None:
     """Replace a Requant, or an Affine and the Requant behind it."""
     graph, node = changes.graph, nodes[-1]
     x = nodes[0].inputs[0]
-    steps = _Steps(graph, nodes, x)
-    thresholds, levels = _tabulate(steps, changes.ranges[x], graph.tensors[node.output].format)
+    steps = Steps(graph, nodes, x)
+    thresholds, levels = tabulate(steps, changes.ranges[x], graph.tensors[node.output].format)
     t, v = (
         changes.constant(f"{node.name}_{what}", a)
         for what, a in (("thresholds", thresholds), ("levels", levels))
@@ -95,8 +96,11 @@ def _convert(changes: Rewriting, nodes: list[Node]) -> None:
 
 
 @dataclass
-class _Steps:
-    """The operations on mantissas (channels, n): one row of numbers for every channel."""
+class Steps:
+    """Operations on mantissas (channels, n) of tensor ``x``: one row of numbers for every channel.
+
+    The last operation's result is theirs. All of them only rise with ``x``, or only fall.
+    """
 
     graph: ExactGraph
     nodes: list[Node]
@@ -115,7 +119,7 @@ class _Steps:
         values = {self.x: x[np.newaxis]}
         tensors = dict(self.graph.tensors)
         for node in self.nodes:
-            for name in (node.inputs[0], node.output):
+            for name in (*self.graph.activations(node), node.output):
                 kind = tensors[name]
                 tensors[name] = TensorType(shape, kind.format, kind.exponent)
         graph = ExactGraph("", (), (), tensors, self.graph.constants)
@@ -124,7 +128,7 @@ class _Steps:
         return np.asarray(values[self.nodes[-1].output][0])
 
 
-def _tabulate(steps: _Steps, span: Range, format: Format) -> tuple[IntArray, IntArray]:
+def tabulate(steps: Steps, span: Range, format: Format) -> tuple[IntArray, IntArray]:
     """Thresholds (channels, T) and levels (channels, T + 1) over the range of ``x``."""
     channels = steps.channels
     low, high = (as_mantissas(np.broadcast_to(v, (channels,))) for v in _bounds(span, channels))
@@ -162,7 +166,7 @@ def _bounds(span: Range, channels: int) -> tuple[IntArray, IntArray]:
     return np.array([low], dtype=object), np.array([high], dtype=object)
 
 
-def _bisect(steps: _Steps, wanted: IntArray, sign: IntArray, low: IntArray, high: IntArray) -> IntArray:
+def _bisect(steps: Steps, wanted: IntArray, sign: IntArray, low: IntArray, high: IntArray) -> IntArray:
     """The lowest x whose code is ``wanted`` or further on its channel's way; (channels, levels)."""
     below = np.broadcast_to(low[:, np.newaxis], wanted.shape)
     reached = np.broadcast_to(high[:, np.newaxis], wanted.shape)

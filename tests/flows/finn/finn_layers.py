@@ -153,6 +153,43 @@ class Layers:
         sizes = {"inp_shape": before, "out_shape": [1, *shape], "dtype": self.types[x]}
         return self.add("Reshape_rtl", [x], [(y, self.types[x])], PE=pe, **sizes)[0]
 
+    def turned(self, x: str, simd: int) -> str:
+        """The last two axes swapped."""
+        v = self.values[x]
+        sizes = {"in_shape": [1, *v.shape[1:]], "transpose_in_shape": [1, *v.shape[1:]], "perm": [0, 1, 3, 2]}
+        kind = {"data_type": self.types[x], "I": v.shape[2], "J": v.shape[3]}
+        y = v.swapaxes(2, 3)
+        return self.add("InnerShuffle_rtl", [x], [(y, self.types[x])], SIMD=simd, **sizes, **kind)[0]
+
+    def crop(self, x: str, around: Sequence[int], simd: int) -> str:
+        top, left, bottom, right = around
+        v = self.values[x]
+        y = v[:, top : v.shape[1] - bottom, left : v.shape[2] - right]
+        sizes = {"ImgDim": list(v.shape[1:3]), "NumChannels": v.shape[3], "DataType": self.types[x]}
+        edges = {"CropNorth": top, "CropWest": left, "CropSouth": bottom, "CropEast": right}
+        return self.add(
+            "Crop_rtl", [x], [(y, self.types[x])], SIMD=simd, numInputVectors=[1], **sizes, **edges
+        )[0]
+
+    def enlarged(self, x: str, factors: Sequence[int], simd: int) -> str:
+        v = self.values[x]
+        y = v.repeat(factors[0], axis=1).repeat(factors[1], axis=2)
+        sizes = {"HI": v.shape[1], "WI": v.shape[2], "HO": y.shape[1], "WO": y.shape[2]}
+        style = {"cpp_interface": "hls_vector", "hls_style": "freerunning", "inputDataType": self.types[x]}
+        kind, channels = "UpsampleNearestNeighbour_hls", v.shape[3]
+        return self.add(kind, [x], [(y, self.types[x])], SIMD=simd, NumChannels=channels, **sizes, **style)[0]
+
+    def spread(self, x: str, strides: Sequence[int], simd: int) -> str:
+        """Zeros between the pixels."""
+        v = self.values[x]
+        y = np.zeros(
+            (len(v), *((n - 1) * s + 1 for n, s in zip(v.shape[1:3], strides, strict=True)), v.shape[3])
+        )
+        y[:, :: strides[0], :: strides[1]] = v
+        sizes = {"ImgDim": list(v.shape[1:3]), "Stride": list(strides), "NumChannels": v.shape[3]}
+        kind = {"inputDataType": self.types[x]}
+        return self.add("FMPadding_Pixel_hls", [x], [(y, self.types[x])], SIMD=simd, **sizes, **kind)[0]
+
     def duplicate(self, x: str, pe: int, copies: int = 2) -> list[str]:
         v = self.values[x]
         sizes = {"NumChannels": v.shape[-1], "NumOutputStreams": copies, "PE": pe, **self._each(x)}

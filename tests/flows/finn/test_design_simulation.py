@@ -126,6 +126,18 @@ def test_a_product_gives_a_word_for_all_steps_of_a_vector() -> None:
     assert (needs[:, 0].tolist(), pace) == ([2, 2, 2, 4, 4, 4], 2)
 
 
+def test_words_of_enlarged_images_wait_for_their_pixel() -> None:
+    net = Layers()
+    x = net.input(2, 2, 2, kind="INT5")
+    net.enlarged(x, (2, 2), simd=2)
+    net.spread(x, (2, 3), simd=2)
+    copied, spread = net.model().graph.node
+    (needs,), _ = ordered(net, copied)
+    assert needs[:, 0].tolist() == [1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4, 4]
+    (needs,), _ = ordered(net, spread)
+    assert needs[:, 0].tolist() == [1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4]
+
+
 def ordered(net: Layers, node: Any) -> tuple[list[np.ndarray], int]:
     operator = getCustomOp(node)
     inputs = input_streams(net.model(), node, operator)

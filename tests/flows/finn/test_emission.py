@@ -83,6 +83,16 @@ def test_what_wants_more_than_8_bits_at_the_end_is_the_hosts() -> None:
     assert emitted.output == "fc"
 
 
+@pytest.mark.parametrize(("shape", "op"), [((2, 4, 4), "GlobalAccPool"), ((2, 4, 6), "ReduceSum")])
+def test_images_that_are_not_square_are_summed_by_windows(shape: tuple[int, ...], op: str) -> None:
+    """FINN's C++ of a whole-image sum takes the height for the width."""
+    pytest.importorskip("finn.custom_op.fpgadataflow")
+    n = Network(5, shape)
+    graph = n.finish(n.act("q", n.builder.reduce_sum("gap", n.last, (1, 2), False), 6))
+    assert op in [node.op_type for node in emit(prepared(graph)).model.graph.node]
+    assert differing(graph)[0] == []
+
+
 def test_integers_and_mantissas_are_each_others_inverse() -> None:
     random = np.random.default_rng(0)
     carried = Carried("t", "t", (4,), numbers([1, -2, 4, -8]), numbers([3, 0, -1, 5]), np.array([2, 0, 3, 1]))
@@ -106,6 +116,14 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
             "(?s)Requant 'q'.*12 bits.*at most 8 bits",
         ),
         (
+            one(
+                lambda n: n.conv(
+                    "c", n.builder.transpose("t", n.conv("b", n.last, 4, (1, 1)), (0, 2, 1)), 2, (1, 1)
+                )
+            ),
+            r"Conv 'c'.*'t' \(4, 6, 6\).*one of FINN's shuffles",
+        ),
+        (
             one(lambda n: n.builder.concat("c", [n.last, n.last], 1)),
             "Concat 'c'.*along axis 1",
         ),
@@ -119,7 +137,7 @@ def one(build: object, shape: tuple[int, ...] = (4, 6, 6), **given: object) -> E
             "Requant 'w'",
         ),
     ],
-    ids=["moves-alone", "wide", "concat-axis", "slice", "wrap"],
+    ids=["moves-alone", "wide", "transposed", "concat-axis", "slice", "wrap"],
 )
 def test_what_finn_cannot_stream_is_named(graph: ExactGraph, said: str) -> None:
     with pytest.raises(UnsupportedError, match=said):

@@ -13,6 +13,7 @@ pytest.importorskip("hls4ml", reason="hls4ml is not installed: pip install 'qhw[
 
 from finn_layers import PART, VECTORS, Layers, programs
 
+from qhw.flows.finn import hls_simulation
 from qhw.flows.finn.simulation import LayerCheck, simulate_layers
 from qhw.flows.finn.sources import generate_sources
 
@@ -45,6 +46,8 @@ def every_kind() -> Layers:
     net.added(net.scaled(a, np.array([4]), "UINT3", "INT8", pe=4), b, "INT9", pe=4)
     net.scaled(y, np.array([-2, 1, 0, -4]), "INT3", "INT8", pe=2)
     net.total(net.input(4, 4, 6, kind="INT5"), "INT9", pe=3)
+    net.enlarged(y, (2, 3), simd=2)
+    net.spread(y, (3, 2), simd=4)
     net.product(x, outputs=6, pe=3, simd=4, backend="hls", weights="INT3", sums="INT12")
     return net
 
@@ -151,6 +154,19 @@ def test_a_layer_that_nothing_stands_for_says_so(tmp_path: Path, cache: Path) ->
         "only Vitis HLS shows this layer: hls/finn does not stand for what it calls"
     )
     assert "LabelSelect_Batch" in str(check.reason)
+
+
+def test_without_integer_types_nothing_is_compared_and_it_is_said(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Layers()
+    net.duplicate(net.input(4), pe=2)
+    folder = written(net, tmp_path)
+    monkeypatch.setattr(hls_simulation.importlib.util, "find_spec", lambda name: None)
+    (check,) = checked(net, folder, cache)
+    assert check.backend == "none"
+    assert "hls4ml is not installed" in str(check.reason)
+    assert "pip install 'qhw[hls4ml]'" in str(check.reason)
 
 
 def test_without_a_compiler_nothing_is_compared_and_it_is_said(

@@ -74,12 +74,21 @@ def looked_up(b: GraphBuilder, x: str) -> str:
     return b.reshape("r", x, (2, 3))
 
 
+def counted(b: GraphBuilder, x: str) -> str:
+    """Thresholds per channel with wide levels, and their axes turned."""
+    steps = np.sort(RNG.choice(np.arange(-500, 500), (6, 9), replace=False), axis=1)
+    t = b.constant("steps", steps, Integer(11))
+    v = b.constant("levels", RNG.integers(-9999, 9999, (6, 10)), Integer(15))
+    x = b.threshold("q", x, t, v, Integer(15))
+    return b.transpose("turned", b.reshape("r", x, (3, 2)), (1, 0))
+
+
 def nothing(b: GraphBuilder, x: str) -> str:
     """The stream gives the network's output."""
     return b.requant("q", x, Integer(6), -2)
 
 
-TAILS: Mapping[str, Tail] = {t.__name__: t for t in (per_channel, wide, looked_up, nothing)}
+TAILS: Mapping[str, Tail] = {t.__name__: t for t in (per_channel, wide, looked_up, counted, nothing)}
 
 
 def network(tail: Tail, encoding: InputEncoding | None = None, pixel: Integer = PIXEL) -> ExactGraph:

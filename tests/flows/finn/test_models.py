@@ -14,6 +14,7 @@ from qhw.boards import load_board
 from qhw.flows.base import load_project_flow
 from qhw.flows.finn import _default_vectors
 from qhw.flows.finn.host import Host
+from qhw.flows.finn.prepare import prepared
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder, value_ranges
 from qhw.graph.interpreter import interpret
@@ -47,13 +48,13 @@ def check(tmp_path: Path) -> Check:
         design = flow.prepare(graph, load_board("ultra96"))
         middle = {name: folds[len(folds) // 2] for name, folds in design.legal.items()}
         project = flow.write(design.folded(middle), tmp_path / "project")
-        rows = [row for row, _ in flow.verify(project, graph, samples(graph), tell=lambda share, text: None)]
-        assert [row["mismatches"] for row in rows] == [0, 0], rows
-        assert rows[0]["distinct_codes"] > 1
+        row, _ = next(iter(flow.verify(project, graph, samples(graph), tell=lambda share, text: None)))
+        assert row["mismatches"] == 0, row
+        assert row["distinct_codes"] > 1
         check_host(project.folder, graph)
         with finn():
             layers = [node.op_type for node in load_model(project.folder / DATAFLOW).graph.node]
-        return Checked(layers, rows[0]["layers"])
+        return Checked(layers, row["layers"])
 
     return checked
 
@@ -229,3 +230,44 @@ def test_a_function_that_rises_and_falls_is_the_difference_of_two_counts(
     x = net.build.table("table", x, constant, -16, Integer(6))
     found = check(net.finish(net.act(net.conv(x, 2))))
     assert "ElementwiseSub_hls" in found.layers
+
+
+def test_a_leaky_relu_is_one_threshold(check: Check) -> None:
+    """Its branches are added in front of the rounding: one with a rising slope, one with a falling one."""
+    net = Net((2, 4, 4))
+    for slope in (16, -24):
+        x = net.conv(net.x, 3)
+        positive = net.build.requant("positive", x, Integer(10, False), 0)
+        gains = [net.build.constant("gain", np.array(gain), Integer(9), -7) for gain in (slope, 128 - slope)]
+        scaled = net.build.affine("slope", x, gains[0]), net.build.affine("rest", positive, gains[1])
+        graph = net.finish(net.act(net.build.add("leaky", *scaled), signed=True, drop=9))
+        rising = slope > 0
+        assert ("Threshold" in {node.op for node in prepared(graph).nodes}) == rising
+        if rising:
+            assert "ElementwiseAdd_hls" not in check(graph).layers
+        net = Net((2, 4, 4))
+
+
+def test_rounding_comes_before_a_pixel_shuffle(check: Check) -> None:
+    net = Net((2, 4, 4))
+    x = net.build.reshape("apart", net.conv(net.x, 8), (2, 2, 2, 4, 4))
+    x = net.build.transpose("between", x, (0, 3, 1, 4, 2))
+    check(net.finish(net.act(net.build.reshape("together", x, (2, 8, 8)))))
+
+
+def test_constants_differ_along_the_axis_that_is_multiplied(check: Check) -> None:
+    """A linear layer's bias on every row of a matrix, as a one-dimensional CNN ends with it."""
+    net = Net((3, 4))
+    rows = net.build.transpose("rows", net.act(net.conv(net.x, 6)), (1, 0))
+    bias = net.build.constant("bias", np.arange(-2, 3), Integer(4))
+    x = net.build.add("fc", net.build.matmul("mix", rows, net.weights(6, 5)), bias)
+    check(net.finish(net.act(x, signed=True)))
+
+
+def test_thresholds_of_each_row_are_of_each_channel(check: Check) -> None:
+    """Behind a product along the other axis: the matrix is shuffled for them."""
+    net = Net((5, 4))
+    x = net.act(net.build.matmul("mix", net.x, net.weights(4, 6)), signed=True)
+    thresholds = net.build.constant("t", np.arange(-2, 3)[:, None] + np.array([[0, 2]]), Integer(5))
+    levels = net.build.constant("v", np.array([[0, 1, 2]]), Integer(2, False))
+    check(net.finish(net.build.threshold("rows", x, thresholds, levels, Integer(2, False))))

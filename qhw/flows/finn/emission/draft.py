@@ -233,17 +233,18 @@ class Draft:
             raise refused(node, f"its operand '{name}' is a constant, where FINN streams one")
         return self.carried[name]
 
-    def per_element(self, carried: Carried, values: Any, node: ir.Node) -> IntArray:
-        """Numbers per channel of the graph's tensor (or one) in the order in which its channels travel."""
+    def per_element(self, carried: Carried, values: Any) -> IntArray:
+        """Numbers per channel of FINN's (or one), in the order in which its channels travel."""
         array = numbers(values)
-        if array.size > 1 and carried.shape and carried.layout[-1] != 0:
-            raise refused(
-                node,
-                f"its constants differ along axis 0 of '{carried.tensor}' {carried.shape}, of which axis "
-                f"{carried.layout[-1]} travels as FINN's channel",
-                "use one scale for the whole tensor, or --flow hls4ml",
-            )
         return array if array.size == 1 or carried.order is None else array[carried.order]
+
+    def by_axis(self, carried: Carried, axis: int, node: ir.Node) -> Carried:
+        """A tensor, so that numbers along an axis of the graph's are numbers per channel of FINN's."""
+        if not carried.shape or carried.layout[-1] == axis:
+            return carried
+        plain = carried if carried.is_plain else self._multiplied_out(carried, node)
+        rest = [other for other in range(len(carried.shape)) if other != axis]
+        return self.in_layout(plain, (*rest, axis), node)
 
     def plain(self, node: ir.Node, index: int = 0, any_layout: bool = False) -> Carried:
         """An operand whose integers are its mantissas, by a multiplication and an addition where needed.

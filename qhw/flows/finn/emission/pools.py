@@ -34,12 +34,18 @@ def _reached(image: tuple[int, ...], node: ir.SumPool | ir.MaxPool) -> tuple[lis
 
 def _sum_pool(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.SumPool)
-    kernel, strides, pads = _window(draft, node)
-    x = draft.plain(node)
+    _, *image, _ = channels_last(draft.graph.tensors[node.output].shape)
+    _summed(draft, node, _window(draft, node), image)
+
+
+def _summed(
+    draft: Draft, node: ir.Node, geometry: tuple[list[int], list[int], list[int]], image: list[int]
+) -> None:
+    """Sums over windows of a kernel, strides and pads, as many as the result's image has pixels."""
+    x, (kernel, strides, pads) = draft.plain(node), geometry
     _, height, width, channels = draft.shape(x.name)
-    _, rows, columns, _ = channels_last(draft.graph.tensors[node.output].shape)
     count = math.prod(kernel)
-    window = draft.tensor(f"{node.output}_window", (1, rows, columns, channels * count), draft.kind(x.name))
+    window = draft.tensor(f"{node.output}_window", (1, *image, channels * count), draft.kind(x.name))
     draft.node(
         "Im2Col",
         [x.name],
@@ -53,11 +59,13 @@ def _sum_pool(draft: Draft, node: ir.Node) -> None:
         input_shape=f"(1,{height},{width},{channels})",
         depthwise=0,
     )
-    shape = draft.indices(f"{node.name}_window_shape", [1, rows, columns, count, channels])
-    apart = draft.tensor(f"{node.output}_pixels", (1, rows, columns, count, channels), draft.kind(x.name))
+    shape = draft.indices(f"{node.name}_window_shape", [1, *image, count, channels])
+    apart = draft.tensor(f"{node.output}_pixels", (1, *image, count, channels), draft.kind(x.name))
     draft.node("Reshape", [window, shape], [apart], node)
     axes = draft.indices(f"{node.name}_axes", [3])
-    output = draft.result(node)
+    draft.check_held(*draft.ranges[node.output].bounds, node)
+    kind = format_type(draft.graph.tensors[node.output].format)
+    output = draft.tensor(node.output, (1, *image, channels), kind)
     draft.node("ReduceSum", [apart, axes], [output], node, keepdims=0)
     draft.carry(node.output, output)
 
@@ -68,6 +76,9 @@ def _reduce_sum(draft: Draft, node: ir.Node) -> None:
     if len(x.shape) < 2 or tuple(node.axes) != tuple(range(1, len(x.shape))):
         raise refused(node, f"it sums over axes {tuple(node.axes)} of {x.shape}, FINN over the whole image")
     *image, channels = draft.shape(x.name)
+    if image[1] != image[2]:  # FINN's C++ of GlobalAccPool takes the height for the width
+        _summed(draft, node, (image[1:], image[1:], [0, 0, 0, 0]), [1, 1])
+        return
     low, high = draft.ranges[node.output].bounds
     draft.check_held(low, high, node)
     kind = draft.graph.tensors[node.output]

@@ -18,7 +18,7 @@ from qhw.graph import ir
 def _threshold(draft: Draft, node: ir.Node) -> None:
     kind = _checked(draft, node)
     thresholds, levels = (draft.graph.constants[name].astype(object) for name in node.inputs[1:])
-    carried = _turned(draft, node, levels)
+    carried = _turned(draft, node, thresholds, levels)
     output = _counted(draft, node, carried, (thresholds, levels), node.output, kind)
     draft.carry(node.output, output, order=carried.order, axes=carried.axes)
 
@@ -51,7 +51,7 @@ def _counted(
     thresholds, levels = rule
     rows = max(len(thresholds), len(levels), carried.multiplier.size, carried.offset.size)
     if len(thresholds) > 1 or len(levels) > 1:
-        order = draft.per_element(carried, np.arange(carried.channels), node).astype(np.int64)
+        order = draft.per_element(carried, np.arange(carried.channels)).astype(np.int64)
         thresholds, levels = (part if len(part) == 1 else part[order] for part in rule)
     table = [
         _row(
@@ -85,7 +85,7 @@ def _table(draft: Draft, node: ir.Node) -> None:
     """Any function is what it has risen by, less what it has fallen by: the difference of two counts."""
     assert isinstance(node, ir.Table)
     _checked(draft, node)
-    carried = draft.input_of(node)
+    carried = _by_channel(draft, node, len(draft.graph.constants[node.inputs[1]]))
     if (carried.multiplier < 0).any():
         carried = draft.plain(node, any_layout=True)
     low, high = draft.ranges[carried.tensor].bounds
@@ -123,12 +123,18 @@ def _type_bounds(kind: str) -> tuple[int, int]:
     return int(DataType[kind].min()), int(DataType[kind].max())
 
 
-def _turned(draft: Draft, node: ir.Node, levels: IntArray) -> Carried:
-    """The operand as it travels, each channel with the sign with which its levels rise."""
+def _by_channel(draft: Draft, node: ir.Node, rows: int) -> Carried:
+    """The operand, so that rows of constants belong to FINN's channels."""
     carried = draft.input_of(node)
-    falls = draft.per_element(carried, levels[:, -1] < levels[:, 0], node)
+    return draft.by_axis(carried, 0, node) if rows > 1 else carried
+
+
+def _turned(draft: Draft, node: ir.Node, thresholds: IntArray, levels: IntArray) -> Carried:
+    """The operand as it travels, each channel with the sign with which its levels rise."""
+    carried = _by_channel(draft, node, max(len(thresholds), len(levels)))
+    falls = draft.per_element(carried, levels[:, -1] < levels[:, 0])
     wrong = (carried.multiplier < 0) != falls
-    flat = draft.per_element(carried, levels[:, -1] == levels[:, 0], node)
+    flat = draft.per_element(carried, levels[:, -1] == levels[:, 0])
     wrong = wrong & ~flat.astype(bool)
     if not wrong.any():
         return carried
