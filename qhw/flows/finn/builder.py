@@ -49,7 +49,7 @@ _HEADER = f"""\
 
 _SCRIPT = f"""\
 #!/bin/sh
-# Builds this network with FINN, on a machine with Vivado (source its settings64.sh first) and finn-plus.
+# Builds this network with FINN, where Vivado, Vitis HLS (source their settings64.sh first) and finn-plus are.
 # Results: {OUTPUT}/bitfile, {OUTPUT}/report, {OUTPUT}/deploy. Options are passed on to 'finn build':
 # --stop step_generate_estimate_reports, --start step_create_stitched_ip, ...
 set -eu

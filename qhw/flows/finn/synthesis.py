@@ -80,7 +80,7 @@ def _path_with_tools(project: Project) -> str:
     if shutil.which("vivado") is None:
         raise ToolMissingError(
             "vivado is not on the PATH: the project was written and checked, but not synthesised",
-            hint="install AMD Vivado and source its settings64.sh, or run "
+            hint="install AMD Vivado and Vitis HLS and source their settings64.sh, or run "
             f"./{SCRIPT} in {project.folder} where it is installed",
         )
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])

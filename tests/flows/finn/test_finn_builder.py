@@ -34,11 +34,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def built(small: Project) -> Project:
     """The small project after FINN's builder, as far as that gets without Vivado."""
-    run_builder(small.folder)
+    build(small.folder)
     return small
 
 
-def run_builder(folder: Path) -> None:
+def build(folder: Path) -> None:
+    """Run FINN's builder on a project, which must succeed."""
+    ran = run_builder(folder)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+
+
+def run_builder(folder: Path) -> subprocess.CompletedProcess[str]:
     """``build.sh`` of a project, with FINN's own builder behind ``finn``, up to the sources of the layers."""
     programs = folder.parent / "programs"
     programs.mkdir()
@@ -52,10 +58,9 @@ def run_builder(folder: Path) -> None:
         "XILINX_VIVADO": "/no/Vivado/2024.2",  # named in its report
     }
     # From another folder: nothing in the project depends on where it is built from.
-    ran = subprocess.run(
+    return subprocess.run(
         [str(folder / "build.sh")], cwd=HERE, env=environment, capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
 
 
 def layers(path: Path) -> list[tuple[Any, ...]]:
@@ -114,7 +119,7 @@ def test_finns_builder_makes_the_same_dataflow_model(built: Project) -> None:
 @pytest.mark.slow
 def test_finns_builder_accepts_the_trained_default_model(tmp_path: Path) -> None:
     project = digits_project(tmp_path / "build")
-    run_builder(project.folder)
+    build(project.folder)
     check_accepted(project)
 
 
@@ -124,8 +129,22 @@ def test_finns_builder_accepts_resnet8(tmp_path: Path) -> None:
     design = best_design(graph, load_board("kv260"), flow, Wanted())
     pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 28, 28))
     project = flow.write(design, tmp_path / "project", vectors={"image": pixels})
-    run_builder(project.folder)
+    build(project.folder)
     check_accepted(project)
+
+
+@pytest.mark.slow
+def test_a_code_that_is_wrong_by_one_fails_the_build(tmp_path: Path) -> None:
+    """One code of the vectors is wrong, by one: the build goes on, the script says it and fails."""
+    project = small_project(tmp_path / "project")
+    path = project.folder / "vectors" / "expected_output.npy"
+    expected = np.load(path)
+    expected[3, 2] += 1
+    np.save(path, expected)
+    ran = run_builder(project.folder)
+    assert ran.returncode == 1
+    assert "gives other codes than vectors/expected_output.npy" in ran.stderr
+    assert "verify_python_3_FAIL.npy" in ran.stderr
 
 
 def test_finn_stops_where_its_builder_fails(built: Project, tmp_path: Path) -> None:
