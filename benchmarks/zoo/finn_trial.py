@@ -33,7 +33,7 @@ BOARDS = ("pynq-z1", "ultra96", "kv260", "zcu104", "zcu102", "u250")
 """From the smallest. The project is written for the first one that the network fits."""
 
 VECTORS = 256
-MACS, NUMBERS = 4_000_000_000, 50_000_000
+MACS, NUMBERS = 4_000_000_000, 64_000_000
 """Samples that a project is verified on at most; products and results of all of them together."""
 
 Record = dict[str, Any]

@@ -271,3 +271,14 @@ def test_thresholds_of_each_row_are_of_each_channel(check: Check) -> None:
     thresholds = net.build.constant("t", np.arange(-2, 3)[:, None] + np.array([[0, 2]]), Integer(5))
     levels = net.build.constant("v", np.array([[0, 1, 2]]), Integer(2, False))
     check(net.finish(net.build.threshold("rows", x, thresholds, levels, Integer(2, False))))
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("largest", [False, True])
+def test_tokens_are_pooled_along_the_other_axis(check: Check, largest: bool, keepdims: bool) -> None:
+    """(tokens, features), as a mixer ends with them: features travel as channels."""
+    net = Net((5, 4))
+    x = net.act(net.build.matmul("mix", net.x, net.weights(4, 6)), signed=True)
+    pool = net.build.reduce_max if largest else net.build.reduce_sum
+    x = net.build.reshape("flat", pool("pool", x, (0,), keepdims), (6,))
+    check(net.finish(net.act(net.build.matmul("classify", x, net.weights(6, 3)), drop=4)))

@@ -71,7 +71,7 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _concat(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.Concat)
     if node.axis != 0:
-        raise refused(node, f"it joins along axis {node.axis}; FINN joins channels")
+        raise refused(node, f"it joins along axis {node.axis}; FINN joins channels", "use --flow hls4ml")
     parts = [draft.plain(node, index) for index in range(len(node.inputs))]
     if len({part.name for part in parts}) < len(parts):
         raise refused(node, "it joins a tensor with itself: a stream is read once")

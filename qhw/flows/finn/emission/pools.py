@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from qhw.flows.finn.carried import channels_last, numbers
+from qhw.flows.finn.carried import Axes, Carried, Shape, channels_last, numbers
 from qhw.flows.finn.emission.draft import FPGA, GENERAL, Draft, data_type, format_type, refused
 from qhw.graph import ir
 
@@ -35,14 +35,19 @@ def _reached(image: tuple[int, ...], node: ir.SumPool | ir.MaxPool) -> tuple[lis
 def _sum_pool(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.SumPool)
     _, *image, _ = channels_last(draft.graph.tensors[node.output].shape)
-    _summed(draft, node, _window(draft, node), image)
+    _summed(draft, node, draft.plain(node), _window(draft, node), image)
 
 
 def _summed(
-    draft: Draft, node: ir.Node, geometry: tuple[list[int], list[int], list[int]], image: list[int]
+    draft: Draft,
+    node: ir.Node,
+    x: Carried,
+    geometry: tuple[list[int], list[int], list[int]],
+    image: list[int],
+    axes: Axes | None = None,
 ) -> None:
     """Sums over windows of a kernel, strides and pads, as many as the result's image has pixels."""
-    x, (kernel, strides, pads) = draft.plain(node), geometry
+    kernel, strides, pads = geometry
     _, height, width, channels = draft.shape(x.name)
     count = math.prod(kernel)
     window = draft.tensor(f"{node.output}_window", (1, *image, channels * count), draft.kind(x.name))
@@ -62,22 +67,20 @@ def _summed(
     shape = draft.indices(f"{node.name}_window_shape", [1, *image, count, channels])
     apart = draft.tensor(f"{node.output}_pixels", (1, *image, count, channels), draft.kind(x.name))
     draft.node("Reshape", [window, shape], [apart], node)
-    axes = draft.indices(f"{node.name}_axes", [3])
+    summed = draft.indices(f"{node.name}_axes", [3])
     draft.check_held(*draft.ranges[node.output].bounds, node)
     kind = format_type(draft.graph.tensors[node.output].format)
     output = draft.tensor(node.output, (1, *image, channels), kind)
-    draft.node("ReduceSum", [apart, axes], [output], node, keepdims=0)
-    draft.carry(node.output, output)
+    draft.node("ReduceSum", [apart, summed], [output], node, keepdims=0)
+    draft.carry(node.output, output, axes=axes)
 
 
 def _reduce_sum(draft: Draft, node: ir.Node) -> None:
     assert isinstance(node, ir.ReduceSum)
-    x = draft.plain(node)
-    if len(x.shape) < 2 or tuple(node.axes) != tuple(range(1, len(x.shape))):
-        raise refused(node, f"it sums over axes {tuple(node.axes)} of {x.shape}, FINN over the whole image")
+    x, axes = _whole_image(draft, node)
     *image, channels = draft.shape(x.name)
     if image[1] != image[2]:  # FINN's C++ of GlobalAccPool takes the height for the width
-        _summed(draft, node, (image[1:], image[1:], [0, 0, 0, 0]), [1, 1])
+        _summed(draft, node, x, (image[1:], image[1:], [0, 0, 0, 0]), [1, 1], axes)
         return
     low, high = draft.ranges[node.output].bounds
     draft.check_held(low, high, node)
@@ -95,7 +98,21 @@ def _reduce_sum(draft: Draft, node: ir.Node) -> None:
         inputDataType=draft.kind(x.name),
         numInputVectors=list(image),
     )
-    draft.carry(node.output, output)
+    draft.carry(node.output, output, axes=axes)
+
+
+def _whole_image(draft: Draft, node: ir.ReduceSum | ir.ReduceMax) -> tuple[Carried, Axes | None]:
+    """An operand whose one axis that is kept travels as the channel, and the order of the result's axes."""
+    x = draft.plain(node, any_layout=True)
+    kept = [axis for axis in range(len(x.shape)) if axis not in node.axes]
+    if len(kept) != 1 or not 2 <= len(x.shape) <= 3:
+        raise refused(
+            node,
+            f"it goes over axes {tuple(node.axes)} of {x.shape}, FINN over all but the channels",
+            "use --flow hls4ml",
+        )
+    x = draft.by_axis(x, kept[0], node)
+    return x, x.axes if node.keepdims else None
 
 
 def _max_pool(draft: Draft, node: ir.Node) -> None:
@@ -105,8 +122,9 @@ def _max_pool(draft: Draft, node: ir.Node) -> None:
         raise refused(node, f"its window is dilated by {node.dilations}, FINN's are not")
     x = draft.plain(node)
     low, high = draft.ranges[node.inputs[0]].bounds
+    shape = channels_last(draft.graph.tensors[node.output].shape)
     if not any(pads):
-        _maximum(draft, node, x.name, kernel, strides)
+        _maximum(draft, node, x.name, kernel, strides, shape)
         draft.carry(node.output, node.output)
         return
     # FINN pads with zeros, which would win over negative numbers: pooled are the distances to the lowest one.
@@ -121,13 +139,14 @@ def _max_pool(draft: Draft, node: ir.Node) -> None:
     around = (1, height + top + bottom, width + left + right, channels)
     padded = draft.tensor(f"{node.output}_padded", around, draft.kind(read))
     draft.padding(read, padded, pads, node)
-    _maximum(draft, node, padded, kernel, strides)
+    _maximum(draft, node, padded, kernel, strides, shape)
     draft.carry(node.output, node.output, offset=-lift)
 
 
-def _maximum(draft: Draft, node: ir.Node, name: str, kernel: list[int], strides: list[int]) -> None:
-    shape = channels_last(draft.graph.tensors[node.output].shape)
-    output = draft.tensor(node.output, shape if len(shape) == 4 else (1, 1, *shape), draft.kind(name))
+def _maximum(
+    draft: Draft, node: ir.Node, name: str, kernel: list[int], strides: list[int], shape: Shape
+) -> None:
+    output = draft.tensor(node.output, shape, draft.kind(name))
     draft.node(
         "MaxPoolNHWC",
         [name],
@@ -144,14 +163,10 @@ def _maximum(draft: Draft, node: ir.Node, name: str, kernel: list[int], strides:
 def _reduce_max(draft: Draft, node: ir.Node) -> None:
     """The maximum of the whole image is a pool with one window."""
     assert isinstance(node, ir.ReduceMax)
-    x = draft.plain(node)
-    if len(x.shape) < 2 or tuple(node.axes) != tuple(range(1, len(x.shape))):
-        raise refused(
-            node, f"it takes the maximum over axes {tuple(node.axes)} of {x.shape}, FINN of the image"
-        )
-    _, height, width, _ = draft.shape(x.name)
-    _maximum(draft, node, x.name, [height, width], [height, width])
-    draft.carry(node.output, node.output)
+    x, axes = _whole_image(draft, node)
+    _, height, width, channels = draft.shape(x.name)
+    _maximum(draft, node, x.name, [height, width], [height, width], (1, 1, 1, channels))
+    draft.carry(node.output, node.output, axes=axes)
 
 
 EMITTERS: Mapping[str, Callable[[Draft, Any], None]] = {
