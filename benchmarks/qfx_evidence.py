@@ -361,6 +361,9 @@ trained on. Top-1 accuracy in percent on {test_images:,} test images: mean (lowe
 seeds; differences are in points, seed by seed. Every column of a seed starts from the same float network. \
 All runs together took {minutes:.0f} minutes on one thread.
 
+In these runs batch norms used each batch's statistics to the end, which in narrow formats leaves much to \
+chance, and binary points hardly moved. [Why, and what was tried](qfx_points.md).
+
 Float: {float}; trained on in float: {longer}.
 
 ## (a) Element-wise layers
