@@ -286,7 +286,7 @@ Found = Mapping[tuple[str, str], Sequence[float]]
 
 def spread(values: Sequence[float], signed: bool = False) -> str:
     """Mean, lowest and highest, in percent or (signed) in percentage points."""
-    sign = "+" if signed else ""
+    sign = "+z" if signed else "z"  # z: never -0.00
     figures = statistics.mean(values), min(values), max(values)
     mean, low, high = (f"{100 * value:{sign}.2f}" for value in figures)
     return f"{mean} ({low} to {high})"
