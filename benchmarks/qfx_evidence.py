@@ -72,8 +72,14 @@ ESTIMATE = "estimate"
 
 
 TRAINING = TrainConfig(
-    float_epochs=6, quantised_epochs=2, batch_size=128, learning_rate=4e-3, quantised_learning_rate=1e-3
+    float_epochs=6,
+    quantised_epochs=2,
+    batch_size=128,
+    learning_rate=4e-3,
+    quantised_learning_rate=1e-3,
+    freeze_norms=1.0,
 )
+"""Batch norms are never frozen: what freezing them gains is measured by qfx_points.py."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +286,7 @@ Found = Mapping[tuple[str, str], Sequence[float]]
 
 def spread(values: Sequence[float], signed: bool = False) -> str:
     """Mean, lowest and highest, in percent or (signed) in percentage points."""
-    sign = "+" if signed else ""
+    sign = "+z" if signed else "z"  # z: never -0.00
     figures = statistics.mean(values), min(values), max(values)
     mean, low, high = (f"{100 * value:{sign}.2f}" for value in figures)
     return f"{mean} ({low} to {high})"
@@ -354,6 +360,9 @@ resnet8, {images:,} training images; {float_epochs} epochs in float (learning ra
 trained on. Top-1 accuracy in percent on {test_images:,} test images: mean (lowest to highest) of {seeds} \
 seeds; differences are in points, seed by seed. Every column of a seed starts from the same float network. \
 All runs together took {minutes:.0f} minutes on one thread.
+
+In these runs batch norms used each batch's statistics to the end, which in narrow formats leaves much to \
+chance, and binary points hardly moved. [Why, and what was tried](qfx_points.md).
 
 Float: {float}; trained on in float: {longer}.
 

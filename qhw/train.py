@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,6 +72,10 @@ class TrainConfig:
         learning_rate: peak of the float phase (AdamW, linear warm-up, cosine to 0).
         quantised_learning_rate: peak of the quantised phase.
         weight_decay: decay of the weights; biases, batch norm and binary points take none.
+        freeze_norms: the share of the quantised phase after which batch norms use their running statistics,
+            as in evaluation (arXiv 1806.08342); 1 for never. Their constants are rounded: those of a batch's
+            own statistics round to other codes than those that are built, and in narrow formats the weights
+            would never be trained with the latter.
         seed: the random seed of the images' order and of dropout.
         threads: torch's threads; 0 for as many as it is set to. A network of a few thousand numbers
             per layer is quickest with one, most of all on a busy machine.
@@ -91,6 +95,7 @@ class TrainConfig:
     learning_rate: float = 3e-3
     quantised_learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    freeze_norms: float = 0.5
     seed: int = 0
     threads: int = 0
     device: str = "cpu"
@@ -111,6 +116,8 @@ class TrainConfig:
             _require(name, value, _is_number(value) and 0 < value < math.inf, "a positive number")
         decay = self.weight_decay
         _require("weight_decay", decay, _is_number(decay) and 0 <= decay < math.inf, "a number from 0")
+        share = self.freeze_norms
+        _require("freeze_norms", share, _is_number(share) and 0 <= share <= 1, "a number from 0 to 1")
         _require("device", self.device, is_device(self.device), DEVICES)
         _require("precision", self.precision, self.precision in PRECISIONS, ", ".join(PRECISIONS))
 
@@ -233,7 +240,7 @@ def _both_phases(
 
     model, quant, float_phase = _float_phase(model, data, config, quant, folder, progress)
     quantised = convert(model, quant, _example(data))
-    identity = store.fingerprint(float_phase.fingerprint, quant)
+    identity = store.fingerprint(float_phase.fingerprint, quant, config.freeze_norms)
     rate = config.quantised_learning_rate
     Phase("quantised", config.quantised_epochs, rate, config, folder, identity).run(quantised, data, progress)
     return model, quantised
@@ -346,7 +353,12 @@ class Phase:
     Args:
         name: "float" or "quantised"; also the checkpoint's file name.
         identity: hash of what the phase starts from.
+
+    Attributes:
+        freezes_norms: batch norms in fixed point use their running statistics late in the phase.
     """
+
+    freezes_norms: ClassVar[bool] = True
 
     name: str
     epochs: int
@@ -404,6 +416,7 @@ class Phase:
                 self._run_epoch(model, optimizer, batches, step, epoch, progress)
                 self.epoch_done(model, data, epoch)
             self._save(model, optimizer, epoch + 1)
+        freeze_norms(model, False)
         move(model, CPU)
 
     def step_of(
@@ -438,8 +451,13 @@ class Phase:
         steps = count // size
         order = torch.randperm(count).numpy()[: steps * size].reshape(steps, size)
         interval = 1 if batches.device.type == "cpu" else LOSS_INTERVAL
+        first, total = epoch * steps, self.epochs * steps
+        frozen_from = round(self.config.freeze_norms * total) if self.freezes_norms else total
         for step, tensors in enumerate(batches.epoch(np.sort(order, axis=1)), 1):
-            set_rate(optimizer, _rate(self.learning_rate, epoch * steps + step - 1, self.epochs * steps))
+            done = first + step - 1
+            if done == max(first, frozen_from) and freeze_norms(model, True):
+                take = self.step_of(model, optimizer, batches.data, batches.device)  # recorded anew
+            set_rate(optimizer, _rate(self.learning_rate, done, total))
             loss = take(*tensors)
             if step % interval and step < steps:
                 continue
@@ -622,6 +640,20 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(rate * group["factor"])
         else:
             group["lr"] = rate * group["factor"]
+
+
+def freeze_norms(model: nn.Module, frozen: bool) -> bool:
+    """Let batch norms in fixed point use their running statistics in training too, or those of each batch.
+
+    Returns:
+        Whether any of them did otherwise before.
+    """
+    from qhw.layers import QuantBatchNorm
+
+    changed = [m for m in model.modules() if isinstance(m, QuantBatchNorm) and m.frozen is not frozen]
+    for norm in changed:
+        norm.frozen = frozen
+    return bool(changed)
 
 
 def _rate(peak: float, step: int, steps: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import signal
@@ -16,12 +17,12 @@ import torch
 from torch import nn
 
 from qhw.checkpoints import weights_hash
-from qhw.convert import QuantConfig
+from qhw.convert import QuantConfig, convert
 from qhw.data import Dataset, load_dataset
 from qhw.data.fashion_mnist import DEBIAN_FOLDER
 from qhw.errors import InputError, UnsupportedError
 from qhw.models import build_model, model_entry
-from qhw.train import Progress, TrainConfig, evaluate, predict, train
+from qhw.train import Phase, Progress, TrainConfig, evaluate, predict, train
 
 QUICK = TrainConfig(float_epochs=2, quantised_epochs=2, batch_size=32, learning_rate=5e-3)
 QUANT = QuantConfig(activations="fixed<6>")
@@ -232,6 +233,53 @@ def test_without_epochs_statistics_set_the_binary_points():
     assert result.quantised_accuracy > result.float_accuracy - 0.02
 
 
+@pytest.mark.parametrize(("share", "batches"), [(0.0, 0), (0.25, 2), (0.5, 5), (0.79, 8), (1.0, 10)])
+def test_norms_take_the_statistics_of_so_many_batches(share, batches):
+    """Two epochs of five steps; a batch norm counts the batches whose statistics it used."""
+    result = train(dropout_net(), few_digits(), dataclasses.replace(QUICK, freeze_norms=share), QUANT)
+    counts = [
+        model.get_submodule("1").num_batches_tracked for model in (result.float_model, result.quantised_model)
+    ]
+    assert counts[1] - counts[0] == batches
+    assert not result.quantised_model.get_submodule("1").frozen
+
+
+def test_frozen_norms_are_trained_by_the_numbers_of_evaluation():
+    """The gradient that reaches the weights is that of the network which is built."""
+    data = few_digits(64)
+    model = convert(dropout_net(), QuantConfig(scales="fixed<3>", biases="fixed<3>"), torch.rand(2, 1, 8, 8))
+    seen: list[float] = []
+    config = dataclasses.replace(QUICK, batch_size=64, freeze_norms=0.5)
+    model.get_submodule("3").p = 0.0
+    samples = torch.from_numpy(data.train_x).float()
+    expected: list[float] = []
+
+    def look(progress: Progress) -> None:
+        seen.append(progress.loss)
+        with torch.no_grad():
+            outputs = copy.deepcopy(model).eval()(samples)
+        expected.append(float(nn.functional.cross_entropy(outputs, torch.from_numpy(data.train_y))))
+
+    Phase("quantised", 4, 1e-2, config, None, "").run(model, data, look)
+    # One batch holds all samples: a step's loss is that of the network which the step before it left.
+    assert seen[2:] == pytest.approx(expected[1:3], rel=1e-4)
+    assert abs(seen[1] - expected[0]) > 1e-3
+
+
+def test_a_step_is_made_anew_once_norms_are_frozen():
+    """A recorded step would go on with the statistics of each batch."""
+    made: list[bool] = []
+
+    class Watched(Phase):
+        def step_of(self, model, *rest):
+            made.append(model.get_submodule("1").frozen)
+            return super().step_of(model, *rest)
+
+    model = convert(dropout_net(), QUANT, torch.rand(2, 1, 8, 8))
+    Watched("quantised", 2, 1e-3, QUICK, None, "").run(model, few_digits(), None)
+    assert made == [False, True]
+
+
 def test_predictions_in_float64_leave_the_model_alone():
     data = few_digits()
     result = train(dropout_net(), data, QUICK, QUANT)
@@ -255,6 +303,9 @@ def test_predictions_in_float64_leave_the_model_alone():
         ({"quantised_epochs": 1.5}, "quantised_epochs is 1.5"),
         ({"float_epochs": True}, "float_epochs is True"),
         ({"weight_decay": None}, "weight_decay is None"),
+        ({"freeze_norms": 1.5}, "freeze_norms is 1.5"),
+        ({"freeze_norms": -0.1}, "freeze_norms is -0.1"),
+        ({"freeze_norms": True}, "freeze_norms is True"),
     ],
 )
 def test_bad_settings(settings, says):

@@ -215,9 +215,13 @@ class Search(Protocol):
 class SearchPhase(Phase):
     """A phase of training in which each step is that of a search; on a GPU its steps run unrecorded.
 
+    Batch norms keep each batch's statistics: the running ones are of all points that were run lately.
+
     Args:
         search: what is done in a step and after an epoch.
     """
+
+    freezes_norms: ClassVar[bool] = False
 
     search: Search
 
