@@ -36,9 +36,11 @@ class Concat(Node):
         return Result.unsummed(tuple(shapes[0]), first.exponent, self._range(operands))
 
     def _range(self, operands: Sequence[Operand]) -> Range:
-        if self.axis != 0:
-            lows, highs = zip(*(o.range.bounds for o in operands), strict=True)
-            return Range.of(min(lows), max(highs))
+        if self.axis != 0:  # each channel's numbers are those of its parts
+            low, high = operands[0].range.low, operands[0].range.high
+            for operand in operands[1:]:
+                low, high = np.minimum(low, operand.range.low), np.maximum(high, operand.range.high)
+            return Range.of(low, high)
         parts = [
             [np.broadcast_to(v, (o.type.shape[0],)) for v in (o.range.low, o.range.high)] for o in operands
         ]
