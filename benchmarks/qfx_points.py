@@ -873,6 +873,7 @@ SCREENS: Sequence[tuple[str, Sequence[str], Sequence[str], Sequence[int]]] = (
     ("resnet8", ("element-wise 4",), CONFIRMED, SEEDS[:1]),
     ("digits-cnn", ("element-wise 3",), tuple(RECIPES), SEEDS),
     ("digits-cnn", ("element-wise 2", "per channel 3"), COMPARED, SEEDS),
+    ("thin-resnet8", ("element-wise 2", "per channel 3"), COMPARED, SEEDS),
     ("resnet8", ("element-wise 4",), CONFIRMED, SEEDS),
 )
 
