@@ -282,3 +282,14 @@ def test_tokens_are_pooled_along_the_other_axis(check: Check, largest: bool, kee
     pool = net.build.reduce_max if largest else net.build.reduce_sum
     x = net.build.reshape("flat", pool("pool", x, (0,), keepdims), (6,))
     check(net.finish(net.act(net.build.matmul("classify", x, net.weights(6, 3)), drop=4)))
+
+
+def test_matrix_units_of_both_variants_keep_their_own_foldings(check: Check) -> None:
+    """Products with ±1 are FINN's HLS unit, others its RTL one: the project's files number them as FINN does."""
+    net = Net((9,))
+    signs = net.build.constant("signs", net.random.choice([-1, 1], (9, 5)), Integer(2))
+    x = net.act(net.build.matmul("wide", net.x, net.weights(9, 9)))
+    x = net.act(net.build.matmul("signed", x, signs))
+    found = check(net.finish(net.act(net.build.matmul("narrow", x, net.weights(5, 3)), drop=4)))
+    assert found.layers.count("MVAU_rtl") == 2
+    assert found.layers.count("MVAU_hls") == 1
