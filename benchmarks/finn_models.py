@@ -61,16 +61,20 @@ def main() -> None:
     options = parser.parse_args()
     listed = list(entries(options.cache, options.only, options.without))
     if options.report:
-        records = [record for entry in listed if (record := latest(entry.name, options.cache)) is not None]
+        records = [latest(entry, options.cache) for entry in listed]
     else:
         records = [tried(entry, options.cache, options.again) for entry in listed]
     write(records, options.results)
 
 
-def latest(name: str, cache: Path) -> Record | None:
+def latest(entry: Entry, cache: Path) -> Record:
     """The newest record of a model, of whatever sources."""
-    path = place(cache, name) / "record.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    path = place(cache, entry.name) / "record.json"
+    if path.exists():
+        found: Record = json.loads(path.read_text())
+        older = found["sources"] != sources_digest("finn_trial.py")
+        return found | ({"earlier": True} if older else {})
+    return {"name": entry.name, "kind": entry.kind, "outcome": "not run", "note": "", "seconds": {}}
 
 
 def tried(entry: Entry, cache: Path, again: bool) -> Record:

@@ -72,12 +72,16 @@ def _group(record: Record) -> str:
 
 
 def _counts(records: list[Record]) -> Iterator[str]:
-    had = [record for record in records if record["outcome"] != "absent"]
+    had = [record for record in records if record["outcome"] not in ("absent", "not run")]
     done = [record for record in had if record["outcome"] == "exact"]
+    left = len(records) - len(had)
     codes = sum(record.get("codes", 0) for record in had)
     differing = sum(record.get("differing", 0) for record in had)
     share = f"**{len(done)} of {len(had)} networks are carried**"
-    yield f"{share}; {codes:,} codes were compared, {differing:,} differ.\n"
+    compared = f"{codes:,} codes were compared, over all steps, {differing:,} differ"
+    earlier = sum(bool(record.get("earlier")) for record in had)
+    told = f" {earlier} of these results were found with earlier sources of qhw." if earlier else ""
+    yield f"{share} of those that were run ({left} more were not); {compared}.{told}\n"
     yield "| where from | networks | carried |"
     yield "|---|---:|---:|"
     for group, members in groupby(had, key=_group):
@@ -106,7 +110,10 @@ def _table(group: str, records: list[Record]) -> Iterator[str]:
         yield f"|---|---:|---:|---|{'---:|' * (7 + len(BOARDS))}---|"
         yield from (_built(record) for record in built)
         yield ""
-    refused = [record for record in records if "layers" not in record]
+    left = [_name(record) for record in records if record["outcome"] == "not run"]
+    if left:
+        yield f"Not run: {', '.join(left)}.\n"
+    refused = [record for record in records if "layers" not in record and record["outcome"] != "not run"]
     if refused:
         yield "| model | not carried | what to do |"
         yield "|---|---|---|"

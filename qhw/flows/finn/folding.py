@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -198,12 +199,14 @@ def write_configurations(model: ModelWrapper, folder: Path) -> None:
     """FINN's configuration files of a folded model: foldings, and which layers are RTL and which HLS."""
     folding: dict[str, Any] = {"Defaults": {}}
     variants: dict[str, Any] = {"Defaults": {}}
+    counts: Counter[str] = Counter()  # layers are numbered by kind before they have a variant
     for node in model.graph.node:
         layer = _operator(node)
         types = layer.get_nodeattr_types()
         folding[node.name] = {name: layer.get_nodeattr(name) for name in ATTRIBUTES if name in types}
         kind = abstract(node.op_type)
         variant = node.op_type.removeprefix(f"{kind}_")
-        variants[node.name.replace(node.op_type, kind)] = {"preferred_impl_style": variant}
+        variants[f"{kind}_{counts[kind]}"] = {"preferred_impl_style": variant}
+        counts[kind] += 1
     for name, content in ((FOLDING_FILE, folding), (VARIANTS_FILE, variants)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")

@@ -282,3 +282,13 @@ def test_tokens_are_pooled_along_the_other_axis(check: Check, largest: bool, kee
     pool = net.build.reduce_max if largest else net.build.reduce_sum
     x = net.build.reshape("flat", pool("pool", x, (0,), keepdims), (6,))
     check(net.finish(net.act(net.build.matmul("classify", x, net.weights(6, 3)), drop=4)))
+
+
+def test_matrix_units_of_both_variants_keep_their_own_foldings(check: Check) -> None:
+    """Products in LUTs are FINN's HLS unit, others its RTL one: the files number layers as FINN does."""
+    net = Net((9,))
+    wide = net.build.constant("wide_weights", net.random.integers(-128, 128, (9, 5)), Integer(8))
+    x = net.act(net.build.matmul("first", net.x, net.weights(9, 9)), bits=8, drop=0)
+    x = net.act(net.build.matmul("wide", x, wide), drop=9)
+    found = check(net.finish(net.act(net.build.matmul("last", x, net.weights(5, 3)), drop=2)))
+    assert [layer for layer in found.layers if "MVAU" in layer] == ["MVAU_hls", "MVAU_rtl", "MVAU_hls"]
