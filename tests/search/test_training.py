@@ -14,6 +14,7 @@ from qhw.search.evaluators.base import Evaluation
 from qhw.search.strategies import list_strategies, strategy_class
 from qhw.search.strategies.fliqs import Fliqs
 from qhw.search.strategies.training import (
+    SearchPhase,
     SharedWeights,
     TrainedPoint,
     batch_losses,
@@ -83,6 +84,31 @@ def test_batch_norm_is_estimated_on_all_samples():
     torch.testing.assert_close(norm.running_mean.double(), mean, rtol=1e-5, atol=1e-5)
     assert norm.momentum == 0.1
     assert all(torch.equal(weights[name], value) for name, value in shared.named_parameters())
+
+
+def test_batch_norms_take_every_batchs_statistics_to_the_end():
+    """The running ones are of whatever points were run: frozen in mid-search, they would suit none."""
+    problem = small_problem()
+    frozen: list[bool] = []
+
+    class Looking:
+        done = 0
+
+        def step(self, model, optimizer, *batch):
+            frozen.append(model.network.get_submodule("norm1").frozen)
+            return batch_losses(model, problem.data, *batch).detach()
+
+        def epoch_done(self, model, data, epoch):
+            pass
+
+        def state(self):
+            return {}
+
+    shared = SharedWeights(problem.variants)
+    shared.choose(problem.space.widest())
+    SearchPhase("looking", 2, 1e-3, problem.config, None, "", Looking()).run(shared, problem.data, None)
+    assert len(frozen) > 4
+    assert not any(frozen)
 
 
 def trained(cost: float, quality: float, fits: bool = True) -> TrainedPoint:
