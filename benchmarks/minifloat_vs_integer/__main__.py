@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -60,12 +61,14 @@ PARTS: dict[str, Callable[[Network, Store, Tell], None]] = {
     "methods": measure_methods,
     "free": measure_free,
     "fronts": fronts.measure,
+    "integer-fronts": partial(fronts.measure, names=["mixed integers"]),
     "trained": hgq.measure,
 }
 
 WHOLE: dict[str, Callable[[Store, Tell], None]] = {
     "efficientnet": efficientnet.measure,
     "efficientnet-prices": efficientnet.price,
+    "efficientnet-free": efficientnet.measure_free,
 }
 """Parts with a network of their own."""
 
@@ -77,6 +80,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=[*PARTS, *WHOLE], default=[*PARTS, *WHOLE])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, default=3, help="of each network, at most")
     parser.add_argument("--report", action="store_true", help="only write the tables of what is recorded")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -92,7 +96,7 @@ def main() -> None:
             WHOLE[part](store, tell)
             continue
         for name in given.networks:
-            PARTS[part](NETWORKS[name], store, tell)
+            PARTS[part](NETWORKS[name].limited(given.seeds), store, tell)
     report.write(store.records)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minifloat_vs_integer.networks import CACHE, Network
@@ -35,10 +35,13 @@ SEARCHES = {
 UNIFORM_POINTS = len(WEIGHTS) * len(ACTIVATIONS)
 
 
-def measure(network: Network, store: Store, tell: Callable[[str], None]) -> None:
-    """The fronts that are not there yet."""
+def measure(
+    network: Network, store: Store, tell: Callable[[str], None], names: Sequence[str] = ("uniform", "mixed")
+) -> None:
+    """The fronts of these names that are not there yet."""
     for seed in range(network.search_seeds):
-        for name, (strategy, space) in SEARCHES.items():
+        for name in names:
+            strategy, space = SEARCHES[name]
             key = f"{network.name} {seed} {name}"
             if not store.has("fronts", key):
                 record = searched(network, seed, strategy, space)

@@ -41,7 +41,7 @@ from qhw.search.strategies.training import TrainingProblem
 from qhw.train import TrainConfig, evaluate, quant_of
 
 NETWORK = "mlp"
-GRADIENT = GradientSettings(cycles=8, epochs=3)
+GRADIENT = GradientSettings(cycles=8, epochs=2)
 EPOCHS = GRADIENT.cycles * GRADIENT.epochs
 BETA = (3e-7, 3e-4)
 """The weight of pquant-ml's EBOPs in the loss, in the first and in the last epoch."""

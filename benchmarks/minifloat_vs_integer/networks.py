@@ -135,6 +135,11 @@ class Network:
     board: str
     fps: float
 
+    def limited(self, seeds: int) -> Network:
+        """The same with no more seeds than that."""
+        names = ("seeds", "method_seeds", "free_seeds", "search_seeds")
+        return dataclasses.replace(self, **{name: min(getattr(self, name), seeds) for name in names})
+
     @cached_property
     def data(self) -> Dataset:
         """All data; the test split is used for the figures of tables alone."""
@@ -210,7 +215,7 @@ NETWORKS = {
             method_seeds=1,
             free_seeds=3,
             search_seeds=3,
-            evaluations=300,
+            evaluations=200,
             board="zcu104",
             fps=50_000,
         ),
@@ -224,7 +229,7 @@ NETWORKS = {
             method_seeds=1,
             free_seeds=1,
             search_seeds=1,
-            evaluations=300,
+            evaluations=200,
             board="zcu104",
             fps=10_000,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def by_cost(cells: Cells, path: Path) -> None:
                 "high": max(row.shown),
                 "kind": kind,
                 "held": row.held,
-                "label": f"{row.bits}",
+                "label": re.sub(r"fixed|khot|[<>]", "", row.formats.weights),
             }
             for kind in tables.KINDS
             for row in cells.every(kind, methods)
@@ -53,7 +54,7 @@ def _one(rows: Sequence[dict[str, Any]], title: str, figure: str) -> Any:
                 best.append(row)
     y_title = "test accuracy" if figure == "test" else "agreement on 20 images"
     x = alt.X("cost:Q", title=title, scale=alt.Scale(type="log", nice=False))
-    y = alt.Y("shown:Q", title=y_title, axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False))
+    y = alt.Y("shown:Q", title=y_title, axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False))
     colour = alt.Color("kind:N", title=None, scale=alt.Scale(domain=list(tables.KINDS), range=COLOURS[:3]))
     base = alt.Chart({"values": list(rows)})
     line = alt.Chart({"values": best}).mark_line().encode(x=x, y=y, color=colour)
@@ -64,7 +65,7 @@ def _one(rows: Sequence[dict[str, Any]], title: str, figure: str) -> Any:
         color=colour,
         shape=alt.Shape("kind:N", title=None, scale=alt.Scale(domain=list(tables.KINDS))),
     )
-    text = base.mark_text(dx=7, dy=-7, fontSize=9).encode(x=x, y=y, text="label:N", color=colour)
+    text = base.mark_text(dx=7, dy=-7, fontSize=8).encode(x=x, y=y, text="label:N", color=colour)
     return alt.layer(bars, line, marks, text).properties(width=420, height=320)
 
 

@@ -23,8 +23,6 @@ ONE_SHOT = FOLDER.parent / "results" / "one_shot_search.md"
 
 TEST_SAMPLES = {"mlp": 3804, "depthwise": 10000, "resnet8": 10000}
 
-PER_CHANNEL = "power of two per channel"
-
 INTRODUCTION = """# Minifloats against integers, on four networks
 
 {findings}
@@ -64,7 +62,7 @@ def studied(records: Records) -> list[Cells]:
         "sqnr_distilled",
         "labelled",
         20,
-        PER_CHANNEL,
+        efficientnet.PER_CHANNEL,
         efficientnet.METHODS,
     )
     return [cells for cells in (Cells(records, judged) for judged in (*own, lite)) if cells.seeds]
@@ -158,8 +156,8 @@ def front_section(cells: Cells, records: Records) -> Lines:
         "",
         f"`qhw search` in its default space ({record['size']:.3g} points), {record['evaluations']} "
         f"evaluations ({record['seconds']:.0f} s), against every point with one format for all weights and "
-        f"one for all results ({uniform['evaluations']} of them, w≠a included). Points of both fronts are quantised by "
-        f"{METHODS} in the end; {count} seed{'s' * (count > 1)}. At each "
+        f"one for all results ({uniform['evaluations']} of them, w≠a included). Points of both fronts are "
+        f"quantised by {METHODS} in the end; {count} seed{'s' * (count > 1)}. At each "
         "point of the uniform front:",
         "",
     ]
