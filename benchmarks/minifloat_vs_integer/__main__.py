@@ -67,6 +67,7 @@ PARTS: dict[str, Callable[[Network, Store, Tell], None]] = {
 
 WHOLE: dict[str, Callable[[Store, Tell], None]] = {
     "efficientnet": efficientnet.measure,
+    "efficientnet-methods": efficientnet.measure_methods,
     "efficientnet-prices": efficientnet.price,
     "efficientnet-free": efficientnet.measure_free,
 }

@@ -85,7 +85,7 @@ def same(kind: str, bits: int, scales: str = "power of two") -> list[Formats]:
 
 def every(scales: str = "power of two", bits: tuple[int, ...] = BITS) -> list[Formats]:
     """The formats of all kinds and bits."""
-    return [formats for kind in KINDS for width in bits for formats in same(kind, width, scales)]
+    return [formats for width in bits for kind in KINDS for formats in same(kind, width, scales)]
 
 
 METHOD_FORMATS = tuple(

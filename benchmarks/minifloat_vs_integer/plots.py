@@ -20,7 +20,7 @@ COLOURS = ["#2f6db3", "#d9822b", "#3a9a5b", "#8e5ea2"]
 
 def by_cost(cells: Cells, path: Path) -> None:
     """Accuracy against bits of weights, and against LUT, by kind: every split, and a line along the best."""
-    methods = cells.judged.methods[-1]
+    methods = cells.judged.main
     charts = []
     for name, title in (("memory", "weights, kbit"), ("lut", "LUT, at equal throughput")):
         rows = [

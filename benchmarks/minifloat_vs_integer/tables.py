@@ -32,8 +32,8 @@ class Judged:
         shown: that in the tables: of the test split, or what stands for it.
         samples: how many that is of.
         scales: of the priced formats, a key of ``SCALES``.
-        methods: those by which every format was tried, the better last.
-        is_share: whether what splits are chosen by is a share.
+        methods: those by which formats were tried.
+        main: that of figures in which several formats meet.
     """
 
     name: str
@@ -43,11 +43,12 @@ class Judged:
     samples: int
     scales: str = USUAL
     methods: tuple[str, ...] = ("none", "gpfq")
+    main: str = "gpfq"
 
-    @property
-    def noise(self) -> float:
-        """The half-width of a 95 % interval of the difference of two shares of 90 % of so many samples."""
-        return 1.96 * math.sqrt(2 * 0.9 * 0.1 / self.samples)
+
+def noise(samples: int, *shares: float) -> float:
+    """The half-width of a 95 % interval of the difference of two shares of so many samples each."""
+    return 1.96 * math.sqrt(sum(share * (1 - share) for share in shares) / samples)
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def by_bits(cells: Cells) -> Lines:
 
 def splits(cells: Cells) -> Lines:
     """Every split of a minifloat's bits."""
-    methods = cells.judged.methods[-1]
+    methods = cells.judged.main
     rows = [
         [str(row.bits), f"`{row.formats.weights}`", percent(row.shown), f"{row.lut:,.0f}"]
         for row in cells.every("minifloat", methods)
@@ -189,7 +190,7 @@ def within(rows: Sequence[Row], cost: Callable[[Row], float], limit: float) -> R
 
 def at_equal(cells: Cells, title: str, cost: Callable[[Row], float]) -> Lines:
     """For each integer the best minifloat and the best k-hot weights of no more cost."""
-    methods = cells.judged.methods[-1]
+    methods = cells.judged.main
     integers, *others = (cells.every(kind, methods) for kind in KINDS)
     rows = []
     for integer in integers:
@@ -201,13 +202,32 @@ def at_equal(cells: Cells, title: str, cost: Callable[[Row], float]) -> Lines:
     return table([title, "integer", "minifloat", "k-hot weights"], rows)
 
 
-def differences(cells: Cells, kind: str, methods: str, scales: str) -> dict[int, list[float]]:
-    """By bits, a kind's best split less the integer, on every seed."""
+@dataclass(frozen=True)
+class Difference:
+    """By how much one row is better than another.
+
+    Args:
+        values: on every seed.
+        noise: what a difference on one seed may be by chance.
+    """
+
+    values: tuple[float, ...]
+    noise: float
+
+    def __str__(self) -> str:
+        """In points; in bold where every seed's is beyond the noise, to one side."""
+        is_seen = min(self.values) > self.noise or max(self.values) < -self.noise
+        return f"**{points(self.values)}**" if is_seen else points(self.values)
+
+
+def differences(cells: Cells, kind: str, methods: str, scales: str) -> dict[int, Difference]:
+    """By bits, a kind's best split less the integer."""
     found = {}
     for bits in BITS:
         one, integer = (cells.best(k, bits, methods, scales) for k in (kind, "integer"))
         if one is not None and integer is not None and len(one.shown) == len(integer.shown):
-            found[bits] = [a - b for a, b in zip(one.shown, integer.shown, strict=True)]
+            values = tuple(a - b for a, b in zip(one.shown, integer.shown, strict=True))
+            found[bits] = Difference(values, noise(cells.judged.samples, one.mean, integer.mean))
     return found
 
 
@@ -220,15 +240,9 @@ def claim(studied: Sequence[Cells], kind: str) -> Lines:
             for methods in judged.methods:
                 found = differences(cells, kind, methods, scales)
                 if found:
-                    shown = [marked(found[bits], judged.noise) if bits in found else "–" for bits in BITS]
+                    shown = [str(found.get(bits, "–")) for bits in BITS]
                     rows.append([judged.name, scales, methods, *shown])
     return table(["network", "scales", "methods", *(f"{bits} bits" for bits in BITS)], rows, 3)
-
-
-def marked(values: Sequence[float], noise: float) -> str:
-    """A difference; in bold where every seed's is beyond the noise, to one side."""
-    text = points(values)
-    return f"**{text}**" if min(values) > noise or max(values) < -noise else text
 
 
 def method_table(cells: Cells) -> Lines:
@@ -297,7 +311,7 @@ class Gain:
 
     Args:
         accuracy: on the test split, at no more LUT; by the other's points, of all seeds.
-        lut: the part of the LUT that is saved at no lower accuracy on the samples held out.
+        lut: how much more LUT no lower accuracy on the samples held out takes, as a part; negative: less.
     """
 
     accuracy: tuple[float, ...]
@@ -313,7 +327,7 @@ def gain(pairs: Iterable[tuple[Sequence[Point], Sequence[Point]]]) -> Gain:
             if better is not None:
                 accuracy.append(better["test"] - point["test"])
             if cheaper is not None:
-                lut.append(1 - cheaper["cost"] / point["cost"])
+                lut.append(cheaper["cost"] / point["cost"] - 1)
     return Gain(tuple(accuracy), tuple(lut))
 
 
