@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from minifloat_vs_integer.formats import ACTIVATIONS, WEIGHTS, Formats, every
-from minifloat_vs_integer.networks import Network
+from minifloat_vs_integer.networks import Network, Target
 from minifloat_vs_integer.store import Store
 from qhw.boards import load_board
 from qhw.export import to_onnx
 from qhw.flows.base import load_flow
 from qhw.formats import parse_format
 from qhw.graph.lower import lower
-from qhw.pipeline.designs import Wanted
 from qhw.ptq.calibrated import Calibrated
 from qhw.ptq.run import chosen_samples
 from qhw.ptq.settings import PtqSettings
@@ -27,7 +26,6 @@ from qhw.search.pricing import PointPricer
 from qhw.search.space import Space, SpaceSettings
 from qhw.train import evaluate, predict, quant_of
 
-FLOW = "hls4ml"
 SAMPLES = 256
 """Calibration samples, of the training part."""
 
@@ -94,7 +92,7 @@ def price(network: Network, store: Store, tell: Tell) -> None:
     samples = torch.from_numpy(part.train_x[:CALIBRATION]).float()
     base = quant_of(QuantConfig(), part, model)
     space = uniform_space(model, base, samples[:2])
-    for formats, costs in priced(model, space, samples, missing, network.fps, network.board, tell):
+    for formats, costs in priced(model, space, samples, missing, network.target, tell):
         store.put("costs", cost_key(network.name, formats), costs)
 
 
@@ -103,11 +101,10 @@ def priced(
     space: Space,
     samples: torch.Tensor,
     wanted: Sequence[Formats],
-    fps: float,
-    board: str,
+    target: Target,
     tell: Tell,
 ) -> Iterator[tuple[Formats, dict[str, Any]]]:
-    """Points of one format for weights and one for results, with their costs at a rate."""
+    """Points of one format for weights and one for results, with their costs on a target."""
     start = time.perf_counter()
     variants = Variants(model, space, samples)
     graphs = [lower(to_onnx(module)) for module in variants.modules]
@@ -116,9 +113,9 @@ def priced(
         graphs,
         variants.sources(),
         space.counts,
-        load_flow(FLOW),
-        load_board(board),
-        Wanted(fps=fps, multipliers="lut"),
+        load_flow(target.flow),
+        load_board(target.board),
+        target.wanted,
     )
     for formats in wanted:
         point = space.point(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minifloat_vs_integer import cells, packages
 from minifloat_vs_integer.formats import BITS, KINDS, Formats, every, same
-from minifloat_vs_integer.networks import CACHE
+from minifloat_vs_integer.networks import CACHE, Target
 from minifloat_vs_integer.store import Store
 from qhw.ptq.calibrated import Calibrated, sqnr
 from qhw.ptq.distillation import distil
@@ -32,7 +32,9 @@ from qhw.tracing import trace
 from qhw.train import quant_of_samples
 
 NAME, TITLE = "efficientnet-lite0", "EfficientNet-Lite0, agreement with the float network"
-BOARD, FPS = "zcu102", 100.0
+TARGET = Target("zcu102", 100, "finn")
+"""hls4ml's designs carry all channels of an element-wise layer at once: of this network, millions of LUT."""
+
 SHAPE = (3, 224, 224)
 CALIBRATED, JUDGED = 4, 4
 """Distilled images."""
@@ -161,5 +163,5 @@ def price(store: Store, tell: Callable[[str], None]) -> None:
             activations=tuple(dict.fromkeys(f.activations for f in wanted)),
         )
         space = settings.space(sites_of(model, base, calibrated_on[:2]), base)
-        for formats, costs in cells.priced(model, space, calibrated_on[:8], wanted, FPS, BOARD, tell):
+        for formats, costs in cells.priced(model, space, calibrated_on[:8], wanted, TARGET, tell):
             store.put("costs", cells.cost_key(NAME, formats), costs)

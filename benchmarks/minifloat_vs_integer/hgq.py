@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from minifloat_vs_integer import cells, packages
+from minifloat_vs_integer import packages
 from minifloat_vs_integer.networks import CACHE, Network
 from minifloat_vs_integer.store import Store
 from qhw.boards import load_board
@@ -29,7 +29,6 @@ from qhw.errors import ToolMissingError
 from qhw.export import to_onnx
 from qhw.flows.base import load_flow
 from qhw.graph.lower import lower
-from qhw.pipeline.designs import Wanted
 from qhw.quant_config import QuantConfig
 from qhw.search.evaluators.full_qat import FullQat
 from qhw.search.network import CALIBRATION, Variants, sites_of
@@ -85,10 +84,9 @@ class Bench:
             space = settings.space(sites_of(self.model, base, self.samples[:2]), base)
             variants = Variants(self.model, space, self.samples)
             graphs = [lower(to_onnx(module)) for module in variants.modules]
-            board, wanted = load_board(self.network.board), Wanted(fps=self.network.fps, multipliers="lut")
-            pricer = PointPricer(
-                graphs, variants.sources(), space.counts, load_flow(cells.FLOW), board, wanted
-            )
+            target, choices = self.network.target, variants.sources()
+            flow, board = load_flow(target.flow), load_board(target.board)
+            pricer = PointPricer(graphs, choices, space.counts, flow, board, target.wanted)
             self._pricers[key] = variants, pricer
         return self._pricers[key]
 

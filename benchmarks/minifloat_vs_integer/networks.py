@@ -18,6 +18,7 @@ from qhw.data import Dataset, load_dataset
 from qhw.data.base import holdout
 from qhw.layers import Normalize
 from qhw.models import build_model
+from qhw.pipeline.designs import Wanted
 from qhw.quant_config import QuantConfig
 from qhw.search.evaluators.base import Held
 from qhw.search.run import split
@@ -107,6 +108,26 @@ def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What designs are priced for.
+
+    Args:
+        board: an FPGA board, by name.
+        fps: the rate that every design reaches, images (samples) per second.
+        flow: by name.
+    """
+
+    board: str
+    fps: float
+    flow: str = "hls4ml"
+
+    @property
+    def wanted(self) -> Wanted:
+        """The rate, with multipliers in LUT."""
+        return Wanted(fps=self.fps, multipliers="lut")
+
+
+@dataclass(frozen=True)
 class Network:
     """A network that is trained here.
 
@@ -119,7 +140,7 @@ class Network:
         seeds, method_seeds, free_seeds: how many trained networks are quantised in every format, by every
             method, and with free scales.
         search_seeds, evaluations: on how many of them formats are searched, with so many evaluations.
-        board, fps: what designs are priced for: an FPGA, and a rate in images (samples) per second.
+        target: what designs are priced for.
     """
 
     name: str
@@ -132,8 +153,7 @@ class Network:
     free_seeds: int
     search_seeds: int
     evaluations: int
-    board: str
-    fps: float
+    target: Target
 
     def limited(self, seeds: int) -> Network:
         """The same with no more seeds than that."""
@@ -202,8 +222,7 @@ NETWORKS = {
             free_seeds=3,
             search_seeds=3,
             evaluations=300,
-            board="ultra96-v2",
-            fps=10_000_000,
+            target=Target("ultra96-v2", 10_000_000),
         ),
         Network(
             "depthwise",
@@ -216,8 +235,7 @@ NETWORKS = {
             free_seeds=3,
             search_seeds=3,
             evaluations=200,
-            board="zcu104",
-            fps=50_000,
+            target=Target("zcu104", 50_000),
         ),
         Network(
             "resnet8",
@@ -230,8 +248,7 @@ NETWORKS = {
             free_seeds=1,
             search_seeds=1,
             evaluations=200,
-            board="zcu104",
-            fps=10_000,
+            target=Target("zcu104", 10_000),
         ),
     )
 }

@@ -38,12 +38,12 @@ INTRODUCTION = """# Minifloats against integers, on four networks
 - With several seeds (each trains a network of its own) a cell is the mean, and in brackets the lowest and the
   highest. Two figures of a network that differ by less than the 95 % interval of the difference of two shares
   of 90 % (resnet8, depthwise: {fashion_noise:.1f} points; MLP: {tabular_noise:.1f}) are not told apart.
-- LUT: the smallest hls4ml design at the network's rate, multipliers in LUT: {label}, with the published
-  errors of its units ([cost_models](../../cost_models/README.md)). All points of a network have one rate, so
-  LUT is compared at equal throughput. Costs are those of seed 0's weights.
+- LUT: the smallest design of the flow at the network's rate, multipliers in LUT: {label},
+  with the published errors of its units ([cost_models](../../cost_models/README.md)). All points of a network
+  have one rate, so LUT is compared at equal throughput. Costs are those of seed 0's weights.
 - Weights, kbit: as designs store them (of k-hot numbers the shifts).
 
-| network | data | trained | float, % | board, rate |
+| network | data | trained | float, % | board, flow, rate |
 |---|---|---|---:|---|
 {networks}
 """
@@ -79,15 +79,16 @@ def network_rows(records: Records, found: Sequence[Cells]) -> str:
                 f"20 labelled images (foolbox), {efficientnet.JUDGED} distilled ones; "
                 f"{efficientnet.CALIBRATED} other distilled ones to calibrate"
             )
-            trained, board, fps = "ImageNet weights of its package", efficientnet.BOARD, efficientnet.FPS
+            trained, target = "ImageNet weights of its package", efficientnet.TARGET
             shown = f"{100 * floats[0]['labelled']:.0f} of the 20 labels"
         else:
             network = NETWORKS[name]
             data = f"{network.title.partition(' on ')[2]}, {cells.judged.samples:,} test samples"
             trained = f"{network.training.float_epochs} epochs, {cells.seeds} seed{'s' * (cells.seeds > 1)}"
-            board, fps = network.board, network.fps
+            target = network.target
             shown = tables.percent(value["test"] for value in floats)
-        rows.append(f"| {name} | {data} | {trained} | {shown} | {load_board(board).title}, {fps:,.0f}/s |")
+        where = f"{load_board(target.board).title}, {target.flow}, {target.fps:,.0f}/s"
+        rows.append(f"| {name} | {data} | {trained} | {shown} | {where} |")
     return "\n".join(rows)
 
 
@@ -114,7 +115,7 @@ def network_section(cells: Cells, records: Records) -> Lines:
     lines += ["Every split:", "", *tables.splits(cells)]
     methods = tables.method_table(cells)
     if methods:
-        seeds = len(cells.figures(tables.METHOD_FORMATS[0], "gptq", judged.shown))
+        seeds = tables.method_seeds(cells)
         lines += [
             f"Every method ({seeds} seed{'s' * (seeds > 1)}), ordered by accuracy on the samples held out;"
         ]

@@ -46,7 +46,7 @@ def small_network(study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load=small_data,
         training=TrainConfig(3, 0, batch_size=32, threads=1),
         seeds=1,
-        fps=1_000_000,
+        target=networks.Target("ultra96-v2", 1_000_000),
     )
 
 
