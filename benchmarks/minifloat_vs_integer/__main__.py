@@ -61,7 +61,7 @@ PARTS: dict[str, Callable[[Network, Store, Tell], None]] = {
     "methods": measure_methods,
     "free": measure_free,
     "fronts": fronts.measure,
-    "integer-fronts": partial(fronts.measure, names=["mixed integers"]),
+    "integer-fronts": partial(fronts.measure, names=fronts.INTEGERS),
     "trained": hgq.measure,
 }
 

@@ -26,30 +26,36 @@ SPACES: dict[str, dict[str, list[str]]] = {
 """The default space, and its integers alone."""
 
 SEARCHES = {
-    "uniform": ("uniform", "joint"),
-    "mixed": (DEFAULT, "joint"),
-    "mixed integers": (DEFAULT, "integers"),
+    "uniform": ("uniform", "joint", METHODS),
+    "uniform, no method": ("uniform", "joint", ""),
+    "mixed": (DEFAULT, "joint", METHODS),
+    "mixed, no method": (DEFAULT, "joint", ""),
+    "mixed integers": (DEFAULT, "integers", METHODS),
+    "mixed integers, no method": (DEFAULT, "integers", ""),
 }
-"""By name: the strategy and the space."""
+"""By name: the strategy, the space, the methods; a search that differs in methods alone is not run again."""
+
+JOINT = tuple(name for name, (_, space, _) in SEARCHES.items() if space == "joint")
+INTEGERS = tuple(name for name in SEARCHES if name not in JOINT)
 
 UNIFORM_POINTS = len(WEIGHTS) * len(ACTIVATIONS)
 
 
 def measure(
-    network: Network, store: Store, tell: Callable[[str], None], names: Sequence[str] = ("uniform", "mixed")
+    network: Network, store: Store, tell: Callable[[str], None], names: Sequence[str] = JOINT
 ) -> None:
     """The fronts of these names that are not there yet."""
     for seed in range(network.search_seeds):
         for name in names:
-            strategy, space = SEARCHES[name]
+            strategy, space, methods = SEARCHES[name]
             key = f"{network.name} {seed} {name}"
             if not store.has("fronts", key):
-                record = searched(network, seed, strategy, space)
+                record = searched(network, seed, strategy, space, methods)
                 store.put("fronts", key, record)
                 tell(f"{key}: {len(record['points'])} points in {record['seconds']:.0f} s")
 
 
-def searched(network: Network, seed: int, strategy: str, space: str) -> dict[str, Any]:
+def searched(network: Network, seed: int, strategy: str, space: str, methods: str) -> dict[str, Any]:
     """One search; choices by samples held out of the training split, then figures of the test split."""
     start = time.perf_counter()
     result = search(
@@ -63,7 +69,7 @@ def searched(network: Network, seed: int, strategy: str, space: str) -> dict[str
         space=SPACES[space],
         strategy=strategy,
         evaluations=UNIFORM_POINTS if strategy == "uniform" else network.evaluations,
-        methods=METHODS,
+        methods=methods,
         seed=seed,
         out=CACHE / "search" / f"{network.name}-{seed}-{strategy}-{space}",
         resume=True,

@@ -157,24 +157,19 @@ def front_section(cells: Cells, records: Records) -> Lines:
         "",
         f"`qhw search` in its default space ({record['size']:.3g} points), {record['evaluations']} "
         f"evaluations ({record['seconds']:.0f} s), against every point with one format for all weights and "
-        f"one for all results ({uniform['evaluations']} of them, w≠a included). Points of both fronts are "
-        f"quantised by {METHODS} in the end; {count} seed{'s' * (count > 1)}. At each "
-        "point of the uniform front:",
+        f"one for all results ({uniform['evaluations']} of them, w≠a included). A search judges points "
+        f"without any method; those of its front are then quantised by {METHODS}, or left as they were searched. "
+        f"{count} seed{'s' * (count > 1)}. At each point of the front that is compared with:",
         "",
     ]
-    rows = [
-        [search, *tables.told(tables.gain(zip(fronts[search], fronts["uniform"], strict=False)))]
-        for search in ("mixed", "mixed integers")
-        if fronts[search]
-    ]
-    if fronts["mixed integers"]:
-        rows.append(
-            [
-                "mixed over mixed integers",
-                *tables.told(tables.gain(zip(fronts["mixed"], fronts["mixed integers"], strict=False))),
-            ]
-        )
-    lines += tables.table(["front", "accuracy at no more LUT, points", "LUT at no lower accuracy"], rows)
+    rows = []
+    for ours, theirs in (("mixed", "uniform"), ("mixed integers", "uniform"), ("mixed", "mixed integers")):
+        for more in ("", ", no method"):
+            pairs = list(zip(fronts[ours + more], fronts[theirs + more], strict=False))
+            if pairs:
+                rows.append([ours, theirs, more[2:] or METHODS, *tables.told(tables.gain(pairs))])
+    header = ["front", "over", "methods", "accuracy at no more LUT, points", "LUT at no lower accuracy"]
+    lines += tables.table(header, rows, 3)
     lines += [
         f"![fronts]({name}-fronts.png)",
         "",
@@ -308,7 +303,8 @@ def write(records: Records, folder: Path = FOLDER) -> None:
     for cells in studied(records):
         plots.by_cost(cells, folder / f"{cells.judged.name}.png")
         name = cells.judged.name
-        fronts = {search: fronts_of(records, "fronts", name, search) for search in SEARCHES}
+        drawn = [search for search in SEARCHES if not search.endswith("no method")]
+        fronts = {search: fronts_of(records, "fronts", name, search) for search in drawn}
         if any(fronts.values()):
             plots.fronts(fronts, folder / f"{name}-fronts.png")
     trained = {

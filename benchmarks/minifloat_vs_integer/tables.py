@@ -252,13 +252,15 @@ def method_seeds(cells: Cells) -> int:
 
 def method_table(cells: Cells) -> Lines:
     """Every method on some formats, the best mean on the samples held out first."""
+    seeds = method_seeds(cells)
+    if not seeds:
+        return []
     names = ["none", *names_in("methods")]
     wanted = [
         f if cells.judged.scales == USUAL else Formats(f.weights, f.activations, cells.judged.scales)
         for f in METHOD_FORMATS
     ]
     rows = []
-    seeds = method_seeds(cells)
     for name in names:
         if all(cells.figures(f, name, cells.judged.shown) for f in wanted):
             held, shown, seconds = (
@@ -267,8 +269,6 @@ def method_table(cells: Cells) -> Lines:
             )
             texts = [name, *(f"{100 * value:.1f}" for value in shown), f"{statistics.median(seconds):.1f}"]
             rows.append((statistics.fmean(held), texts))
-    if len(rows) < 3:
-        return []
     titles = [
         f"`{f.weights}`" if f.weights == f.activations else f"`{f.weights}`, `{f.activations}`"
         for f in wanted
