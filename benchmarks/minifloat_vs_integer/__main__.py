@@ -60,8 +60,9 @@ PARTS: dict[str, Callable[[Network, Store, Tell], None]] = {
     "cells": measure_cells,
     "methods": measure_methods,
     "free": measure_free,
-    "fronts": fronts.measure,
-    "integer-fronts": partial(fronts.measure, names=fronts.INTEGERS),
+    "fronts": partial(fronts.measure, ["uniform", "mixed"]),
+    "integer-fronts": partial(fronts.measure, ["mixed integers"]),
+    "fronts-no-method": partial(fronts.measure, [name for name in fronts.SEARCHES if "no method" in name]),
     "trained": hgq.measure,
 }
 

@@ -35,15 +35,10 @@ SEARCHES = {
 }
 """By name: the strategy, the space, the methods; a search that differs in methods alone is not run again."""
 
-JOINT = tuple(name for name, (_, space, _) in SEARCHES.items() if space == "joint")
-INTEGERS = tuple(name for name in SEARCHES if name not in JOINT)
-
 UNIFORM_POINTS = len(WEIGHTS) * len(ACTIVATIONS)
 
 
-def measure(
-    network: Network, store: Store, tell: Callable[[str], None], names: Sequence[str] = JOINT
-) -> None:
+def measure(names: Sequence[str], network: Network, store: Store, tell: Callable[[str], None]) -> None:
     """The fronts of these names that are not there yet."""
     for seed in range(network.search_seeds):
         for name in names:

@@ -158,7 +158,7 @@ def front_section(cells: Cells, records: Records) -> Lines:
         f"`qhw search` in its default space ({record['size']:.3g} points), {record['evaluations']} "
         f"evaluations ({record['seconds']:.0f} s), against every point with one format for all weights and "
         f"one for all results ({uniform['evaluations']} of them, w≠a included). A search judges points "
-        f"without any method; those of its front are then quantised by {METHODS}, or left as they were searched. "
+        f"without any method; those of its front are then quantised by {METHODS}, or left as searched. "
         f"{count} seed{'s' * (count > 1)}. At each point of the front that is compared with:",
         "",
     ]
