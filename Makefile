@@ -54,7 +54,7 @@ test: setup lint data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --nbmake tests notebooks
 
 bench: setup data
-	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/cuda_%,$(wildcard benchmarks/*.py)) benchmarks/minifloat_vs_integer; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 bench-cuda: setup data
 	@for script in benchmarks/cuda_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
