@@ -32,7 +32,7 @@ from qhw.tracing import trace
 from qhw.train import quant_of_samples
 
 NAME, TITLE = "efficientnet-lite0", "EfficientNet-Lite0, agreement with the float network"
-TARGET = Target("zcu102", 100, "finn")
+TARGET = Target("zcu102", 100, "rtl")
 """hls4ml's designs carry all channels of an element-wise layer at once: of this network, millions of LUT."""
 
 SHAPE = (3, 224, 224)

@@ -101,7 +101,8 @@ def _generate(model: ModelWrapper, node: Any, scratch: Path, part: str, clock_ns
     except Exception as error:  # FINN raises whatever comes, assertions among it
         raise UnsupportedError(
             f"FINN cannot generate the sources of layer '{node.name}' ({node.op_type}): "
-            f"{str(error) or type(error).__name__}"
+            f"{str(error) or type(error).__name__}",
+            hint="use --flow hls4ml: this is FINN's own failure",
         ) from error
 
 
