@@ -26,6 +26,7 @@ from minifloat_vs_integer import cells, efficientnet, fronts, hgq, report
 from minifloat_vs_integer.formats import METHOD_FORMATS, every
 from minifloat_vs_integer.networks import NETWORKS, Network
 from minifloat_vs_integer.store import Store
+from qhw.errors import QhwError
 from qhw.ptq.settings import names_in
 
 Tell = Callable[[str], None]
@@ -103,4 +104,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except QhwError as error:
+        Console(stderr=True).print(str(error), highlight=False, markup=False)
+        sys.exit(2)

@@ -35,6 +35,9 @@ SEARCHES = {
 }
 """By name: the strategy, the space, the methods; a search that differs in methods alone is not run again."""
 
+POINTS = 12
+"""Of a front that are quantised by methods and tested, at most."""
+
 UNIFORM_POINTS = len(WEIGHTS) * len(ACTIVATIONS)
 
 
@@ -65,6 +68,7 @@ def searched(network: Network, seed: int, strategy: str, space: str, methods: st
         strategy=strategy,
         evaluations=UNIFORM_POINTS if strategy == "uniform" else network.evaluations,
         methods=methods,
+        points=POINTS,
         seed=seed,
         out=CACHE / "search" / f"{network.name}-{seed}-{strategy}-{space}",
         resume=True,

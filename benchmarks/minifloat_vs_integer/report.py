@@ -179,7 +179,7 @@ def front_section(cells: Cells, records: Records) -> Lines:
         "",
         f"`qhw search` in its default space ({record['size']:.3g} points), {record['evaluations']} "
         f"evaluations ({record['seconds']:.0f} s on a busy machine), against {compared}. A search judges "
-        f"points without any method; those of its front are then quantised by {METHODS}, or left as searched. "
+        f"points without any method; those of a front are then quantised by {METHODS}, or left. "
         f"{count} seed{'s' * (count > 1)}. At each point of the front that is compared with:",
         "",
     ]
