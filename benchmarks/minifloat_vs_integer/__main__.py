@@ -62,6 +62,7 @@ PARTS: dict[str, Callable[[Network, Store, Tell], None]] = {
     "methods": measure_methods,
     "free": measure_free,
     "fronts": partial(fronts.measure, ["uniform", "mixed"]),
+    "tpe-fronts": partial(fronts.measure, ["mixed by TPE"]),
     "integer-fronts": partial(fronts.measure, ["mixed integers"]),
     "fronts-no-method": partial(fronts.measure, [name for name in fronts.SEARCHES if "no method" in name]),
     "trained": hgq.measure,

@@ -29,6 +29,7 @@ SEARCHES = {
     "uniform": ("uniform", "joint", METHODS),
     "uniform, no method": ("uniform", "joint", ""),
     "mixed": (DEFAULT, "joint", METHODS),
+    "mixed by TPE": ("tpe", "joint", METHODS),
     "mixed, no method": (DEFAULT, "joint", ""),
     "mixed integers": (DEFAULT, "integers", METHODS),
     "mixed integers, no method": (DEFAULT, "integers", ""),

@@ -234,7 +234,7 @@ NETWORKS = {
             method_seeds=1,
             free_seeds=3,
             search_seeds=3,
-            evaluations=150,
+            evaluations=200,
             target=Target("zcu104", 50_000),
         ),
         Network(
@@ -247,7 +247,7 @@ NETWORKS = {
             method_seeds=1,
             free_seeds=1,
             search_seeds=1,
-            evaluations=150,
+            evaluations=200,
             target=Target("zcu104", 10_000),
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import statistics
@@ -11,6 +12,7 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+from PIL import Image
 
 from minifloat_vs_integer import tables
 from minifloat_vs_integer.tables import Cells, Point
@@ -93,4 +95,5 @@ def fronts(found: Mapping[str, Sequence[Sequence[Point]]], path: Path) -> None:
 
 
 def _save(chart: Any, path: Path) -> None:
-    path.write_bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=2))
+    drawn = io.BytesIO(vl_convert.vegalite_to_png(chart.to_dict(), scale=2))
+    Image.open(drawn).convert("RGB").quantize(64).save(path, optimize=True)

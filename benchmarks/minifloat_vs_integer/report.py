@@ -20,6 +20,9 @@ FINDINGS = FOLDER / "findings.md"
 
 ONE_SHOT = FOLDER.parent / "results" / "one_shot_search.md"
 
+MIXED = ("mixed", "mixed by TPE", "mixed integers")
+"""Searches of mixed formats."""
+
 TEST_SAMPLES = {"mlp": 3804, "depthwise": 10000, "resnet8": 10000}
 
 INTRODUCTION = """# Minifloats against integers, on four networks
@@ -167,9 +170,10 @@ def front_section(cells: Cells, records: Records) -> Lines:
     """What mixed formats add."""
     name = cells.judged.name
     fronts = {search: fronts_of(records, "fronts", name, search) for search in SEARCHES}
-    if not fronts["mixed"]:
+    mixed = next((search for search in MIXED if fronts[search]), None)
+    if mixed is None:
         return []
-    record, count = records["fronts"][f"{name} 0 mixed"], len(fronts["mixed"])
+    record, count = records["fronts"][f"{name} 0 {mixed}"], len(fronts[mixed])
     compared = "every point with one format for all weights and one for all results (w≠a included)"
     if not fronts["uniform"]:
         fronts["uniform"] = uniform_cells(cells)[:count]
@@ -177,16 +181,18 @@ def front_section(cells: Cells, records: Records) -> Lines:
     lines = [
         "### Mixed formats",
         "",
-        f"`qhw search` in its default space ({record['size']:.3g} points), {record['evaluations']} "
-        f"evaluations ({record['seconds']:.0f} s on a busy machine), against {compared}. A search judges "
+        f"`qhw search` ({SEARCHES[mixed][0]}) in its default space ({record['size']:.3g} points), "
+        f"{record['evaluations']} evaluations ({record['seconds']:.0f} s on a busy machine), "
+        f"against {compared}. A search judges "
         f"points without any method; those of a front are then quantised by {METHODS}, or left. "
         f"{count} seed{'s' * (count > 1)}. At each point of the front that is compared with:",
         "",
     ]
     rows = []
-    for ours, theirs in (("mixed", "uniform"), ("mixed integers", "uniform"), ("mixed", "mixed integers")):
+    pairs_of_names = [*((search, "uniform") for search in MIXED), ("mixed", "mixed integers")]
+    for ours, theirs in pairs_of_names:
         for more in ("", ", no method"):
-            pairs = list(zip(fronts[ours + more], fronts[theirs + more], strict=False))
+            pairs = list(zip(fronts.get(ours + more, []), fronts[theirs + more], strict=False))
             if pairs:
                 rows.append([ours, theirs, more[2:] or METHODS, *tables.told(tables.gain(pairs))])
     header = ["front", "over", "methods", "accuracy at no more LUT, points", "LUT at no lower accuracy"]
@@ -198,7 +204,7 @@ def front_section(cells: Cells, records: Records) -> Lines:
         "",
     ]
     rows = []
-    for search in ("uniform", "mixed"):
+    for search in ("uniform", mixed):
         for point in tables.kept(fronts[search][0]):
             figures = f"{100 * point['held']:.1f}", f"{100 * point['test']:.1f}"
             rows.append([search, tables.formats_of(point), f"{point['cost']:,.0f}", *figures])
@@ -327,8 +333,9 @@ def write(records: Records, folder: Path = FOLDER) -> None:
         name = cells.judged.name
         drawn = [search for search in SEARCHES if not search.endswith("no method")]
         fronts = {search: fronts_of(records, "fronts", name, search) for search in drawn}
-        if fronts["mixed"]:
-            fronts["uniform"] = fronts["uniform"] or uniform_cells(cells)[: len(fronts["mixed"])]
+        count = max(len(fronts[search]) for search in MIXED)
+        if count:
+            fronts["uniform"] = fronts["uniform"] or uniform_cells(cells)[:count]
             plots.fronts(fronts, folder / f"{name}-fronts.png")
     trained = {
         run: fronts_of(records, "trained", hgq.NETWORK, run) for run in ("uniform", *hgq.SPACES, "HGQ")
