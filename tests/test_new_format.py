@@ -246,7 +246,16 @@ def test_odd_numbers_cost_what_integers_of_one_bit_more_do() -> None:
     )
 
 
-@pytest.mark.parametrize("flow", list_flows())
+LOOKING_UP = [name for name in list_flows() if name != "finn"]
+"""The flows that take numbers of any format; FINN streams integers."""
+
+
+def test_finn_refuses_what_is_no_integer_with_its_layer() -> None:
+    with pytest.raises(UnsupportedError, match=r"'first'.*numbers of posit<8,0>, FINN streams integers"):
+        load_flow("finn").prepare(network("posit<8,0>"), BOARD)
+
+
+@pytest.mark.parametrize("flow", LOOKING_UP)
 def test_a_number_that_is_looked_up_costs_its_table(flow: str) -> None:
     assert table("posit<8,0>").operand() == MultiplierOperand.looked_up(8, -4096, 4096)
     assert table("posit<8,0>").operand().width == 14
@@ -259,7 +268,7 @@ def test_a_number_that_is_looked_up_costs_its_table(flow: str) -> None:
     assert costs["flat"] < one
 
 
-@pytest.mark.parametrize("flow", list_flows())
+@pytest.mark.parametrize("flow", LOOKING_UP)
 def test_a_format_that_no_unit_takes_is_refused_with_its_layer(flow: str) -> None:
     with pytest.raises(
         UnsupportedError, match=r"Conv 'conv'.*: No unit multiplies by unpriced4\nAllowed: odd4"
