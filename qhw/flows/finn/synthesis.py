@@ -18,6 +18,7 @@ from qhw.flows.base import Project, Synthesis
 from qhw.flows.finn.builder import OUTPUT, SCRIPT
 from qhw.flows.finn.project import read_description
 from qhw.flows.finn.tools import HOW_TO_GET
+from qhw.outside import read_bytes
 from qhw.outside.text import read_json, read_text
 
 _LARGEST_REPORT = 1 << 26
@@ -67,7 +68,12 @@ def synthesise_project(project: Project, timeout: float = 24 * 3600.0) -> Synthe
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if code:
-        last = log.read_text(errors="replace").strip().rpartition("\n")[2][:300]
+        last = (
+            read_bytes(log, "log of FINN's build", _LARGEST_REPORT)
+            .decode(errors="replace")
+            .strip()
+            .rpartition("\n")[2][:300]
+        )
         raise CheckFailedError(
             f"{SCRIPT} ended with exit code {code} on {project.folder}: {last}", hint=f"see {log}"
         )
