@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from qhw.boards import Board
 from qhw.cost import Design, Multipliers
 from qhw.cost.pricing.architecture import Architecture, is_priced
@@ -25,11 +27,22 @@ from qhw.errors import InputError, ToolMissingError, UnsupportedError, closest
 from qhw.flows import list_flows
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
+from qhw.formats.table import TableFormat
 from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
 from qhw.sim.rows import Row, row_of
 
-__all__ = ["Flow", "FlowOption", "FlowStage", "Project", "ProjectFlow", "Tool", "list_flows", "load_flow"]
+__all__ = [
+    "Flow",
+    "FlowOption",
+    "FlowStage",
+    "Project",
+    "ProjectFlow",
+    "Tool",
+    "default_vectors",
+    "list_flows",
+    "load_flow",
+]
 
 Execution = dict[str, IntArray]
 """Mantissas (N, *shape) by tensor name, as the interpreter returns them."""
@@ -388,3 +401,21 @@ def every_option() -> dict[str, list[tuple[str, FlowOption]]]:
         for option in flow_class(flow).options:
             found.setdefault(option.name, []).append((flow, option))
     return found
+
+
+def default_vectors(graph: ExactGraph, samples: int = 4) -> dict[str, IntArray]:
+    """A few random input mantissas, the same for the same graph."""
+    rng = np.random.default_rng(0)
+    vectors = {}
+    for name in graph.inputs:
+        kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
+        low, high = kind.format.mantissa_low, kind.format.mantissa_high
+        if encoding is not None:
+            low, high = (int(bound - encoding.zero_point) for bound in (encoding.low, encoding.high))
+        if isinstance(kind.format, TableFormat):
+            numbers = kind.format.numbers
+            numbers = numbers[(numbers >= low) & (numbers <= high)]
+            vectors[name] = rng.choice(numbers, (samples, *kind.shape))
+            continue
+        vectors[name] = rng.integers(low, high, (samples, *kind.shape), endpoint=True)
+    return vectors

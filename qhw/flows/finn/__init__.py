@@ -14,7 +14,7 @@ from qhw.cost import Design, estimate
 from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
 from qhw.errors import InputError, ToolMissingError, UnsupportedError
-from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Trace
+from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Trace, default_vectors
 from qhw.flows.finn.emission import emit
 from qhw.flows.finn.emission.draft import Emitted, is_streamed
 from qhw.flows.finn.prepare import prepared
@@ -99,7 +99,7 @@ class FinnFlow(ProjectFlow):
         try:
             with finn() as scratch:
                 self._write_models(design, emitted, beside, scratch)
-            files.write_vectors(emitted, vectors or _default_vectors(design.graph), beside / "vectors")
+            files.write_vectors(emitted, vectors or default_vectors(design.graph), beside / "vectors")
             files.save_host(files.host_graph(emitted), beside)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
@@ -278,14 +278,3 @@ def _wanted(found: Execution, outputs: set[str], trace: Trace) -> Execution:
             allowed=", ".join(sorted(found)),
         )
     return {name: value for name, value in found.items() if name in names}
-
-
-def _default_vectors(graph: ExactGraph, samples: int = 4) -> dict[str, IntArray]:
-    """A few random input mantissas, the same for the same graph."""
-    from qhw.graph.builder import value_ranges
-
-    rng, ranges = np.random.default_rng(0), value_ranges(graph)
-    return {
-        name: rng.integers(*ranges[name].bounds, (samples, *graph.tensors[name].shape), endpoint=True)
-        for name in graph.inputs
-    }

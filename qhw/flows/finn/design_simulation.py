@@ -27,6 +27,7 @@ from qhw.flows.finn.compiled import Programs, default_cache
 from qhw.flows.finn.layer_streams import Stream, checked, input_streams, output_streams, read_words
 from qhw.flows.finn.rtl_simulation import Circuit, Verilator
 from qhw.flows.finn.sources import LayerSources, layer_sources, operators
+from qhw.flows.finn.tools import finn
 from qhw.formats.modes import IntArray
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class DesignCheck:
     full: tuple[str, ...] = ()
 
 
+@finn()
 def simulate_design(
     model: ModelWrapper,
     folder: Path,

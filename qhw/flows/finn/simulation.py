@@ -17,6 +17,7 @@ from qhw.flows.finn.hls_simulation import MEMORY, Compiler, Weights, call_layer
 from qhw.flows.finn.layer_streams import Stream, checked, input_streams, output_streams
 from qhw.flows.finn.rtl_simulation import Verilator, clock_layer
 from qhw.flows.finn.sources import LayerSources, layer_sources, operators
+from qhw.flows.finn.tools import finn
 from qhw.rtl.simulation.verilator import Words
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class LayerCheck:
     reason: str | None = None
 
 
+@finn()
 def simulate_layers(
     model: ModelWrapper,
     folder: Path,

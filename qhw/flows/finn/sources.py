@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from qhw.errors import InputError, ToolMissingError, UnsupportedError
+from qhw.errors import InputError, UnsupportedError
+from qhw.flows.finn.tools import finn, library
 from qhw.outside import inside
 from qhw.outside.text import read_text
 
@@ -55,6 +56,7 @@ class LayerSources:
         return tuple(name for name in self.files if name.endswith((".v", ".sv")))
 
 
+@finn()
 def generate_sources(
     model: ModelWrapper, folder: Path, *, part: str, clock_ns: float
 ) -> dict[str, LayerSources]:
@@ -77,7 +79,6 @@ def generate_sources(
         InputError: a layer has no implementation yet, or a name that is no identifier.
         UnsupportedError: FINN refuses to generate a layer.
     """
-    initialise_finn()
     model = copy.deepcopy(model)  # the generators write paths, and types, into the nodes
     for node in model.graph.node:
         _backend(node)  # before anything is written
@@ -122,12 +123,12 @@ def _placed(text: str, scratch: str) -> str:
     return text
 
 
+@finn()
 def layer_sources(model: ModelWrapper, folder: Path) -> dict[str, LayerSources]:
     """What :func:`generate_sources` wrote into a folder for this model; arguments and errors as there.
 
     Raises InputError also where a layer's folder is not there.
     """
-    initialise_finn()
     model = copy.deepcopy(model)
     return {node.name: _sources(node, folder) for node in model.graph.node}
 
@@ -152,11 +153,9 @@ def _sources(node: Any, folder: Path) -> LayerSources:
 
 def _named(path: str | Path, place: Path) -> str:
     """A file of FINN's list as ``LayerSources`` names it."""
-    from finn.util.settings import get_settings
-
-    normal, library = os.path.normpath(path), os.path.normpath(get_settings().finn_rtllib)
-    if normal.startswith(library + os.sep):
-        return f"{LIBRARY}/{Path(normal).relative_to(library).as_posix()}"
+    normal, own = os.path.normpath(path), str(_verilog_library())
+    if normal.startswith(own + os.sep):
+        return f"{LIBRARY}/{Path(normal).relative_to(own).as_posix()}"
     return f"{place.name}/{Path(normal).relative_to(os.path.normpath(place)).as_posix()}"
 
 
@@ -166,10 +165,13 @@ def source_file(folder: Path, name: str) -> Path:
     Raises InputError for a name that leads out of the folder, or through a link.
     """
     if name.startswith(f"{LIBRARY}/"):
-        from finn.util.settings import get_settings
-
-        return Path(get_settings().finn_rtllib) / name.removeprefix(f"{LIBRARY}/")
+        return _verilog_library() / name.removeprefix(f"{LIBRARY}/")
     return inside(folder, name)
+
+
+def _verilog_library() -> Path:
+    """The folder of FINN's Verilog, in its package."""
+    return Path(os.path.normpath(library("finn").__file__)).parent / LIBRARY
 
 
 def _backend(node: Any) -> Literal["rtl", "hls"]:
@@ -201,19 +203,3 @@ def operator_of(node: Any) -> Any:
     from qonnx.custom_op.registry import getCustomOp
 
     return getCustomOp(node)
-
-
-def initialise_finn() -> None:
-    """Give FINN the settings that its command line would give it; raises ToolMissingError without FINN."""
-    try:
-        from finn.util import settings
-        from finn.util.exception import FINNUserError
-    except ImportError as error:
-        raise ToolMissingError(
-            f"FINN is not installed: {error}", hint="pip install --no-deps finn-plus, and qhw[finn]"
-        ) from error
-    try:
-        settings.get_settings()
-    except FINNUserError:
-        os.environ.setdefault("FINN_BUILD_DIR", tempfile.gettempdir())
-        settings.initialize_dummy_settings()

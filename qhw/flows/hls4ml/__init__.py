@@ -7,13 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from qhw.cost import Design
 from qhw.cost.pricing.architecture import Architecture, is_priced
 from qhw.devices import Family
 from qhw.errors import UnsupportedError
-from qhw.flows.base import Execution, FlowOption, FlowStage, Project, ProjectFlow, Tool, Trace
+from qhw.flows.base import (
+    Execution,
+    FlowOption,
+    FlowStage,
+    Project,
+    ProjectFlow,
+    Tool,
+    Trace,
+    default_vectors,
+)
 from qhw.flows.hls4ml.folding import ReuseFactor
 from qhw.flows.hls4ml.operands import MOST_COMPARED, has_encoder, is_read
 from qhw.flows.hls4ml.plan import IoType, Plan, Planner
@@ -100,7 +107,7 @@ class Hls4mlFlow(ProjectFlow):
     def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
         self.check_multipliers(design.multipliers)
         plan = self.plan(design)
-        inputs = vectors if vectors is not None else _default_vectors(design.graph)
+        inputs = vectors if vectors is not None else default_vectors(design.graph)
         expected = interpret(design.graph, inputs)
         write_project(plan, design.board, Path(out), (inputs, expected), design.multipliers)
         return self._project(Path(out), plan.name)
@@ -148,21 +155,3 @@ def _check_code_size(plan: Plan) -> None:
         allowed=f"up to {MAX_UNROLLED_STATEMENTS:,}",
         hint="use io_stream",
     )
-
-
-def _default_vectors(graph: ExactGraph, samples: int = 4) -> dict[str, IntArray]:
-    """A few random input mantissas, the same for the same graph."""
-    rng = np.random.default_rng(0)
-    vectors = {}
-    for name in graph.inputs:
-        kind, encoding = graph.tensors[name], graph.input_encodings.get(name)
-        low, high = kind.format.mantissa_low, kind.format.mantissa_high
-        if encoding is not None:
-            low, high = (int(bound - encoding.zero_point) for bound in (encoding.low, encoding.high))
-        if isinstance(kind.format, TableFormat):
-            numbers = kind.format.numbers
-            numbers = numbers[(numbers >= low) & (numbers <= high)]
-            vectors[name] = rng.choice(numbers, (samples, *kind.shape))
-            continue
-        vectors[name] = rng.integers(low, high, (samples, *kind.shape), endpoint=True)
-    return vectors

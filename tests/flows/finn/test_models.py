@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from qhw.boards import load_board
-from qhw.flows.base import load_project_flow
-from qhw.flows.finn import _default_vectors
+from qhw.flows.base import default_vectors, load_project_flow
 from qhw.flows.finn.host import Host
 from qhw.flows.finn.prepare import prepared
 from qhw.formats import Integer
@@ -63,7 +62,7 @@ def check_host(folder: Path, graph: ExactGraph) -> None:
     """The script for the board gives the project's own inputs, and the graph's output of the stream's."""
     board = Host(folder / "driver")
     vectors = {name: np.load(folder / "vectors" / f"{name}.npy") for name in ("input", "expected_output")}
-    ((name, given),) = _default_vectors(graph).items()
+    ((name, given),) = default_vectors(graph).items()
     assert np.array_equal(board.encode(given), vectors["input"])
     expected = interpret(graph, {name: given})[graph.outputs[0]]
     assert np.array_equal(board.mantissas(vectors["expected_output"]), expected)
