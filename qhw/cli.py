@@ -294,7 +294,7 @@ def build(
         with _live_progress() as progress:
             result = run_build(chosen, observer=progress)
         document.update(result.manifest)
-        _show(result.tables(), f"Build folder: {result.folder}", hidden=as_json)
+        _show(result.tables(), f"Build folder: {result.folder}", f"Report: {result.report}", hidden=as_json)
 
 
 @app.command(cls=FlowCommand)
@@ -355,7 +355,7 @@ def search(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The study's name in the store.")] = None,
     resume: Annotated[bool | None, typer.Option("--resume", help="Go on with what the store holds.")] = None,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw front.html and front.png too.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw front.png beside report.html.")] = False,
     task: TaskName = None,
     metric: MetricName = None,
     target: Target = None,
@@ -404,9 +404,12 @@ def search(
         with _live_progress() as progress:
             result = run_search(chosen, observer=progress)
         document.update(result.to_json())
-        lines = [f"Front: {result.file}; build a point with 'qhw build --design {result.file}#1'"]
+        lines = [
+            f"Report: {result.report}",
+            f"Front: {result.file}; build a point with 'qhw build --design {result.file}#1'",
+        ]
         if plot:
-            lines.append(f"Plot: {' and '.join(map(str, result.save_plot()))}")
+            lines.append(f"Plot: {result.save_plot()}")
         _show(result.tables(), *lines, hidden=as_json)
 
 
@@ -577,6 +580,21 @@ def diff(
         _show(result.tables(), hidden=as_json)
     if not result.equal:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A build folder, or the folder of a search.")],
+    as_json: Json = False,
+) -> None:
+    """Write report.html again: one page that opens offline, on a phone and in print."""
+    with _command(as_json) as document:
+        from qhw.pipeline.reporting import report as run
+
+        with _live_progress() as progress:
+            page = run(folder, observer=progress)
+        document.update({"report": str(page)})
+        _show((), f"Report: {page}", hidden=as_json)
 
 
 @app.command()

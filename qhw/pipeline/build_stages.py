@@ -789,6 +789,7 @@ def direction_of(metric: Metric) -> Facts:
 def _cost(plan: BuildPlan, work: Workspace) -> Facts:
     """Choose the folding that fits the board, and keep what the design is estimated to take."""
     from qhw.cost import estimate
+    from qhw.cost.calibration.model_file import worst_lut_error
 
     design = best_design(read_graph(work.build), plan.board, plan.flow, plan.options.wanted)
     estimated = estimate(design)
@@ -805,6 +806,7 @@ def _cost(plan: BuildPlan, work: Workspace) -> Facts:
         "options": dict(design.architecture.options),
         "resources": estimated.totals,
         "cost_model": estimated.label,
+        "lut_error": worst_lut_error(plan.board.family),
         "latency": {
             "cycles": estimated.latency_cycles,
             "initiation_interval": estimated.initiation_interval,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from qhw.pipeline.build_stages import (
 )
 from qhw.pipeline.data_choice import DataChoice, choose_data
 from qhw.pipeline.options import BuildOptions
+from qhw.pipeline.reporting import build_report
 from qhw.pipeline.source import Source, find_source, require_training, slug
 from qhw.pipeline.stages import (
     MARKER,
@@ -38,6 +39,7 @@ from qhw.pipeline.stages import (
     telling_full_disk,
 )
 from qhw.pipeline.verification import VerificationError
+from qhw.report import FILE_NAME as REPORT
 from qhw.report.tables import Shown, Table
 
 if TYPE_CHECKING:
@@ -65,6 +67,11 @@ class BuildResult(Shown):
     def model_file(self) -> Path:
         """The QONNX file that everything was made from."""
         return self.folder / MODEL_FILE
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the build: ``report.html``, which opens offline."""
+        return self.folder / REPORT
 
     @property
     def graph(self) -> ExactGraph:
@@ -117,6 +124,11 @@ def build(
             if any(outcome.facts for outcome in outcomes):
                 written = _manifest(plan, outcomes, mismatch)
                 manifests.write(written, plan.folder)
+                if mismatch is not None:  # of all failed checks the one that is worth looking at
+                    build_report(plan.folder, written, [], observer)
+        build_report(plan.folder, written, outcomes, observer)
+        written["stages"] = _told(outcomes)
+        manifests.write(written, plan.folder)
     return BuildResult(plan.folder, written)
 
 
@@ -264,12 +276,16 @@ def _manifest(
         },
         "flow": _flow(plan, facts),
         "model": _model(plan, facts),
-        "stages": [{"name": o.name, "status": o.status, "seconds": round(o.seconds, 3)} for o in outcomes],
+        "stages": _told(outcomes),
         "accuracy": _accuracy(facts),
         "verification": rows + ([mismatch.row] if mismatch else []),
         "resources": _resources(plan.board, facts),
         "latency": _latency(plan.board, facts),
     }
+
+
+def _told(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    return [{"name": o.name, "status": o.status, "seconds": round(o.seconds, 3)} for o in outcomes]
 
 
 def _inputs(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -341,6 +357,7 @@ def _resources(board: Board, facts: Mapping[str, Mapping[str, Any]]) -> dict[str
         "board": has,
         "utilisation": {name: round(used[name] / has[name], 4) for name in used if has.get(name)},
         "cost_model": facts.get("cost", {}).get("cost_model", ""),
+        "lut_error": facts.get("cost", {}).get("lut_error"),
     }
 
 

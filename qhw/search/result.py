@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from qhw.report import FILE_NAME as REPORT
 from qhw.report.tables import Cell, Shown, Table
 from qhw.search.front import FILE_NAME, Front
 from qhw.search.strategies.base import Trial
@@ -47,25 +51,45 @@ class SearchResult(Shown):
         ]
         return pandas.DataFrame(rows)
 
+    @property
+    def report(self) -> Path:
+        """The page that shows the front: ``report.html``, which opens offline."""
+        return self.folder / REPORT
+
+    @property
+    def tried(self) -> list[tuple[float, float]]:
+        """Cost and figure of every point that was evaluated and fits."""
+        return tried_of(self.front, self.trials)
+
     def plot(self) -> Any:
-        """The front and all points, to be looked at in a notebook or saved."""
-        from qhw.search.plot import chart
+        """The front and all points that were evaluated, as an Altair chart.
 
-        return chart(self.front, self.trials)
+        Raises:
+            ToolMissingError: altair is not installed.
+        """
+        from qhw.report.charts import as_altair
+        from qhw.report.search_page import front_spec
 
-    def save_plot(self) -> tuple[Path, Path]:
-        """Write ``front.html``, which opens offline, and ``front.png`` beside the front.
+        title = f"{self.front['model']} on {self.front['board']} ({self.front['flow']})"
+        return as_altair(front_spec(self.front, self.tried, title=title))
+
+    def save_plot(self) -> Path:
+        """Write the plot as ``front.png`` beside the front.
 
         Raises:
             ToolMissingError: altair or vl-convert is not installed.
         """
         from qhw.search.plot import save
 
-        return save(self.front, self.trials, self.folder)
+        return save(self.plot(), self.folder / "front.png")
 
     def tables(self) -> list[Table]:
         """The front, cheapest first."""
-        front = self.front
+        return [self.table_of(self.front)]
+
+    @staticmethod
+    def table_of(front: Front) -> Table:
+        """The front of a document, cheapest first."""
         against, share = front["against"], front["metric"]["is_share"]
         resources = [name for name in ("lut", "dsp", "bram18") if name != against]
         columns = ("#", front["metric"]["name"], "95 %", "test", against.upper(), *map(str.upper, resources))
@@ -93,7 +117,16 @@ class SearchResult(Shown):
             f"cost model: {front['cost_model']}{_error(front['lut_error'])}"
         )
         title = f"Pareto front of {front['model']} on {front['board']} ({front['flow']})"
-        return [Table(title, (*columns, "images/s", "formats"), rows, note, spare=("95 %", "images/s"))]
+        return Table(title, (*columns, "images/s", "formats"), rows, note, spare=("95 %", "images/s"))
+
+
+def tried_of(front: Front, trials: Sequence[Trial]) -> list[tuple[float, float]]:
+    """Cost and figure of every point that was evaluated and fits."""
+    sign = 1 if front["metric"]["higher_is_better"] else -1
+    good = (
+        trial for trial in trials if trial.fits and np.isfinite(trial.cost) and np.isfinite(trial.quality)
+    )
+    return [(trial.cost, sign * trial.quality) for trial in good]
 
 
 def _figure(value: float, is_share: bool) -> str:

@@ -33,6 +33,7 @@ from qhw.pipeline.build_stages import (
 )
 from qhw.pipeline.data_choice import DataChoice
 from qhw.pipeline.designs import Wanted, best_design
+from qhw.pipeline.reporting import search_report
 from qhw.pipeline.run import data_of
 from qhw.pipeline.source import Source, find_source, is_quantised, require_training
 from qhw.pipeline.stages import (
@@ -56,7 +57,7 @@ from qhw.search.evaluators.second_order import SecondOrder
 from qhw.search.options import SearchOptions
 from qhw.search.pareto import front as pareto_front
 from qhw.search.pricing import PointPricer
-from qhw.search.result import SearchResult
+from qhw.search.result import SearchResult, tried_of
 from qhw.search.space import Point, Space
 from qhw.search.strategies import Problem, Strategy, Trial, strategy_class
 
@@ -140,7 +141,9 @@ def search(
         seconds = next(outcome.seconds for outcome in outcomes if outcome.name == "search")
         document = _front(plan, facts, seconds)
         fronts.write(document, plan.folder)
-    return SearchResult(plan.folder, document, tuple(_trials_of(facts["search"])))
+        trials = trials_of(facts["search"])
+        search_report(plan.folder, document, tried_of(document, trials), outcomes, observer)
+    return SearchResult(plan.folder, document, tuple(trials))
 
 
 def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> SearchPlan:
@@ -634,7 +637,8 @@ def _cheapest(space: Space, pricer: PointPricer) -> Point:
     return point
 
 
-def _trials_of(facts: Mapping[str, Any]) -> list[Trial]:
+def trials_of(facts: Mapping[str, Any]) -> list[Trial]:
+    """The points that were evaluated, by the facts of the stage ``search``."""
     return [
         Trial(tuple(point), cost, math.nan if quality is None else quality, fits)
         for point, cost, quality, fits in facts["trials"]
@@ -755,6 +759,7 @@ def _exact_figure(graph: ExactGraph, samples: Any, judge: Judge) -> float:
 
 
 def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: float) -> fronts.Front:
+    from qhw.cost.calibration.model_file import worst_lut_error
     from qhw.cost.pricing.estimate import LABEL
     from qhw.doctor import package_version
 
@@ -794,7 +799,7 @@ def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: fl
         "held_out": {"samples": facts["train"]["samples"], "trained_on": build.is_trained},
         "float": {"held_out": facts["train"]["held_out"], "test": facts["train"]["test"]},
         "cost_model": LABEL,
-        "lut_error": _lut_error(plan.board.family),
+        "lut_error": worst_lut_error(plan.board.family),
         "build": _shared_options(plan, found["fps"]),
         "points": points,
     }
@@ -817,16 +822,3 @@ def _shared_options(plan: SearchPlan, fps: float | None) -> Facts:
         "multipliers": build.multipliers,
         "flow_options": dict(build.flow_options),
     }
-
-
-def _lut_error(family: str) -> Facts | None:
-    """The held-out error of the family's worst unit, in percent."""
-    from qhw.cost.calibration import model_file
-
-    units = model_file.read(model_file.path_of(family)).units.values()
-    errors = [unit.held_out.lut_percent for unit in units]
-    errors = [error for error in errors if math.isfinite(error.p95)]
-    if not errors:
-        return None
-    worst = max(errors, key=lambda error: error.p95)
-    return {"median": worst.median, "p95": worst.p95}

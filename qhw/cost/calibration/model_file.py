@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -152,6 +153,18 @@ _SCHEMA = table(
         "check": {"type": "string"},
     }
 )
+
+
+def worst_lut_error(family: str) -> dict[str, float] | None:
+    """The held-out error in LUT of the family's worst unit, in percent; None where nothing was measured."""
+    if not path_of(family).is_file():
+        return None
+    errors = [unit.held_out.lut_percent for unit in read(path_of(family)).units.values()]
+    known = [error for error in errors if math.isfinite(error.p95)]
+    if not known:
+        return None
+    worst = max(known, key=lambda error: error.p95)
+    return {"median": worst.median, "p95": worst.p95}
 
 
 def _unit(given: Mapping[str, Any]) -> FittedUnit:
