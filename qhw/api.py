@@ -26,6 +26,7 @@ from qhw.search.result import SearchResult
 from qhw.sim.compare import Comparison, compare, describe
 
 if TYPE_CHECKING:
+    import pandas
     from torch import fx, nn
 
     from qhw.cost import Estimate
@@ -549,6 +550,23 @@ class CostResult(Shown):
             "memory_bits": e.memory_bits,
             "layers": [asdict(layer) for layer in e.layers],
         }
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per operation: its folding, resources, cycles and energy."""
+        from qhw.report.frames import frame
+
+        return frame([asdict(layer) for layer in self.estimate.layers])
+
+    def plot(self) -> Any:
+        """What each layer takes of the board, as an Altair chart.
+
+        Raises:
+            ToolMissingError: altair is not installed.
+        """
+        from qhw.report.charts import as_altair, layers_chart
+
+        layers = [asdict(layer) for layer in self.estimate.layers]
+        return as_altair(layers_chart(layers, self.estimate.board.capacity))
 
     @property
     def _present(self) -> list[str]:

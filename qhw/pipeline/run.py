@@ -43,6 +43,8 @@ from qhw.report import FILE_NAME as REPORT
 from qhw.report.tables import Shown, Table
 
 if TYPE_CHECKING:
+    import pandas
+
     from qhw.data import Reading
     from qhw.flows.base import Flow
     from qhw.graph.ir import ExactGraph
@@ -84,6 +86,29 @@ class BuildResult(Shown):
         """Hash over the generated files: equal inputs give equal projects."""
         digest: str = self.manifest["flow"]["project_sha256"]
         return digest
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """What each operation is estimated to take; raises InputError where it is not what was written."""
+        from qhw.report.build_page import layers_of
+
+        return layers_of(self.folder, self.manifest)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per operation: its folding, resources, cycles and energy, as estimated."""
+        from qhw.report.frames import frame
+
+        return frame(self.layers)
+
+    def plot(self) -> Any:
+        """What each layer takes of the board, as an Altair chart.
+
+        Raises:
+            ToolMissingError: altair is not installed.
+        """
+        from qhw.report.charts import as_altair, layers_chart
+
+        return as_altair(layers_chart(self.layers, self.manifest["resources"]["board"]))
 
     def tables(self) -> list[Table]:
         """Accuracy, verification, and resources against the board."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qhw.report.charts import board_chart, distribution_chart, layers_chart, memory_chart
+from qhw.report.charts import board_chart, distribution_chart, drawn_resources, layers_chart, memory_chart
 from qhw.report.distributions import Distribution, distributions
 from qhw.report.drawing import draw
 from qhw.report.page import chart, rendered
@@ -42,7 +42,7 @@ def build_page(folder: Path, manifest: Manifest) -> str:
         InputError: a file there is not what was written.
         ToolMissingError: vl-convert is not installed.
     """
-    graph, layers = _graph(folder), _layers(folder, manifest)
+    graph, layers = _graph(folder), layers_of(folder, manifest)
     model, board = manifest["model"], manifest["board"]
     binding = max(layers, key=lambda layer: (layer["initiation_interval"], layer["lut"])) if layers else None
     return rendered(
@@ -69,7 +69,8 @@ def _graph(folder: Path) -> ExactGraph | None:
     return load_graph(folder / "graph") if check_written(folder, "graph") else None
 
 
-def _layers(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+def layers_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """What each operation of a build is estimated to take; raises InputError where that was changed."""
     from qhw.outside.text import read_json
     from qhw.pipeline.stages import check_written
 
@@ -194,7 +195,7 @@ def _resources(
     there = {name: resources["board"][name] for name in used if resources["board"].get(name)}
     shares = {name: used[name] / there[name] for name in there}
     error = None if resources["synthesised"] else resources.get("lut_error")
-    drawn = [name for name in there if any(layer.get(name) for layer in layers)]
+    drawn = drawn_resources(layers, there)
     plot = board_chart(
         {_NAMES.get(name, name): share for name, share in shares.items()},
         error=None if error is None else error["p95"] / 100,
@@ -203,7 +204,7 @@ def _resources(
     )
     return {
         "board_plot": chart("board", plot),
-        "layers_plot": chart("layers", layers_chart(layers, drawn, there, "container")) if drawn else None,
+        "layers_plot": chart("layers", layers_chart(layers, there, "container")) if drawn else None,
         "kind_of_amounts": "synthesised" if resources["synthesised"] else "estimated",
         "amounts": [
             {

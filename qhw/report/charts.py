@@ -79,7 +79,6 @@ def front_chart(
     points = {**line, "color": colour, "tooltip": _front_tips(rows, against, metric["name"], form)}
     mark = _mark("point", filled=True, size=110, opacity=1, cursor="pointer")
     layers.append({"mark": mark, "encoding": points, "name": "points"})
-    layers[-1]["params"] = [{"name": "pan", "select": "interval", "bind": "scales"}]
     rest = {"title": title, "data": {"values": [dict(row) for row in rows]}, "layer": layers}
     return _sized(width, 380, rest)
 
@@ -182,16 +181,14 @@ def _top(rows: Sequence[Row]) -> float:
     return max(1.0, *(max(row["share"], row.get("high", 0.0)) for row in rows)) * 1.02 if rows else 1.0
 
 
-def layers_chart(
-    layers: Sequence[Row], resources: Sequence[str], capacity: Mapping[str, int], width: int | str = 640
-) -> Spec:
-    """What each layer takes of the board: for each, a bar per resource.
+def layers_chart(layers: Sequence[Row], capacity: Mapping[str, int], width: int | str = 640) -> Spec:
+    """What each layer takes of the board: for each, a bar per resource that any of them takes.
 
     Args:
         layers: one per layer: ``node``, ``op``, and amounts by resource.
-        resources: the resources that are drawn.
-        capacity: what the board has of each.
+        capacity: what the board has of each resource.
     """
+    resources = drawn_resources(layers, capacity)
     rows = [
         {
             "layer": layer["node"],
@@ -238,6 +235,11 @@ def layers_chart(
         },
     }
     return _sized(width, height, rest)
+
+
+def drawn_resources(layers: Sequence[Row], capacity: Mapping[str, int]) -> list[str]:
+    """The resources that the board has and a layer takes."""
+    return [name for name, there in capacity.items() if there and any(layer.get(name) for layer in layers)]
 
 
 def distribution_chart(

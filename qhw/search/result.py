@@ -43,13 +43,10 @@ class SearchResult(Shown):
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row per point of the front: formats, costs and figures."""
-        import pandas
+        from qhw.report.frames import frame
 
-        rows = [
-            {**{n: v for n, v in p.items() if not isinstance(v, dict)}, **p["resources"], **p["formats"]}
-            for p in self.front["points"]
-        ]
-        return pandas.DataFrame(rows)
+        left_out = ("folding",)
+        return frame([{n: v for n, v in p.items() if n not in left_out} for p in self.front["points"]])
 
     @property
     def report(self) -> Path:

@@ -24,7 +24,7 @@ def kind_of(text: str) -> TensorType:
 @pytest.mark.parametrize("text", ["e2m1", "e4m3", "khot<4,2>", "ternary", "pow2<4>", "int4", "int8", "int12"])
 def test_bars_hold_what_is_counted(text: str) -> None:
     kind, random = kind_of(text), np.random.default_rng(0)
-    values = random.normal(0, 2.0**kind.exponent.values[0] * kind.format.mantissa_high / 4, 4000)
+    values = random.normal(0, 2.0 ** kind.exponent.values[0] * kind.format.mantissa_high / 4, 4000)
     mantissas = kind.format.to_mantissa(values)
     found = distribution("w", "weights", kind, mantissas)
     assert sum(bar["share"] for bar in found.bars) == pytest.approx(1, abs=1e-4)
@@ -65,8 +65,12 @@ def test_a_networks_weights_and_results_are_shown_in_its_order() -> None:
     random = np.random.default_rng(0)
     x = {name: random.integers(0, 4, (2, *graph.tensors[name].shape)) for name in graph.inputs}
     found = distributions(graph, {**interpret(graph, x, keep="all"), **x})
-    assert [one.name for one in found][0] == graph.inputs[0]
+    assert found[0].name == graph.inputs[0]
     weights = [one.name for one in found if one.role == "weights"]
     assert weights == [node.inputs[1] for node in graph.nodes if node.op in ("Conv", "MatMul")]
-    rounded = [node.output for node in graph.nodes if node.op == "Requant" and graph.tensors[node.output].format.width <= 16]
+    rounded = [
+        node.output
+        for node in graph.nodes
+        if node.op == "Requant" and graph.tensors[node.output].format.width <= 16
+    ]
     assert [one.name for one in found if one.role == "results"][1:] == rounded
