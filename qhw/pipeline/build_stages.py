@@ -836,7 +836,9 @@ def _project(plan: BuildPlan, work: Workspace) -> Facts:
     }
     project = plan.flow.write(_design(plan, work.build), work.scratch / PROJECT_FOLDER, vectors=bench)
     files = sum(1 for path in project.folder.rglob("*") if path.is_file())
-    return {"project_sha256": project.content_hash(), "summary": f"{files} files"}
+    memory = plan.flow.memory(project)
+    facts: Facts = {"project_sha256": project.content_hash(), "summary": f"{files} files"}
+    return facts | ({} if memory is None else {"memory": memory})
 
 
 def open_project(flow: ProjectFlow, build: Path) -> Project:

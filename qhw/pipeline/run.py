@@ -306,6 +306,7 @@ def _manifest(
         "verification": rows + ([mismatch.row] if mismatch else []),
         "resources": _resources(plan.board, facts),
         "latency": _latency(plan.board, facts),
+        "memory": facts.get("project", {}).get("memory"),
     }
 
 

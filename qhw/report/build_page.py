@@ -26,7 +26,16 @@ SHOWN_CARDS = 18
 """Distributions that are shown at once; more are there on a click."""
 
 _LARGEST_JSON = 1 << 26
-_NAMES = {"lut": "LUT", "ff": "FF", "dsp": "DSP", "bram18": "BRAM18", "uram": "URAM"}
+_NAMES = {
+    "lut": "LUT",
+    "ff": "FF",
+    "dsp": "DSP",
+    "bram18": "BRAM18",
+    "uram": "URAM",
+    "sram": "SRAM",
+    "contiguous_sram": "largest region",
+    "flash": "flash",
+}
 
 Manifest = dict[str, Any]
 
@@ -44,7 +53,9 @@ def build_page(folder: Path, manifest: Manifest) -> str:
     """
     graph, layers = _graph(folder), layers_of(folder, manifest)
     model, board = manifest["model"], manifest["board"]
-    binding = max(layers, key=lambda layer: (layer["initiation_interval"], layer["lut"])) if layers else None
+    binding = (
+        max(layers, key=lambda layer: (layer["initiation_interval"], layer.get("lut", 0))) if layers else None
+    )
     return rendered(
         "build.html",
         kind=f"qhw build --flow {manifest['flow']['name']}",
@@ -55,6 +66,7 @@ def build_page(folder: Path, manifest: Manifest) -> str:
         **_exactness(manifest["verification"]),
         **_resources(manifest, layers, binding),
         **_memory(manifest),
+        measured=_measured(manifest.get("measured")),
         drawing=None if graph is None else draw(graph, _remarks(layers), binding["node"] if binding else ""),
         **_cards(folder, graph, manifest),
         shown_cards=SHOWN_CARDS,
@@ -224,7 +236,7 @@ def _resources(
                 "node": layer["node"],
                 "op": layer["op"],
                 "fold": ", ".join(map(str, layer["fold"].values())),
-                "amounts": [f"{layer[name]:,}" for name in drawn],
+                "amounts": [f"{layer.get(name, 0):,}" for name in drawn],
                 "cycles": f"{layer['cycles']:,}",
                 "interval": f"{layer['initiation_interval']:,}",
             }
@@ -257,7 +269,7 @@ def _binding(
     told = [f"{name} is the fullest resource, at {shares[resource]:.1%} of the board"]
     total = sum(layer.get(resource, 0) for layer in layers)
     if total:
-        largest = max(layers, key=lambda layer: layer[resource])
+        largest = max(layers, key=lambda layer: layer.get(resource, 0))
         told.append(f"{largest[resource] / total:.0%} of it in '{largest['node']}' ({largest['op']})")
     text = ", ".join(told) + "."
     if binding is not None and manifest["latency"] is not None:
@@ -274,7 +286,9 @@ def _remarks(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     for layer in layers:
         if layer["op"] in ("Conv", "MatMul"):
             amounts = [
-                f"{layer[name]:,} {_NAMES[name]}" for name in ("lut", "dsp", "bram18") if layer.get(name)
+                f"{layer[name]:,} {_NAMES[name]}"
+                for name in ("lut", "dsp", "bram18", "flash")
+                if layer.get(name)
             ]
             remarks[layer["node"]] = ", ".join(amounts)
     return remarks
@@ -292,6 +306,31 @@ def _memory(manifest: Manifest) -> dict[str, Any]:
     return {
         "memory_plot": chart("arena", spec),
         "memory_note": f"Buffers of the arena, step by step: {peak / 1024:,.1f} KiB at most{share}.",
+    }
+
+
+def _measured(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a firmware took where it ran, layer by layer, as the template shows it."""
+    if measured is None:
+        return None
+    low, high = measured["modelled"]["milliseconds"]
+    total = max(measured["instructions"], 1)
+    return {
+        "note": f"{measured['source']}: {measured['instructions']:,} instructions an inference, "
+        f"{measured['flash']:,} bytes of flash, {measured['static_ram']:,} bytes of static RAM, "
+        f"{measured['stack']:,} bytes of stack. Modelled, not measured: {low:,.3g} to {high:,.3g} ms "
+        f"({measured['modelled']['how']}).",
+        "layers": [
+            {
+                "name": layer["name"],
+                "kernel": layer["kernel"],
+                "macs": f"{layer['macs']:,}",
+                "flash": f"{layer['flash']:,}",
+                "instructions": f"{layer['instructions']:,}",
+                "share": f"{layer['instructions'] / total:.1%}",
+            }
+            for layer in measured["layers"]
+        ],
     }
 
 

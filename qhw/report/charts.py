@@ -194,8 +194,8 @@ def layers_chart(layers: Sequence[Row], capacity: Mapping[str, int], width: int 
             "layer": layer["node"],
             "operation": layer["op"],
             "resource": name.upper(),
-            "amount": layer[name],
-            "share": layer[name] / capacity[name],
+            "amount": layer.get(name, 0),
+            "share": layer.get(name, 0) / capacity[name],
         }
         for layer in layers
         for name in resources

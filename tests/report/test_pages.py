@@ -136,7 +136,15 @@ def test_microcontrollers_show_their_memory(built: BuildResult) -> None:
             {"name": "y", "offset": 1024, "bytes": 2048, "first": 0, "last": 2},
         ],
     }
-    page = Page(build_page(built.folder, built.manifest | {"memory": memory}))
+    manifests.validate(built.manifest | {"memory": memory})
+    layer = {"name": "conv", "kernel": "qhw_conv_s8", "macs": 648, "flash": 72, "instructions": 1300}
+    measured = {
+        "source": "QEMU, mps2-an500",
+        **{"flash": 9000, "static_ram": 4000, "stack": 500, "instructions": 2600, "layers": [layer]},
+        "modelled": {"cycles": [3354, 4160], "milliseconds": [0.007, 0.009], "how": "CPI of 1.29 to 1.60"},
+    }
+    page = Page(build_page(built.folder, built.manifest | {"memory": memory, "measured": measured}))
+    assert "qhw_conv_s8 648 72 1,300 50.0%" in page.text
     assert "3.0 KiB at most, 75.0% of the 4.0 KiB" in page.text
     assert len(page.specs["arena"]["layer"][0]["data"]["values"]) == 2
     assert "arena" not in Page(built.report.read_text()).specs
