@@ -34,12 +34,42 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="qhw",
     help="From a PyTorch model to bit-exact hardware, with the precision chosen by what the hardware costs.",
-    no_args_is_help=True,
-    add_completion=False,
+    no_args_is_help=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _begins(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _boards(incomplete: str) -> list[str]:
+    from qhw.boards import list_boards
+
+    return _begins(incomplete, list_boards())
+
+
+def _models(incomplete: str) -> list[str]:
+    """Built-in models, QONNX files, and the folders in which they may be."""
+    from glob import escape, glob
+
+    from qhw.models import model_names
+
+    paths = (Path(path) for path in sorted(glob(f"{escape(incomplete)}*")))
+    files = [
+        f"{path}/" if path.is_dir() else str(path)
+        for path in paths
+        if path.is_dir() or path.suffix == ".onnx"
+    ]
+    return _begins(incomplete, model_names()) + files
+
+
+def _flows(incomplete: str) -> list[str]:
+    return _begins(incomplete, list_flows())
+
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
@@ -90,7 +120,12 @@ Multipliers = Annotated[
 Clock = Annotated[float | None, typer.Option("--clock-mhz", help="Clock in MHz.  [default: the board's]")]
 Board = Annotated[
     str | None,
-    typer.Option("--board", "-b", help="A board's name ('qhw boards' lists them), or a TOML file."),
+    typer.Option(
+        "--board",
+        "-b",
+        help="A board's name ('qhw boards' lists them), or a TOML file.",
+        autocompletion=_boards,
+    ),
 ]
 InputType = Annotated[
     str | None,
@@ -197,12 +232,17 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Options that come before or after any command (``main`` takes them out of the arguments)."""
+    if context.invoked_subcommand is None:
+        from qhw.report.first_contact import what_next
+
+        typer.echo(printable(what_next(Path())))
 
 
 @app.command(cls=FlowCommand)
@@ -210,7 +250,10 @@ def build(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(help="A built-in model, a QONNX file, or file.py:function.  [default: digits-cnn]"),
+        typer.Argument(
+            help="A built-in model, a QONNX file, or file.py:function.  [default: digits-cnn]",
+            autocompletion=_models,
+        ),
     ] = None,
     board: Board = None,
     design: Annotated[
@@ -219,7 +262,9 @@ def build(
     ] = None,
     flow: Annotated[
         str | None,
-        typer.Option("--flow", help=f"The kind of project: {', '.join(list_flows())}."),
+        typer.Option(
+            "--flow", help=f"The kind of project: {', '.join(list_flows())}.", autocompletion=_flows
+        ),
     ] = None,
     data: Data = None,
     task: TaskName = None,
@@ -302,11 +347,16 @@ def search(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Argument(help="A built-in model, or file.py:function.  [default: digits-cnn]"),
+        typer.Argument(
+            help="A built-in model, or file.py:function.  [default: digits-cnn]", autocompletion=_models
+        ),
     ] = None,
     board: Board = None,
     flow: Annotated[
-        str | None, typer.Option("--flow", help=f"Whose hardware is priced: {', '.join(list_flows())}.")
+        str | None,
+        typer.Option(
+            "--flow", help=f"Whose hardware is priced: {', '.join(list_flows())}.", autocompletion=_flows
+        ),
     ] = None,
     data: Data = None,
     against: Annotated[
@@ -417,7 +467,9 @@ def search(
 def ptq(
     model: Annotated[
         str | None,
-        typer.Argument(help="A built-in model, or file.py:function.  [default: digits-cnn]"),
+        typer.Argument(
+            help="A built-in model, or file.py:function.  [default: digits-cnn]", autocompletion=_models
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -529,7 +581,10 @@ def cost(
     model: Annotated[str, typer.Argument(help="A QONNX file or a build folder.")],
     board: Board = None,
     flow: Annotated[
-        str | None, typer.Option("--flow", help=f"The architecture to estimate: {', '.join(list_flows())}.")
+        str | None,
+        typer.Option(
+            "--flow", help=f"The architecture to estimate: {', '.join(list_flows())}.", autocompletion=_flows
+        ),
     ] = None,
     input_type: InputType = None,
     clock_mhz: Clock = None,

