@@ -15,7 +15,7 @@ FUZZ_JOBS ?= 1
 TEST_JOBS ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench bench-cuda data fuzz
+.PHONY: setup demo test lint docs bench bench-cuda data fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tables,search,hls4ml,finn,synth,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,tables,search,hls4ml,finn,synth,docs,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps finn-plus finn-plus-driver seglearn
 	touch $@
 
@@ -35,6 +35,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/site: a broken link or a name that is none is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Fashion-MNIST, tclsh, PostgreSQL and Chromium come from Debian; where they cannot be installed their tests are
 # skipped and listed.
