@@ -199,7 +199,7 @@ def extended(
     placed = value
     for array in arrays:
         if array is not None and _placed(node, op, placed, array, options) is None:
-            moved = _rerooted(state, node, placed)
+            moved = rerooted(state, node, placed)
             if moved is None:
                 raise _unplaced(node, placed)
             placed = moved
@@ -228,7 +228,7 @@ def extended(
     move = next((move for move in result.moves if move.is_maximum), None)
     if move is None or _rises(result, result.steps[-1]):
         return result
-    moved = _rerooted(state, node, value)
+    moved = rerooted(state, node, value)
     if moved is None:
         raise node.refuse(
             f"it does not only rise, and follows {move} on numbers that are not quantised",
@@ -281,7 +281,7 @@ def _axis_before(value: Floating, axis: int) -> int | None:
     return axis
 
 
-def _rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
+def rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
     if value.raw is not None or any(move.fill for move in value.moves):
         return None

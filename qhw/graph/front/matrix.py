@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qhw.formats.integer import as_mantissas
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.floating import extended, from_integers
-from qhw.graph.front.integers import SAME_NUMBER, integers
+from qhw.graph.front.integers import SAME_NUMBER, integers, summands
 from qhw.graph.front.movement import apply, shape_of
 from qhw.graph.front.state import SHORT, NodeView, State, rule
 from qhw.graph.front.values import Activation, FreeConstant, Lowered, Movement, Scale
@@ -76,7 +76,8 @@ def _same_pads(
 @rule("Conv")
 def conv(state: State, node: NodeView) -> Lowered:
     """An exact convolution; a depthwise one of equal numbers is a SumPool (and an Affine)."""
-    x, x_scale = integers(state, node)
+    depthwise = int(node.options.get("group", 1)) == shape_of(state, node)[1]
+    x, x_scale = summands(state, node, by_channel=depthwise)
     return convolution(state, node, x, x_scale, weights_of(state, node), None)
 
 
@@ -399,14 +400,14 @@ def matmul(state: State, node: NodeView) -> Lowered:
     """A matrix product; either operand may be a constant, or both are computed with a batch axis each."""
     a, b = (state.values[name] for name in node.proto.input)
     if isinstance(b, Dyadic):
-        left, left_scale = integers(state, node)
+        left, left_scale = summands(state, node)
         left = state.builder.uniform(f"{node.name}_aligned", left, source=node.name)
         weight = _stacked(node, weights_of(state, node), state.rank(left) + 1)
         right = _stored_weight(state, node, weight, 1 if weight.ndim == 2 else None)
         axis = (state.rank(left) if weight.ndim == 2 else max(state.rank(left), weight.ndim)) - 1
         free = _product_scale(node, left_scale, weight, axis, 0)
     elif isinstance(a, Dyadic):
-        right, right_scale = integers(state, node, 1)
+        right, right_scale = summands(state, node, 1)
         right = state.builder.uniform(f"{node.name}_aligned", right, source=node.name)
         _check_ranks(node, state.rank(right) + 1, state.rank(right) + 1)
         weight = _stacked(

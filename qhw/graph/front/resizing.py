@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.integers import integers
+from qhw.graph.front.integers import integers, summands
 from qhw.graph.front.matrix import Window, convolution, weights_of
 from qhw.graph.front.movement import apply, picked, shape_of
 from qhw.graph.front.state import NodeView, State, rule
@@ -28,7 +28,7 @@ def conv_transpose(state: State, node: NodeView) -> Lowered:
 
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (arXiv 1603.07285), chapter 4.
     """
-    x, free = integers(state, node)
+    x, free = summands(state, node)
     weight = weights_of(state, node)
     spatial = state.builder.type(x).shape[1:]
     rank, groups = len(spatial), int(node.options.get("group", 1))

@@ -154,10 +154,14 @@ def _filled(node: NodeView, value: Floating) -> Floating:
     moves = []
     for move in value.moves:
         if move.fill is not None:
-            tensor = partial(_padded, move.fill, _fill_mantissa(node, value, move, move.fill))
-            move = replace(move, tensor=tensor, fill=None)
+            move = padded_by(move, move.fill, _fill_mantissa(node, value, move, move.fill))
         moves.append(move)
     return replace(value, moves=tuple(moves))
+
+
+def padded_by(move: Movement, fill: Fill, mantissa: int) -> Movement:
+    """A Pad whose number is known as an integer."""
+    return replace(move, tensor=partial(_padded, fill, mantissa), fill=None)
 
 
 def _padded(fill: Fill, mantissa: int, x: str, name: str) -> str:
