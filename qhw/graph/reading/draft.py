@@ -269,15 +269,15 @@ class Draft:
             )
         return found
 
-    def infer(self) -> None:
-        """Infer the shape and element type of every tensor.
+    def infer(self, *, strict: bool = True) -> None:
+        """Infer the shape and element type of every tensor; unless ``strict``, as far as they fit together.
 
         Raises:
             InputError: shapes or types do not fit together, by the node where they do not.
         """
         skeleton = self._skeleton()
         try:
-            inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True)
+            inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=strict)
         except Exception as error:  # the binding raises types of its own
             raise InputError(
                 f"The model's shapes do not fit together: {_reason(error)}",
