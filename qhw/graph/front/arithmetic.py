@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
+from qhw.graph.front.broadcast import broadcast
 from qhw.graph.front.dyadic import Dyadic, power_of_two
 from qhw.graph.front.matrix import on_grid, product_of_scales
 from qhw.graph.front.state import (
@@ -73,7 +74,7 @@ def _scaled_pair(state: State, node: NodeView) -> tuple[Activation, Activation]:
     found = [_settled(state, node, index) for index in (0, 1)]
     a, b = found
     if state.builder.type(a.tensor).shape != state.builder.type(b.tensor).shape:
-        a, b = _broadcast(state, node, a, b)
+        a, b = broadcast(state, node, a, b)
     return a, b
 
 
@@ -84,43 +85,6 @@ def _settled(state: State, node: NodeView, index: int) -> Activation:
         InexactError: the tensor is in the middle of a tail.
     """
     return Activation(*state.scaled_tensor(node, state.operand(node, index)))
-
-
-def _broadcast(state: State, node: NodeView, a: Activation, b: Activation) -> tuple[Activation, Activation]:
-    shapes = [state.builder.type(t.tensor).shape for t in (a, b)]
-    rank = max(len(shape) for shape in shapes)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    if any(one != other and 1 not in (one, other) for one, other in zip(*padded, strict=True)):
-        raise node.refuse(
-            f"it combines computed tensors of shapes {shapes[0]} and {shapes[1]} (batch left out)",
-            allowed="shapes that broadcast",
-        )
-    whole = tuple(max(sizes) for sizes in zip(*padded, strict=True))
-    return _enlarged(state, node, 0, a, whole), _enlarged(state, node, 1, b, whole)
-
-
-def _enlarged(
-    state: State, node: NodeView, index: int, value: Activation, whole: Sequence[int]
-) -> Activation:
-    """The tensor with every axis of length 1 repeated to the length it is combined with."""
-    builder, x = state.builder, value.tensor
-    shape = builder.type(x).shape
-    if shape == tuple(whole):
-        return value
-    name = f"{node.name}_operand_{index}"
-    if value.scale is not None and not value.scale.is_uniform and len(shape) != len(whole):
-        raise node.refuse("it repeats a tensor with scales per channel", allowed="one scale")
-    if len(shape) != len(whole):
-        x = builder.uniform(f"{name}_aligned", x, source=node.name)
-        x = builder.reshape(f"{name}_ranked", x, (1,) * (len(whole) - len(shape)) + shape, source=node.name)
-    before = builder.type(x).shape
-    if before[0] != whole[0]:
-        x = builder.uniform(f"{name}_aligned", x, source=node.name)
-        x = builder.concat(f"{name}_channels", [x] * whole[0], 0, source=node.name)
-    factors = tuple(n // m for n, m in zip(whole[1:], before[1:], strict=True))
-    if set(factors) - {1}:
-        x = builder.upsample(f"{name}_repeated", x, factors, source=node.name)
-    return Activation(x, value.scale)
 
 
 def _sum_of_two(state: State, node: NodeView, name: str, a: Activation, b: Activation) -> Activation:
@@ -182,7 +146,7 @@ def _sum(state: State, node: NodeView) -> Lowered:
 def _same_shape(state: State, node: NodeView, a: Activation, b: Activation) -> tuple[Activation, Activation]:
     if state.builder.type(a.tensor).shape == state.builder.type(b.tensor).shape:
         return a, b
-    return _broadcast(state, node, a, b)
+    return broadcast(state, node, a, b)
 
 
 @rule("Sub")

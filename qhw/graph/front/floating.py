@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.graph.front.broadcast import broadcast
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Clamped, Floating, Movement, RawInput, Scale
@@ -18,6 +19,10 @@ from qhw.graph.tails.tail import TABLE_ENTRIES
 
 ELEMENTWISE = frozenset(OPERATIONS) - QUANTIZER_STEPS
 """ONNX operators that are one step of a tail."""
+
+DIFFER_LESS = (
+    "use one number for all, in the quantizer, in the weights' scales or in what is added between them"
+)
 
 FLOATABLE = ELEMENTWISE | {"BatchNormalization", "Sum"}
 """ONNX operators that a tail may hold."""
@@ -142,13 +147,13 @@ def joined(
         raise node.refuse("it has constant operands only", hint="fold the constants first")
     whole = moving[0]
     for other in moving[1:]:
-        whole = _merged(node, whole, other)
+        whole = _merged(state, node, whole, other)
     places = [None if isinstance(value, Floating) else value for value in operands]
     outputs = [value.output if isinstance(value, Floating) else "" for value in operands]
     return extended(state, node, whole, op, output, places, options, outputs)
 
 
-def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
+def _merged(state: State, node: NodeView, a: Floating, b: Floating) -> Floating:
     """Two tails as one, for an operation that reads both."""
     if a is b:
         return a
@@ -159,12 +164,7 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
             hint=f"put a quantizer in front of {moved}",
         )
     if a.shape != b.shape:
-        raise node.refuse(
-            f"it combines computed tensors of shapes {a.shape} and {b.shape} (batch left out) that are not "
-            "quantised",
-            allowed="equal shapes, or a constant that broadcasts",
-            hint="quantise both",
-        )
+        a, b = _of_one_shape(state, node, a, b)
     names = [value.raw.name for value in (a, b) if value.raw is not None]
     if len(names) == 1 or len(set(names)) > 1:
         name = names[0]
@@ -181,6 +181,35 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
         a.moves,
         a.raw,
     )
+
+
+def _of_one_shape(state: State, node: NodeView, a: Floating, b: Floating) -> tuple[Floating, Floating]:
+    """Two tails with the integers that they begin with repeated, where each is a function of one integer."""
+    if not all(_is_of_one_number(value) for value in (a, b)):
+        raise node.refuse(
+            f"it combines computed tensors of shapes {a.shape} and {b.shape} (batch left out) that are not "
+            "quantised",
+            allowed="equal shapes, a constant that broadcasts, or quantised tensors that broadcast",
+            hint="quantise both, with one scale each",
+        )
+    roots = broadcast(state, node, Activation(a.roots[0]), Activation(b.roots[0]))
+    one, other = (_on_root(state, v, r.tensor) for v, r in zip((a, b), roots, strict=True))
+    return one, other
+
+
+def _is_of_one_number(value: Floating) -> bool:
+    """Whether a tail is the same function of one integer everywhere."""
+    alike = all(constant.size == 1 for constant in value.constants.values())
+    return alike and value.raw is None and len(value.roots) == 1 and not value.moves
+
+
+def _on_root(state: State, value: Floating, root: str) -> Floating:
+    """A tail of one number for all channels on another tensor."""
+    (old,) = value.roots
+    steps = tuple(replace(s, inputs=tuple(root if i == old else i for i in s.inputs)) for s in value.steps)
+    constants = {name: constant.reshape(()) for name, constant in value.constants.items()}
+    output = root if value.output == old else value.output
+    return Floating((root,), steps, constants, output, state.builder.type(root).shape)
 
 
 def extended(
@@ -222,8 +251,9 @@ def extended(
     )
     if len(axes := axes_of(result)) > 1:
         raise node.refuse(
-            f"the numbers in front of it differ along axes {sorted(axes)}",
-            allowed="one number, or one per channel",
+            f"the numbers in front of it differ along axes {sorted(axis + 1 for axis in axes)}",
+            allowed="one number, or one per index of one axis",
+            hint=DIFFER_LESS,
         )
     move = next((move for move in result.moves if move.is_maximum), None)
     if move is None or _rises(result, result.steps[-1]):
@@ -258,7 +288,9 @@ def _placed(
         return array.reshape((1,) * (len(value.shape) + 1) + tail) if tail else array.reshape(())
     if len(axes) > 1:
         raise node.refuse(
-            f"the numbers in front of it differ along axes {axes}", allowed="one number, or one per channel"
+            f"the numbers in front of it differ along axes {axes}",
+            allowed="one number, or one per index of one axis",
+            hint=DIFFER_LESS,
         )
     if array.shape[axes[0]] != value.moved_shape[axes[0] - 1]:
         raise node.refuse(f"a constant of shape {array.shape} enlarges a tensor of shape {value.moved_shape}")

@@ -273,7 +273,9 @@ def average_pool(state: State, node: NodeView) -> Lowered:
     frame = window(node, shape, node.options["kernel_shape"])
     if set(frame.dilations) != {1} or any(frame.ends(shape, node.output_shapes[0][2:])):
         raise node.refuse(
-            "its windows are dilated or reach beyond the input (ceil_mode)", allowed="plain windows"
+            "its windows are dilated or reach beyond the input (ceil_mode)",
+            allowed="plain windows",
+            hint="leave ceil_mode out, or pad with count_include_pad=True",
         )
     if any(frame.pads) and not node.options.get("count_include_pad", 0):
         raise node.refuse(

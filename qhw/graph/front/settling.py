@@ -351,7 +351,11 @@ def _encoded(
     """A float input with everything up to its quantizer, as what the host does to encode it."""
     assert value.raw is not None
     if not exponent.is_scalar or (free is not None and not free.is_uniform):
-        raise node.refuse("it quantises the input per channel", allowed="one scale for an input")
+        raise node.refuse(
+            f"it quantises the input '{value.raw.name}' per channel",
+            allowed="one scale for an input",
+            hint="quantise the input per tensor",
+        )
     encoding = _encoding(node, value, quantizer)
     tensor = state.declare_float_input(node, value.raw, encoding, exponent.values[0])
     return Activation(state.moved(tensor, value), moved_scale(node, free, value.moves))
