@@ -164,7 +164,7 @@ def trainable(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     model = _unwrapped(model)
     # torch copies parameters that are not initialised yet, but no such buffers.
     unknown = {
-        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)
+        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)  # type: ignore[call-arg]
         for buffer in model.buffers()
         if is_lazy(buffer)
     }

@@ -41,28 +41,18 @@ def _split(state: State, node: NodeView) -> tuple[int, Dyadic | None]:
 
 def _constants(state: State, node: NodeView, combine: Callable[[Dyadic, Dyadic], Dyadic]) -> Dyadic | None:
     """The result where both operands are constants."""
-    values = [state.values[name] for name in node.proto.input]
-    if not all(isinstance(value, Dyadic) for value in values):
+    first, second = (state.values[name] for name in node.proto.input)
+    if not (isinstance(first, Dyadic) and isinstance(second, Dyadic)):
         return None
-    result = values[0]
-    for value in values[1:]:
-        assert isinstance(result, Dyadic)
-        assert isinstance(value, Dyadic)
-        result = combine(result, value)
-    assert isinstance(result, Dyadic)
-    return result.packed()
+    return combine(first, second).packed()
 
 
-@rule("Add", "Sum")
+@rule("Add")
 def add(state: State, node: NodeView) -> Lowered:
     """A sum of tensors, or of a tensor and constants."""
     known = _constants(state, node, lambda a, b: a + b)
     if known is not None:
         return known
-    if len(node.proto.input) == 1:
-        return state.operand(node)
-    if len(node.proto.input) > 2:
-        return _sum(state, node)
     index, constant = _split(state, node)
     if constant is not None:
         return _plus(state, node, index, constant)
@@ -129,24 +119,6 @@ def _ratio(state: State, a: Activation, b: Activation) -> tuple[Fraction, bool] 
     # The integer operation aligns exponents itself.
     shift = exponents[fine].values[0] - exponents[coarse].values[0]
     return Fraction(int(ratio)) * Fraction(2) ** shift, is_first
-
-
-def _sum(state: State, node: NodeView) -> Lowered:
-    """More than two operands, added in order."""
-    if any(_is_constant(state, node, i) for i in range(len(node.proto.input))):
-        raise node.refuse("it sums constants and tensors", allowed="Add for constants")
-    total = _settled(state, node, 0)
-    last = len(node.proto.input) - 1
-    for index in range(1, last + 1):
-        name = node.name if index == last else f"{node.name}_{index}"
-        total = _sum_of_two(state, node, name, *_same_shape(state, node, total, _settled(state, node, index)))
-    return total
-
-
-def _same_shape(state: State, node: NodeView, a: Activation, b: Activation) -> tuple[Activation, Activation]:
-    if state.builder.type(a.tensor).shape == state.builder.type(b.tensor).shape:
-        return a, b
-    return broadcast(state, node, a, b)
 
 
 @rule("Sub")
@@ -279,11 +251,9 @@ def _affine(state: State, node: NodeView, x: str, multiplier: Dyadic, offset: Dy
 @rule("BatchNormalization")
 def batch_normalization(state: State, node: NodeView) -> Lowered:
     """Affine per channel, where scale / sqrt(variance + epsilon) is a short binary number."""
-    if node.options.get("training_mode"):
-        raise node.refuse("it is in training mode", hint="export after model.eval()")
     x = state.tensor(node)
     gamma, beta, mean, variance = (_vector(state, node, i) for i in range(1, 5))
-    epsilon = Fraction(float(np.float32(node.options.get("epsilon", 1e-5))))
+    epsilon = Fraction(float(np.float32(node.options["epsilon"])))
     gains = [_gain(node, g, v + epsilon) for g, v in zip(gamma, variance, strict=True)]
     offsets = [b - m * g for b, m, g in zip(beta, mean, gains, strict=True)]
     shape = (len(gains), *[1] * (state.rank(x) - 1))
@@ -329,23 +299,15 @@ def relu(state: State, node: NodeView) -> Lowered:
 
 @rule("Clip")
 def clip(state: State, node: NodeView) -> Lowered:
-    """Kept pending, as Relu is; bounds as attributes or inputs."""
-    return _clamped(state, node, _bound(state, node, 1, "min"), _bound(state, node, 2, "max"))
+    """Kept pending, as Relu is."""
+    low, high = (_bound(state, name) for name in (*node.proto.input[1:], "")[:2])
+    return _clamped(state, node, low, high)
 
 
-def _bound(state: State, node: NodeView, index: int, option: str) -> Fraction | None:
-    if option in node.options:
-        return _finite(float(node.options[option]))
-    if len(node.proto.input) <= index or not node.proto.input[index]:
-        return None
-    stored = state.stored(node.proto.input[index])
-    if stored is None or stored.size != 1:
-        raise node.refuse(f"its bound '{node.proto.input[index]}' is not a constant number")
-    return _finite(float(stored.reshape(-1)[0]))
-
-
-def _finite(value: float) -> Fraction | None:
-    """None for what bounds nothing: infinity, or the end of float32."""
+def _bound(state: State, name: str) -> Fraction | None:
+    """None for what bounds nothing: no number, infinity, or the end of float32."""
+    stored = state.stored(name)
+    value = np.inf if stored is None else float(stored)
     return None if abs(value) >= float(np.finfo(np.float32).max) else Fraction(value)
 
 
@@ -362,7 +324,7 @@ def _clamped(state: State, node: NodeView, low: Fraction | None, high: Fraction 
 @rule("LeakyRelu")
 def leaky_relu(state: State, node: NodeView) -> Lowered:
     """``slope * x + (1 - slope) * relu(x)``, exact for a slope that is a short binary number."""
-    slope = Dyadic.of(np.float32(node.options.get("alpha", 0.01)))
+    slope = Dyadic.of(np.float32(node.options["alpha"]))
     return _leaky(state, node, slope)
 
 

@@ -24,7 +24,7 @@ DIFFER_LESS = (
     "use one number for all, in the quantizer, in the weights' scales or in what is added between them"
 )
 
-FLOATABLE = ELEMENTWISE | {"BatchNormalization", "Sum"}
+FLOATABLE = ELEMENTWISE | {"BatchNormalization"}
 """ONNX operators that a tail may hold."""
 
 
@@ -80,50 +80,28 @@ def step(state: State, node: NodeView) -> Floating:
             break
         known = state.known(name)
         operands.append(floating(state, node, name) if known is None else known)
-    output = node.proto.output[0]
-    if node.op in ("Sum", "Add", "Max", "Min", "Mul") and len(operands) > 2:
-        op = "Add" if node.op == "Sum" else node.op
-        return _folded(state, node, op, output, operands)
-    op, options = ("Add", {}) if node.op == "Sum" else (node.op, dict(node.options))
-    if node.op == "Sum" and len(operands) == 1 and isinstance(operands[0], Floating):
-        return operands[0]
+    options = dict(node.options)
     if node.op == "Clip":
         options |= _clip_bounds(state, node)
-    return joined(state, node, op, output, operands, options)
-
-
-def _folded(
-    state: State, node: NodeView, op: str, output: str, operands: Sequence[Floating | Value]
-) -> Floating:
-    """More than two operands, one after the other."""
-    total = operands[0]
-    for index, operand in enumerate(operands[1:], 1):
-        name = output if index == len(operands) - 1 else f"{output}_{index}"
-        total = joined(state, node, op, name, [total, operand], {})
-    assert isinstance(total, Floating)
-    return total
+    return joined(state, node, node.op, node.proto.output[0], operands, options)
 
 
 def _clip_bounds(state: State, node: NodeView) -> dict[str, float]:
-    names = [*node.proto.input[1:], "", ""]
     bounds = {"min": -np.inf, "max": np.inf}
-    for key, name in zip(bounds, names, strict=False):
+    for key, name in zip(bounds, node.proto.input[1:], strict=False):
         stored = state.stored(name)
-        if name and stored is None:
-            raise node.refuse(f"its bound '{name}' is computed", allowed="constants")
-        given = node.options.get(key, bounds[key])
-        bounds[key] = float(given if stored is None else stored.reshape(-1)[0])
+        bounds[key] = bounds[key] if stored is None else float(stored)
     return bounds
 
 
 def _batch_norm(state: State, node: NodeView) -> Floating:
     """``x * a + b`` in float32, with ``a`` and ``b`` computed in float64."""
     parameters = [state.known(name) for name in node.proto.input[1:5]]
-    if any(value is None for value in parameters) or node.options.get("training_mode"):
-        raise node.refuse("it computes its statistics", hint="export after model.eval()")
+    if any(value is None for value in parameters):
+        raise node.refuse("its parameters are computed", allowed="constants")
     gamma, beta, mean, variance = (np.asarray(value, dtype=np.float64) for value in parameters)
     with np.errstate(all="ignore"):
-        gain = gamma / np.sqrt(variance + node.options.get("epsilon", 1e-5))
+        gain = gamma / np.sqrt(variance + node.options["epsilon"])
     if not np.isfinite(gain).all():
         raise node.refuse("its variances are not positive", hint="train the model first")
     value, name = floating(state, node, node.proto.input[0]), node.proto.output[0]
