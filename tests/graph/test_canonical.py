@@ -588,3 +588,27 @@ def test_where_numbers_of_a_tail_end_is_said() -> None:
     unsigned = Net((8,))
     root = unsigned.node("Sqrt", unsigned.quant("x", 5, 0.1, signed=0))
     check(unsigned.model(unsigned.quant(root, 5, 0.1)), np.abs(images(8, 1)).reshape(-1, 8))
+
+
+@pytest.mark.parametrize(
+    "scales", [(0.25, 0.25), (0.25, 0.125), (0.0071, 0.0071), (0.0071, 0.25), (0.0071, 0.0113)]
+)
+@pytest.mark.parametrize("op", ["Conv", "MatMul"])
+def test_a_weight_may_be_joined_from_quantised_parts(op: str, scales: tuple[float, float]) -> None:
+    """Of one scale, of two, each of any sort: one weight with a scale per output channel."""
+    net = Net((3, 6, 6) if op == "Conv" else (8,))
+    x, axis = net.quant("x", 6, 0.11), 0 if op == "Conv" else 1
+    shapes = ((2, 3, 3, 3), (3, 3, 3, 3)) if op == "Conv" else ((8, 2), (8, 3))
+    parts = [net.quant(weights(*shape) * 3, 5, scale) for shape, scale in zip(shapes, scales, strict=True)]
+    y = net.node(op, x, net.node("Concat", *parts, axis=axis))
+    samples = images() if op == "Conv" else images(8, 1).reshape(-1, 8)
+    graph = check(net.model(net.quant(y, 6, 0.171)), samples, apart=0.01)
+    assert ops(graph) == [op, "Threshold"]
+
+
+def test_constants_that_are_not_quantised_are_no_weight_when_joined() -> None:
+    net = Net((8,))
+    whole = net.node("Concat", net.quant(weights(8, 2), 4, 0.0071), weights(8, 3), axis=1)
+    y = net.node("MatMul", net.quant("x", 6, 0.11), whole, name="last")
+    with pytest.raises(UnsupportedError, match=r"'last'.* is not a quantised constant"):
+        lower(net.model(net.quant(y, 6, 0.171)))

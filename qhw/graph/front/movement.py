@@ -22,6 +22,7 @@ from qhw.graph.front.values import (
     Activation,
     Fill,
     Floating,
+    FreeConstant,
     Lowered,
     Movement,
     RawInput,
@@ -157,6 +158,9 @@ def concat(state: State, node: NodeView) -> Lowered:
     """Tensors joined; where formats or exponents differ, all are widened exactly to common ones."""
     rank = len(node.output_shapes[0]) - 1
     axis = int(node.options["axis"])
+    constants = [state.values[name] for name in node.proto.input]
+    if all(isinstance(value, Dyadic) for value in constants):
+        return _joined_constants(constants, axis)  # type: ignore[arg-type]
     if axis == 0:
         raise node.refuse("it joins along the batch axis", allowed="axes 1 and up")
     try:
@@ -172,6 +176,34 @@ def concat(state: State, node: NodeView) -> Lowered:
         tensors = [_as_integers(state, node, i, tensor) for i, tensor in enumerate(tensors)]
     tensors = _common(state, node, tensors)
     return Activation(state.builder.concat(node.name, tensors, axis - 1, source=node.name), free)
+
+
+def _joined_constants(parts: Sequence[Dyadic], axis: int) -> Dyadic:
+    """Constants side by side; at free scales integers, each with the scale of its part."""
+    if not any(isinstance(part, FreeConstant) for part in parts):
+        mantissa = np.concatenate([part.mantissa for part in parts], axis)
+        exponent = np.concatenate([np.broadcast_to(part.exponent, part.shape) for part in parts], axis)
+        formats = {part.format for part in parts}
+        format = formats.pop() if len(formats) == 1 else None
+        return Dyadic(mantissa, exponent, all(part.on_grid for part in parts), format).packed()
+    if not all(part.on_grid or isinstance(part, FreeConstant) for part in parts):
+        return Dyadic.of(np.concatenate([part.float32() for part in parts], axis))
+    integers, scales = zip(*(_of_integers(part) for part in parts), strict=True)
+    listed = {part.listed if isinstance(part, FreeConstant) else part.format for part in parts}
+    whole = FreeConstant.quantised(
+        np.concatenate(integers, axis),
+        np.concatenate(scales, axis),
+        listed.pop() if len(listed) == 1 else None,
+    )
+    return whole.moved(lambda array: array)
+
+
+def _of_integers(part: Dyadic) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """A quantised constant as integers, and what 1 stands for at every one of them."""
+    if isinstance(part, FreeConstant):
+        return part.integers.astype(np.float64), np.broadcast_to(part.scale, part.shape)
+    unit = np.ldexp(np.float32(1), np.broadcast_to(part.exponent, part.shape).astype(np.int32))
+    return part.mantissa.astype(np.float64), np.asarray(unit, dtype=np.float32)
 
 
 def _joined_views(state: State, node: NodeView, axis: int) -> Floating | None:
@@ -203,7 +235,10 @@ def _part(state: State, node: NodeView, index: int, rank: int) -> tuple[str, Sca
     """A tensor that is joined, or a constant of a sane number of bits as one."""
     value = state.values[node.proto.input[index]]
     if isinstance(value, Dyadic):
-        raise node.refuse("it joins constants", allowed="computed tensors")
+        raise node.refuse(
+            f"it joins the constant '{node.proto.input[index]}' with computed tensors",
+            allowed="computed tensors, or constants alone",
+        )
     return integers(state, node, index)
 
 
