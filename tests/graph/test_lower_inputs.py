@@ -198,6 +198,24 @@ def test_centred_pixels_are_whole_numbers_of_half_their_scale() -> None:
     assert graph.constants[graph.nodes[0].inputs[2]] == -255
 
 
+def test_an_integer_input_is_cast_to_integers_that_hold_it() -> None:
+    net = Net((3, 6, 6))
+    net.annotations["x"] = "UINT8"
+    whole = net.node("Cast", net.node("Cast", net.x, to=TensorProto.INT32), to=TensorProto.FLOAT)
+    x = net.node("Mul", whole, 2.0**-8)
+    y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, 0.25), pads=[1, 1, 1, 1])
+    output = net.quant(y, 6, 0.125)
+    pixels = RNG(2).integers(0, 256, (10, 3, 6, 6)).astype(np.float32)
+    graph = equal_to_qonnx(net, output, pixels)
+    assert ops(graph) == ["Conv", "Requant"]
+    narrow = Net((3, 6, 6))
+    narrow.annotations["x"] = "UINT8"
+    low = narrow.node("Cast", narrow.node("Cast", narrow.x, to=TensorProto.INT8), to=TensorProto.FLOAT)
+    y = narrow.node("Conv", low, narrow.quant(weights(4, 3, 3, 3), 4, 0.25))
+    with pytest.raises(UnsupportedError, match="it casts numbers that int8 does not hold"):
+        lower(narrow.model(narrow.quant(y, 6, 0.125)))
+
+
 MEANS, DEVIATIONS = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 

@@ -75,14 +75,19 @@ def cast(state: State, node: NodeView) -> Lowered:
     target = np.dtype(helper.tensor_dtype_to_np_dtype(int(node.options["to"])))
     if target.kind == "f":
         return value
-    if not isinstance(value, Activation) or target.kind not in "iu":
+    limits = np.iinfo(target) if target.kind in "iu" else None
+    if isinstance(value, RawInput) and value.integers is not None:
+        (low, high), exponent = value.integers, value.exponent
+    elif isinstance(value, Activation):
+        x = state.tensor(node)
+        (low, high), exponent = state.builder.ranges[x].bounds, min(state.builder.type(x).exponent.values)
+    else:
+        limits = None
+    if limits is None:
         raise node.refuse(f"it casts to {target}", allowed="casts to float32")
-    x = state.tensor(node)
-    low, high = state.builder.ranges[x].bounds
-    limits = np.iinfo(target)
-    if min(state.builder.type(x).exponent.values) < 0 or low < limits.min or high > limits.max:
+    if exponent < 0 or low < limits.min or high > limits.max:
         raise node.refuse(f"it casts numbers that {target} does not hold")
-    return Activation(x)
+    return value
 
 
 def reshape_to(state: State, node: NodeView, name: str, x: str, shape: Sequence[int]) -> str:
