@@ -1,7 +1,6 @@
-"""How fast designs are priced and folded: points a second on one core, seconds to fold a network.
+"""How fast designs are folded: seconds to fold a network on one core, proven optimal.
 
-The network is resnet8 at 28 x 28 in three sets of formats, in both flows' architectures. A point picks
-formats and a folding for every layer at random. Pricing all options, which happens once, is told apart.
+How fast points of a search are priced is in `benchmarks/search_prices.py`.
 
     python benchmarks/cost_speed.py
 """
@@ -22,7 +21,6 @@ from rich.console import Console
 
 from qhw.boards import load_board
 from qhw.cost import Design, choose_folding
-from qhw.cost.pricing.table import CostTable
 from qhw.flows.base import load_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder
@@ -32,8 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from graph_factory import resnet8_graph
 
 RESULT = Path(__file__).parent / "results" / "cost_speed.md"
-POINTS, ROUNDS = 50_000, 7
-BITS = (8, 6, 4)
+ROUNDS = 7
 BOARD = load_board("zcu102")
 
 
@@ -45,18 +42,6 @@ def seconds(work: Callable[[], object]) -> float:
         work()
         found.append(time.perf_counter() - start)
     return statistics.median(found)
-
-
-def evaluation(flow: str) -> list[str]:
-    """One row of the table of points."""
-    designs = [prepared(flow, resnet8_graph(weight_bits=bits)) for bits in BITS]
-    start = time.perf_counter()
-    table = CostTable.of([design.costing for design in designs], designs[0].legal)
-    filling = time.perf_counter() - start
-    choices = np.random.default_rng(0).integers(0, table.counts, (POINTS, len(table.nodes)))
-    each = seconds(lambda: table.evaluate(choices))
-    options = int(table.counts.sum())
-    return [flow, f"{len(table.nodes)}", f"{options:,}", f"{filling:.2f}", f"{POINTS / each:,.0f}"]
 
 
 def deep(layers: int) -> ExactGraph:
@@ -85,20 +70,12 @@ def folding(name: str, graph: ExactGraph, flow: str) -> list[str]:
 def main() -> None:
     """Measure and write the table."""
     flows = ("hls4ml", "rtl")
-    points = [evaluation(flow) for flow in flows]
     graphs = (("resnet8", resnet8_graph()), ("a chain", deep(50)))
     folds = [folding(name, graph, flow) for name, graph in graphs for flow in flows]
     lines = [
-        "# Speed of the cost models",
+        "# Speed of folding",
         "",
-        f"resnet8 at 28 x 28 in {len(BITS)} sets of formats; {POINTS:,} random points, one thread, median of "
-        f"{ROUNDS} rounds.",
-        "",
-        "| flow | layers | options of all layers | seconds to price them | points a second |",
-        "|---|---:|---:|---:|---:|",
-        *(f"| {' | '.join(row)} |" for row in points),
-        "",
-        f"Folding for {BOARD.title}, proven optimal:",
+        f"Folding for {BOARD.title}, proven optimal; one thread, median of {ROUNDS} rounds.",
         "",
         "| network | flow | layers | options | seconds |",
         "|---|---|---:|---:|---:|",

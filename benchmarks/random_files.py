@@ -8,8 +8,10 @@ Of each file (``tests/random_files.py``):
 
 A file that fails is reduced to few nodes, stored beside the results, and written out.
 
-    python benchmarks/random_files.py --count 2000 --jobs 2 --against ../old --results /tmp/random
+    python benchmarks/random_files.py --count 2000 --jobs 2 --against ../old --results /tmp/random --page
     python benchmarks/random_files.py --kind mixed --seed 1234
+
+``--page`` writes ``benchmarks/results/random_files.md``.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ from random_files import KINDS, NEW_KINDS, File, random_file
 
 SECONDS = 60
 """After which a file is given up."""
+
+PAGE = Path(__file__).parent / "results" / "random_files.md"
+MOST_REFUSALS = 30
+"""Sorts of refusals that the page names."""
 
 Record = dict[str, Any]
 
@@ -501,6 +507,77 @@ def _before(records: list[Record]) -> Record:
     }
 
 
+def page(records: list[Record]) -> str:
+    """The counts by kind, and the refusals by message, as Markdown."""
+    kinds = [kind for kind in (*KINDS, *NEW_KINDS) if any(r["kind"] == kind for r in records)]
+    rows = [_row(kind, [r for r in records if r["kind"] == kind]) for kind in kinds]
+    rows.append(_row("all", records))
+    refused = Counter(sample_of(r["reason"]) for r in records if r["verdict"] == "refused")
+    shown = dict(refused.most_common(MOST_REFUSALS))
+    failed = [r for r in records if r["verdict"] in (*FAILURES, "slow", "instrument")]
+    titles = (
+        "kind",
+        "files",
+        "lowered",
+        "as worked out from the file",
+        "not worked out",
+        "differ",
+        "refused",
+        "lowered before",
+        "before, and now refused",
+        "thresholds before → now",
+    )
+    lines = [
+        "# Random QONNX files",
+        "",
+        "Made from seeds by `tests/random_files.py`, each run on samples over its inputs' ranges. Of a file",
+        "that lowers, the interpreter and the fast executor give the same codes: those that",
+        "`tests/file_reference.py` works out from the file alone, where the contract says what it means.",
+        "Any other counts as different. Before: the checkout given as `--against`; thresholds are of files",
+        "that both lower.",
+        "",
+        f"| {' | '.join(titles)} |",
+        f"|---|{'---:|' * (len(titles) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"## The {len(shown)} most frequent refusals",
+        "",
+        "Names are left out as …, numbers as #. Files hold on purpose what is to be refused.",
+        "",
+        "| refusal | files |",
+        "|---|---:|",
+        *(f"| {text.replace('|', chr(92) + '|')} | {count} |" for text, count in shown.items()),
+        f"| {len(refused) - len(shown)} others | {refused.total() - sum(shown.values())} |",
+        "",
+    ]
+    if failed:
+        lines += ["## To be looked at", "", "| kind | seed | what | reason |", "|---|---:|---|---|"]
+        lines += [
+            f"| {r['kind']} | {r['seed']} | {r['verdict']} | {sample_of(r['reason'])} |" for r in failed
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(kind: str, records: list[Record]) -> list[str]:
+    now = [r for r in records if r.get("status") == "ok"]
+    before = [r for r in records if r.get("before", {}).get("status") == "ok"]
+    both = [r for r in before if r.get("status") == "ok"]
+    counts = (
+        len(records),
+        len(now),
+        sum(not r["contract"].startswith("outside") for r in now if r["verdict"] != "contract"),
+        sum(r["contract"].startswith("outside") for r in now),
+        sum(r["verdict"] in ("contract", "fast", "crash", "damaged") for r in records),
+        sum(r["verdict"] == "refused" for r in records),
+        len(before),
+        len(before) - len(both),
+    )
+    thresholds = (sum(r["before"]["thresholds"] for r in both), sum(r["thresholds"] for r in both))
+    compared = f"{thresholds[0]:,} → {thresholds[1]:,}" if before else "-"
+    return [kind, *(f"{count:,}" for count in counts), compared]
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
@@ -514,6 +591,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backend", default="numpy", choices=("numpy", "torch", "auto"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, help="a folder: records, resumed; failing files")
+    parser.add_argument("--page", action="store_true", help="write the counts as a page of the results")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -548,6 +626,8 @@ def main() -> None:
                 with log.open("a") as stream:
                     stream.write(json.dumps(record) + "\n")
     print(json.dumps(summary(records), indent=1, ensure_ascii=False))
+    if options.page:
+        PAGE.write_text(page(records), encoding="utf-8")
     if any(record["verdict"] in (*FAILURES, "instrument") for record in records):
         sys.exit(1)
 

@@ -639,6 +639,9 @@ def cost(
         input: the integer type of a file's input, as in "uint8", where the file does not say it.
         flow_options: the flow's own; hls4ml: ``io_type``, finn: ``sources``.
 
+    Of a build folder, what is not given is as it was built: its board and clock, the flow and the flow's own
+    options. The requirements are not taken over.
+
     Raises:
         InputError, UnsupportedError: something given cannot be used.
         CheckFailedError: no folding fits the board.
@@ -655,11 +658,14 @@ def cost(
         if built is None:
             raise InputError("No board is given", hint="name one with --board; 'qhw boards' lists them")
         board = str(built["inputs"]["board"]["given"])
+        clock_mhz = built["board"]["clock_mhz"] if clock_mhz is None else clock_mhz
     chosen = load_board(board)
     if clock_mhz is not None:
         chosen = chosen.at_clock(clock_mhz)
     named = flow or _usual_flow(chosen, built["flow"]["name"] if built else BuildOptions().flow)
     given = {name: value for name, value in flow_options.items() if value is not None}
+    if built is not None and named == built["flow"]["name"]:
+        given = built["flow"]["options"] | given
     return CostResult(estimate(best_design(target.graph, chosen, load_flow(named, **given), wanted)))
 
 

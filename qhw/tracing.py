@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 from torch.nn.utils import parametrize
 
 from qhw.calls import (
@@ -162,8 +162,14 @@ def trainable(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     """
     _check_kind_of_model(model)
     model = _unwrapped(model)
+    # torch copies parameters that are not initialised yet, but no such buffers.
+    unknown = {
+        id(buffer): UninitializedBuffer(device=buffer.device, dtype=buffer.dtype)  # type: ignore[call-arg]
+        for buffer in model.buffers()
+        if is_lazy(buffer)
+    }
     try:
-        copied = copy.deepcopy(model)
+        copied = copy.deepcopy(model, unknown)
     except Exception as error:  # whatever a user's own attributes raise
         raise UnsupportedError(f"{type(model).__name__} cannot be copied: {_first_line(error)}") from error
     if any(is_lazy(parameter) for parameter in (*copied.parameters(), *copied.buffers())):
@@ -176,6 +182,9 @@ def trainable(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
 
 
 def _check_kind_of_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise InputError(f"the model is {kind}", allowed="a torch.nn.Module")
     for path, part in model.named_modules():
         kind, where = type(part), f"layer {path}" if path else "the model"
         if isinstance(part, torch.jit.ScriptModule):

@@ -339,6 +339,21 @@ def test_wrapped_models():
     equal_to(copy.deepcopy(plain).bfloat16(), copy.deepcopy(plain).bfloat16().float())
 
 
+def test_lazy_batch_norms_are_made_with_their_statistics():
+    layers = nn.LazyConv2d(3, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)
+    given = nn.Sequential(*layers)
+    model = convert(given, QuantConfig(), (1, 5, 5))
+    assert model(torch.rand(4, 1, 5, 5)).shape == (4, 2)
+    assert given[1].has_uninitialized_params(), "the given model is left as it was"
+
+
+@pytest.mark.parametrize(("given", "said"), [(nn.Linear, "the class Linear"), (None, "a NoneType")])
+def test_what_is_no_module_is_told(given, said):
+    with pytest.raises(InputError, match=f"the model is {said}") as error:
+        convert(given, QuantConfig(), (4,))
+    assert "torch.nn.Module" in str(error.value)
+
+
 def test_lazy_layers_are_made():
     model = convert(nn.Sequential(nn.LazyLinear(3), nn.ReLU(), nn.LazyLinear(2)), QuantConfig(), (4,))
     assert model.get_submodule("0").weight.shape == (3, 4)

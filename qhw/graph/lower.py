@@ -200,8 +200,14 @@ def _output(state: State, name: str) -> None:
 
 def _float_output(state: State, node: NodeView, name: str, value: Floating) -> None:
     """Integers with a scale and an offset, where the tail does no more."""
+    if len(value.roots) > 1:
+        raise UnsupportedError(
+            f"The output '{name}' joins {len(value.roots)} tensors of different scales ({value.spelled})",
+            allowed="a scale and an offset behind the last integer operation",
+            hint="quantise the output, or what it joins by one shared quantizer",
+        )
     axis = max(axes_of(value), default=0)
-    form = affine_form(tail_by_rows(node, value, None)) if len(value.roots) == 1 else None
+    form = affine_form(tail_by_rows(node, value, None))
     if form is None:
         raise UnsupportedError(
             f"The output '{name}' is computed in float ({value.spelled}), which has no exact integer form",

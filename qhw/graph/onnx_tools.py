@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -76,53 +75,7 @@ def initializers(graph: GraphProto) -> Constants:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
-def add_initializer(graph: GraphProto, stem: str, value: NDArray[Any]) -> str:
-    """Store a constant under a name that nothing else has; that name."""
-    name = fresh_name(graph, stem)
-    put_initializer(graph, name, value)
-    return name
-
-
 def put_initializer(graph: GraphProto, name: str, value: NDArray[Any]) -> None:
     """Store a constant under a name that nothing writes any more."""
     contiguous = np.ascontiguousarray(value).reshape(value.shape)  # ascontiguousarray makes 0-d arrays 1-d
     graph.initializer.append(numpy_helper.from_array(contiguous, name))
-
-
-def fresh_name(graph: GraphProto, stem: str) -> str:
-    """A tensor name that the graph does not use yet: ``stem``, or ``stem_2`` …"""
-    taken = {value.name for value in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
-    taken |= {name for node in graph.node for name in (*node.input, *node.output)}
-    if stem not in taken:
-        return stem
-    return next(f"{stem}_{i}" for i in range(2, len(taken) + 3) if f"{stem}_{i}" not in taken)
-
-
-def remove_nodes(graph: GraphProto, gone: Iterable[NodeProto]) -> None:
-    """Take nodes out of the graph, by name."""
-    names = {node.name for node in gone}
-    replace_nodes(graph, lambda node: [] if node.name in names else [node])
-
-
-def replace_nodes(graph: GraphProto, rewrite: Callable[[NodeProto], list[NodeProto]]) -> None:
-    """Put what ``rewrite`` makes of every node in that node's place."""
-    nodes = [new for node in list(graph.node) for new in rewrite(node)]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def rename_tensor(graph: GraphProto, old: str, new: str) -> None:
-    """Let every node that reads or writes ``old`` use ``new``."""
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == old:
-                    names[index] = new
-
-
-def forget_shapes(graph: GraphProto, tensors: Iterable[str]) -> None:
-    """Drop the stored shapes of tensors, so that they are inferred again."""
-    names = set(tensors)
-    kept = [info for info in graph.value_info if info.name not in names]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)

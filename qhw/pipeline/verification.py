@@ -99,12 +99,17 @@ def canonical_row(
     inputs: Mapping[str, NDArray[Any]],
     canonical: ModelWrapper,
 ) -> Row:
-    """qonnx's execution of ``canonical.onnx``, wide sums in float64, against the exact graph, by tensor."""
-    from qhw.sim.canonical import canonical_integers
+    """qonnx's execution of ``canonical.onnx``, wide sums in float64, against the exact graph, by tensor.
+
+    Functions that qonnx does not execute there (Sigmoid...) are named in the row, as ``in_float64``.
+    """
+    from qhw.sim.canonical import canonical_integers, functions_in_float64
 
     found = canonical_integers(canonical, inputs)
     names = ("exact graph", "canonical.onnx")
-    return _within_float32(graph, compare(graph, expected, found, names=names), inputs, FLOAT64_BITS)
+    row = _within_float32(graph, compare(graph, expected, found, names=names), inputs, FLOAT64_BITS)
+    functions = functions_in_float64(canonical)
+    return row | {"in_float64": functions} if functions else row
 
 
 def _within_float32(

@@ -72,7 +72,7 @@ def _departures(nodes: dict[str, str]) -> list[tuple[Cell, ...]]:
 def _verification(rows: list[dict[str, Any]]) -> Table:
     cells = tuple(
         (
-            row["backend"],
+            _backend(row),
             row["reference"],
             row["vectors"],
             row["codes_compared"],
@@ -83,6 +83,11 @@ def _verification(rows: list[dict[str, Any]]) -> Table:
     )
     columns = ("backend", "reference", "samples", "codes compared", "tensors", "differ")
     return Table("Verification", columns, cells)
+
+
+def _backend(row: dict[str, Any]) -> str:
+    functions = row.get("in_float64")
+    return f"{row['backend']} ({', '.join(functions)} in float64)" if functions else str(row["backend"])
 
 
 def _differ(row: dict[str, Any]) -> Cell:

@@ -90,6 +90,16 @@ def canonical_integers(canonical: ModelWrapper, inputs: Mapping[str, ArrayLike])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
+def functions_in_float64(canonical: ModelWrapper) -> list[str]:
+    """Operators of a canonical model that are not qonnx's to execute, but ONNX's reference in float64."""
+    return sorted({node.op_type for node in canonical.graph.node if _is_approximated(canonical, node)})
+
+
+def _is_approximated(model: ModelWrapper, node: NodeProto) -> bool:
+    is_integer = model.get_tensor_datatype(node.output[0]).is_integer()
+    return not node.domain and node.op_type in _APPROXIMATED and not is_integer
+
+
 def _is_integer(model: ModelWrapper, tensor: str) -> bool:
     """Whether a tensor holds integers of the exact graph, not such times a power of two."""
     kind = model.get_tensor_datatype(tensor)
@@ -150,7 +160,7 @@ def _execute_exactly(model: ModelWrapper, inputs: Context) -> Context:
         elif not node.domain and kind.is_integer() and (is_wide or kind.bitwidth() > FLOAT32_BITS):
             wide = {name: _as_float64(context[name]) for name in names}
             (found,) = ReferenceEvaluator(node, opsets=opsets).run(None, wide)
-        elif not node.domain and node.op_type in _APPROXIMATED and not kind.is_integer():
+        elif _is_approximated(whole, node):
             rounded = {name: context[name].astype(np.float32).astype(np.float64) for name in names}
             (found,) = ReferenceEvaluator(node, opsets=opsets).run(None, rounded)
             found = found.astype(np.float32)

@@ -51,3 +51,22 @@ def test_the_design_that_was_costed_is_built(tmp_path: Path) -> None:
     again = json.loads(qhw(*given, "--fps", "30000", *want[2:], "--json").stdout)
     status = {stage["name"]: stage["status"] for stage in again["stages"]}
     assert (status["vectors"], status["cost"], status["project"]) == ("skipped", "done", "done")
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_folder_is_that_of_what_was_built(tmp_path: Path) -> None:
+    """Its io_type and clock are taken over; of another io_type the cost is another."""
+    net, random = Net((1, 8, 8)), np.random.default_rng(5)
+    weight = net.quant(random.integers(-7, 8, (4, 1, 3, 3)) * 0.25, 4, 0.25)
+    y = net.quant(net.node("Conv", net.quant("x", 8, 1.0), weight, kernel_shape=[3, 3]), 6, 1.0)
+    onnx.save(net.model(y), tmp_path / "plain.onnx")
+    out, given = tmp_path / "out", ("--io-type", "io_parallel", "--clock-mhz", "150")
+    built = json.loads(
+        qhw("build", tmp_path / "plain.onnx", "-b", "ultra96", *given, "-o", out, "--json").stdout
+    )
+    costed, streamed = (
+        json.loads(qhw("cost", out, *more, "--json").stdout) for more in ((), ("--io-type", "io_stream"))
+    )
+    assert costed["resources"] == built["resources"]["estimated"]
+    assert costed["latency"]["throughput_fps"] == built["latency"]["throughput_fps"]
+    assert streamed["resources"] != costed["resources"]

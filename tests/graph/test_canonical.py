@@ -559,3 +559,56 @@ def _variance() -> tuple[str, ModelProto]:
 def test_refused_by_name(case: Callable[[], tuple[str, ModelProto]]):
     expected, model = case()
     assert expected in refusal(model)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_layer_norm_of_quantised_pieces(divided: bool) -> None:
+    """Mean, variance and the quotient, each behind a quantizer: squares are not negative, and 1 divides 8."""
+    net = Net((8,))
+    x = net.quant("x", 6, 0.11)
+    centred = net.quant(net.node("Sub", x, net.node("ReduceMean", x, axes=[1], keepdims=1)), 6, 0.0931)
+    variance = net.node("ReduceMean", net.node("Mul", centred, centred), axes=[1], keepdims=1)
+    deviation = net.node("Sqrt", net.node("Add", variance, np.float32(0.05)))
+    if divided:
+        positive = net.node("Max", net.quant(deviation, 6, 0.07, signed=0), np.float32(0.07))
+        y = net.node("Div", centred, positive)
+    else:
+        y = net.node("Mul", centred, net.quant(net.node("Reciprocal", deviation), 6, 0.07, signed=0))
+    samples = (np.random.default_rng(3).normal(size=(200, 8)) * 1.3).astype(np.float32)
+    graph = check(net.model(net.quant(y, 5, 0.13)), samples)
+    assert "Mul" in ops(graph)
+
+
+def test_where_numbers_of_a_tail_end_is_said() -> None:
+    net = Net((8,))
+    y = net.quant(net.node("Sqrt", net.quant("x", 5, 0.1)), 5, 0.1, name="last")
+    with pytest.raises(UnsupportedError, match=r"'last' .*: Sqrt of -1\.6 is no finite number") as error:
+        lower(net.model(y))
+    assert "Relu" in str(error.value)
+    unsigned = Net((8,))
+    root = unsigned.node("Sqrt", unsigned.quant("x", 5, 0.1, signed=0))
+    check(unsigned.model(unsigned.quant(root, 5, 0.1)), np.abs(images(8, 1)).reshape(-1, 8))
+
+
+@pytest.mark.parametrize(
+    "scales", [(0.25, 0.25), (0.25, 0.125), (0.0071, 0.0071), (0.0071, 0.25), (0.0071, 0.0113)]
+)
+@pytest.mark.parametrize("op", ["Conv", "MatMul"])
+def test_a_weight_may_be_joined_from_quantised_parts(op: str, scales: tuple[float, float]) -> None:
+    """Of one scale, of two, each of any sort: one weight with a scale per output channel."""
+    net = Net((3, 6, 6) if op == "Conv" else (8,))
+    x, axis = net.quant("x", 6, 0.11), 0 if op == "Conv" else 1
+    shapes = ((2, 3, 3, 3), (3, 3, 3, 3)) if op == "Conv" else ((8, 2), (8, 3))
+    parts = [net.quant(weights(*shape) * 3, 5, scale) for shape, scale in zip(shapes, scales, strict=True)]
+    y = net.node(op, x, net.node("Concat", *parts, axis=axis))
+    samples = images() if op == "Conv" else images(8, 1).reshape(-1, 8)
+    graph = check(net.model(net.quant(y, 6, 0.171)), samples, apart=0.01)
+    assert ops(graph) == [op, "Threshold"]
+
+
+def test_constants_that_are_not_quantised_are_no_weight_when_joined() -> None:
+    net = Net((8,))
+    whole = net.node("Concat", net.quant(weights(8, 2), 4, 0.0071), weights(8, 3), axis=1)
+    y = net.node("MatMul", net.quant("x", 6, 0.11), whole, name="last")
+    with pytest.raises(UnsupportedError, match=r"'last'.* is not a quantised constant"):
+        lower(net.model(net.quant(y, 6, 0.171)))

@@ -611,7 +611,10 @@ REFUSED: dict[str, tuple[Callable[[Net, str], str], str]] = {
         lambda n, x: n.node("Pad", x, n.constant([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64), 0.03),
         "not on the grid",
     ),
-    "constants joined": (lambda n, x: n.node("Concat", x, np.ones((1, 3, 6, 6)), axis=1), "joins constants"),
+    "constants joined": (
+        lambda n, x: n.node("Concat", x, np.ones((1, 3, 6, 6)), axis=1),
+        "joins the constant",
+    ),
     "computed scale": (lambda n, x: n.quant(x, 4, n.node("GlobalMaxPool", x)), "computed in the graph"),
     "bit width": (lambda n, x: n.quant(x, 3.5, 0.25), "bit width is 3.5"),
     "rounding mode": (lambda n, x: n.quant(x, 4, 0.25, rounding="STOCHASTIC"), "rounding mode 'STOCHASTIC'"),

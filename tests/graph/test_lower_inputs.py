@@ -198,10 +198,107 @@ def test_centred_pixels_are_whole_numbers_of_half_their_scale() -> None:
     assert graph.constants[graph.nodes[0].inputs[2]] == -255
 
 
-def test_pixels_with_a_scale_per_channel_are_refused_with_what_helps() -> None:
+def test_an_integer_input_is_cast_to_integers_that_hold_it() -> None:
     net = Net((3, 6, 6))
     net.annotations["x"] = "UINT8"
-    x = net.node("Div", net.x, np.reshape([58.0, 57.0, 57.4], (1, 3, 1, 1)), name="scaled")
+    whole = net.node("Cast", net.node("Cast", net.x, to=TensorProto.INT32), to=TensorProto.FLOAT)
+    x = net.node("Mul", whole, 2.0**-8)
+    y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, 0.25), pads=[1, 1, 1, 1])
+    output = net.quant(y, 6, 0.125)
+    pixels = RNG(2).integers(0, 256, (10, 3, 6, 6)).astype(np.float32)
+    graph = equal_to_qonnx(net, output, pixels)
+    assert ops(graph) == ["Conv", "Requant"]
+    narrow = Net((3, 6, 6))
+    narrow.annotations["x"] = "UINT8"
+    low = narrow.node("Cast", narrow.node("Cast", narrow.x, to=TensorProto.INT8), to=TensorProto.FLOAT)
+    y = narrow.node("Conv", low, narrow.quant(weights(4, 3, 3, 3), 4, 0.25))
+    with pytest.raises(UnsupportedError, match="it casts numbers that int8 does not hold"):
+        lower(narrow.model(narrow.quant(y, 6, 0.125)))
+
+
+MEANS, DEVIATIONS = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def by_channel(numbers: Any) -> np.ndarray:
+    return np.reshape(np.asarray(numbers, dtype=np.float32), (1, 3, 1, 1))
+
+
+def normalised_as_torchvision(net: Net, x: str) -> str:
+    x = net.node("Div", x, 255.0)
+    return net.node("Div", net.node("Sub", x, by_channel(MEANS)), by_channel(DEVIATIONS))
+
+
+def normalised_by_factors(net: Net, x: str) -> str:
+    x = net.node("Sub", x, by_channel(255 * np.array(MEANS)))
+    return net.node("Mul", x, by_channel(1 / (255 * np.array(DEVIATIONS))))
+
+
+def normalised_by_a_sum(net: Net, x: str) -> str:
+    x = net.node("Mul", x, by_channel(1 / (255 * np.array(DEVIATIONS))))
+    return net.node("Add", x, by_channel(-np.array(MEANS) / np.array(DEVIATIONS)))
+
+
+def divided_by_channel(net: Net, x: str) -> str:
+    return net.node("Div", x, by_channel([58.0, 57.0, 57.4]))
+
+
+def normalised_then_padded(net: Net, x: str) -> str:
+    pads = net.constant([0, 0, 1, 2, 0, 0, 2, 1], dtype=np.int64)
+    return net.node("Pad", normalised_as_torchvision(net, x), pads)
+
+
+def normalised_then_pooled(net: Net, x: str) -> str:
+    return net.node("MaxPool", normalised_as_torchvision(net, x), kernel_shape=[2, 2])
+
+
+@pytest.mark.parametrize("weight_scale", [0.25, 0.3])
+@pytest.mark.parametrize(
+    "normalised",
+    [
+        normalised_as_torchvision,
+        normalised_by_factors,
+        normalised_by_a_sum,
+        divided_by_channel,
+        normalised_then_padded,
+        normalised_then_pooled,
+    ],
+)
+def test_pixels_are_normalised_by_channel(normalised: Callable[[Net, str], str], weight_scale: float) -> None:
+    """One grid for all channels, on which the file's float32 numbers are found again to 20 bits."""
+    net = Net((3, 6, 6))
+    net.annotations["x"] = "UINT8"
+    x = normalised(net, net.x)
+    y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, weight_scale), pads=[1, 1, 1, 1], name="conv")
+    model = net.model(net.quant(y, 6, 0.171))
+    pixels = RNG(2).integers(0, 256, (40, 3, 6, 6)).astype(np.float32)
+    graph = check_canonical(model, pixels, apart=0.001)
+    assert ops(graph)[0] == "Affine"
+    assert ops(graph)[-2:] == ["Conv", "Threshold"]
+    multipliers, offsets = (graph.constants[name] for name in graph.nodes[0].inputs[1:])
+    assert np.abs(multipliers).max() < 1 << 20
+    if normalised is not divided_by_channel:
+        stated = (np.arange(256)[:, None] / 255 - MEANS) / DEVIATIONS
+        ours = np.arange(256)[:, None] * multipliers + offsets
+        unit = (stated[-1] - stated[0])[0] / (ours[-1] - ours[0])[0]
+        np.testing.assert_allclose(ours * unit, stated, rtol=0, atol=1e-5)
+
+
+def test_pixels_of_two_layers_and_of_a_matrix_product() -> None:
+    net = Net((3, 4, 4))
+    net.annotations["x"] = "UINT8"
+    x = normalised_as_torchvision(net, net.x)
+    one = net.node("Conv", x, net.quant(weights(4, 3, 4, 4), 4, 0.3))
+    other = net.node("MatMul", net.node("Flatten", x), net.quant(weights(48, 4), 4, 0.3))
+    y = net.node("Add", net.quant(net.node("Flatten", one), 6, 0.171), net.quant(other, 6, 0.171))
+    pixels = RNG(2).integers(0, 256, (40, 3, 4, 4)).astype(np.float32)
+    graph = check_canonical(net.model(net.quant(y, 6, 0.171)), pixels, apart=0.001)
+    assert {"Conv", "MatMul"} <= set(ops(graph))
+
+
+def test_what_is_no_image_keeps_to_one_scale() -> None:
+    """Numbers that a quantizer gave: a scale per channel of them would take multipliers of 20 bits."""
+    net = Net((3, 6, 6))
+    x = net.node("Div", net.quant(net.x, 8, 0.037), by_channel([58.0, 57.0, 57.4]), name="scaled")
     y = net.node("Conv", x, net.quant(weights(4, 3, 3, 3), 4, 0.25), name="first")
     with pytest.raises(UnsupportedError, match=r"'first'.*3 different scales") as error:
         lower(net.model(net.quant(y, 6, 0.171)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
+from qhw.graph.front.broadcast import broadcast
 from qhw.graph.front.dyadic import Dyadic, power_of_two
 from qhw.graph.front.matrix import on_grid, product_of_scales
 from qhw.graph.front.state import (
@@ -40,28 +41,18 @@ def _split(state: State, node: NodeView) -> tuple[int, Dyadic | None]:
 
 def _constants(state: State, node: NodeView, combine: Callable[[Dyadic, Dyadic], Dyadic]) -> Dyadic | None:
     """The result where both operands are constants."""
-    values = [state.values[name] for name in node.proto.input]
-    if not all(isinstance(value, Dyadic) for value in values):
+    first, second = (state.values[name] for name in node.proto.input)
+    if not (isinstance(first, Dyadic) and isinstance(second, Dyadic)):
         return None
-    result = values[0]
-    for value in values[1:]:
-        assert isinstance(result, Dyadic)
-        assert isinstance(value, Dyadic)
-        result = combine(result, value)
-    assert isinstance(result, Dyadic)
-    return result.packed()
+    return combine(first, second).packed()
 
 
-@rule("Add", "Sum")
+@rule("Add")
 def add(state: State, node: NodeView) -> Lowered:
     """A sum of tensors, or of a tensor and constants."""
     known = _constants(state, node, lambda a, b: a + b)
     if known is not None:
         return known
-    if len(node.proto.input) == 1:
-        return state.operand(node)
-    if len(node.proto.input) > 2:
-        return _sum(state, node)
     index, constant = _split(state, node)
     if constant is not None:
         return _plus(state, node, index, constant)
@@ -73,7 +64,7 @@ def _scaled_pair(state: State, node: NodeView) -> tuple[Activation, Activation]:
     found = [_settled(state, node, index) for index in (0, 1)]
     a, b = found
     if state.builder.type(a.tensor).shape != state.builder.type(b.tensor).shape:
-        a, b = _broadcast(state, node, a, b)
+        a, b = broadcast(state, node, a, b)
     return a, b
 
 
@@ -84,43 +75,6 @@ def _settled(state: State, node: NodeView, index: int) -> Activation:
         InexactError: the tensor is in the middle of a tail.
     """
     return Activation(*state.scaled_tensor(node, state.operand(node, index)))
-
-
-def _broadcast(state: State, node: NodeView, a: Activation, b: Activation) -> tuple[Activation, Activation]:
-    shapes = [state.builder.type(t.tensor).shape for t in (a, b)]
-    rank = max(len(shape) for shape in shapes)
-    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-    if any(one != other and 1 not in (one, other) for one, other in zip(*padded, strict=True)):
-        raise node.refuse(
-            f"it combines computed tensors of shapes {shapes[0]} and {shapes[1]} (batch left out)",
-            allowed="shapes that broadcast",
-        )
-    whole = tuple(max(sizes) for sizes in zip(*padded, strict=True))
-    return _enlarged(state, node, 0, a, whole), _enlarged(state, node, 1, b, whole)
-
-
-def _enlarged(
-    state: State, node: NodeView, index: int, value: Activation, whole: Sequence[int]
-) -> Activation:
-    """The tensor with every axis of length 1 repeated to the length it is combined with."""
-    builder, x = state.builder, value.tensor
-    shape = builder.type(x).shape
-    if shape == tuple(whole):
-        return value
-    name = f"{node.name}_operand_{index}"
-    if value.scale is not None and not value.scale.is_uniform and len(shape) != len(whole):
-        raise node.refuse("it repeats a tensor with scales per channel", allowed="one scale")
-    if len(shape) != len(whole):
-        x = builder.uniform(f"{name}_aligned", x, source=node.name)
-        x = builder.reshape(f"{name}_ranked", x, (1,) * (len(whole) - len(shape)) + shape, source=node.name)
-    before = builder.type(x).shape
-    if before[0] != whole[0]:
-        x = builder.uniform(f"{name}_aligned", x, source=node.name)
-        x = builder.concat(f"{name}_channels", [x] * whole[0], 0, source=node.name)
-    factors = tuple(n // m for n, m in zip(whole[1:], before[1:], strict=True))
-    if set(factors) - {1}:
-        x = builder.upsample(f"{name}_repeated", x, factors, source=node.name)
-    return Activation(x, value.scale)
 
 
 def _sum_of_two(state: State, node: NodeView, name: str, a: Activation, b: Activation) -> Activation:
@@ -165,24 +119,6 @@ def _ratio(state: State, a: Activation, b: Activation) -> tuple[Fraction, bool] 
     # The integer operation aligns exponents itself.
     shift = exponents[fine].values[0] - exponents[coarse].values[0]
     return Fraction(int(ratio)) * Fraction(2) ** shift, is_first
-
-
-def _sum(state: State, node: NodeView) -> Lowered:
-    """More than two operands, added in order."""
-    if any(_is_constant(state, node, i) for i in range(len(node.proto.input))):
-        raise node.refuse("it sums constants and tensors", allowed="Add for constants")
-    total = _settled(state, node, 0)
-    last = len(node.proto.input) - 1
-    for index in range(1, last + 1):
-        name = node.name if index == last else f"{node.name}_{index}"
-        total = _sum_of_two(state, node, name, *_same_shape(state, node, total, _settled(state, node, index)))
-    return total
-
-
-def _same_shape(state: State, node: NodeView, a: Activation, b: Activation) -> tuple[Activation, Activation]:
-    if state.builder.type(a.tensor).shape == state.builder.type(b.tensor).shape:
-        return a, b
-    return _broadcast(state, node, a, b)
 
 
 @rule("Sub")
@@ -315,11 +251,9 @@ def _affine(state: State, node: NodeView, x: str, multiplier: Dyadic, offset: Dy
 @rule("BatchNormalization")
 def batch_normalization(state: State, node: NodeView) -> Lowered:
     """Affine per channel, where scale / sqrt(variance + epsilon) is a short binary number."""
-    if node.options.get("training_mode"):
-        raise node.refuse("it is in training mode", hint="export after model.eval()")
     x = state.tensor(node)
     gamma, beta, mean, variance = (_vector(state, node, i) for i in range(1, 5))
-    epsilon = Fraction(float(np.float32(node.options.get("epsilon", 1e-5))))
+    epsilon = Fraction(float(np.float32(node.options["epsilon"])))
     gains = [_gain(node, g, v + epsilon) for g, v in zip(gamma, variance, strict=True)]
     offsets = [b - m * g for b, m, g in zip(beta, mean, gains, strict=True)]
     shape = (len(gains), *[1] * (state.rank(x) - 1))
@@ -365,23 +299,15 @@ def relu(state: State, node: NodeView) -> Lowered:
 
 @rule("Clip")
 def clip(state: State, node: NodeView) -> Lowered:
-    """Kept pending, as Relu is; bounds as attributes or inputs."""
-    return _clamped(state, node, _bound(state, node, 1, "min"), _bound(state, node, 2, "max"))
+    """Kept pending, as Relu is."""
+    low, high = (_bound(state, name) for name in (*node.proto.input[1:], "")[:2])
+    return _clamped(state, node, low, high)
 
 
-def _bound(state: State, node: NodeView, index: int, option: str) -> Fraction | None:
-    if option in node.options:
-        return _finite(float(node.options[option]))
-    if len(node.proto.input) <= index or not node.proto.input[index]:
-        return None
-    stored = state.stored(node.proto.input[index])
-    if stored is None or stored.size != 1:
-        raise node.refuse(f"its bound '{node.proto.input[index]}' is not a constant number")
-    return _finite(float(stored.reshape(-1)[0]))
-
-
-def _finite(value: float) -> Fraction | None:
-    """None for what bounds nothing: infinity, or the end of float32."""
+def _bound(state: State, name: str) -> Fraction | None:
+    """None for what bounds nothing: no number, infinity, or the end of float32."""
+    stored = state.stored(name)
+    value = np.inf if stored is None else float(stored)
     return None if abs(value) >= float(np.finfo(np.float32).max) else Fraction(value)
 
 
@@ -398,7 +324,7 @@ def _clamped(state: State, node: NodeView, low: Fraction | None, high: Fraction 
 @rule("LeakyRelu")
 def leaky_relu(state: State, node: NodeView) -> Lowered:
     """``slope * x + (1 - slope) * relu(x)``, exact for a slope that is a short binary number."""
-    slope = Dyadic.of(np.float32(node.options.get("alpha", 0.01)))
+    slope = Dyadic.of(np.float32(node.options["alpha"]))
     return _leaky(state, node, slope)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhw.graph.front.broadcast import broadcast
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Clamped, Floating, Movement, RawInput, Scale
@@ -19,7 +20,11 @@ from qhw.graph.tails.tail import TABLE_ENTRIES
 ELEMENTWISE = frozenset(OPERATIONS) - QUANTIZER_STEPS
 """ONNX operators that are one step of a tail."""
 
-FLOATABLE = ELEMENTWISE | {"BatchNormalization", "Sum"}
+DIFFER_LESS = (
+    "use one number for all, in the quantizer, in the weights' scales or in what is added between them"
+)
+
+FLOATABLE = ELEMENTWISE | {"BatchNormalization"}
 """ONNX operators that a tail may hold."""
 
 
@@ -75,50 +80,28 @@ def step(state: State, node: NodeView) -> Floating:
             break
         known = state.known(name)
         operands.append(floating(state, node, name) if known is None else known)
-    output = node.proto.output[0]
-    if node.op in ("Sum", "Add", "Max", "Min", "Mul") and len(operands) > 2:
-        op = "Add" if node.op == "Sum" else node.op
-        return _folded(state, node, op, output, operands)
-    op, options = ("Add", {}) if node.op == "Sum" else (node.op, dict(node.options))
-    if node.op == "Sum" and len(operands) == 1 and isinstance(operands[0], Floating):
-        return operands[0]
+    options = dict(node.options)
     if node.op == "Clip":
         options |= _clip_bounds(state, node)
-    return joined(state, node, op, output, operands, options)
-
-
-def _folded(
-    state: State, node: NodeView, op: str, output: str, operands: Sequence[Floating | Value]
-) -> Floating:
-    """More than two operands, one after the other."""
-    total = operands[0]
-    for index, operand in enumerate(operands[1:], 1):
-        name = output if index == len(operands) - 1 else f"{output}_{index}"
-        total = joined(state, node, op, name, [total, operand], {})
-    assert isinstance(total, Floating)
-    return total
+    return joined(state, node, node.op, node.proto.output[0], operands, options)
 
 
 def _clip_bounds(state: State, node: NodeView) -> dict[str, float]:
-    names = [*node.proto.input[1:], "", ""]
     bounds = {"min": -np.inf, "max": np.inf}
-    for key, name in zip(bounds, names, strict=False):
+    for key, name in zip(bounds, node.proto.input[1:], strict=False):
         stored = state.stored(name)
-        if name and stored is None:
-            raise node.refuse(f"its bound '{name}' is computed", allowed="constants")
-        given = node.options.get(key, bounds[key])
-        bounds[key] = float(given if stored is None else stored.reshape(-1)[0])
+        bounds[key] = bounds[key] if stored is None else float(stored)
     return bounds
 
 
 def _batch_norm(state: State, node: NodeView) -> Floating:
     """``x * a + b`` in float32, with ``a`` and ``b`` computed in float64."""
     parameters = [state.known(name) for name in node.proto.input[1:5]]
-    if any(value is None for value in parameters) or node.options.get("training_mode"):
-        raise node.refuse("it computes its statistics", hint="export after model.eval()")
+    if any(value is None for value in parameters):
+        raise node.refuse("its parameters are computed", allowed="constants")
     gamma, beta, mean, variance = (np.asarray(value, dtype=np.float64) for value in parameters)
     with np.errstate(all="ignore"):
-        gain = gamma / np.sqrt(variance + node.options.get("epsilon", 1e-5))
+        gain = gamma / np.sqrt(variance + node.options["epsilon"])
     if not np.isfinite(gain).all():
         raise node.refuse("its variances are not positive", hint="train the model first")
     value, name = floating(state, node, node.proto.input[0]), node.proto.output[0]
@@ -142,13 +125,13 @@ def joined(
         raise node.refuse("it has constant operands only", hint="fold the constants first")
     whole = moving[0]
     for other in moving[1:]:
-        whole = _merged(node, whole, other)
+        whole = _merged(state, node, whole, other)
     places = [None if isinstance(value, Floating) else value for value in operands]
     outputs = [value.output if isinstance(value, Floating) else "" for value in operands]
     return extended(state, node, whole, op, output, places, options, outputs)
 
 
-def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
+def _merged(state: State, node: NodeView, a: Floating, b: Floating) -> Floating:
     """Two tails as one, for an operation that reads both."""
     if a is b:
         return a
@@ -159,12 +142,7 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
             hint=f"put a quantizer in front of {moved}",
         )
     if a.shape != b.shape:
-        raise node.refuse(
-            f"it combines computed tensors of shapes {a.shape} and {b.shape} (batch left out) that are not "
-            "quantised",
-            allowed="equal shapes, or a constant that broadcasts",
-            hint="quantise both",
-        )
+        a, b = _of_one_shape(state, node, a, b)
     names = [value.raw.name for value in (a, b) if value.raw is not None]
     if len(names) == 1 or len(set(names)) > 1:
         name = names[0]
@@ -183,6 +161,35 @@ def _merged(node: NodeView, a: Floating, b: Floating) -> Floating:
     )
 
 
+def _of_one_shape(state: State, node: NodeView, a: Floating, b: Floating) -> tuple[Floating, Floating]:
+    """Two tails with the integers that they begin with repeated, where each is a function of one integer."""
+    if not all(_is_of_one_number(value) for value in (a, b)):
+        raise node.refuse(
+            f"it combines computed tensors of shapes {a.shape} and {b.shape} (batch left out) that are not "
+            "quantised",
+            allowed="equal shapes, a constant that broadcasts, or quantised tensors that broadcast",
+            hint="quantise both, with one scale each",
+        )
+    roots = broadcast(state, node, Activation(a.roots[0]), Activation(b.roots[0]))
+    one, other = (_on_root(state, v, r.tensor) for v, r in zip((a, b), roots, strict=True))
+    return one, other
+
+
+def _is_of_one_number(value: Floating) -> bool:
+    """Whether a tail is the same function of one integer everywhere."""
+    alike = all(constant.size == 1 for constant in value.constants.values())
+    return alike and value.raw is None and len(value.roots) == 1 and not value.moves
+
+
+def _on_root(state: State, value: Floating, root: str) -> Floating:
+    """A tail of one number for all channels on another tensor."""
+    (old,) = value.roots
+    steps = tuple(replace(s, inputs=tuple(root if i == old else i for i in s.inputs)) for s in value.steps)
+    constants = {name: constant.reshape(()) for name, constant in value.constants.items()}
+    output = root if value.output == old else value.output
+    return Floating((root,), steps, constants, output, state.builder.type(root).shape)
+
+
 def extended(
     state: State,
     node: NodeView,
@@ -199,7 +206,7 @@ def extended(
     placed = value
     for array in arrays:
         if array is not None and _placed(node, op, placed, array, options) is None:
-            moved = _rerooted(state, node, placed)
+            moved = rerooted(state, node, placed)
             if moved is None:
                 raise _unplaced(node, placed)
             placed = moved
@@ -222,13 +229,14 @@ def extended(
     )
     if len(axes := axes_of(result)) > 1:
         raise node.refuse(
-            f"the numbers in front of it differ along axes {sorted(axes)}",
-            allowed="one number, or one per channel",
+            f"the numbers in front of it differ along axes {sorted(axis + 1 for axis in axes)}",
+            allowed="one number, or one per index of one axis",
+            hint=DIFFER_LESS,
         )
     move = next((move for move in result.moves if move.is_maximum), None)
     if move is None or _rises(result, result.steps[-1]):
         return result
-    moved = _rerooted(state, node, value)
+    moved = rerooted(state, node, value)
     if moved is None:
         raise node.refuse(
             f"it does not only rise, and follows {move} on numbers that are not quantised",
@@ -258,7 +266,9 @@ def _placed(
         return array.reshape((1,) * (len(value.shape) + 1) + tail) if tail else array.reshape(())
     if len(axes) > 1:
         raise node.refuse(
-            f"the numbers in front of it differ along axes {axes}", allowed="one number, or one per channel"
+            f"the numbers in front of it differ along axes {axes}",
+            allowed="one number, or one per index of one axis",
+            hint=DIFFER_LESS,
         )
     if array.shape[axes[0]] != value.moved_shape[axes[0] - 1]:
         raise node.refuse(f"a constant of shape {array.shape} enlarges a tensor of shape {value.moved_shape}")
@@ -281,7 +291,7 @@ def _axis_before(value: Floating, axis: int) -> int | None:
     return axis
 
 
-def _rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
+def rerooted(state: State, node: NodeView, value: Floating) -> Floating | None:
     """The same tail on roots that the movements have been applied to, where its numbers allow it."""
     if value.raw is not None or any(move.fill for move in value.moves):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qhw.formats.integer import as_mantissas
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.floating import extended, from_integers
-from qhw.graph.front.integers import SAME_NUMBER, integers
+from qhw.graph.front.integers import SAME_NUMBER, integers, summands
 from qhw.graph.front.movement import apply, shape_of
 from qhw.graph.front.state import SHORT, NodeView, State, rule
 from qhw.graph.front.values import Activation, FreeConstant, Lowered, Movement, Scale
@@ -30,53 +30,21 @@ class Window:
     def size(self) -> int:
         return int(np.prod(self.kernel))
 
-    def span(self, axis: int) -> int:
-        return self.dilations[axis] * (self.kernel[axis] - 1) + 1
-
-    def ends(self, shape: Sequence[int], out: Sequence[int]) -> tuple[int, ...]:
-        """How far beyond the padded input the last window of every axis reaches (0 or more)."""
-        rank = len(shape)
-        reach = [(out[i] - 1) * self.strides[i] + self.span(i) for i in range(rank)]
-        return tuple(max(0, reach[i] - shape[i] - self.pads[i] - self.pads[i + rank]) for i in range(rank))
-
 
 def window(node: NodeView, shape: Sequence[int], kernel: Sequence[int]) -> Window:
-    """The node's window over spatial axes of ``shape``; pads as numbers, also where ``auto_pad`` is set."""
+    """The node's window over spatial axes of ``shape``."""
     rank = len(shape)
     if rank not in (1, 2):
         raise node.refuse(f"it slides over {rank} axes", allowed="1 or 2 spatial axes")
-    strides = tuple(node.options.get("strides", (1,) * rank))
-    dilations = tuple(node.options.get("dilations", (1,) * rank))
-    pads = tuple(node.options.get("pads", (0,) * (2 * rank)))
-    auto = node.options.get("auto_pad", "NOTSET")
-    if auto == "VALID":
-        pads = (0,) * (2 * rank)
-    elif auto != "NOTSET":
-        pads = _same_pads(shape, kernel, strides, dilations, upper=auto == "SAME_UPPER")
+    strides, pads, dilations = (tuple(node.options[name]) for name in ("strides", "pads", "dilations"))
     return Window(tuple(kernel), strides, pads, dilations)
-
-
-def _same_pads(
-    shape: Sequence[int],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    *,
-    upper: bool,
-) -> tuple[int, ...]:
-    """Pads that give ceil(size / stride) windows; an odd one goes to the end (SAME_UPPER) or the begin."""
-    totals = [
-        max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
-        for n, k, s, d in zip(shape, kernel, strides, dilations, strict=True)
-    ]
-    smaller, larger = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return (*smaller, *larger) if upper else (*larger, *smaller)
 
 
 @rule("Conv")
 def conv(state: State, node: NodeView) -> Lowered:
     """An exact convolution; a depthwise one of equal numbers is a SumPool (and an Affine)."""
-    x, x_scale = integers(state, node)
+    depthwise = int(node.options["group"]) == shape_of(state, node)[1]
+    x, x_scale = summands(state, node, by_channel=depthwise)
     return convolution(state, node, x, x_scale, weights_of(state, node), None)
 
 
@@ -85,7 +53,7 @@ def convolution(
 ) -> Lowered:
     """The convolution of integers with a constant weight (M, C / groups, ...), and the node's bias."""
     channels, *spatial = state.builder.type(x).shape
-    groups = int(node.options.get("group", 1))
+    groups = int(node.options["group"])
     if weight.ndim != len(spatial) + 2:
         raise node.refuse(f"its weight has shape {weight.shape} for {len(spatial)} spatial axes")
     frame = frame or window(node, spatial, weight.shape[2:])
@@ -270,11 +238,13 @@ def average_pool(state: State, node: NodeView) -> Lowered:
     x, free = integers(state, node)
     shape = state.builder.type(x).shape[1:]
     frame = window(node, shape, node.options["kernel_shape"])
-    if set(frame.dilations) != {1} or any(frame.ends(shape, node.output_shapes[0][2:])):
+    if set(frame.dilations) != {1} or node.options["ceil_mode"]:
         raise node.refuse(
-            "its windows are dilated or reach beyond the input (ceil_mode)", allowed="plain windows"
+            "its windows are dilated or reach beyond the input (ceil_mode)",
+            allowed="plain windows",
+            hint="leave ceil_mode out, or pad with count_include_pad=True",
         )
-    if any(frame.pads) and not node.options.get("count_include_pad", 0):
+    if any(frame.pads) and not node.options["count_include_pad"]:
         raise node.refuse(
             "its divisor differs at the padded edges",
             allowed="count_include_pad=1, or no padding",
@@ -306,15 +276,9 @@ def global_max_pool(state: State, node: NodeView) -> Lowered:
 
 @rule("MaxPool")
 def max_pool(state: State, node: NodeView) -> Lowered:
-    """The maximum over windows; ceil_mode is more padding at the end, which a maximum ignores."""
-    if len([name for name in node.proto.output if name]) > 1:
-        raise node.refuse("its indices are used", allowed="the first output only")
+    """The maximum over windows."""
     shape = shape_of(state, node)[2:]
-    frame = window(node, shape, node.options["kernel_shape"])
-    rank = len(shape)
-    ends = frame.ends(shape, node.output_shapes[0][2:])
-    pads = (*frame.pads[:rank], *(p + more for p, more in zip(frame.pads[rank:], ends, strict=True)))
-    return _maximum(state, node, replace(frame, pads=pads))
+    return _maximum(state, node, window(node, shape, node.options["kernel_shape"]))
 
 
 def _maximum(state: State, node: NodeView, frame: Window) -> Lowered:
@@ -379,19 +343,10 @@ def _reduction(state: State, node: NodeView) -> tuple[str, Scale | None, tuple[i
 
 
 def _reduced_axes(state: State, node: NodeView) -> tuple[tuple[int, ...], bool]:
-    rank = len(shape_of(state, node))
-    axes = node.options.get("axes")
-    if axes is None and len(node.proto.input) > 1 and node.proto.input[1]:
-        stored = state.stored(node.proto.input[1])
-        if stored is None:
-            raise node.refuse("its axes are computed", allowed="constant axes")
-        axes = [int(a) for a in stored.reshape(-1)]
-    if axes is None:
-        axes = [] if node.options.get("noop_with_empty_axes") else list(range(rank))
-    whole = sorted({int(a) % rank for a in axes})
-    if not whole or 0 in whole:
-        raise node.refuse("it reduces the batch axis, or none", allowed="axes 1 and up")
-    return tuple(a - 1 for a in whole), bool(node.options.get("keepdims", 1))
+    axes = state.numbers(node, 1)
+    if 0 in axes:
+        raise node.refuse("it reduces the batch axis", allowed="axes 1 and up")
+    return tuple(axis - 1 for axis in axes), bool(node.options["keepdims"])
 
 
 @rule("MatMul")
@@ -399,14 +354,14 @@ def matmul(state: State, node: NodeView) -> Lowered:
     """A matrix product; either operand may be a constant, or both are computed with a batch axis each."""
     a, b = (state.values[name] for name in node.proto.input)
     if isinstance(b, Dyadic):
-        left, left_scale = integers(state, node)
+        left, left_scale = summands(state, node)
         left = state.builder.uniform(f"{node.name}_aligned", left, source=node.name)
         weight = _stacked(node, weights_of(state, node), state.rank(left) + 1)
         right = _stored_weight(state, node, weight, 1 if weight.ndim == 2 else None)
         axis = (state.rank(left) if weight.ndim == 2 else max(state.rank(left), weight.ndim)) - 1
         free = _product_scale(node, left_scale, weight, axis, 0)
     elif isinstance(a, Dyadic):
-        right, right_scale = integers(state, node, 1)
+        right, right_scale = summands(state, node, 1)
         right = state.builder.uniform(f"{node.name}_aligned", right, source=node.name)
         _check_ranks(node, state.rank(right) + 1, state.rank(right) + 1)
         weight = _stacked(

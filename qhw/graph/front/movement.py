@@ -22,6 +22,7 @@ from qhw.graph.front.values import (
     Activation,
     Fill,
     Floating,
+    FreeConstant,
     Lowered,
     Movement,
     RawInput,
@@ -61,7 +62,7 @@ def _is_constant(state: State, node: NodeView) -> bool:
     return isinstance(state.values[node.proto.input[0]], Dyadic)
 
 
-@rule("Identity", "Dropout")
+@rule("Identity")
 def identity(state: State, node: NodeView) -> Lowered:
     """Nothing."""
     return state.values[node.proto.input[0]]
@@ -74,14 +75,19 @@ def cast(state: State, node: NodeView) -> Lowered:
     target = np.dtype(helper.tensor_dtype_to_np_dtype(int(node.options["to"])))
     if target.kind == "f":
         return value
-    if not isinstance(value, Activation) or target.kind not in "iu":
+    limits = np.iinfo(target) if target.kind in "iu" else None
+    if isinstance(value, RawInput) and value.integers is not None:
+        (low, high), exponent = value.integers, value.exponent
+    elif isinstance(value, Activation):
+        x = state.tensor(node)
+        (low, high), exponent = state.builder.ranges[x].bounds, min(state.builder.type(x).exponent.values)
+    else:
+        limits = None
+    if limits is None:
         raise node.refuse(f"it casts to {target}", allowed="casts to float32")
-    x = state.tensor(node)
-    low, high = state.builder.ranges[x].bounds
-    limits = np.iinfo(target)
-    if min(state.builder.type(x).exponent.values) < 0 or low < limits.min or high > limits.max:
+    if exponent < 0 or low < limits.min or high > limits.max:
         raise node.refuse(f"it casts numbers that {target} does not hold")
-    return Activation(x)
+    return value
 
 
 def reshape_to(state: State, node: NodeView, name: str, x: str, shape: Sequence[int]) -> str:
@@ -128,24 +134,11 @@ def flatten(state: State, node: NodeView) -> Lowered:
     return _reshaped(state, node)
 
 
-def _axes(state: State, node: NodeView, rank: int) -> list[int] | None:
-    """The axes that the node names (attribute or input), not negative."""
-    axes = node.options.get("axes")
-    if axes is None and len(node.proto.input) > 1 and node.proto.input[1]:
-        stored = state.stored(node.proto.input[1])
-        if stored is None:
-            raise node.refuse("its axes are computed", allowed="constant axes")
-        axes = stored.reshape(-1).tolist()
-    return None if axes is None else [int(a) % rank for a in axes]
-
-
 @rule("Squeeze", "Unsqueeze")
 def squeeze(state: State, node: NodeView) -> Lowered:
     """Axes of length 1 taken away or added, the batch axis never."""
-    rank = len(shape_of(state, node)) if node.op == "Squeeze" else len(node.output_shapes[0])
-    axes = _axes(state, node, rank)
-    if not _is_constant(state, node) and (axes is None or 0 in axes):
-        raise node.refuse("it moves the batch axis", allowed="axes that are named, 1 and up")
+    if not _is_constant(state, node) and 0 in state.numbers(node, 1):
+        raise node.refuse("it moves the batch axis", allowed="axes 1 and up")
     return _reshaped(state, node)
 
 
@@ -153,7 +146,7 @@ def squeeze(state: State, node: NodeView) -> Lowered:
 def transpose(state: State, node: NodeView) -> Lowered:
     """Axes in another order, the batch axis in front."""
     out = node.output_shapes[0]
-    perm = [int(p) for p in node.options.get("perm", range(len(out))[::-1])]
+    perm = [int(p) for p in node.options["perm"]]
     if perm[0] != 0 and not _is_constant(state, node):
         raise node.refuse(f"perm {perm} moves the batch axis", allowed="0 in front")
     inner = [p - 1 for p in perm[1:]]
@@ -169,7 +162,10 @@ def transpose(state: State, node: NodeView) -> Lowered:
 def concat(state: State, node: NodeView) -> Lowered:
     """Tensors joined; where formats or exponents differ, all are widened exactly to common ones."""
     rank = len(node.output_shapes[0]) - 1
-    axis = int(node.options["axis"]) % (rank + 1)
+    axis = int(node.options["axis"])
+    constants = [state.values[name] for name in node.proto.input]
+    if all(isinstance(value, Dyadic) for value in constants):
+        return _joined_constants(constants, axis)  # type: ignore[arg-type]
     if axis == 0:
         raise node.refuse("it joins along the batch axis", allowed="axes 1 and up")
     try:
@@ -179,14 +175,40 @@ def concat(state: State, node: NodeView) -> Lowered:
         if together is None:
             raise
         return together
-    if len(found) == 1:
-        return Activation(*found[0])
     free = _joined_scale(state, node, found, axis - 1)
     tensors = [tensor for tensor, _ in found]
     if free is not None:
         tensors = [_as_integers(state, node, i, tensor) for i, tensor in enumerate(tensors)]
     tensors = _common(state, node, tensors)
     return Activation(state.builder.concat(node.name, tensors, axis - 1, source=node.name), free)
+
+
+def _joined_constants(parts: Sequence[Dyadic], axis: int) -> Dyadic:
+    """Constants side by side; at free scales integers, each with the scale of its part."""
+    if not any(isinstance(part, FreeConstant) for part in parts):
+        mantissa = np.concatenate([part.mantissa for part in parts], axis)
+        exponent = np.concatenate([np.broadcast_to(part.exponent, part.shape) for part in parts], axis)
+        formats = {part.format for part in parts}
+        format = formats.pop() if len(formats) == 1 else None
+        return Dyadic(mantissa, exponent, all(part.on_grid for part in parts), format).packed()
+    if not all(part.on_grid or isinstance(part, FreeConstant) for part in parts):
+        return Dyadic.of(np.concatenate([part.float32() for part in parts], axis))
+    integers, scales = zip(*(_of_integers(part) for part in parts), strict=True)
+    listed = {part.listed if isinstance(part, FreeConstant) else part.format for part in parts}
+    whole = FreeConstant.quantised(
+        np.concatenate(integers, axis),
+        np.concatenate(scales, axis),
+        listed.pop() if len(listed) == 1 else None,
+    )
+    return whole.moved(lambda array: array)
+
+
+def _of_integers(part: Dyadic) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """A quantised constant as integers, and what 1 stands for at every one of them."""
+    if isinstance(part, FreeConstant):
+        return part.integers.astype(np.float64), np.broadcast_to(part.scale, part.shape)
+    unit = np.ldexp(np.float32(1), np.broadcast_to(part.exponent, part.shape).astype(np.int32))
+    return part.mantissa.astype(np.float64), np.asarray(unit, dtype=np.float32)
 
 
 def _joined_views(state: State, node: NodeView, axis: int) -> Floating | None:
@@ -218,7 +240,10 @@ def _part(state: State, node: NodeView, index: int, rank: int) -> tuple[str, Sca
     """A tensor that is joined, or a constant of a sane number of bits as one."""
     value = state.values[node.proto.input[index]]
     if isinstance(value, Dyadic):
-        raise node.refuse("it joins constants", allowed="computed tensors")
+        raise node.refuse(
+            f"it joins the constant '{node.proto.input[index]}' with computed tensors",
+            allowed="computed tensors, or constants alone",
+        )
     return integers(state, node, index)
 
 
@@ -288,7 +313,7 @@ def _common(state: State, node: NodeView, tensors: list[str]) -> list[str]:
 def pad(state: State, node: NodeView) -> Lowered:
     """A constant on the tensor's grid around it; or its edges, repeated or mirrored."""
     rank = len(shape_of(state, node))
-    pads = _pads(state, node, rank)
+    pads = state.numbers(node, 1)
     if pads[0] or pads[rank]:
         raise node.refuse(f"pads {pads}", allowed="0 for the batch axis")
     try:
@@ -298,7 +323,7 @@ def pad(state: State, node: NodeView) -> Lowered:
         if isinstance(value, RawInput | Floating):
             return _padded_later(state, node, value, pads)
         raise
-    mode = node.options.get("mode", "constant")
+    mode = node.options["mode"]
     inner = tuple(max(p, 0) for p in (*pads[1:rank], *pads[rank + 1 :]))
     if not any(inner):
         return Activation(_cropped(state, node, x, pads, rank), scale)
@@ -327,7 +352,7 @@ def _padded_later(state: State, node: NodeView, value: RawInput | Floating, pads
         return _surrounded(state, node, name, x, inner, mantissa)
 
     fill = None
-    if any(inner) and node.options.get("mode", "constant") == "constant":
+    if any(inner) and node.options["mode"] == "constant":
         fill = Fill(float(_pad_value(state, node).fractions()[0]), whole.output, surrounded)
     move = Movement(
         node.name, node.op, out, None, cropped, lambda axis: axis if axis in kept else None, fill=fill
@@ -349,7 +374,7 @@ def _surrounded(
 
 def _with_edges(state: State, node: NodeView, x: str, pads: Sequence[int], rank: int) -> str:
     """Without what negative pads take away, and with its own elements where others are positive."""
-    mode = node.options.get("mode", "constant")
+    mode = node.options["mode"]
     x = _cropped(state, node, x, pads, rank)
     inner = tuple(max(p, 0) for p in (*pads[1:rank], *pads[rank + 1 :]))
     if not any(inner):
@@ -412,30 +437,10 @@ def _continues(run: Sequence[int], place: int) -> bool:
     return place > run[-1] and (len(run) == 1 or place - run[-1] == run[1] - run[0])
 
 
-def _pads(state: State, node: NodeView, rank: int) -> tuple[int, ...]:
-    """Begins of every axis with the batch, then ends."""
-    pads = node.options.get("pads")
-    if pads is None:
-        stored = state.stored(node.proto.input[1])
-        if stored is None:
-            raise node.refuse("its pads are computed", allowed="constant pads")
-        pads = stored.reshape(-1).tolist()
-    axes = list(range(rank))
-    if len(node.proto.input) > 3 and node.proto.input[3]:
-        axes = [int(a) % rank for a in np.asarray(state.stored(node.proto.input[3])).reshape(-1)]
-    begins, ends = [0] * rank, [0] * rank
-    for position, axis in enumerate(axes):
-        begins[axis], ends[axis] = int(pads[position]), int(pads[position + len(axes)])
-    return (*begins, *ends)
-
-
 def _pad_value(state: State, node: NodeView) -> Dyadic:
-    value = Dyadic.of(np.float32(node.options.get("value", 0.0)))
-    if len(node.proto.input) > 2 and node.proto.input[2]:
-        given = state.values.get(node.proto.input[2])
-        if not isinstance(given, Dyadic) or len(given.fractions()) != 1:
-            raise node.refuse("its value is not a constant number")
-        value = given
+    value = state.values.get(node.proto.input[2])
+    if not isinstance(value, Dyadic) or len(value.fractions()) != 1:
+        raise node.refuse("its value is not a constant number")
     return value
 
 
@@ -464,14 +469,10 @@ def _free_mantissa(node: NodeView, value: float, exponent: int, scale: Scale) ->
 @rule("Slice")
 def slice_(state: State, node: NodeView) -> Lowered:
     """A range along each of the named axes."""
-    starts, ends = _numbers(state, node, 1, "starts"), _numbers(state, node, 2, "ends")
-    assert starts is not None
-    assert ends is not None
-    axes = _numbers(state, node, 3, "axes") or list(range(len(starts)))
-    steps = _numbers(state, node, 4, "steps") or [1] * len(starts)
+    starts, ends, axes, steps = (state.numbers(node, index) for index in range(1, 5))
     shape = shape_of(state, node)
     cuts = {
-        axis % len(shape): list(range(*slice(start, end, step).indices(shape[axis % len(shape)])))
+        axis: list(range(*slice(start, end, step).indices(shape[axis])))
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
     }
     return _picked(state, node, node.name, cuts, node.output_shapes[0])
@@ -516,21 +517,10 @@ def _picked(
     return apply(state, node, Movement(name, node.op, tuple(out)[1:], array, tensor, axis_after))
 
 
-def _numbers(state: State, node: NodeView, index: int, option: str) -> list[int] | None:
-    if option in node.options:
-        return [int(n) for n in node.options[option]]
-    if len(node.proto.input) <= index or not node.proto.input[index]:
-        return None
-    stored = state.stored(node.proto.input[index])
-    if stored is None:
-        raise node.refuse(f"its {option} are computed", allowed="constants")
-    return [int(n) for n in stored.reshape(-1)]
-
-
 @rule("Split")
 def split(state: State, node: NodeView) -> Sequence[Lowered]:
     """Consecutive parts along an axis."""
-    axis = int(node.options.get("axis", 0)) % len(shape_of(state, node))
+    axis = int(node.options["axis"])
     if axis == 0:
         raise node.refuse("it splits the batch axis", allowed="axes 1 and up")
     parts, start = [], 0
@@ -545,10 +535,9 @@ def split(state: State, node: NodeView) -> Sequence[Lowered]:
 @rule("Gather")
 def gather(state: State, node: NodeView) -> Lowered:
     """Elements along an axis, in any order."""
-    shape = shape_of(state, node)
-    axis = int(node.options.get("axis", 0)) % len(shape)
+    axis = int(node.options["axis"])
     stored = state.stored(node.proto.input[1])
     if stored is None:
         raise node.refuse("its indices are computed", allowed="constant indices")
-    places = [int(i) % shape[axis] for i in stored.reshape(-1)]
+    places = [int(i) for i in stored.reshape(-1)]
     return _picked(state, node, node.name, {axis: places}, node.output_shapes[0])

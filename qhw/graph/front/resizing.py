@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qhw.graph.front.dyadic import Dyadic
-from qhw.graph.front.integers import integers
+from qhw.graph.front.integers import integers, summands
 from qhw.graph.front.matrix import Window, convolution, weights_of
 from qhw.graph.front.movement import apply, picked, shape_of
 from qhw.graph.front.state import NodeView, State, rule
@@ -28,19 +28,18 @@ def conv_transpose(state: State, node: NodeView) -> Lowered:
 
     Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (arXiv 1603.07285), chapter 4.
     """
-    x, free = integers(state, node)
+    x, free = summands(state, node)
     weight = weights_of(state, node)
     spatial = state.builder.type(x).shape[1:]
-    rank, groups = len(spatial), int(node.options.get("group", 1))
+    rank, groups = len(spatial), int(node.options["group"])
     if weight.ndim != rank + 2 or rank not in (1, 2):
         raise node.refuse(
             f"its weight has shape {weight.shape} for {rank} spatial axes", allowed="1 or 2 axes"
         )
-    strides, dilations, extra = (
-        tuple(int(n) for n in node.options.get(name, (default,) * rank))
-        for name, default in (("strides", 1), ("dilations", 1), ("output_padding", 0))
+    strides, dilations, extra, pads = (
+        tuple(int(n) for n in node.options[name])
+        for name in ("strides", "dilations", "output_padding", "pads")
     )
-    pads = tuple(int(p) for p in node.options.get("pads", (0,) * (2 * rank)))
     flipped = weight.moved(lambda array: _flipped(array, groups))
     x = state.builder.uniform(f"{node.name}_aligned", x, source=node.name)
     if set(strides) != {1}:
@@ -79,13 +78,13 @@ def _negative_pads_cut(
 @rule("Resize")
 def resize(state: State, node: NodeView) -> Lowered:
     """Nearest neighbours by whole factors, or linear interpolation by powers of two."""
-    mode = node.options.get("mode", "nearest")
+    mode = node.options["mode"]
     if mode not in ("nearest", "linear"):
         raise node.refuse(
             f"mode '{mode}'", allowed="nearest, linear", hint="nn.Upsample(mode='nearest' or 'bilinear')"
         )
     factors = _factors(state, node)
-    coordinates = node.options.get("coordinate_transformation_mode", "half_pixel")
+    coordinates = node.options["coordinate_transformation_mode"]
     if mode == "nearest":
         return _repeated(state, node, factors, coordinates)
     if coordinates not in ("half_pixel", "pytorch_half_pixel") or any(f & (f - 1) for f in factors):
@@ -111,7 +110,7 @@ def _factors(state: State, node: NodeView) -> tuple[int, ...]:
 
 
 def _repeated(state: State, node: NodeView, factors: tuple[int, ...], coordinates: str) -> Lowered:
-    nearest = node.options.get("nearest_mode", "round_prefer_floor")
+    nearest = node.options["nearest_mode"]
     if (coordinates, nearest) not in _SAME_AS_REPEATING and set(factors) != {1}:
         raise node.refuse(
             f"it picks pixels by '{coordinates}' and '{nearest}'",

@@ -154,10 +154,14 @@ def _filled(node: NodeView, value: Floating) -> Floating:
     moves = []
     for move in value.moves:
         if move.fill is not None:
-            tensor = partial(_padded, move.fill, _fill_mantissa(node, value, move, move.fill))
-            move = replace(move, tensor=tensor, fill=None)
+            move = padded_by(move, move.fill, _fill_mantissa(node, value, move, move.fill))
         moves.append(move)
     return replace(value, moves=tuple(moves))
+
+
+def padded_by(move: Movement, fill: Fill, mantissa: int) -> Movement:
+    """A Pad whose number is known as an integer."""
+    return replace(move, tensor=partial(_padded, fill, mantissa), fill=None)
 
 
 def _padded(fill: Fill, mantissa: int, x: str, name: str) -> str:
@@ -347,7 +351,11 @@ def _encoded(
     """A float input with everything up to its quantizer, as what the host does to encode it."""
     assert value.raw is not None
     if not exponent.is_scalar or (free is not None and not free.is_uniform):
-        raise node.refuse("it quantises the input per channel", allowed="one scale for an input")
+        raise node.refuse(
+            f"it quantises the input '{value.raw.name}' per channel",
+            allowed="one scale for an input",
+            hint="quantise the input per tensor",
+        )
     encoding = _encoding(node, value, quantizer)
     tensor = state.declare_float_input(node, value.raw, encoding, exponent.values[0])
     return Activation(state.moved(tensor, value), moved_scale(node, free, value.moves))

@@ -105,6 +105,10 @@ class State:
         value = self.model.get_initializer(name) if name else None
         return None if value is None else np.asarray(value)
 
+    def numbers(self, node: NodeView, index: int) -> list[int]:
+        """The whole numbers of an input that the normal form has as a constant."""
+        return [int(n) for n in np.asarray(self.stored(node.proto.input[index])).reshape(-1)]
+
     def known(self, name: str) -> NDArray[np.float32] | None:
         """The float32 numbers of a constant, quantised or not; None for what is computed."""
         value = self.values.get(name)
@@ -164,13 +168,6 @@ class State:
 
     def rank(self, tensor: str) -> int:
         return len(self.builder.type(tensor).shape)
-
-    def constant_operand(self, node: NodeView, index: int, rank: int) -> Dyadic:
-        """A constant that broadcasts over activations of ``rank`` axes, its batch axis (of 1) dropped."""
-        value = self.values.get(node.proto.input[index])
-        if not isinstance(value, Dyadic):
-            raise node.refuse(f"its input '{node.proto.input[index]}' is computed", allowed="a constant")
-        return self.short(node, without_batch(node, value, rank))
 
     def short(self, node: NodeView, value: Dyadic) -> Dyadic:
         """The constant, if it is on a quantizer's grid or needs few bits anyway."""

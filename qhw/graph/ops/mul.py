@@ -14,6 +14,7 @@ from qhw.graph.ops.shared.elementwise import (
     broadcast_range,
     folded_range,
     product_range,
+    square_range,
     with_rank,
 )
 from qhw.graph.ops.shared.exponents import exponents, joined
@@ -28,7 +29,11 @@ class Mul(Node):
         shape = binary_shape(operands)
         rank = len(shape)
         exponent = exponents(operands[0].type, rank) + exponents(operands[1].type, rank)
-        corners = product_range(*broadcast_range(operands[0], rank), *broadcast_range(operands[1], rank))
+        low, high = broadcast_range(operands[0], rank)
+        if self.inputs[0] == self.inputs[1]:
+            corners = square_range(low, high)
+        else:
+            corners = product_range(low, high, *broadcast_range(operands[1], rank))
         total = folded_range(corners.low, corners.high, rank)
         return Result.unsummed(shape, joined(np.asarray(exponent)), total)
 

@@ -269,15 +269,15 @@ class Draft:
             )
         return found
 
-    def infer(self) -> None:
-        """Infer the shape and element type of every tensor.
+    def infer(self, *, strict: bool = True) -> None:
+        """Infer the shape and element type of every tensor; unless ``strict``, as far as they fit together.
 
         Raises:
             InputError: shapes or types do not fit together, by the node where they do not.
         """
         skeleton = self._skeleton()
         try:
-            inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True)
+            inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=strict)
         except Exception as error:  # the binding raises types of its own
             raise InputError(
                 f"The model's shapes do not fit together: {_reason(error)}",
@@ -352,6 +352,17 @@ class Draft:
         if node.op_type == "Transpose":
             perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
             return array.transpose(perm).shape
+        if node.op_type == "Concat":
+            parts = [self._stored_shape(name, producers) for name in node.input]
+            axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 0)
+            arrays = [np.broadcast_to(np.float32(0), part) for part in parts if part is not None]
+            try:
+                return None if None in parts else np.concatenate(arrays, axis).shape
+            except ValueError as error:
+                raise InputError(
+                    f"{describe(node)}: shapes {', '.join(map(str, parts))} do not fit along axis {axis}",
+                    hint="export the model again",
+                ) from error
         if node.op_type in ("Reshape", "Squeeze", "Unsqueeze"):
             numbers = self.constants.get(node.input[1]) if len(node.input) > 1 else None
             if numbers is None:

@@ -189,6 +189,46 @@ def _reach(draft: Draft, node: NodeProto, frame: dict[str, list[int]]) -> list[i
     return found
 
 
+def drop_empty_windows(draft: Draft) -> None:
+    """Write pools in ceil_mode that onnx's inference counts a window too many of without that mode.
+
+    Its count would go into what reads them, before anything else is known of their shapes.
+    """
+    pools = [
+        node
+        for node in draft.graph.node
+        if node.op_type in ("MaxPool", "AveragePool")
+        and node.domain == STANDARD
+        and attributes(node).get("ceil_mode")
+    ]
+    changed = bool(pools)
+    while changed:
+        draft.infer(strict=False)
+        changed = any(_without_empty_windows(draft, node) for node in pools)
+
+
+def _without_empty_windows(draft: Draft, node: NodeProto) -> bool:
+    """Whether there are any: then ceil_mode adds none, or (to a maximum) what padding adds as well."""
+    options = attributes(node)
+    if not options["ceil_mode"] or not {node.input[0], node.output[0]} <= draft.shapes.keys():
+        return False
+    frame = _window(draft, node, options, options["kernel_shape"])
+    ends = _reach(draft, node, frame)
+    if not _has_empty_window(draft, node, frame) or (any(ends) and node.op_type != "MaxPool"):
+        return False
+    rank = len(ends)
+    pads = [p + more for p, more in zip(frame["pads"][rank:], ends, strict=True)]
+    kept = {name: value for name, value in options.items() if name != "auto_pad"}
+    _set(node, **kept | {"pads": frame["pads"][:rank] + pads, "ceil_mode": 0})
+    return True
+
+
+def _has_empty_window(draft: Draft, node: NodeProto, frame: dict[str, list[int]]) -> bool:
+    shape, out = (draft.shape(name)[2:] for name in (node.input[0], node.output[0]))
+    firsts = ((count - 1) * stride for count, stride in zip(out, frame["strides"], strict=True))
+    return any(first >= size + pad for first, size, pad in zip(firsts, shape, frame["pads"], strict=False))
+
+
 @_form("MaxPool")
 def _max_pool(draft: Draft, node: NodeProto, options: dict[str, Any]) -> list[NodeProto]:
     if len([name for name in node.output if name]) > 1:

@@ -23,7 +23,7 @@ from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.graph.onnx_tools import describe
 from qhw.graph.reading import channels_last
 from qhw.graph.reading.draft import STANDARD, Draft
-from qhw.graph.reading.explicit_forms import write_out
+from qhw.graph.reading.explicit_forms import drop_empty_windows, write_out
 from qhw.graph.reading.heads import keep_postprocessing, postprocessing_of, take_off_heads
 from qhw.graph.reading.model_file import (
     STANDARD_DOMAINS,
@@ -312,6 +312,7 @@ def _infer_and_fold(draft: Draft, batch: int) -> None:
         free_batch(draft, batch)
         fold_constants(draft)
         _drop_constant_outputs(draft)
+        drop_empty_windows(draft)
         draft.infer()
         _check_sizes(draft)
         if not fold_constants(draft):

@@ -125,6 +125,11 @@ _because(
     "it is carried on constants only, and reads computed numbers here",
     "export with fixed shapes; let no activation take part in it",
 )
+_because(
+    "And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Where",
+    "it compares or chooses, and reads computed numbers here",
+    "write a choice as Relu, PRelu, Clip, Max or Min; where it belongs to a shape, export with fixed shapes",
+)
 
 
 def supported_operators() -> str:

@@ -106,7 +106,11 @@ def evaluate(tail: Tail, integers: Mapping[str, IntArray]) -> IntArray:
     Raises:
         UnsupportedError: the result is not a finite integer.
     """
-    return _codes(tail, _run(tail, integers)[tail.output])
+    values = _run(tail, integers)
+    result = values[tail.output]
+    if not np.isfinite(result).all() or (np.abs(result) >= 2.0**62).any():
+        raise _not_a_code(tail, values)
+    return np.asarray(result.astype(np.int64))
 
 
 def lower_tail(
@@ -264,13 +268,22 @@ def _float32(integer: int) -> float:
     return math.copysign(math.ldexp(float(np.float32(np.int64(sticky))), spare), integer)
 
 
-def _codes(tail: Tail, result: Value) -> IntArray:
-    if not np.isfinite(result).all() or (np.abs(result) >= 2.0**62).any():
-        raise UnsupportedError(
-            f"'{tail.name}' ({tail.spelled}) gives NaN or numbers beyond 62 bits",
-            hint="look for a zero or infinite scale or variance in front of it",
-        )
-    return np.asarray(result.astype(np.int64))
+def _not_a_code(tail: Tail, values: Mapping[str, Value]) -> UnsupportedError:
+    """Where numbers of a tail stop being finite, or small enough for an integer, and what for."""
+    for step in tail.steps:
+        operands = np.broadcast_arrays(*(values[name] for name in step.inputs), values[step.output])[:-1]
+        lost = ~np.isfinite(np.broadcast_to(values[step.output], operands[0].shape))
+        if lost.any() and all(np.isfinite(operand[lost]).all() for operand in operands):
+            numbers = ", ".join(f"{float(operand[lost].reshape(-1)[0]):g}" for operand in operands)
+            return UnsupportedError(
+                f"'{tail.name}' ({tail.spelled}): {step.op} of {numbers} is no finite number",
+                hint="keep what it reads within its range, by a quantizer without a sign, a Relu or a Clip; "
+                "or look for a zero or infinite scale or variance",
+            )
+    return UnsupportedError(
+        f"'{tail.name}' ({tail.spelled}) gives NaN or numbers beyond 62 bits",
+        hint="look for a zero or infinite scale or variance in front of it",
+    )
 
 
 def _at(tail: Tail, integers: IntArray) -> IntArray:

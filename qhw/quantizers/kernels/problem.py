@@ -241,7 +241,8 @@ def powers_of_two(exponents: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def fraction_bits(theta: Tensor) -> NDArray[np.int64]:
     """The binary point ``round(theta)`` as int64, at least one-dimensional, within +-LARGEST_FRACTION."""
-    return np.rint(_bounded(theta)).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN, of a training that diverged, is refused where it is exported
+        return np.rint(_bounded(theta)).astype(np.int64)
 
 
 def units_of(theta: Tensor, rule: Rule) -> NDArray[np.float64]:

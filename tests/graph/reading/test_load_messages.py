@@ -40,6 +40,7 @@ CAUSES = {
     "NonZero": ("the shape of its result depends on the data", "on the host"),
     "Einsum": ("its equation can say any sum", "MatMul"),
     "ReduceProd": ("it is carried on constants only", "fixed shapes"),
+    "Greater": ("it compares or chooses", "Relu, PRelu, Clip, Max or Min"),
     "QLinearConv": ("an operator on integer codes", "QuantFormat.QDQ"),
 }
 

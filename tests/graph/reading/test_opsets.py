@@ -9,9 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper
+from onnxruntime import InferenceSession
 from qonnx_factory import QONNX, Net, execute
 
 from qhw.errors import QhwError, UnsupportedError
+from qhw.graph.encode import encode_inputs
+from qhw.graph.interpreter import interpret
+from qhw.graph.lower import lower
 from qhw.graph.onnx_tools import attributes, initializers
 from qhw.graph.reading.load import load_qonnx
 from qhw.graph.reading.opsets import OPSET
@@ -396,3 +400,40 @@ def test_integer_inputs_that_no_hardware_has() -> None:
     with pytest.raises(UnsupportedError, match="The input 'x' has type INT64") as caught:
         load_qonnx(net.model(net.quant(net.x, 6, 0.125)))
     assert "uint8" in str(caught.value)
+
+
+@pytest.mark.parametrize("is_chained", [False, True])
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(("size", "kernel", "stride", "pad"), [(6, 1, 2, 0), (7, 2, 2, 1), (6, 2, 3, 0)])
+def test_a_window_behind_the_input_is_none(
+    size: int, kernel: int, stride: int, pad: int, op: str, is_chained: bool
+) -> None:
+    """onnx's shape inference counts one in ceil_mode; ONNX Runtime and torch, which export it, do not."""
+    options: dict[str, Any] = {
+        "kernel_shape": [kernel, 2],
+        "strides": [stride, 2],
+        "pads": [pad, 0, pad, 0],
+        "ceil_mode": 1,
+    } | ({"count_include_pad": 1} if op == "AveragePool" else {})
+    net = Net((2, size, 8))
+    y = net.node(op, net.quant(net.x, 8, 0.125), **options)
+    if is_chained:
+        first = net.node("Gather", net.node("Shape", y), net.constant([0], dtype=np.int64))
+        y = net.node("Reshape", y, net.node("Concat", first, net.constant([-1], dtype=np.int64), axis=0))
+    else:
+        y = net.node("Flatten", y)
+    x = np.random.default_rng(1).integers(-100, 100, (5, 2, size, 8)).astype(np.float32) / 8
+    pool = helper.make_graph(
+        [helper.make_node(op, ["x"], ["y"], **options)],
+        "pool",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 2, size, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    alone = helper.make_model(pool, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    (pooled,) = InferenceSession(alone.SerializeToString()).run(None, {"x": x})
+    flat = pooled.reshape(5, -1)
+    weight = np.random.default_rng(0).integers(-3, 4, (flat.shape[1], 3)) / 4
+    graph = lower(net.model(net.node("MatMul", y, net.quant(weight, 4, 0.25))))
+    found = interpret(graph, encode_inputs(graph, x))[graph.outputs[0]]
+    (exponent,) = graph.tensors[graph.outputs[0]].exponent.values
+    np.testing.assert_array_equal(np.ldexp(found.astype(np.float64), exponent), flat @ weight)

@@ -21,6 +21,12 @@ def product_range(a_low: Any, a_high: Any, b_low: Any, b_high: Any) -> Range:
     return Range.of(low, high)
 
 
+def square_range(low: IntArray, high: IntArray) -> Range:
+    """The range of the squares of integers within bounds."""
+    ends = np.minimum(low * low, high * high), np.maximum(low * low, high * high)
+    return Range.of(np.where((low < 0) & (high > 0), 0, ends[0]), ends[1])
+
+
 def broadcast_range(operand: Operand, rank: int) -> tuple[IntArray, IntArray]:
     """A range as arrays that broadcast over ``rank`` axes, channel first."""
     shape = (-1, *[1] * (rank - 1)) if rank else ()
