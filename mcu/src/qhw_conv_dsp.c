@@ -1,0 +1,425 @@
+// Convolution with SMLAD, two products per instruction: two output pixels at a time are widened to 16 bits, and
+// multiplied by the weights of four output channels, whose eight sums stay in registers.
+//
+// Weights of 8 and 4 bits are not taken apart before they are multiplied. A half word holds several channels,
+// w0 + 16 w1 + 256 w2 + ..., and so does the sum of its products. Clearing the upmost channel and multiplying again
+// gives the sum without it, and the difference is that channel's, exactly, modulo 2^32. Weights of 2 bits are summed two
+// channels at a time in one register, w0 + 2^14 w1, and the sums are taken apart after `chunk` units, before the lower
+// one can leave its 14 bits.
+#include "qhw_finish_dsp.h"
+
+// Columns: for a unit of 4 taps, 4 words: taps (0, 2) of the first pixel and of the second, taps (1, 3) of both.
+#define UNIT_WORDS 4
+
+typedef struct {
+    uint32_t *to; // the next unit of a pixel's column
+    int32_t sum;  // of the taps so far
+} column;
+
+QHW_INLINE void put(column *c, qhw_four four) {
+    c->to[0] = four.even;
+    c->to[2] = four.odd;
+    c->to += UNIT_WORDS;
+    c->sum = qhw_smlad(four.even, 0x00010001u, qhw_smlad(four.odd, 0x00010001u, c->sum));
+}
+
+QHW_INLINE void put_run(column *c, const uint8_t *from, uint32_t units, unsigned bits, unsigned is_signed) {
+    column local = *c;
+    for (const uint8_t *end = from + units * bits / 2u; from != end; from += bits / 2u)
+        put(&local, qhw_widened(from, bits, is_signed));
+    *c = local;
+}
+
+// Taps that lie one behind the other.
+static void put_taps(column *c, qhw_type type, const uint8_t *from, uint32_t units) {
+    if (type.bits == 8) {
+        if (type.is_signed)
+            put_run(c, from, units, 8, 1);
+        else
+            put_run(c, from, units, 8, 0);
+    } else if (type.bits == 4) {
+        if (type.is_signed)
+            put_run(c, from, units, 4, 1);
+        else
+            put_run(c, from, units, 4, 0);
+    } else if (type.is_signed) {
+        put_run(c, from, units, 2, 1);
+    } else {
+        put_run(c, from, units, 2, 0);
+    }
+}
+
+QHW_INLINE void put_zeros(column *c, uint32_t units) {
+    for (; units; units--, c->to += UNIT_WORDS)
+        c->to[0] = c->to[2] = 0;
+}
+
+// What the taps of an output pixel are read with.
+typedef struct {
+    const qhw_conv_layer *layer;
+    const qhw_region *region;
+    const uint8_t *in;
+    uint32_t pixel_bytes, depth; // depth: input channels of a group
+    uint32_t units;              // of a column
+    uint8_t *bytes;              // a column's taps as bytes, where a tap is no whole unit
+} reader;
+
+// The columns of the kernel that lie inside the map are one run, if they are next to each other.
+static inline int32_t inside(int32_t at, int32_t low, int32_t high) {
+    return at < low ? low : at > high ? high : at;
+}
+
+static void put_units(const reader *r, column *c, int32_t y, int32_t x, uint32_t group) {
+    const qhw_conv_layer *l = r->layer;
+    int32_t width = l->kernel_width, per_tap = (int32_t)r->depth / 4;
+    for (int32_t i = 0; i < l->kernel_height; i++, y += l->dilation_height) {
+        if (y < 0 || y >= r->region->in_height) {
+            put_zeros(c, (uint32_t)(width * per_tap));
+            continue;
+        }
+        const uint8_t *row = r->in + (uint32_t)y * r->region->in_row_bytes + group * r->depth * l->in.bits / 8u;
+        if (l->groups == 1 && l->dilation_width == 1) {
+            int32_t first = inside(-x, 0, width), last = inside(r->region->in_width - x, first, width);
+            put_zeros(c, (uint32_t)(first * per_tap));
+            put_taps(c, l->in, row + (uint32_t)(x + first) * r->pixel_bytes, (uint32_t)((last - first) * per_tap));
+            put_zeros(c, (uint32_t)((width - last) * per_tap));
+            continue;
+        }
+        for (int32_t j = 0, at = x; j < width; j++, at += l->dilation_width) {
+            if (at < 0 || at >= r->region->in_width)
+                put_zeros(c, (uint32_t)per_tap);
+            else
+                put_taps(c, l->in, row + (uint32_t)at * r->pixel_bytes, (uint32_t)per_tap);
+        }
+    }
+}
+
+static uint8_t *copied(uint8_t *to, const uint8_t *from, uint32_t bytes) {
+    for (; bytes >= 4; bytes -= 4, from += 4, to += 4)
+        memcpy(to, from, 4);
+    for (; bytes; bytes--)
+        *to++ = *from++;
+    return to;
+}
+
+static uint8_t *cleared(uint8_t *to, uint32_t bytes) {
+    for (; bytes; bytes--)
+        *to++ = 0;
+    return to;
+}
+
+static void put_bytes(const reader *r, column *c, int32_t y, int32_t x, uint32_t group) {
+    const qhw_conv_layer *l = r->layer;
+    uint8_t *to = r->bytes;
+    int32_t width = l->kernel_width;
+    int runs = l->groups == 1 && l->dilation_width == 1 && l->in.bits == 8;
+    for (int32_t i = 0; i < l->kernel_height; i++, y += l->dilation_height) {
+        if (y < 0 || y >= r->region->in_height) {
+            to = cleared(to, (uint32_t)width * r->depth);
+            continue;
+        }
+        const uint8_t *row = r->in + (uint32_t)y * r->region->in_row_bytes;
+        if (runs) {
+            int32_t first = inside(-x, 0, width), last = inside(r->region->in_width - x, first, width);
+            to = cleared(to, (uint32_t)first * r->depth);
+            to = copied(to, row + (uint32_t)(x + first) * r->pixel_bytes, (uint32_t)(last - first) * r->depth);
+            to = cleared(to, (uint32_t)(width - last) * r->depth);
+            continue;
+        }
+        for (int32_t j = 0, at = x; j < width; j++, at += l->dilation_width) {
+            if (at < 0 || at >= r->region->in_width) {
+                to = cleared(to, r->depth);
+                continue;
+            }
+            const uint8_t *pixel = row + (uint32_t)at * r->pixel_bytes;
+            for (uint32_t k = group * r->depth, end = k + r->depth; k < end; k++)
+                *to++ = (uint8_t)qhw_load(l->in, pixel, k);
+        }
+    }
+    cleared(to, (uint32_t)(r->bytes + r->units * 4u - to));
+    qhw_type byte = {8, l->in.is_signed};
+    put_taps(c, byte, r->bytes, r->units);
+}
+
+// One column, into lane 0 or 1 of the words; the sum of its taps.
+static int32_t put_column(const reader *r, uint32_t *words, uint32_t row, uint32_t col, uint32_t group) {
+    const qhw_conv_layer *l = r->layer;
+    column c = {words, 0};
+    int32_t y = (int32_t)(row * l->stride_height) - r->region->pad_top;
+    int32_t x = (int32_t)(col * l->stride_width) - r->region->pad_left;
+    if (r->bytes)
+        put_bytes(r, &c, y, x, group);
+    else
+        put_units(r, &c, y, x, group);
+    return c.sum;
+}
+
+// The sums of four channels over some units: of the first pixel, and `stride` further on of the second. `over` holds
+// the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again.
+#define DOT(name, step, ...)                                                                                           \
+    QHW_INLINE void name(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,                           \
+                  int32_t *sums, uint32_t stride) {                                                                    \
+        int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;                                        \
+        const uint32_t *end = x + units * UNIT_WORDS;                                                                  \
+        if (units & 1u)                                                                                                \
+            step(x, w);                                                                                                \
+        while (x != end) {                                                                                             \
+            step(x, w);                                                                                                \
+            step(x, w);                                                                                                \
+        }                                                                                                              \
+        int32_t p = over[0], q = over[1], *others = sums + stride;                                                     \
+        __VA_ARGS__                                                                                                    \
+    }
+
+static inline int32_t less(int32_t a, int32_t b) {
+    return (int32_t)((uint32_t)a - (uint32_t)b);
+}
+
+#if QHW_ASSEMBLY
+
+#define SUMS_8                                                                                                         \
+    [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [b0] "+r"(b0), [b1] "+r"(b1), [b2] "+r"(b2), [b3] "+r"(b3)
+#define BOTH(n) "smlad %[a" #n "], %[t], %[p], %[a" #n "]\n\tsmlad %[b" #n "], %[t], %[q], %[b" #n "]\n\t"
+#define TAPS "ldrd %[p], %[q], [%[x]], #8\n\t"
+#define WEIGHTS "ldr %[t], [%[w]], #4\n\t"
+#define RUN(text, x, w)                                                                                                \
+    do {                                                                                                               \
+        uint32_t p, q, t;                                                                                              \
+        __asm__ volatile(text : SUMS_8, [x] "+r"(x), [w] "+r"(w), [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t)::"memory"); \
+    } while (0)
+
+#define PAIR_8 WEIGHTS TAPS BOTH(1) "uxtb16 %[t], %[t]\n\t" BOTH(0) WEIGHTS BOTH(3) "uxtb16 %[t], %[t]\n\t" BOTH(2)
+#define STEP_8(x, w) RUN(PAIR_8 PAIR_8, x, w)
+
+#define PAIR_4                                                                                                         \
+    WEIGHTS TAPS BOTH(3) "bic %[t], %[t], #0xF000F000\n\t" BOTH(2) "uxtb16 %[t], %[t]\n\t" BOTH(1)                     \
+        "and %[t], %[t], #0x000F000F\n\t" BOTH(0)
+#define STEP_4(x, w) RUN(PAIR_4 PAIR_4, x, w)
+
+#define TWO_2(n, rotation) "and %[t], %[m], %[word]" rotation "\n\t" BOTH(n)
+#define STEP_2(x, w)                                                                                                   \
+    do {                                                                                                               \
+        uint32_t p, q, t, word;                                                                                        \
+        __asm__ volatile("ldr %[word], [%[w]], #4\n\t" TAPS TWO_2(0, "") TWO_2(2, ", ror #4") TAPS TWO_2(               \
+                             0, ", ror #8") TWO_2(2, ", ror #12")                                                      \
+                         : [a0] "+r"(a0), [a2] "+r"(a2), [b0] "+r"(b0), [b2] "+r"(b2), [x] "+r"(x), [w] "+r"(w),        \
+                           [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t), [word] "=&r"(word)                                \
+                         : [m] "r"(0xC003C003u)                                                                        \
+                         : "memory");                                                                                  \
+    } while (0)
+
+#else
+
+#define BOTH(n)                                                                                                        \
+    a##n = qhw_smlad(t, p, a##n);                                                                                      \
+    b##n = qhw_smlad(t, q, b##n)
+
+static inline void taken(const uint32_t **x, uint32_t *p, uint32_t *q) {
+    *p = (*x)[0];
+    *q = (*x)[1];
+    *x += 2;
+}
+
+#define PAIR_8(x, w)                                                                                                   \
+    do {                                                                                                               \
+        uint32_t p, q, t = *(w)++;                                                                                     \
+        taken(&(x), &p, &q);                                                                                           \
+        BOTH(1);                                                                                                       \
+        t = qhw_uxtb16(t);                                                                                             \
+        BOTH(0);                                                                                                       \
+        t = *(w)++;                                                                                                    \
+        BOTH(3);                                                                                                       \
+        t = qhw_uxtb16(t);                                                                                             \
+        BOTH(2);                                                                                                       \
+    } while (0)
+#define STEP_8(x, w)                                                                                                   \
+    do {                                                                                                               \
+        PAIR_8(x, w);                                                                                                  \
+        PAIR_8(x, w);                                                                                                  \
+    } while (0)
+
+#define PAIR_4(x, w)                                                                                                   \
+    do {                                                                                                               \
+        uint32_t p, q, t = *(w)++;                                                                                     \
+        taken(&(x), &p, &q);                                                                                           \
+        BOTH(3);                                                                                                       \
+        t &= ~0xF000F000u;                                                                                             \
+        BOTH(2);                                                                                                       \
+        t = qhw_uxtb16(t);                                                                                             \
+        BOTH(1);                                                                                                       \
+        t &= 0x000F000Fu;                                                                                              \
+        BOTH(0);                                                                                                       \
+    } while (0)
+#define STEP_4(x, w)                                                                                                   \
+    do {                                                                                                               \
+        PAIR_4(x, w);                                                                                                  \
+        PAIR_4(x, w);                                                                                                  \
+    } while (0)
+
+#define PAIR_2(x, word, rotation)                                                                                      \
+    do {                                                                                                               \
+        uint32_t p, q, t = qhw_rotated(word, rotation) & 0xC003C003u;                                                  \
+        taken(&(x), &p, &q);                                                                                           \
+        BOTH(0);                                                                                                       \
+        t = qhw_rotated(word, (rotation) + 4) & 0xC003C003u;                                                           \
+        BOTH(2);                                                                                                       \
+    } while (0)
+#define STEP_2(x, w)                                                                                                   \
+    do {                                                                                                               \
+        uint32_t word = *(w)++;                                                                                        \
+        PAIR_2(x, word, 0);                                                                                            \
+        PAIR_2(x, word, 8);                                                                                            \
+    } while (0)
+
+#endif
+
+// clang-format off
+DOT(dot_8, STEP_8,
+    sums[0] = less(a0, 128 * p); others[0] = less(b0, 128 * q);
+    sums[1] = less(a1, a0) >> 8; others[1] = less(b1, b0) >> 8;
+    sums[2] = less(a2, 128 * p); others[2] = less(b2, 128 * q);
+    sums[3] = less(a3, a2) >> 8; others[3] = less(b3, b2) >> 8;)
+
+DOT(dot_4, STEP_4,
+    p *= 8; q *= 8;
+    sums[0] = less(a0, p); others[0] = less(b0, q);
+    sums[1] = (less(a1, a0) >> 4) - p; others[1] = (less(b1, b0) >> 4) - q;
+    sums[2] = (less(a2, a1) >> 8) - p; others[2] = (less(b2, b1) >> 8) - q;
+    sums[3] = less(a3, a2) >> 12; others[3] = less(b3, b2) >> 12;)
+
+#define LOWER(a) ((a) & 0x3FFF)
+DOT(dot_2, STEP_2,
+    (void)a1; (void)a3; (void)b1; (void)b3;
+    sums[0] = LOWER(a0) - 2 * p; others[0] = LOWER(b0) - 2 * q; sums[1] = a0 >> 14; others[1] = b0 >> 14;
+    sums[2] = LOWER(a2) - 2 * p; others[2] = LOWER(b2) - 2 * q; sums[3] = a2 >> 14; others[3] = b2 >> 14;)
+// clang-format on
+
+// The same of the first pixel alone: for matrix products, which have one, and for the last of an odd number.
+QHW_INLINE void dot_8_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,
+                      int32_t *sums, uint32_t stride) {
+    (void)stride;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (const uint32_t *end = x + units * UNIT_WORDS; x != end; x += 2, w += 2) {
+        a1 = qhw_smlad(w[0], x[0], a1);
+        a0 = qhw_smlad(qhw_uxtb16(w[0]), x[0], a0);
+        a3 = qhw_smlad(w[1], x[0], a3);
+        a2 = qhw_smlad(qhw_uxtb16(w[1]), x[0], a2);
+    }
+    sums[0] = less(a0, 128 * over[0]);
+    sums[1] = less(a1, a0) >> 8;
+    sums[2] = less(a2, 128 * over[0]);
+    sums[3] = less(a3, a2) >> 8;
+}
+
+QHW_INLINE void dot_4_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,
+                      int32_t *sums, uint32_t stride) {
+    (void)stride;
+    int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+    for (const uint32_t *end = x + units * UNIT_WORDS; x != end; x += 2, w++) {
+        uint32_t t = *w;
+        a3 = qhw_smlad(t, x[0], a3);
+        a2 = qhw_smlad(t & ~0xF000F000u, x[0], a2);
+        t = qhw_uxtb16(t);
+        a1 = qhw_smlad(t, x[0], a1);
+        a0 = qhw_smlad(t & 0x000F000Fu, x[0], a0);
+    }
+    sums[0] = less(a0, 8 * over[0]);
+    sums[1] = (less(a1, a0) >> 4) - 8 * over[0];
+    sums[2] = (less(a2, a1) >> 8) - 8 * over[0];
+    sums[3] = less(a3, a2) >> 12;
+}
+
+QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,
+                      int32_t *sums, uint32_t stride) {
+    (void)stride;
+    int32_t a0 = 0, a2 = 0;
+    for (const uint32_t *end = x + units * UNIT_WORDS; x != end; x += UNIT_WORDS, w++) {
+        a0 = qhw_smlad(*w & 0xC003C003u, x[0], a0);
+        a2 = qhw_smlad(qhw_rotated(*w, 4) & 0xC003C003u, x[0], a2);
+        a0 = qhw_smlad(qhw_rotated(*w, 8) & 0xC003C003u, x[2], a0);
+        a2 = qhw_smlad(qhw_rotated(*w, 12) & 0xC003C003u, x[2], a2);
+    }
+    sums[0] = LOWER(a0) - 2 * over[0];
+    sums[1] = a0 >> 14;
+    sums[2] = LOWER(a2) - 2 * over[0];
+    sums[3] = a2 >> 14;
+}
+
+typedef void group_kernel(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,
+                          const int32_t *over, int32_t *sums, uint32_t stride);
+
+static void in_chunks(group_kernel *kernel, const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk,
+                      uint32_t words, const int32_t *over, int32_t *sums, uint32_t stride) {
+    static const int32_t nothing[2] = {0, 0};
+    int32_t part[8] = {0};
+    kernel(x, w, chunk, chunk, 4, over, sums, stride);
+    for (uint32_t begin = chunk; begin < units; begin += chunk) {
+        uint32_t now = units - begin < chunk ? units - begin : chunk;
+        kernel(x + begin * UNIT_WORDS, w + begin * words, now, now, 4, nothing, part, 4);
+        for (uint32_t i = 0; i < 4; i++) {
+            sums[i] += part[i];
+            sums[stride + i] += part[4 + i];
+        }
+    }
+}
+
+// The sums of all channels of a group; in chunks where a field could not hold more.
+#define GROUP(name, dot, words)                                                                                        \
+    static void name(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,          \
+                     const int32_t *over, int32_t *sums, uint32_t stride) {                                            \
+        const int32_t *end = sums + channels;                                                                          \
+        for (; units <= chunk && sums < end; sums += 4, w += units * (words))                                          \
+            dot(x, w, units, over, sums, stride);                                                                      \
+        for (; sums < end; sums += 4, w += units * (words))                                                            \
+            in_chunks(name, x, w, units, chunk, words, over, sums, stride);                                            \
+    }
+
+#define CONV(name, dot, words)                                                                                         \
+    GROUP(name##_pair, dot, words)                                                                                     \
+    GROUP(name##_one, dot##_single, words)                                                                             \
+    void name(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {       \
+        convolve(layer, region, in, out, scratch, name##_pair, name##_one, words);                                     \
+    }
+
+// Scratch: the columns of two pixels; the sums of both; a column of bytes.
+static void convolve(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch,
+                     group_kernel *pair, group_kernel *one, uint32_t words) {
+    const qhw_packed *packed = layer->weights;
+    uint32_t depth = layer->in_channels / layer->groups, channels = layer->out_channels / layer->groups;
+    uint32_t taps = depth * layer->kernel_height * layer->kernel_width, units = (taps + 3u) / 4u;
+    uint32_t *columns = scratch, stride = (layer->out_channels + 7u) & ~3u; // a group's last block may reach into
+    int32_t *sums = (int32_t *)(columns + units * UNIT_WORDS);              // what lies behind it
+    reader r = {layer, region, in, qhw_pixel_bytes(layer->in, layer->in_channels), depth, units, NULL};
+    if (depth % 4u)
+        r.bytes = (uint8_t *)(sums + 2u * stride);
+    uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, layer->out_channels);
+    uint32_t pixels = (uint32_t)region->out_height * region->out_width, row = 0, col = 0;
+    while (pixels) {
+        uint32_t now = pixels > 1 ? 2 : 1, rows[2], cols[2];
+        for (uint32_t pixel = 0; pixel < now; pixel++) {
+            rows[pixel] = row;
+            cols[pixel] = col;
+            if (++col == region->out_width) {
+                col = 0;
+                row++;
+            }
+        }
+        const uint32_t *weights = (const uint32_t *)(packed + 1);
+        for (uint32_t group = 0; group < layer->groups; group++) {
+            int32_t totals[2] = {0, 0};
+            for (uint32_t pixel = 0; pixel < now; pixel++)
+                totals[pixel] = put_column(&r, columns + pixel, rows[pixel], cols[pixel], group);
+            (now == 2 ? pair : one)(columns, weights, units, packed->chunk, channels, totals,
+                                    sums + group * channels, stride);
+            weights += (channels + 3u) / 4u * units * words;
+        }
+        for (uint32_t pixel = 0; pixel < now; pixel++)
+            qhw_finish_pixel(&layer->output, packed, sums + pixel * stride, layer->out_channels,
+                             (uint8_t *)out + rows[pixel] * region->out_row_bytes + cols[pixel] * out_bytes);
+        pixels -= now;
+    }
+}
+
+CONV(qhw_conv_dsp8, dot_8, 4)
+CONV(qhw_conv_dsp4, dot_4, 2)
+CONV(qhw_conv_dsp2, dot_2, 1)

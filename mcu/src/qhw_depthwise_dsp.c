@@ -1,0 +1,92 @@
+// Depthwise convolution, four channels at a time: a tap's four mantissas are widened to 16 bits in two or three
+// instructions, and each is multiplied and added by one.
+#include "qhw_finish_dsp.h"
+
+// The taps of the kernel that lie inside the map.
+typedef struct {
+    const uint8_t *first;  // the upmost, leftmost one
+    const int16_t *weight; // its weights
+    uint32_t rows, columns;
+    uint32_t row_step, column_step;               // bytes of the map
+    uint32_t weight_row_step, weight_column_step; // weights
+} window;
+
+QHW_INLINE void four_sums(const window *taps, uint32_t channel, unsigned bits, unsigned is_signed, int32_t *sums) {
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    const uint8_t *row = taps->first + channel * bits / 8u;
+    const int16_t *weight_row = taps->weight + channel;
+    for (uint32_t i = taps->rows; i; i--, row += taps->row_step, weight_row += taps->weight_row_step) {
+        const uint8_t *tap = row;
+        const int16_t *weight = weight_row;
+        for (uint32_t j = taps->columns; j; j--, tap += taps->column_step, weight += taps->weight_column_step) {
+            qhw_four four = qhw_widened(tap, bits, is_signed);
+            uint32_t even = qhw_word(weight), odd = qhw_word(weight + 2);
+            s0 = qhw_smlabb(four.even, even, s0);
+            s1 = qhw_smlabb(four.odd, odd, s1);
+            s2 = qhw_smlatt(four.even, even, s2);
+            s3 = qhw_smlatt(four.odd, odd, s3);
+        }
+    }
+    sums[channel] = s0;
+    sums[channel + 1] = s1;
+    sums[channel + 2] = s2;
+    sums[channel + 3] = s3;
+}
+
+#define ALL_SUMS(bits, is_signed)                                                                                      \
+    for (uint32_t c = 0; c < channels; c += 4)                                                                         \
+        four_sums(taps, c, bits, is_signed, sums);
+
+static void all_sums(const window *taps, qhw_type type, uint32_t channels, int32_t *sums) {
+    if (type.bits == 8) {
+        if (type.is_signed)
+            ALL_SUMS(8, 1)
+        else
+            ALL_SUMS(8, 0)
+    } else if (type.bits == 4) {
+        if (type.is_signed)
+            ALL_SUMS(4, 1)
+        else
+            ALL_SUMS(4, 0)
+    } else if (type.is_signed) {
+        ALL_SUMS(2, 1)
+    } else {
+        ALL_SUMS(2, 0)
+    }
+}
+
+// The first tap that lies at 0 or behind it, and how many from there on lie in front of `size`.
+static uint32_t inside(int32_t at, int32_t size, int32_t taps, int32_t step, uint32_t *first) {
+    int32_t begin = at < 0 ? (step - 1 - at) / step : 0;
+    int32_t end = at < size ? (size - at + step - 1) / step : 0;
+    end = end < taps ? end : taps;
+    *first = (uint32_t)begin;
+    return end > begin ? (uint32_t)(end - begin) : 0;
+}
+
+void qhw_depthwise_dsp(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out,
+                       void *scratch) {
+    const qhw_packed *packed = layer->weights;
+    uint32_t channels = layer->in_channels, pixel_bytes = qhw_pixel_bytes(layer->in, channels);
+    uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, channels);
+    window taps;
+    taps.row_step = layer->dilation_height * region->in_row_bytes;
+    taps.column_step = layer->dilation_width * pixel_bytes;
+    taps.weight_column_step = channels;
+    taps.weight_row_step = channels * layer->kernel_width;
+    for (uint32_t row = 0; row < region->out_height; row++) {
+        uint8_t *to = (uint8_t *)out + row * region->out_row_bytes;
+        int32_t y = (int32_t)(row * layer->stride_height) - region->pad_top;
+        uint32_t i, j;
+        taps.rows = inside(y, region->in_height, layer->kernel_height, layer->dilation_height, &i);
+        int32_t x = -region->pad_left;
+        for (uint32_t column = 0; column < region->out_width; column++, x += layer->stride_width, to += out_bytes) {
+            taps.columns = inside(x, region->in_width, layer->kernel_width, layer->dilation_width, &j);
+            taps.first = (const uint8_t *)in + (y + (int32_t)(i * layer->dilation_height)) * (int32_t)region->in_row_bytes +
+                         (x + (int32_t)(j * layer->dilation_width)) * (int32_t)pixel_bytes;
+            taps.weight = (const int16_t *)(packed + 1) + i * taps.weight_row_step + j * channels;
+            all_sums(&taps, layer->in, channels, scratch);
+            qhw_finish_pixel(&layer->output, packed, scratch, channels, to);
+        }
+    }
+}

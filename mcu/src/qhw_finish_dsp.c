@@ -1,0 +1,51 @@
+#include "qhw_finish_dsp.h"
+
+#define CODE(i) ((uint32_t)qhw_clamped(qhw_rounded(r + (i), sums[i], 1), low, high) & mask)
+
+// Four channels at a time, the whole range of a type, ties to even.
+QHW_INLINE uint8_t *fours(const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to, unsigned bits,
+                             unsigned is_signed) {
+    int32_t low = is_signed ? -(1 << (bits - 1)) : 0, high = (1 << (bits - is_signed)) - 1;
+    uint32_t mask = is_signed ? (1u << bits) - 1u : ~0u;
+    for (const int32_t *end = sums + channels; sums != end; sums += 4, r += 4, to += bits / 2u) {
+        uint32_t codes = CODE(0) | CODE(1) << bits | CODE(2) << (2 * bits) | CODE(3) << (3 * bits);
+        memcpy(to, &codes, bits / 2u);
+    }
+    return to;
+}
+
+static uint8_t *by_fours(qhw_type type, const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to) {
+    if (type.bits == 8)
+        return type.is_signed ? fours(r, sums, channels, to, 8, 1) : fours(r, sums, channels, to, 8, 0);
+    if (type.bits == 4)
+        return type.is_signed ? fours(r, sums, channels, to, 4, 1) : fours(r, sums, channels, to, 4, 0);
+    return type.is_signed ? fours(r, sums, channels, to, 2, 1) : fours(r, sums, channels, to, 2, 0);
+}
+
+void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, const int32_t *sums, uint32_t channels,
+                      void *pixel) {
+    const qhw_rounding *r = qhw_roundings(packed);
+    if (!r) {
+        for (uint32_t c = 0; c < channels; c++)
+            qhw_finish(output, (uint64_t)(int64_t)sums[c], c, pixel);
+        return;
+    }
+    uint8_t *to = pixel;
+    uint32_t bits = output->type.bits, even = packed->ties_to_even, whole = channels & ~3u;
+    int32_t low = (int32_t)output->low, high = (int32_t)output->high, range = (1 << bits) - 1;
+    if (even && high - low == range) {
+        to = by_fours(output->type, r, sums, whole, to);
+        r += whole;
+        sums += whole;
+        channels -= whole;
+    }
+    for (uint32_t at = 0, byte = 0; channels; channels--, sums++, r++) {
+        int32_t v = qhw_clamped(even ? qhw_rounded(r, *sums, 1) : qhw_rounded(r, *sums, 0), low, high);
+        byte |= ((uint32_t)v & (uint32_t)range) << at;
+        at += bits;
+        if (at == 8 || channels == 1) {
+            *to++ = (uint8_t)byte;
+            at = byte = 0;
+        }
+    }
+}

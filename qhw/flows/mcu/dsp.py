@@ -1,0 +1,258 @@
+"""Kernels for cores with DSP instructions: where each is exact, and how its weights and roundings lie in flash.
+
+The layouts are those of ``mcu/include/qhw_kernels_dsp.h``. A kernel sums several channels in one register; whether their
+fields hold the sums is decided here, from the weights themselves and the range of the input's container.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qhw.flows.mcu.containers import Bytes
+from qhw.flows.mcu.program import ConvLayer, ElementwiseLayer, Finish
+from qhw.formats.modes import IntArray
+
+CORES_WITH_DSP = ("cortex-m4", "cortex-m7", "cortex-m33")
+
+UNIT = 4
+"""Taps of a unit, and output channels of a block."""
+
+_PAIRS = ((0, 2), (1, 3))
+_MOST_UNITS = 0xFFFF
+
+
+@dataclass(frozen=True)
+class FastRounding:
+    """Rounding as one multiplication: the upper 32 bits of ``sum * multiplier + addend``, saturated.
+
+    Args:
+        multiplier, addend: one number per channel.
+        ties_to_even: whether a lower word of 0 is a tie, which goes to the even neighbour.
+    """
+
+    multiplier: tuple[int, ...]
+    addend: tuple[int, ...]
+    ties_to_even: bool
+
+    def pack(self) -> Bytes:
+        """12 bytes each: the addend's lower and upper word, the multiplier."""
+        words = [
+            struct.pack("<Iii", a & 0xFFFF_FFFF, a >> 32, m)
+            for m, a in zip(self.multiplier, self.addend, strict=True)
+        ]
+        return np.frombuffer(b"".join(words), dtype=np.uint8)
+
+
+def fast_rounding(finish: Finish, low: IntArray, high: IntArray) -> FastRounding | None:
+    """The same rounding in one multiplication, for sums within [low, high] of each channel; None where there is none.
+
+    With a shift of s bits, ``round((sum * m + a) / 2**s)`` is the upper word of ``sum * m * 2**(32-s) + (a + r) *
+    2**(32-s)``, where r is what makes the floor that rounding. Modes that treat negative numbers otherwise agree with
+    one that does not where the lower bound is 0 or more, because negative numbers saturate there.
+    """
+    if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 8:
+        return None
+    signless = finish.low >= 0
+    mode = {"RND_INF": "RND", "RND_ZERO": "RND_MIN_INF", "TRN_ZERO": "TRN", "UP": "CEIL"}.get(
+        finish.rounding, finish.rounding
+    )
+    if mode != finish.rounding and not signless:
+        return None
+    multiplier = finish.multiplier or (1,)
+    addend = finish.addend or (0,)
+    multipliers, addends = [], []
+    for channel in range(len(low)):
+        m, a, s = (
+            v[channel % len(v)] for v in (multiplier, addend, finish.shift)
+        )
+        if not 1 <= s <= 32:
+            return None
+        half, last = 1 << (s - 1), (1 << s) - 1
+        extra = {"RND": half, "RND_CONV": half, "RND_MIN_INF": half - 1, "TRN": 0, "CEIL": last}[mode]
+        multipliers.append(m << (32 - s))
+        addends.append((a + extra) << (32 - s))
+    for m, a, *span in zip(multipliers, addends, low, high, strict=True):
+        ends = [int(end) * m + a for end in span]
+        if not -(2**31) <= m < 2**31 or not all(-(2**63) <= v < 2**63 for v in (*ends, a)):
+            return None
+    return FastRounding(tuple(multipliers), tuple(addends), mode == "RND_CONV")
+
+
+def sum_bounds(layer: ConvLayer) -> tuple[IntArray, IntArray]:
+    """The least and the largest sum of each output channel; padding is within, since every container holds 0."""
+    weights = layer.weights.reshape(layer.out_channels, -1)
+    ends = weights * layer.x.low, weights * layer.x.high
+    return np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
+
+
+def _with_header(weights: Bytes, rounding: FastRounding | None, chunk: int) -> Bytes:
+    """What ``qhw_packed`` is, and what follows it."""
+    offset = 8 + len(weights) if rounding else 0
+    header = struct.pack("<IHH", offset, bool(rounding and rounding.ties_to_even), chunk)
+    parts = [np.frombuffer(header, dtype=np.uint8), weights]
+    return np.concatenate([*parts, rounding.pack()] if rounding else parts)
+
+
+def _blocks(layer: ConvLayer) -> IntArray:
+    """Weights (groups, blocks, units, channel of the block, tap of the unit), filled with 0."""
+    each = layer.out_channels // layer.groups
+    rows = layer.weights.reshape(layer.groups, each, -1)
+    taps = rows.shape[2]
+    filled = np.zeros((layer.groups, -(-each // UNIT) * UNIT, -(-taps // UNIT) * UNIT), dtype=np.int64)
+    filled[:, :each, :taps] = rows
+    blocks = filled.reshape(layer.groups, -1, UNIT, filled.shape[2] // UNIT, UNIT)
+    return blocks.transpose(0, 1, 3, 2, 4)
+
+
+def _words(parts: Sequence[tuple[IntArray, int]]) -> IntArray:
+    """Codes, each at its bit."""
+    return np.bitwise_or.reduce([codes.astype(np.uint64) << np.uint64(at) for codes, at in parts])
+
+
+def _pack8(blocks: IntArray) -> IntArray:
+    words = []
+    for first, second in _PAIRS:
+        for channel in (0, 2):
+            lower, upper = blocks[..., channel, :] + 128, blocks[..., channel + 1, :] & 255
+            codes = (lower[..., first], upper[..., first], lower[..., second], upper[..., second])
+            words.append(_words([(code, 8 * i) for i, code in enumerate(codes)]))
+    return np.stack(words, axis=-1)
+
+
+def _pack4(blocks: IntArray) -> IntArray:
+    words = []
+    for pair in _PAIRS:
+        parts = []
+        for half, tap in enumerate(pair):
+            for channel in range(UNIT):
+                code = blocks[..., channel, tap]
+                parts.append(((code + 8) if channel < 3 else code & 15, 16 * half + 4 * channel))
+        words.append(_words(parts))
+    return np.stack(words, axis=-1)
+
+
+def _pack2(blocks: IntArray) -> IntArray:
+    parts = []
+    for i, (pair, channel) in enumerate((p, c) for p in _PAIRS for c in (0, 2)):
+        for half, tap in enumerate(pair):
+            lower, upper = blocks[..., channel, tap] + 2, blocks[..., channel + 1, tap] & 3
+            parts.append((lower, 2 * ((2 * i + 8 * half) % 16)))
+            parts.append((upper, 2 * ((2 * i + 7 + 8 * half) % 16)))
+    return _words(parts)[..., np.newaxis]
+
+
+_PACKS = {8: _pack8, 4: _pack4, 2: _pack2}
+
+
+def _fields(bits: int, layer: ConvLayer, blocks: IntArray) -> list[tuple[IntArray, int, int]]:
+    """What a kernel's registers hold per unit, as (largest magnitudes, or sums, of a unit; lowest; highest) allowed.
+
+    Magnitudes are of the weights as they are stored, with their offsets, times the largest input.
+    """
+    largest = max(-layer.x.low, layer.x.high)
+    sizes = {
+        8: [(0, 128, 31), (1, 0, 23), (2, 128, 31), (3, 0, 23)],
+        4: [(0, 8, 31), (1, 8, 27), (2, 8, 23), (3, 0, 19)],
+        2: [(0, 2, 14), (1, 0, 17), (2, 2, 14), (3, 0, 17)],
+    }[bits]
+    found = []
+    for channel, offset, width in sizes:
+        stored = np.abs(blocks[..., channel, :] + offset).sum(axis=-1) * largest
+        found.append((stored, width, offset))
+    return found
+
+
+def chunk_of(bits: int, layer: ConvLayer, blocks: IntArray) -> int:
+    """Units whose sums fit into the kernel's fields, whatever the input is; 0 where not even one does."""
+    units = blocks.shape[2]
+    totals = [(sizes, (1 << width) - 1) for sizes, width, _ in _fields(bits, layer, blocks)]
+
+    def fits(chunk: int) -> bool:
+        starts = np.arange(0, units, chunk)
+        return all((np.add.reduceat(sizes, starts, axis=-1) <= limit).all() for sizes, limit in totals)
+
+    return next((n for n in (units, *_halvings(units)) if n <= _MOST_UNITS and fits(n)), 0)
+
+
+def _halvings(units: int) -> list[int]:
+    """Chunks that split the units evenly into 2, 3, 4... parts, falling."""
+    return sorted({-(-units // parts) for parts in range(2, units + 1)}, reverse=True)
+
+
+def weight_bits(layer: ConvLayer) -> int | None:
+    """The narrowest kernel that carries a layer out exactly; None where only a portable one does."""
+    if layer.x.bits > 8 or layer.wide_sum or not _fits_int8(layer):
+        return None
+    low, high = sum_bounds(layer)
+    if low.min() < -(2**31) or high.max() >= 2**31:
+        return None
+    blocks = _blocks(layer)
+    for bits in (2, 4, 8):
+        half = 1 << (bits - 1)
+        if layer.weights.min() >= -half and layer.weights.max() < half:
+            if bits == 2 and layer.x.is_signed:
+                continue
+            if chunk_of(bits, layer, blocks):
+                return bits
+    return None
+
+
+def _fits_int8(layer: ConvLayer) -> bool:
+    return bool(layer.weights.min() >= -128 and layer.weights.max() < 128)
+
+
+def pack_conv(layer: ConvLayer, bits: int) -> Bytes:
+    """Weights and roundings of ``qhw_conv_dsp<bits>``."""
+    blocks = _blocks(layer)
+    words = _PACKS[bits](blocks).astype("<u4")
+    weights = np.ascontiguousarray(words).view(np.uint8).reshape(-1)
+    return _with_header(weights, fast_rounding(layer.finish, *sum_bounds(layer)), chunk_of(bits, layer, blocks))
+
+
+def conv_scratch(layer: ConvLayer) -> int:
+    """Bytes: two columns, the sums of two pixels, a column as bytes."""
+    rows, columns = layer.kernel
+    units = -(-rows * columns * layer.depth // UNIT)
+    sums = 8 * (-(-layer.out_channels // UNIT) + 1) * UNIT
+    return 16 * units + sums + (0 if layer.depth % UNIT == 0 else UNIT * units)
+
+
+def takes_depthwise(layer: ConvLayer) -> bool:
+    """Whether ``qhw_depthwise_dsp`` carries a layer out."""
+    low, high = sum_bounds(layer)
+    narrow = layer.x.bits <= 8 and _fits_int8(layer) and not layer.wide_sum
+    sums = low.min() >= -(2**31) and high.max() < 2**31
+    return layer.is_depthwise and layer.in_channels % UNIT == 0 and narrow and bool(sums)
+
+
+def pack_depthwise(layer: ConvLayer) -> Bytes:
+    """Weights in 16 bits, four channels in the order 0, 2, 1, 3; and roundings of ``qhw_depthwise_dsp``."""
+    taps = layer.weights[..., 0].transpose(1, 2, 0)
+    fours = taps.reshape(-1, layer.in_channels // UNIT, UNIT)[..., [0, 2, 1, 3]]
+    weights = np.ascontiguousarray(fours.astype("<i2")).view(np.uint8).reshape(-1)
+    return _with_header(weights, fast_rounding(layer.finish, *sum_bounds(layer)), 0)
+
+
+def depthwise_scratch(layer: ConvLayer) -> int:
+    """Bytes: the sums of a pixel."""
+    return 4 * layer.in_channels
+
+
+def add_rounding(layer: ElementwiseLayer) -> FastRounding | None:
+    """How ``qhw_add_dsp`` rounds a residual addition; None where it cannot carry it out."""
+    other = layer.other
+    if other is None or layer.x.bits != 8 or other.bits != 8 or layer.channels % UNIT or layer.finish.out.bits != 8:
+        return None
+    parts = [(c.low << s, c.high << s) for c, s in zip((layer.x, other), layer.shifts, strict=True)]
+    low, high = (np.array([sum(ends)]) for ends in zip(*parts, strict=True))
+    alike = all(len(v or (1,)) == 1 for v in (layer.finish.multiplier, layer.finish.addend, layer.finish.shift))
+    return fast_rounding(layer.finish, low, high) if alike and max(layer.shifts) <= 14 else None
+
+
+def pack_add(layer: ElementwiseLayer) -> Bytes:
+    """What ``qhw_add_dsp`` takes as ``packed``."""
+    return _with_header(np.zeros(0, dtype=np.uint8), add_rounding(layer), 0)
