@@ -68,7 +68,7 @@ def graph_of(layer: ConvLayer, shape: tuple[int, ...]) -> ExactGraph:
         x,
         weight,
         strides=layer.strides,
-        pads=(*layer.pads, *_end_pads(layer, shape)),
+        pads=(*layer.pads, *layer.pads),
         dilations=layer.dilations,
         groups=layer.groups,
     )
@@ -92,23 +92,9 @@ def graph_of(layer: ConvLayer, shape: tuple[int, ...]) -> ExactGraph:
         levels = finish.levels
         assert finish.thresholds is not None and levels is not None
         t = builder.constant("t", finish.thresholds, Integer(33), 0)
-        values = builder.constant("l", levels, Integer(finish.out.bits, finish.out.is_signed), 0)
-        out = builder.threshold("out", out, t, values)
+        kind = Integer(finish.out.bits, finish.out.is_signed)
+        out = builder.threshold("out", out, t, builder.constant("l", levels, kind, 0), kind)
     return builder.finish([out])
-
-
-def _end_pads(layer: ConvLayer, shape: tuple[int, ...]) -> tuple[int, int]:
-    return layer.pads
-
-
-def out_shape(layer: ConvLayer, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    rows, columns = (
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(
-            shape[1:], layer.pads, layer.dilations, layer.kernel, layer.strides, strict=True
-        )
-    )
-    return layer.out_channels, rows, columns
 
 
 def expected(layer: ConvLayer, x: IntArray) -> IntArray:
