@@ -39,7 +39,7 @@ qhw_conv_kernel qhw_conv_dsp4;
 qhw_conv_kernel qhw_conv_dsp2;
 
 // Depthwise convolution, channels a multiple of 4, one output channel per input channel: int16_t weights
-// [kernel row][kernel column][4 channels: 0, 2, 1, 3].
+// [block of 4 channels][kernel row][kernel column][channels 0, 2, 1, 3 of the block].
 qhw_conv_kernel qhw_depthwise_dsp;
 
 // As qhw_add, of maps of 8 bits. It has one rounding, for all channels.

@@ -2,20 +2,24 @@
 // more rounds it.
 #include "qhw_finish_dsp.h"
 
-QHW_INLINE void add_row(const qhw_rounding *rounding, uint32_t factors, const uint8_t *a, const uint8_t *b,
-                           uint8_t *to, uint32_t count, int32_t low, int32_t high, unsigned a_signed,
-                           unsigned b_signed, uint32_t even) {
-    qhw_rounding r = *rounding;
+static inline int32_t rounded(uint64_t addend, int32_t multiplier, int32_t sum, uint32_t even) {
+    uint64_t v = (uint64_t)((int64_t)sum * multiplier) + addend;
+    return (int32_t)((uint32_t)(v >> 32) & ~(even & (uint32_t)((uint32_t)v == 0)));
+}
+
+#define CODE(sum) (uint8_t) qhw_clamped(rounded(addend, multiplier, sum, even), low, high)
+
+QHW_INLINE void add_row(const qhw_rounding *r, uint32_t factors, const uint8_t *a, const uint8_t *b, uint8_t *to,
+                        uint32_t count, int32_t low, int32_t high, unsigned a_signed, unsigned b_signed,
+                        uint32_t even) {
+    uint64_t addend = (uint64_t)(uint32_t)r->addend_high << 32 | r->addend_low;
+    int32_t multiplier = r->multiplier;
     for (const uint8_t *end = a + count; a != end; a += 4, b += 4, to += 4) {
         qhw_four x = qhw_widened(a, 8, a_signed), y = qhw_widened(b, 8, b_signed);
-        int32_t v0 = qhw_smlad((x.even & 0xFFFFu) | y.even << 16, factors, 0);
-        int32_t v1 = qhw_smlad((x.odd & 0xFFFFu) | y.odd << 16, factors, 0);
-        int32_t v2 = qhw_smlad(x.even >> 16 | (y.even & 0xFFFF0000u), factors, 0);
-        int32_t v3 = qhw_smlad(x.odd >> 16 | (y.odd & 0xFFFF0000u), factors, 0);
-        to[0] = (uint8_t)qhw_clamped(qhw_rounded(&r, v0, even), low, high);
-        to[1] = (uint8_t)qhw_clamped(qhw_rounded(&r, v1, even), low, high);
-        to[2] = (uint8_t)qhw_clamped(qhw_rounded(&r, v2, even), low, high);
-        to[3] = (uint8_t)qhw_clamped(qhw_rounded(&r, v3, even), low, high);
+        to[0] = CODE(qhw_smlad((x.even & 0xFFFFu) | y.even << 16, factors, 0));
+        to[1] = CODE(qhw_smlad((x.odd & 0xFFFFu) | y.odd << 16, factors, 0));
+        to[2] = CODE(qhw_smlad(x.even >> 16 | (y.even & 0xFFFF0000u), factors, 0));
+        to[3] = CODE(qhw_smlad(x.odd >> 16 | (y.odd & 0xFFFF0000u), factors, 0));
     }
 }
 

@@ -25,8 +25,14 @@ QHW_INLINE void put(column *c, qhw_four four) {
 
 QHW_INLINE void put_run(column *c, const uint8_t *from, uint32_t units, unsigned bits, unsigned is_signed) {
     column local = *c;
-    for (const uint8_t *end = from + units * bits / 2u; from != end; from += bits / 2u)
+    if (units & 1u) {
         put(&local, qhw_widened(from, bits, is_signed));
+        from += bits / 2u;
+    }
+    for (const uint8_t *end = from + (units & ~1u) * bits / 2u; from != end; from += bits) {
+        put(&local, qhw_widened(from, bits, is_signed));
+        put(&local, qhw_widened(from + bits / 2u, bits, is_signed));
+    }
     *c = local;
 }
 
@@ -72,14 +78,15 @@ static inline int32_t inside(int32_t at, int32_t low, int32_t high) {
 static void put_units(const reader *r, column *c, int32_t y, int32_t x, uint32_t group) {
     const qhw_conv_layer *l = r->layer;
     int32_t width = l->kernel_width, per_tap = (int32_t)r->depth / 4;
+    int32_t first = inside(-x, 0, width), last = inside(r->region->in_width - x, first, width);
+    int run = l->groups == 1 && l->dilation_width == 1;
     for (int32_t i = 0; i < l->kernel_height; i++, y += l->dilation_height) {
         if (y < 0 || y >= r->region->in_height) {
             put_zeros(c, (uint32_t)(width * per_tap));
             continue;
         }
         const uint8_t *row = r->in + (uint32_t)y * r->region->in_row_bytes + group * r->depth * l->in.bits / 8u;
-        if (l->groups == 1 && l->dilation_width == 1) {
-            int32_t first = inside(-x, 0, width), last = inside(r->region->in_width - x, first, width);
+        if (run) {
             put_zeros(c, (uint32_t)(first * per_tap));
             put_taps(c, l->in, row + (uint32_t)(x + first) * r->pixel_bytes, (uint32_t)((last - first) * per_tap));
             put_zeros(c, (uint32_t)((width - last) * per_tap));
@@ -287,23 +294,87 @@ DOT(dot_4, STEP_4,
     sums[2] = (less(a2, a1) >> 8) - p; others[2] = (less(b2, b1) >> 8) - q;
     sums[3] = less(a3, a2) >> 12; others[3] = less(b3, b2) >> 12;)
 
-#define LOWER(a) ((a) & 0x3FFF)
-DOT(dot_2, STEP_2,
-    (void)a1; (void)a3; (void)b1; (void)b3;
-    sums[0] = LOWER(a0) - 2 * p; others[0] = LOWER(b0) - 2 * q; sums[1] = a0 >> 14; others[1] = b0 >> 14;
-    sums[2] = LOWER(a2) - 2 * p; others[2] = LOWER(b2) - 2 * q; sums[3] = a2 >> 14; others[3] = b2 >> 14;)
 // clang-format on
 
-// The same of the first pixel alone: for matrix products, which have one, and for the last of an odd number.
-QHW_INLINE void dot_8_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,
+#define LOWER(a) ((a) & 0x3FFF)
+
+QHW_INLINE void dot_2(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, const int32_t *over,
                       int32_t *sums, uint32_t stride) {
+    int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0, t0 = -2 * over[1], t1 = 0, t2 = t0, t3 = 0;
+    while (units) {
+        uint32_t now = units < chunk ? units : chunk;
+        int32_t a0 = 0, a2 = 0, b0 = 0, b2 = 0;
+        const uint32_t *end = x + now * UNIT_WORDS;
+        if (now & 1u)
+            STEP_2(x, w);
+        while (x != end) {
+            STEP_2(x, w);
+            STEP_2(x, w);
+        }
+        s0 += LOWER(a0);
+        s1 += a0 >> 14;
+        s2 += LOWER(a2);
+        s3 += a2 >> 14;
+        t0 += LOWER(b0);
+        t1 += b0 >> 14;
+        t2 += LOWER(b2);
+        t3 += b2 >> 14;
+        units -= now;
+    }
+    int32_t *others = sums + stride;
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+    others[0] = t0;
+    others[1] = t1;
+    others[2] = t2;
+    others[3] = t3;
+}
+
+// The same of the first pixel alone: for matrix products, which have one, and for the last of an odd number.
+#define ONE_8(i)                                                                                                       \
+    do {                                                                                                               \
+        uint32_t t = w[2 * (i)], u = w[2 * (i) + 1], p = x[2 * (i)];                                                   \
+        a1 = qhw_smlad(t, p, a1);                                                                                      \
+        a3 = qhw_smlad(u, p, a3);                                                                                      \
+        a0 = qhw_smlad(qhw_uxtb16(t), p, a0);                                                                          \
+        a2 = qhw_smlad(qhw_uxtb16(u), p, a2);                                                                          \
+    } while (0)
+
+#define ONE_4(i)                                                                                                       \
+    do {                                                                                                               \
+        uint32_t t = w[i], p = x[2 * (i)];                                                                             \
+        a3 = qhw_smlad(t, p, a3);                                                                                      \
+        a2 = qhw_smlad(t & ~0xF000F000u, p, a2);                                                                       \
+        t = qhw_uxtb16(t);                                                                                             \
+        a1 = qhw_smlad(t, p, a1);                                                                                      \
+        a0 = qhw_smlad(t & 0x000F000Fu, p, a0);                                                                        \
+    } while (0)
+
+#define ONE_2(i, word, rotation)                                                                                       \
+    do {                                                                                                               \
+        uint32_t p = x[2 * (i)];                                                                                       \
+        a0 = qhw_smlad(qhw_rotated(word, rotation) & 0xC003C003u, p, a0);                                              \
+        a2 = qhw_smlad(qhw_rotated(word, (rotation) + 4) & 0xC003C003u, p, a2);                                        \
+    } while (0)
+
+QHW_INLINE void dot_8_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
+                             uint32_t stride) {
     (void)stride;
     int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    for (const uint32_t *end = x + units * UNIT_WORDS; x != end; x += 2, w += 2) {
-        a1 = qhw_smlad(w[0], x[0], a1);
-        a0 = qhw_smlad(qhw_uxtb16(w[0]), x[0], a0);
-        a3 = qhw_smlad(w[1], x[0], a3);
-        a2 = qhw_smlad(qhw_uxtb16(w[1]), x[0], a2);
+    const uint32_t *end = x + units * UNIT_WORDS;
+    if (units & 1u) {
+        ONE_8(0);
+        ONE_8(1);
+        x += UNIT_WORDS;
+        w += 4;
+    }
+    for (; x != end; x += 2 * UNIT_WORDS, w += 8) {
+        ONE_8(0);
+        ONE_8(1);
+        ONE_8(2);
+        ONE_8(3);
     }
     sums[0] = less(a0, 128 * over[0]);
     sums[1] = less(a1, a0) >> 8;
@@ -311,17 +382,22 @@ QHW_INLINE void dot_8_single(const uint32_t *x, const uint32_t *w, uint32_t unit
     sums[3] = less(a3, a2) >> 8;
 }
 
-QHW_INLINE void dot_4_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,
-                      int32_t *sums, uint32_t stride) {
+QHW_INLINE void dot_4_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
+                             uint32_t stride) {
     (void)stride;
     int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    for (const uint32_t *end = x + units * UNIT_WORDS; x != end; x += 2, w++) {
-        uint32_t t = *w;
-        a3 = qhw_smlad(t, x[0], a3);
-        a2 = qhw_smlad(t & ~0xF000F000u, x[0], a2);
-        t = qhw_uxtb16(t);
-        a1 = qhw_smlad(t, x[0], a1);
-        a0 = qhw_smlad(t & 0x000F000Fu, x[0], a0);
+    const uint32_t *end = x + units * UNIT_WORDS;
+    if (units & 1u) {
+        ONE_4(0);
+        ONE_4(1);
+        x += UNIT_WORDS;
+        w += 2;
+    }
+    for (; x != end; x += 2 * UNIT_WORDS, w += 4) {
+        ONE_4(0);
+        ONE_4(1);
+        ONE_4(2);
+        ONE_4(3);
     }
     sums[0] = less(a0, 8 * over[0]);
     sums[1] = (less(a1, a0) >> 4) - 8 * over[0];
@@ -329,20 +405,27 @@ QHW_INLINE void dot_4_single(const uint32_t *x, const uint32_t *w, uint32_t unit
     sums[3] = less(a3, a2) >> 12;
 }
 
-QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,
-                      int32_t *sums, uint32_t stride) {
+QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk,
+                             const int32_t *over, int32_t *sums, uint32_t stride) {
     (void)stride;
-    int32_t a0 = 0, a2 = 0;
-    for (const uint32_t *end = x + units * UNIT_WORDS; x != end; x += UNIT_WORDS, w++) {
-        a0 = qhw_smlad(*w & 0xC003C003u, x[0], a0);
-        a2 = qhw_smlad(qhw_rotated(*w, 4) & 0xC003C003u, x[0], a2);
-        a0 = qhw_smlad(qhw_rotated(*w, 8) & 0xC003C003u, x[2], a0);
-        a2 = qhw_smlad(qhw_rotated(*w, 12) & 0xC003C003u, x[2], a2);
+    int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0;
+    while (units) {
+        uint32_t now = units < chunk ? units : chunk;
+        int32_t a0 = 0, a2 = 0;
+        for (const uint32_t *end = x + now * UNIT_WORDS; x != end; x += UNIT_WORDS, w++) {
+            ONE_2(0, *w, 0);
+            ONE_2(1, *w, 8);
+        }
+        s0 += LOWER(a0);
+        s1 += a0 >> 14;
+        s2 += LOWER(a2);
+        s3 += a2 >> 14;
+        units -= now;
     }
-    sums[0] = LOWER(a0) - 2 * over[0];
-    sums[1] = a0 >> 14;
-    sums[2] = LOWER(a2) - 2 * over[0];
-    sums[3] = a2 >> 14;
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
 }
 
 typedef void group_kernel(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,
@@ -363,7 +446,8 @@ static void in_chunks(group_kernel *kernel, const uint32_t *x, const uint32_t *w
     }
 }
 
-// The sums of all channels of a group; in chunks where a field could not hold more.
+// The sums of all channels of a group; in chunks where a field could not hold more, which weights of 2 bits see to
+// themselves.
 #define GROUP(name, dot, words)                                                                                        \
     static void name(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,          \
                      const int32_t *over, int32_t *sums, uint32_t stride) {                                            \
@@ -374,12 +458,19 @@ static void in_chunks(group_kernel *kernel, const uint32_t *x, const uint32_t *w
             in_chunks(name, x, w, units, chunk, words, over, sums, stride);                                            \
     }
 
-#define CONV(name, dot, words)                                                                                         \
-    GROUP(name##_pair, dot, words)                                                                                     \
-    GROUP(name##_one, dot##_single, words)                                                                             \
-    void name(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {       \
-        convolve(layer, region, in, out, scratch, name##_pair, name##_one, words);                                     \
+#define GROUP_2(name, dot)                                                                                             \
+    static void name(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,          \
+                     const int32_t *over, int32_t *sums, uint32_t stride) {                                            \
+        for (const int32_t *end = sums + channels; sums < end; sums += 4, w += units)                                  \
+            dot(x, w, units, chunk, over, sums, stride);                                                               \
     }
+
+GROUP(pair_8, dot_8, 4)
+GROUP(one_8, dot_8_single, 4)
+GROUP(pair_4, dot_4, 2)
+GROUP(one_4, dot_4_single, 2)
+GROUP_2(pair_2, dot_2)
+GROUP_2(one_2, dot_2_single)
 
 // Scratch: the columns of two pixels; the sums of both; a column of bytes.
 static void convolve(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch,
@@ -420,6 +511,14 @@ static void convolve(const qhw_conv_layer *layer, const qhw_region *region, cons
     }
 }
 
-CONV(qhw_conv_dsp8, dot_8, 4)
-CONV(qhw_conv_dsp4, dot_4, 2)
-CONV(qhw_conv_dsp2, dot_2, 1)
+void qhw_conv_dsp8(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {
+    convolve(layer, region, in, out, scratch, pair_8, one_8, 4);
+}
+
+void qhw_conv_dsp4(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {
+    convolve(layer, region, in, out, scratch, pair_4, one_4, 2);
+}
+
+void qhw_conv_dsp2(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {
+    convolve(layer, region, in, out, scratch, pair_2, one_2, 1);
+}

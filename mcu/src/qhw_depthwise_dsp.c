@@ -4,40 +4,51 @@
 
 // The taps of the kernel that lie inside the map.
 typedef struct {
-    const uint8_t *first;  // the upmost, leftmost one
-    const int16_t *weight; // its weights
+    const uint8_t *first; // the upmost, leftmost one
     uint32_t rows, columns;
-    uint32_t row_step, column_step;               // bytes of the map
-    uint32_t weight_row_step, weight_column_step; // weights
+    uint32_t row_step, column_step; // bytes of the map
+    const int16_t *weight;          // of the first tap
+    uint32_t weight_row_step;
 } window;
 
-QHW_INLINE void four_sums(const window *taps, uint32_t channel, unsigned bits, unsigned is_signed, int32_t *sums) {
-    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+static inline void four_taps(const uint8_t *from, const int16_t *weight, unsigned bits, unsigned is_signed,
+                             int32_t *s) {
+    qhw_four four = qhw_widened(from, bits, is_signed);
+    uint32_t even = qhw_word(weight), odd = qhw_word(weight + 2);
+    s[0] = qhw_smlabb(four.even, even, s[0]);
+    s[1] = qhw_smlabb(four.odd, odd, s[1]);
+    s[2] = qhw_smlatt(four.even, even, s[2]);
+    s[3] = qhw_smlatt(four.odd, odd, s[3]);
+}
+
+QHW_INLINE void four_sums(const window *taps, const int16_t *weights, uint32_t channel, unsigned bits,
+                          unsigned is_signed, int32_t *sums) {
+    int32_t s[4] = {0, 0, 0, 0};
     const uint8_t *row = taps->first + channel * bits / 8u;
-    const int16_t *weight_row = taps->weight + channel;
-    for (uint32_t i = taps->rows; i; i--, row += taps->row_step, weight_row += taps->weight_row_step) {
+    uint32_t step = taps->column_step;
+    for (uint32_t i = taps->rows; i; i--, row += taps->row_step, weights += taps->weight_row_step) {
         const uint8_t *tap = row;
-        const int16_t *weight = weight_row;
-        for (uint32_t j = taps->columns; j; j--, tap += taps->column_step, weight += taps->weight_column_step) {
-            qhw_four four = qhw_widened(tap, bits, is_signed);
-            uint32_t even = qhw_word(weight), odd = qhw_word(weight + 2);
-            s0 = qhw_smlabb(four.even, even, s0);
-            s1 = qhw_smlabb(four.odd, odd, s1);
-            s2 = qhw_smlatt(four.even, even, s2);
-            s3 = qhw_smlatt(four.odd, odd, s3);
+        const int16_t *weight = weights;
+        uint32_t j = taps->columns;
+        for (; j >= 3; j -= 3, tap += 3 * step, weight += 12) {
+            four_taps(tap, weight, bits, is_signed, s);
+            four_taps(tap + step, weight + 4, bits, is_signed, s);
+            four_taps(tap + 2 * step, weight + 8, bits, is_signed, s);
         }
+        for (; j; j--, tap += step, weight += 4)
+            four_taps(tap, weight, bits, is_signed, s);
     }
-    sums[channel] = s0;
-    sums[channel + 1] = s1;
-    sums[channel + 2] = s2;
-    sums[channel + 3] = s3;
+    for (unsigned k = 0; k < 4; k++)
+        sums[channel + k] = s[k];
 }
 
 #define ALL_SUMS(bits, is_signed)                                                                                      \
-    for (uint32_t c = 0; c < channels; c += 4)                                                                         \
-        four_sums(taps, c, bits, is_signed, sums);
+    for (uint32_t c = 0; c < channels; c += 4, weights += block)                                                       \
+        four_sums(taps, weights, c, bits, is_signed, sums);
 
-static void all_sums(const window *taps, qhw_type type, uint32_t channels, int32_t *sums) {
+// block: weights of four channels.
+static void all_sums(const window *taps, qhw_type type, uint32_t channels, uint32_t block, int32_t *sums) {
+    const int16_t *weights = taps->weight;
     if (type.bits == 8) {
         if (type.is_signed)
             ALL_SUMS(8, 1)
@@ -72,8 +83,7 @@ void qhw_depthwise_dsp(const qhw_conv_layer *layer, const qhw_region *region, co
     window taps;
     taps.row_step = layer->dilation_height * region->in_row_bytes;
     taps.column_step = layer->dilation_width * pixel_bytes;
-    taps.weight_column_step = channels;
-    taps.weight_row_step = channels * layer->kernel_width;
+    taps.weight_row_step = 4u * layer->kernel_width;
     for (uint32_t row = 0; row < region->out_height; row++) {
         uint8_t *to = (uint8_t *)out + row * region->out_row_bytes;
         int32_t y = (int32_t)(row * layer->stride_height) - region->pad_top;
@@ -84,8 +94,8 @@ void qhw_depthwise_dsp(const qhw_conv_layer *layer, const qhw_region *region, co
             taps.columns = inside(x, region->in_width, layer->kernel_width, layer->dilation_width, &j);
             taps.first = (const uint8_t *)in + (y + (int32_t)(i * layer->dilation_height)) * (int32_t)region->in_row_bytes +
                          (x + (int32_t)(j * layer->dilation_width)) * (int32_t)pixel_bytes;
-            taps.weight = (const int16_t *)(packed + 1) + i * taps.weight_row_step + j * channels;
-            all_sums(&taps, layer->in, channels, scratch);
+            taps.weight = (const int16_t *)(packed + 1) + i * taps.weight_row_step + 4u * j;
+            all_sums(&taps, layer->in, channels, taps.weight_row_step * layer->kernel_height, scratch);
             qhw_finish_pixel(&layer->output, packed, scratch, channels, to);
         }
     }

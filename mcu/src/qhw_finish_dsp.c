@@ -1,14 +1,17 @@
 #include "qhw_finish_dsp.h"
 
-#define CODE(i) ((uint32_t)qhw_clamped(qhw_rounded(r + (i), sums[i], 1), low, high) & mask)
+#define CODE() ((uint32_t)qhw_clamped(qhw_rounded(&r, &sums, 1), low, high) & mask)
 
 // Four channels at a time, the whole range of a type, ties to even.
 QHW_INLINE uint8_t *fours(const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to, unsigned bits,
                              unsigned is_signed) {
     int32_t low = is_signed ? -(1 << (bits - 1)) : 0, high = (1 << (bits - is_signed)) - 1;
     uint32_t mask = is_signed ? (1u << bits) - 1u : ~0u;
-    for (const int32_t *end = sums + channels; sums != end; sums += 4, r += 4, to += bits / 2u) {
-        uint32_t codes = CODE(0) | CODE(1) << bits | CODE(2) << (2 * bits) | CODE(3) << (3 * bits);
+    for (const int32_t *end = sums + channels; sums != end; to += bits / 2u) {
+        uint32_t codes = CODE();
+        codes |= CODE() << bits;
+        codes |= CODE() << (2 * bits);
+        codes |= CODE() << (3 * bits);
         memcpy(to, &codes, bits / 2u);
     }
     return to;
@@ -39,8 +42,8 @@ void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, const 
         sums += whole;
         channels -= whole;
     }
-    for (uint32_t at = 0, byte = 0; channels; channels--, sums++, r++) {
-        int32_t v = qhw_clamped(even ? qhw_rounded(r, *sums, 1) : qhw_rounded(r, *sums, 0), low, high);
+    for (uint32_t at = 0, byte = 0; channels; channels--) {
+        int32_t v = qhw_clamped(even ? qhw_rounded(&r, &sums, 1) : qhw_rounded(&r, &sums, 0), low, high);
         byte |= ((uint32_t)v & (uint32_t)range) << at;
         at += bits;
         if (at == 8 || channels == 1) {

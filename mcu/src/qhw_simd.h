@@ -90,6 +90,27 @@ static inline uint32_t qhw_halfword(const void *from) {
     return word;
 }
 
+// Bytes 1 and 3 as two numbers of 16 bits: one instruction, which GCC does not make of a rotation and an extension.
+static inline uint32_t qhw_uxtb16_odd(uint32_t a) {
+#if QHW_ASSEMBLY
+    uint32_t odd;
+    __asm__("uxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(a));
+    return odd;
+#else
+    return qhw_uxtb16(qhw_rotated(a, 8));
+#endif
+}
+
+static inline uint32_t qhw_sxtb16_odd(uint32_t a) {
+#if QHW_ASSEMBLY
+    uint32_t odd;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(a));
+    return odd;
+#else
+    return qhw_sxtb16(qhw_rotated(a, 8));
+#endif
+}
+
 // Two words of two 16-bit numbers each: channels (0, 2) and (1, 3) of four.
 typedef struct {
     uint32_t even, odd;
@@ -101,8 +122,7 @@ QHW_INLINE qhw_four qhw_widened(const uint8_t *from, unsigned bits, unsigned is_
     if (bits == 8) {
         uint32_t word = qhw_word(from);
         four.even = is_signed ? qhw_sxtb16(word) : qhw_uxtb16(word);
-        word = qhw_rotated(word, 8);
-        four.odd = is_signed ? qhw_sxtb16(word) : qhw_uxtb16(word);
+        four.odd = is_signed ? qhw_sxtb16_odd(word) : qhw_uxtb16_odd(word);
         return four;
     }
     uint32_t mask = bits == 4 ? 0x000F000Fu : 0x00030003u, sign = bits == 4 ? 0x00080008u : 0x00020002u;

@@ -231,8 +231,8 @@ def takes_depthwise(layer: ConvLayer) -> bool:
 
 def pack_depthwise(layer: ConvLayer) -> Bytes:
     """Weights in 16 bits, four channels in the order 0, 2, 1, 3; and roundings of ``qhw_depthwise_dsp``."""
-    taps = layer.weights[..., 0].transpose(1, 2, 0)
-    fours = taps.reshape(-1, layer.in_channels // UNIT, UNIT)[..., [0, 2, 1, 3]]
+    rows = layer.weights[..., 0].reshape(layer.in_channels // UNIT, UNIT, -1)
+    fours = rows.transpose(0, 2, 1)[..., [0, 2, 1, 3]]
     weights = np.ascontiguousarray(fours.astype("<i2")).view(np.uint8).reshape(-1)
     return _with_header(weights, fast_rounding(layer.finish, *sum_bounds(layer)), 0)
 
