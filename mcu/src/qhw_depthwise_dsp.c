@@ -11,35 +11,69 @@ typedef struct {
     uint32_t weight_row_step;
 } window;
 
-static inline void four_taps(const uint8_t *from, const int16_t *weight, unsigned bits, unsigned is_signed,
-                             int32_t *s) {
-    qhw_four four = qhw_widened(from, bits, is_signed);
-    uint32_t even = qhw_word(weight), odd = qhw_word(weight + 2);
-    s[0] = qhw_smlabb(four.even, even, s[0]);
-    s[1] = qhw_smlabb(four.odd, odd, s[1]);
-    s[2] = qhw_smlatt(four.even, even, s[2]);
-    s[3] = qhw_smlatt(four.odd, odd, s[3]);
-}
+#define TAP(from, weight)                                                                                              \
+    do {                                                                                                               \
+        qhw_four four = qhw_widened(from, bits, is_signed);                                                            \
+        uint32_t even = qhw_word(weight), odd = qhw_word((weight) + 2);                                                \
+        s0 = qhw_smlabb(four.even, even, s0);                                                                          \
+        s1 = qhw_smlabb(four.odd, odd, s1);                                                                            \
+        s2 = qhw_smlatt(four.even, even, s2);                                                                          \
+        s3 = qhw_smlatt(four.odd, odd, s3);                                                                            \
+    } while (0)
 
-QHW_INLINE void four_sums(const window *taps, const int16_t *weights, uint32_t channel, unsigned bits,
+#if QHW_ASSEMBLY
+#define BYTE_TAP(extend, offset)                                                                                       \
+    "ldr %[x], [%[tap]" offset "]\n\tldrd %[even], %[odd], [%[w]], #8\n\t" extend " %[y], %[x], ror #8\n\t" extend      \
+    " %[x], %[x]\n\tsmlabb %[s0], %[x], %[even], %[s0]\n\tsmlatt %[s2], %[x], %[even], %[s2]\n\t"                      \
+    "smlabb %[s1], %[y], %[odd], %[s1]\n\tsmlatt %[s3], %[y], %[odd], %[s3]\n\t"
+#define THREE_BYTE_TAPS(extend)                                                                                        \
+    __asm__ volatile(BYTE_TAP(extend, "") BYTE_TAP(extend, ", %[step]") BYTE_TAP(extend, ", %[step], lsl #1")          \
+                     : [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2), [s3] "+r"(s3), [w] "+r"(weight), [x] "=&r"(x),      \
+                       [y] "=&r"(y), [even] "=&r"(even), [odd] "=&r"(odd)                                              \
+                     : [tap] "r"(row), [step] "r"(step)                                                                \
+                     : "memory")
+#endif
+
+// Three taps side by side, the most frequent case.
+#define THREE_TAPS()                                                                                                   \
+    do {                                                                                                               \
+        TAP(row, weight);                                                                                              \
+        TAP(row + step, weight + 4);                                                                                   \
+        TAP(row + 2 * step, weight + 8);                                                                               \
+        weight += 12;                                                                                                  \
+    } while (0)
+
+QHW_INLINE void four_sums(const window *taps, const int16_t *weight, uint32_t channel, unsigned bits,
                           unsigned is_signed, int32_t *sums) {
-    int32_t s[4] = {0, 0, 0, 0};
+    int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     const uint8_t *row = taps->first + channel * bits / 8u;
-    uint32_t step = taps->column_step;
-    for (uint32_t i = taps->rows; i; i--, row += taps->row_step, weights += taps->weight_row_step) {
-        const uint8_t *tap = row;
-        const int16_t *weight = weights;
-        uint32_t j = taps->columns;
-        for (; j >= 3; j -= 3, tap += 3 * step, weight += 12) {
-            four_taps(tap, weight, bits, is_signed, s);
-            four_taps(tap + step, weight + 4, bits, is_signed, s);
-            four_taps(tap + 2 * step, weight + 8, bits, is_signed, s);
+    uint32_t step = taps->column_step, row_step = taps->row_step, columns = taps->columns;
+    uint32_t weight_step = taps->weight_row_step - 4u * columns;
+    if (columns == 3) {
+        for (uint32_t i = taps->rows; i; i--, row += row_step, weight += weight_step) {
+#if QHW_ASSEMBLY
+            uint32_t x, y, even, odd;
+            if (bits == 8 && is_signed)
+                THREE_BYTE_TAPS("sxtb16");
+            else if (bits == 8)
+                THREE_BYTE_TAPS("uxtb16");
+            else
+                THREE_TAPS();
+#else
+            THREE_TAPS();
+#endif
         }
-        for (; j; j--, tap += step, weight += 4)
-            four_taps(tap, weight, bits, is_signed, s);
+    } else {
+        for (uint32_t i = taps->rows; i; i--, row += row_step, weight += weight_step) {
+            const uint8_t *tap = row;
+            for (uint32_t j = columns; j; j--, tap += step, weight += 4)
+                TAP(tap, weight);
+        }
     }
-    for (unsigned k = 0; k < 4; k++)
-        sums[channel + k] = s[k];
+    sums[channel] = s0;
+    sums[channel + 1] = s1;
+    sums[channel + 2] = s2;
+    sums[channel + 3] = s3;
 }
 
 #define ALL_SUMS(bits, is_signed)                                                                                      \
