@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from qhw.flows.mcu.containers import Bytes
+from qhw.flows.mcu.kernels import ConvKernel
 from qhw.flows.mcu.program import ConvLayer, ElementwiseLayer, Finish
 from qhw.formats.modes import IntArray
-
-CORES_WITH_DSP = ("cortex-m4", "cortex-m7", "cortex-m33")
 
 UNIT = 4
 """Taps of a unit, and output channels of a block."""
@@ -66,9 +65,7 @@ def fast_rounding(finish: Finish, low: IntArray, high: IntArray) -> FastRounding
     addend = finish.addend or (0,)
     multipliers, addends = [], []
     for channel in range(len(low)):
-        m, a, s = (
-            v[channel % len(v)] for v in (multiplier, addend, finish.shift)
-        )
+        m, a, s = (v[channel % len(v)] for v in (multiplier, addend, finish.shift))
         if not 1 <= s <= 32:
             return None
         half, last = 1 << (s - 1), (1 << s) - 1
@@ -148,32 +145,27 @@ def _pack2(blocks: IntArray) -> IntArray:
 _PACKS = {8: _pack8, 4: _pack4, 2: _pack2}
 
 
-def _fields(bits: int, layer: ConvLayer, blocks: IntArray) -> list[tuple[IntArray, int, int]]:
-    """What a kernel's registers hold per unit, as (largest magnitudes, or sums, of a unit; lowest; highest) allowed.
-
-    Magnitudes are of the weights as they are stored, with their offsets, times the largest input.
-    """
-    largest = max(-layer.x.low, layer.x.high)
-    sizes = {
-        8: [(0, 128, 31), (1, 0, 23), (2, 128, 31), (3, 0, 23)],
-        4: [(0, 8, 31), (1, 8, 27), (2, 8, 23), (3, 0, 19)],
-        2: [(0, 2, 14), (1, 0, 17), (2, 2, 14), (3, 0, 17)],
-    }[bits]
-    found = []
-    for channel, offset, width in sizes:
-        stored = np.abs(blocks[..., channel, :] + offset).sum(axis=-1) * largest
-        found.append((stored, width, offset))
-    return found
+_FIELDS = {
+    8: ((128, 31), (0, 23), (128, 31), (0, 23)),
+    4: ((8, 31), (8, 27), (8, 23), (0, 19)),
+    2: ((2, 14), (0, 17), (2, 14), (0, 17)),
+}
+"""By the weights' bits, for each channel of a block: what its weights are stored with on top, and the bits that its sum
+may have in magnitude."""
 
 
-def chunk_of(bits: int, layer: ConvLayer, blocks: IntArray) -> int:
+def chunk_of(bits: int, layer: ConvLayer) -> int:
     """Units whose sums fit into the kernel's fields, whatever the input is; 0 where not even one does."""
-    units = blocks.shape[2]
-    totals = [(sizes, (1 << width) - 1) for sizes, width, _ in _fields(bits, layer, blocks)]
+    blocks = _blocks(layer)
+    units, largest = blocks.shape[2], max(-layer.x.low, layer.x.high)
+    sizes = [
+        (np.abs(blocks[..., channel, :] + offset).sum(axis=-1) * largest, 1 << width)
+        for channel, (offset, width) in enumerate(_FIELDS[bits])
+    ]
 
     def fits(chunk: int) -> bool:
         starts = np.arange(0, units, chunk)
-        return all((np.add.reduceat(sizes, starts, axis=-1) <= limit).all() for sizes, limit in totals)
+        return all((np.add.reduceat(size, starts, axis=-1) < limit).all() for size, limit in sizes)
 
     return next((n for n in (units, *_halvings(units)) if n <= _MOST_UNITS and fits(n)), 0)
 
@@ -184,33 +176,33 @@ def _halvings(units: int) -> list[int]:
 
 
 def weight_bits(layer: ConvLayer) -> int | None:
-    """The narrowest kernel that carries a layer out exactly; None where only a portable one does."""
-    if layer.x.bits > 8 or layer.wide_sum or not _fits_int8(layer):
+    """The bits of the narrowest kernel that carries a layer out exactly; None where only a portable one does.
+
+    Two bits take unsigned inputs, since the lower of two sums in a register is unsigned.
+    """
+    if layer.x.bits > 8 or layer.wide_sum or not _sums_fit(layer):
         return None
-    low, high = sum_bounds(layer)
-    if low.min() < -(2**31) or high.max() >= 2**31:
-        return None
-    blocks = _blocks(layer)
+    low, high = int(layer.weights.min()), int(layer.weights.max())
     for bits in (2, 4, 8):
         half = 1 << (bits - 1)
-        if layer.weights.min() >= -half and layer.weights.max() < half:
-            if bits == 2 and layer.x.is_signed:
-                continue
-            if chunk_of(bits, layer, blocks):
-                return bits
+        if -half <= low and high < half and not (bits == 2 and layer.x.is_signed) and chunk_of(bits, layer):
+            return bits
     return None
 
 
-def _fits_int8(layer: ConvLayer) -> bool:
-    return bool(layer.weights.min() >= -128 and layer.weights.max() < 128)
+def _sums_fit(layer: ConvLayer) -> bool:
+    """Whether sums have 32 bits."""
+    low, high = sum_bounds(layer)
+    return bool(low.min() >= -(2**31) and high.max() < 2**31)
 
 
-def pack_conv(layer: ConvLayer, bits: int) -> Bytes:
-    """Weights and roundings of ``qhw_conv_dsp<bits>``."""
-    blocks = _blocks(layer)
-    words = _PACKS[bits](blocks).astype("<u4")
+def pack_conv(layer: ConvLayer) -> Bytes:
+    """Weights and roundings of ``qhw_conv_dsp8``, ``4`` or ``2``, whichever carries the layer out."""
+    bits = weight_bits(layer)
+    assert bits is not None
+    words = _PACKS[bits](_blocks(layer)).astype("<u4")
     weights = np.ascontiguousarray(words).view(np.uint8).reshape(-1)
-    return _with_header(weights, fast_rounding(layer.finish, *sum_bounds(layer)), chunk_of(bits, layer, blocks))
+    return _with_header(weights, fast_rounding(layer.finish, *sum_bounds(layer)), chunk_of(bits, layer))
 
 
 def conv_scratch(layer: ConvLayer) -> int:
@@ -223,10 +215,10 @@ def conv_scratch(layer: ConvLayer) -> int:
 
 def takes_depthwise(layer: ConvLayer) -> bool:
     """Whether ``qhw_depthwise_dsp`` carries a layer out."""
-    low, high = sum_bounds(layer)
-    narrow = layer.x.bits <= 8 and _fits_int8(layer) and not layer.wide_sum
-    sums = low.min() >= -(2**31) and high.max() < 2**31
-    return layer.is_depthwise and layer.in_channels % UNIT == 0 and narrow and bool(sums)
+    narrow = layer.x.bits <= 8 and layer.weight.bits <= 8 and not layer.wide_sum and _sums_fit(layer)
+    return (
+        layer.is_depthwise and layer.in_channels % UNIT == 0 and narrow and int(layer.weights.max()) < 2**15
+    )
 
 
 def pack_depthwise(layer: ConvLayer) -> Bytes:
@@ -245,14 +237,43 @@ def depthwise_scratch(layer: ConvLayer) -> int:
 def add_rounding(layer: ElementwiseLayer) -> FastRounding | None:
     """How ``qhw_add_dsp`` rounds a residual addition; None where it cannot carry it out."""
     other = layer.other
-    if other is None or layer.x.bits != 8 or other.bits != 8 or layer.channels % UNIT or layer.finish.out.bits != 8:
+    if (
+        other is None
+        or layer.x.bits != 8
+        or other.bits != 8
+        or layer.channels % UNIT
+        or layer.finish.out.bits != 8
+    ):
         return None
     parts = [(c.low << s, c.high << s) for c, s in zip((layer.x, other), layer.shifts, strict=True)]
     low, high = (np.array([sum(ends)]) for ends in zip(*parts, strict=True))
-    alike = all(len(v or (1,)) == 1 for v in (layer.finish.multiplier, layer.finish.addend, layer.finish.shift))
+    alike = all(
+        len(v or (1,)) == 1 for v in (layer.finish.multiplier, layer.finish.addend, layer.finish.shift)
+    )
     return fast_rounding(layer.finish, low, high) if alike and max(layer.shifts) <= 14 else None
 
 
 def pack_add(layer: ElementwiseLayer) -> Bytes:
     """What ``qhw_add_dsp`` takes as ``packed``."""
     return _with_header(np.zeros(0, dtype=np.uint8), add_rounding(layer), 0)
+
+
+CONV_KERNELS: tuple[ConvKernel, ...] = (
+    ConvKernel(
+        "qhw_depthwise_dsp", "qhw_depthwise_dsp.c", takes_depthwise, pack_depthwise, depthwise_scratch
+    ),
+    *(
+        ConvKernel(
+            f"qhw_conv_dsp{bits}",
+            "qhw_conv_dsp.c",
+            lambda layer, bits=bits: weight_bits(layer) == bits,  # type: ignore[misc]
+            pack_conv,
+            conv_scratch,
+        )
+        for bits in (2, 4, 8)
+    ),
+)
+"""In front of the portable kernels, on a core with DSP instructions."""
+
+SOURCES = ("qhw_conv_dsp.c", "qhw_depthwise_dsp.c", "qhw_add_dsp.c", "qhw_finish_dsp.c")
+"""Their files in ``mcu/src``."""

@@ -24,7 +24,14 @@ from qhw.resources import resource_dir
 
 ROUNDINGS = ("RND", "RND_ZERO", "RND_MIN_INF", "RND_INF", "RND_CONV", "TRN", "TRN_ZERO", "CEIL", "UP")
 KINDS = ("KEEP", "ROUND", "COUNT", "LOOK_UP")
-KERNELS = ("qhw_conv", "qhw_depthwise", "qhw_conv_dsp8", "qhw_conv_dsp4", "qhw_conv_dsp2", "qhw_depthwise_dsp")
+KERNELS = (
+    "qhw_conv",
+    "qhw_depthwise",
+    "qhw_conv_dsp8",
+    "qhw_conv_dsp4",
+    "qhw_conv_dsp2",
+    "qhw_depthwise_dsp",
+)
 ADDS = ("qhw_add", "qhw_add_dsp")
 SOURCES = ("conv", "conv_dsp", "depthwise_dsp", "add_dsp", "finish_dsp", "elementwise")
 
@@ -125,10 +132,14 @@ def random_finish(random: np.random.Generator, channels: int, spread: float, out
     size = channels if random.random() < 0.8 else 1
     # One code is about spread / out.high sums: so that results saturate sometimes, and ties occur with small multipliers.
     gain = max(1.0, (1 << shift) * out.high / spread)
-    multiplier = random.integers(-int(gain) - 1, int(gain) + 2, size) if random.random() < 0.8 else np.ones(size, int)
+    multiplier = (
+        random.integers(-int(gain) - 1, int(gain) + 2, size) if random.random() < 0.8 else np.ones(size, int)
+    )
     limit = 1 << min(shift + out.bits, 29)
     addend = random.integers(-limit, limit, size)
-    low, high = (out.low, out.high) if random.random() < 0.7 else sorted(random.integers(out.low, out.high + 1, 2))
+    low, high = (
+        (out.low, out.high) if random.random() < 0.7 else sorted(random.integers(out.low, out.high + 1, 2))
+    )
     return Finish(
         out,
         "ROUND",
@@ -142,7 +153,9 @@ def random_finish(random: np.random.Generator, channels: int, spread: float, out
     )
 
 
-def random_conv(random: np.random.Generator, depthwise: bool = False) -> tuple[ConvLayer, tuple[int, int, int]]:
+def random_conv(
+    random: np.random.Generator, depthwise: bool = False
+) -> tuple[ConvLayer, tuple[int, int, int]]:
     """A convolution and the shape of its input."""
     bits = [int(random.choice([2, 4, 8])) for _ in range(3)]
     x = Container(bits[0], bool(random.integers(2)))
@@ -216,7 +229,7 @@ def _weights(case: Case) -> Bytes:
     if case.kernel == "qhw_depthwise_dsp":
         return dsp.pack_depthwise(layer)
     if case.kernel.startswith("qhw_conv_dsp"):
-        return dsp.pack_conv(layer, int(case.kernel[-1]))
+        return dsp.pack_conv(layer)
     return by_tap(layer) if case.kernel == "qhw_depthwise" else by_channel(layer)
 
 
@@ -243,7 +256,11 @@ def record(case: Case) -> bytes:
         number = KERNELS.index(case.kernel)
     else:
         conv[:2] = [layer.x.bits, layer.x.is_signed]
-        shifts, channels, other_signed = layer.shifts, layer.channels, bool(layer.other and layer.other.is_signed)
+        shifts, channels, other_signed = (
+            layer.shifts,
+            layer.channels,
+            bool(layer.other and layer.other.is_signed),
+        )
         number = len(KERNELS) + ADDS.index(case.kernel)
     x_map, out_map = Map(case.x.shape, layer.x), Map(case.expected.shape, finish.out)
     wide = "<i8" if finish.wide else "<i4"
@@ -251,14 +268,30 @@ def record(case: Case) -> bytes:
     steps = [int(v is not None and len(v) > 1) for v in (finish.multiplier, finish.addend, finish.shift)]
     rows = [0 if a is None or len(a) == 1 else a.shape[1] for a in (finish.thresholds, finish.levels)]
     output = [finish.out.bits, finish.out.is_signed, KINDS.index(finish.kind), finish.wide]
-    output += [ROUNDINGS.index(finish.rounding), 0, finish.width, *steps, count, *rows, 0, finish.low, finish.high, 0, 0]
+    output += [
+        ROUNDINGS.index(finish.rounding),
+        0,
+        finish.width,
+        *steps,
+        count,
+        *rows,
+        0,
+        finish.low,
+        finish.high,
+        0,
+        0,
+    ]
     region = [*case.x.shape[1:], *case.expected.shape[1:], *pads, x_map.row_bytes, out_map.row_bytes]
-    levels = b"" if finish.levels is None else Map((finish.levels.size,), finish.out).pack(
-        finish.levels.reshape(1, -1)
-    ).tobytes()
+    levels = (
+        b""
+        if finish.levels is None
+        else Map((finish.levels.size,), finish.out).pack(finish.levels.reshape(1, -1)).tobytes()
+    )
     arrays = [
         x_map.pack(case.x[np.newaxis]).tobytes(),
-        b"" if case.other is None else Map(case.other.shape, Container(8, False)).pack(case.other[np.newaxis]).tobytes(),
+        b""
+        if case.other is None
+        else Map(case.other.shape, Container(8, False)).pack(case.other[np.newaxis]).tobytes(),
         _weights(case).tobytes(),
         _numbers(finish.multiplier, "<i4"),
         _numbers(finish.addend, wide),
