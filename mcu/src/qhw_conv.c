@@ -97,6 +97,7 @@ void qhw_conv(const qhw_conv_layer *layer, const qhw_region *region, const void 
     uint32_t each = layer->out_channels / layer->groups, row_bytes = count * layer->weight.bits / 8u;
     int32_t sign = layer->weight.is_signed ? 1 << (layer->weight.bits - 1) : 0;
     int16_t *taps = scratch;
+    int32_t chunk[QHW_CHUNK];
     for (uint32_t row = 0; row < region->out_height; row++) {
         for (uint32_t column = 0; column < region->out_width; column++) {
             void *pixel = out_pixel(layer, region, out, row, column);
@@ -108,7 +109,7 @@ void qhw_conv(const qhw_conv_layer *layer, const qhw_region *region, const void 
                               : layer->weight.bits == 2 ? dot2(x, weights, count, sign)
                               : sign                    ? dot8(x, (const int8_t *)weights, count)
                                                         : dot_u8(x, weights, count);
-                qhw_finish(&layer->output, (uint64_t)(int64_t)sum, c, pixel);
+                qhw_put(&layer->output, (uint64_t)(int64_t)sum, c, layer->out_channels, chunk, pixel);
                 weights += row_bytes;
             }
         }
@@ -116,6 +117,7 @@ void qhw_conv(const qhw_conv_layer *layer, const qhw_region *region, const void 
 }
 
 void qhw_conv_wide(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {
+    int32_t chunk[QHW_CHUNK];
     (void)scratch;
     uint32_t depth = layer->in_channels / layer->groups, each = layer->out_channels / layer->groups;
     uint32_t places = (uint32_t)layer->kernel_height * layer->kernel_width;
@@ -138,7 +140,7 @@ void qhw_conv_wide(const qhw_conv_layer *layer, const qhw_region *region, const 
                         sum += (uint64_t)qhw_load(layer->in, from, c / each * depth + k) *
                                (uint64_t)qhw_load(layer->weight, weights, k);
                 }
-                qhw_finish(&layer->output, sum, c, pixel);
+                qhw_put(&layer->output, sum, c, layer->out_channels, chunk, pixel);
             }
         }
     }
@@ -167,14 +169,20 @@ void qhw_depthwise(const qhw_conv_layer *layer, const qhw_region *region, const 
                 }
             }
             void *pixel = out_pixel(layer, region, out, row, column);
-            for (uint32_t c = 0; c < channels; c++)
-                qhw_finish(&layer->output, (uint64_t)(int64_t)sums[c], c, pixel);
+            if (layer->output.wide) {
+                for (uint32_t c = 0; c < channels; c++)
+                    qhw_store(layer->output.type, pixel, c, qhw_finish64(&layer->output, (uint64_t)(int64_t)sums[c], c));
+                continue;
+            }
+            for (uint32_t c = 0; c < channels; c += QHW_CHUNK)
+                qhw_finish_chunk(&layer->output, c, qhw_chunk(c, channels), sums + c, pixel);
         }
     }
 }
 
 void qhw_depthwise_wide(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out,
                         void *scratch) {
+    int32_t chunk[QHW_CHUNK];
     (void)scratch;
     uint32_t tap_bytes = qhw_pixel_bytes(layer->weight, layer->in_channels);
     for (uint32_t row = 0; row < region->out_height; row++) {
@@ -192,7 +200,7 @@ void qhw_depthwise_wide(const qhw_conv_layer *layer, const qhw_region *region, c
                             sum += (uint64_t)qhw_load(layer->in, from, c) * (uint64_t)qhw_load(layer->weight, weights, c);
                     }
                 }
-                qhw_finish(&layer->output, sum, c, pixel);
+                qhw_put(&layer->output, sum, c, layer->in_channels, chunk, pixel);
             }
         }
     }

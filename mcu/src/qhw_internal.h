@@ -102,41 +102,6 @@ static inline int64_t qhw_bounded(const qhw_output *o, int64_t rounded, int64_t 
     return qhw_wrap(o, rounded, floor);
 }
 
-// The end of a sum of 32 bits.
-static inline int32_t qhw_finish32(const qhw_output *o, uint32_t sum, uint32_t channel) {
-    if (o->multiplier)
-        sum *= (uint32_t)o->multiplier[channel * o->multiplier_step];
-    if (o->addend)
-        sum += (uint32_t)((const int32_t *)o->addend)[channel * o->addend_step];
-    int32_t v = (int32_t)sum;
-    if (o->kind == QHW_ROUND) {
-        int shift = o->shift[channel * o->shift_step];
-        int32_t rounded = qhw_round32(v, shift, o->rounding);
-        if (o->overflow == QHW_SAT) {
-            int32_t low = (int32_t)o->low, high = (int32_t)o->high;
-            return rounded < low ? low : rounded > high ? high : rounded;
-        }
-        return (int32_t)qhw_bounded(o, rounded, shift > 0 ? v >> shift : rounded);
-    }
-    if (o->kind == QHW_COUNT) {
-        const int32_t *t = (const int32_t *)o->thresholds + channel * o->threshold_step;
-        uint32_t reached = 0, left = o->count;
-        while (left) { // the thresholds in front of `reached` are reached, those from reached + left on are not
-            uint32_t half = left >> 1;
-            if (v >= t[reached + half]) {
-                reached += half + 1;
-                left -= half + 1;
-            } else {
-                left = half;
-            }
-        }
-        return (int32_t)qhw_load(o->type, (const uint8_t *)o->levels, channel * o->level_step + reached);
-    }
-    if (o->kind == QHW_LOOK_UP)
-        return (int32_t)qhw_load(o->type, o->levels, channel * o->level_step + (uint32_t)(v - (int32_t)o->first));
-    return v;
-}
-
 // The end of a sum of 64 bits.
 static inline int64_t qhw_finish64(const qhw_output *o, uint64_t sum, uint32_t channel) {
     if (o->multiplier)
@@ -168,12 +133,30 @@ static inline int64_t qhw_finish64(const qhw_output *o, uint64_t sum, uint32_t c
     return v;
 }
 
-// The end of a sum that was formed in 64 bits, of which the low ones suffice unless the layer is wide.
-static inline void qhw_finish(const qhw_output *o, uint64_t sum, uint32_t channel, void *pixel) {
-    if (o->wide)
+// Channels that are finished together; a chunk begins at a multiple of it.
+#define QHW_CHUNK 32u
+
+// Loads `count` channels from `first` on.
+void qhw_load_chunk(qhw_type type, const void *pixel, uint32_t first, uint32_t count, int32_t *values);
+
+// Finishes sums of 32 bits, `count` channels from `first` on, and stores them; the values are overwritten.
+void qhw_finish_chunk(const qhw_output *o, uint32_t first, uint32_t count, int32_t *values, void *pixel);
+
+static inline uint32_t qhw_chunk(uint32_t first, uint32_t channels) {
+    return channels - first < QHW_CHUNK ? channels - first : QHW_CHUNK;
+}
+
+// The next sum of a pixel: finished at once where its layer is wide, else with its chunk. Channels come in order.
+static inline void qhw_put(const qhw_output *o, uint64_t sum, uint32_t channel, uint32_t channels, int32_t *chunk,
+                           void *pixel) {
+    uint32_t at = channel % QHW_CHUNK;
+    if (o->wide) {
         qhw_store(o->type, pixel, channel, qhw_finish64(o, sum, channel));
-    else
-        qhw_store(o->type, pixel, channel, qhw_finish32(o, (uint32_t)sum, channel));
+        return;
+    }
+    chunk[at] = (int32_t)sum;
+    if (at + 1 == QHW_CHUNK || channel + 1 == channels)
+        qhw_finish_chunk(o, channel - at, at + 1, chunk, pixel);
 }
 
 #endif

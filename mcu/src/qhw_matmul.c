@@ -9,8 +9,9 @@ static int64_t element(qhw_type type, const void *map, uint32_t channels, uint32
 
 void qhw_matmul(const qhw_matmul_layer *layer, const void *a, const void *b, void *out) {
     uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, layer->out_channels);
-    for (uint32_t channel = 0; channel < layer->out_channels; channel++) { // in the order of qhw_store
-        for (uint32_t pixel = 0; pixel < layer->out_pixels; pixel++) {
+    int32_t chunk[QHW_CHUNK];
+    for (uint32_t pixel = 0; pixel < layer->out_pixels; pixel++) {
+        for (uint32_t channel = 0; channel < layer->out_channels; channel++) {
             uint32_t n = channel * layer->out_pixels + pixel, column = n % layer->columns;
             uint32_t row = n / layer->columns % layer->rows, batch = n / layer->columns / layer->rows;
             uint64_t sum = 0;
@@ -25,7 +26,7 @@ void qhw_matmul(const qhw_matmul_layer *layer, const void *a, const void *b, voi
                 sum += (uint64_t)((const int64_t *)layer->bias)[column];
             else if (layer->bias)
                 sum += (uint64_t)(int64_t)((const int32_t *)layer->bias)[column];
-            qhw_finish(&layer->output, sum, channel, to);
+            qhw_put(&layer->output, sum, channel, layer->out_channels, chunk, to);
         }
     }
 }

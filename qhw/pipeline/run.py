@@ -269,6 +269,7 @@ def _manifest(
         "verification": rows + ([mismatch.row] if mismatch else []),
         "resources": _resources(plan.board, facts),
         "latency": _latency(plan.board, facts),
+        "measured": facts.get("verify", {}).get("measured"),
     }
 
 

@@ -80,7 +80,8 @@ def lower_bound(buffers: Sequence[Buffer]) -> int:
     """The most bytes that are needed at one moment, each buffer rounded up to the alignment."""
     moments = {buffer.first for buffer in buffers}
     return max(
-        (sum(_aligned(b.bytes) for b in buffers if b.first <= moment <= b.last) for moment in moments), default=0
+        (sum(_aligned(b.bytes) for b in buffers if b.first <= moment <= b.last) for moment in moments),
+        default=0,
     )
 
 

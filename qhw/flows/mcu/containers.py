@@ -36,7 +36,9 @@ class Container:
             half = 1 << (bits - 1)
             if (-half <= low and high < half) if is_signed else high < 2 * half:
                 return cls(bits, is_signed)
-        raise UnsupportedError(f"numbers from {low} to {high} need more than 64 bits", allowed="up to 64 bits")
+        raise UnsupportedError(
+            f"numbers from {low} to {high} need more than 64 bits", allowed="up to 64 bits"
+        )
 
     @classmethod
     def of(cls, kind: TensorType) -> Container:

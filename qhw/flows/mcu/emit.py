@@ -29,9 +29,7 @@ from qhw.formats.modes import IntArray
 
 _WIDTH = 116
 _C_WORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long "
-    "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
-    "arena in out patch main bool true false errno".split()
+    ["auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "arena", "in", "out", "patch", "main", "bool", "true", "false", "errno"]
 )
 
 
@@ -79,16 +77,24 @@ def _header(layout: Layout, title: str) -> str:
     for what, names in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
         offsets, _ = placed(program, names)
         for name in names:
-            lines.append(f"// {what.lower()} '{_comment(name)}': {_described(program.maps[name])}, from byte {offsets[name]}")
+            lines.append(
+                f"// {what.lower()} '{_comment(name)}': {_described(program.maps[name])}, from byte {offsets[name]}"
+            )
     lines += [f"#define QHW_INPUT_BYTES {in_bytes}", f"#define QHW_OUTPUT_BYTES {out_bytes}"]
     lines += [f"#define QHW_ARENA_BYTES {layout.arena.bytes} // static RAM", ""]
-    lines += ["// Memory for the input inside of the arena: filled and given to qhw_run, it spares the caller a buffer."]
+    lines += [
+        "// Memory for the input inside of the arena: filled and given to qhw_run, it spares the caller a buffer."
+    ]
     lines += ["int8_t *qhw_input(void);", ""]
-    lines += ["// One inference: no heap, no state between calls. in and out are aligned to 8 bytes and do not overlap."]
+    lines += [
+        "// One inference: no heap, no state between calls. in and out are aligned to 8 bytes and do not overlap."
+    ]
     lines += ["void qhw_run(const int8_t *in, int8_t *out);", ""]
     lines += ["#ifdef QHW_OBSERVE // a test firmware looks at every map"]
     lines += [f"#define QHW_STEPS {len(program.steps)}", "void qhw_begin(unsigned step);"]
-    lines += ["void qhw_end(unsigned step, const uint8_t *map, uint32_t rows, uint32_t row_bytes, uint32_t stride);"]
+    lines += [
+        "void qhw_end(unsigned step, const uint8_t *map, uint32_t rows, uint32_t row_bytes, uint32_t stride);"
+    ]
     lines += ["#endif", "", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]
     return "\n".join(lines)
 
@@ -124,12 +130,24 @@ class _Writer:
             self.layer(step)
         body = self.function()
         head = ['#include "model.h"', "", '#include "qhw_kernels.h"', ""]
-        head += ["#if defined(__GNUC__)", "#define ALIGNED __attribute__((aligned(8)))", "#else", "#define ALIGNED", "#endif"]
+        head += [
+            "#if defined(__GNUC__)",
+            "#define ALIGNED __attribute__((aligned(8)))",
+            "#else",
+            "#define ALIGNED",
+            "#endif",
+        ]
         head += ["#ifndef QHW_OBSERVE", "#define qhw_begin(step)"]
         head += ["#define qhw_end(step, map, rows, row_bytes, stride)", "#endif", ""]
         if self.layout.front:
-            head += ["// What a step works on in one patch: the rows and columns, and where they begin in its maps."]
-            head += ["typedef struct {", "    qhw_region region;", "    uint32_t in, other, other_row_bytes, out;"]
+            head += [
+                "// What a step works on in one patch: the rows and columns, and where they begin in its maps."
+            ]
+            head += [
+                "typedef struct {",
+                "    qhw_region region;",
+                "    uint32_t in, other, other_row_bytes, out;",
+            ]
             head += ["} patch_region;", ""]
         arena = [f"static uint8_t arena[{max(self.layout.arena.bytes, 1)}] ALIGNED;", ""]
         return "\n".join([*head, *self.lines, *arena, *body])
@@ -196,10 +214,19 @@ class _Writer:
             fields = {"in": _type(layer.x)}
             if layer.other is not None:
                 fields["other"] = _type(layer.other)
-            fields |= {"channels": layer.channels, "in_shift": layer.shifts[0], "other_shift": layer.shifts[1]}  # type: ignore[dict-item]
+            fields |= {
+                "channels": layer.channels,
+                "in_shift": layer.shifts[0],
+                "other_shift": layer.shifts[1],
+            }  # type: ignore[dict-item]
             self.struct("qhw_elementwise_layer", name, fields | {"output": self.finish(name, layer.finish)})
         elif isinstance(layer, PoolLayer):
-            fields = {"in": _type(layer.x), "channels": layer.channels, **_window(layer), "across": int(layer.across)}  # type: ignore[dict-item]
+            fields = {
+                "in": _type(layer.x),
+                "channels": layer.channels,
+                **_window(layer),
+                "across": int(layer.across),
+            }  # type: ignore[dict-item]
             self.struct("qhw_pool_layer", name, fields | {"output": self.finish(name, layer.finish)})
         elif isinstance(layer, MatMulLayer):
             self.matmul(name, layer)
@@ -212,7 +239,11 @@ class _Writer:
             fields |= {"width": columns, "row_factor": layer.factors[0], "column_factor": layer.factors[1]}  # type: ignore[dict-item]
             self.struct("qhw_upsample_layer", name, fields)
         elif isinstance(layer, ReshapeLayer):
-            fields = {"type": _type(layer.x.container), "in_channels": layer.x.channels, "in_pixels": layer.x.pixels}  # type: ignore[dict-item]
+            fields = {
+                "type": _type(layer.x.container),
+                "in_channels": layer.x.channels,
+                "in_pixels": layer.x.pixels,
+            }  # type: ignore[dict-item]
             fields |= {"out_channels": layer.out.channels, "out_pixels": layer.out.pixels}  # type: ignore[dict-item]
             self.struct("qhw_reshape_layer", name, fields)
         else:
@@ -279,10 +310,7 @@ class _Writer:
         if not calls[0].region:
             self.struct("qhw_region", f"{name}_region", _region(calls[0]))
             return
-        rows = [
-            "    " + _braced([_struct(_region(call)), *map(str, _places(call))]) + ","
-            for call in calls
-        ]
+        rows = ["    " + _braced([_struct(_region(call)), *map(str, _places(call))]) + "," for call in calls]
         self.lines += [f"static const patch_region {name}_patches[{len(rows)}] = {{", *rows, "};"]
 
     # --- calls ----------------------------------------------------------------------------------
@@ -297,7 +325,10 @@ class _Writer:
         at = self.layout.arena.offsets[INPUTS]
         lines = ["int8_t *qhw_input(void) {", f"    return (int8_t *)(arena + {at});", "}", ""]
         lines += ["void qhw_run(const int8_t *in_bytes, int8_t *out_bytes) {"]
-        lines += ["    const uint8_t *in = (const uint8_t *)in_bytes;", "    uint8_t *out = (uint8_t *)out_bytes;"]
+        lines += [
+            "    const uint8_t *in = (const uint8_t *)in_bytes;",
+            "    uint8_t *out = (uint8_t *)out_bytes;",
+        ]
         if front:
             plan = self.layout.plan
             assert plan is not None
@@ -332,9 +363,13 @@ class _Writer:
         reads, out = [self.place(tensor) for tensor in step.reads], self.place(step.writes)
         lines = [f"    qhw_begin({index});"]
         if isinstance(step.layer, ConvLayer):
-            lines.append(f"    {step.kernel}(&{name}, &{name}_region, {reads[0]}, {out}, {self.scratch(step)});")
+            lines.append(
+                f"    {step.kernel}(&{name}, &{name}_region, {reads[0]}, {out}, {self.scratch(step)});"
+            )
         elif isinstance(step.layer, ElementwiseLayer) and step.layer.other is not None:
-            lines.append(f"    {step.kernel}(&{name}, &{name}_region, {reads[0]}, {reads[1]}, {call.rows[1]}, {out});")
+            lines.append(
+                f"    {step.kernel}(&{name}, &{name}_region, {reads[0]}, {reads[1]}, {call.rows[1]}, {out});"
+            )
         elif isinstance(step.layer, ElementwiseLayer | PoolLayer):
             lines.append(f"    {step.kernel}(&{name}, &{name}_region, {reads[0]}, {out});")
         elif isinstance(step.layer, CopyLayer):
@@ -352,13 +387,20 @@ class _Writer:
     def patched(self, index: int, step: Step) -> list[str]:
         name = self.names[step.name]
         at = f"{name}_patches[patch]"
-        reads = [f"{self.place(tensor)} + {at}.{which}" for tensor, which in zip(step.reads, ("in", "other"), strict=False)]
+        reads = [
+            f"{self.place(tensor)} + {at}.{which}"
+            for tensor, which in zip(step.reads, ("in", "other"), strict=False)
+        ]
         out = f"{self.place(step.writes)} + {at}.out"
         lines = [f"    qhw_begin({index});"]
         if isinstance(step.layer, ConvLayer):
-            lines.append(f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {out}, {self.scratch(step)});")
+            lines.append(
+                f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {out}, {self.scratch(step)});"
+            )
         elif len(reads) == 2:
-            lines.append(f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {reads[1]}, {at}.other_row_bytes, {out});")
+            lines.append(
+                f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {reads[1]}, {at}.other_row_bytes, {out});"
+            )
         else:
             lines.append(f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {out});")
         pixel = self.layout.program.maps[step.writes].pixel_bytes
@@ -370,7 +412,13 @@ class _Writer:
 
 
 def _region(call: Call) -> dict[str, Any]:
-    fields = dict(zip(("in_height", "in_width", "out_height", "out_width"), (*call.in_plane, *call.out_plane), strict=True))
+    fields = dict(
+        zip(
+            ("in_height", "in_width", "out_height", "out_width"),
+            (*call.in_plane, *call.out_plane),
+            strict=True,
+        )
+    )
     fields |= dict(zip(("pad_top", "pad_left"), call.pads, strict=True))
     return fields | {"in_row_bytes": call.rows[0], "out_row_bytes": call.rows[-1]}
 
@@ -385,7 +433,9 @@ def _places(call: Call) -> tuple[int, int, int, int]:
 def _window(layer: ConvLayer | PoolLayer) -> dict[str, int]:
     pairs = {"kernel": layer.kernel, "stride": layer.strides, "dilation": layer.dilations}
     return {
-        f"{what}_{side}": pair[axis] for what, pair in pairs.items() for axis, side in enumerate(("height", "width"))
+        f"{what}_{side}": pair[axis]
+        for what, pair in pairs.items()
+        for axis, side in enumerate(("height", "width"))
     }
 
 

@@ -100,7 +100,9 @@ def _counts(firmware: Firmware, stats: IntArray) -> Counts:
 def _rows(path: Path, count: int, size: int) -> Bytes:
     memory = np.fromfile(path, dtype=np.uint8)
     if memory.size != count * size:
-        raise CheckFailedError(f"the firmware wrote {memory.size:,} bytes to {path.name}, not {count * size:,}")
+        raise CheckFailedError(
+            f"the firmware wrote {memory.size:,} bytes to {path.name}, not {count * size:,}"
+        )
     return memory.reshape(count, size)
 
 
@@ -139,7 +141,9 @@ def _maps(path: Path, count: int, observed: Sequence[Observed]) -> dict[str, Int
     # Elements that no patch needs are not computed: they are left out by comparing only what all patches cover.
     covered = {name: known.all() for name, known in seen.items()}
     return {
-        name: value.reshape(count, *_shape(name, observed)) for name, value in found.items() if covered.get(name, True)
+        name: value.reshape(count, *_shape(name, observed))
+        for name, value in found.items()
+        if covered.get(name, True)
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from qhw.flows.mcu.arena import Arena, Buffer, lower_bound, pack
@@ -97,6 +97,18 @@ class Layout:
         if step in self.program.steps[: self.front]:
             return [self._patched(step, regions) for regions in self.regions]
         return [self._whole(step)]
+
+    def rectangles(self, step: Step) -> tuple[tuple[tuple[int, int], tuple[int, int]], ...]:
+        """Rows and columns of every patch of a step; empty where it runs once."""
+        planes = [_plane(call.region) for call in self.calls(step) if call.region]
+        return tuple((rows, columns) for rows, columns in planes)
+
+    @property
+    def patches(self) -> str:
+        """The patch plan in words; empty without one."""
+        if self.plan is None:
+            return ""
+        return f"{self.plan.cut}:{'x'.join(map(str, self.plan.grid))}"
 
     def _whole(self, step: Step) -> Call:
         layer, out = step.layer, self.program.maps[step.writes]
@@ -253,11 +265,6 @@ def placed(program: Program, tensors: tuple[str, ...]) -> tuple[dict[str, int], 
         offsets[name] = at
         at += program.maps[name].bytes
     return offsets, at
-
-
-def with_regions(layout: Layout, step: Step) -> Iterator[tuple[int, Call]]:
-    """The calls of a step, numbered."""
-    yield from enumerate(layout.calls(step))
 
 
 def _plane(region: Region) -> Region:

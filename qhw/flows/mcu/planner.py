@@ -21,7 +21,6 @@ from qhw.flows.mcu.program import (
     CopyLayer,
     ElementwiseLayer,
     Finish,
-    Layer,
     MatMulLayer,
     PoolLayer,
     Program,
@@ -171,9 +170,7 @@ class _Planner:
 
     # --- sums and their ends --------------------------------------------------------------------
 
-    def chain(
-        self, node: Node, multiplier: IntArray | None = None, addend: IntArray | None = None
-    ) -> _Chain:
+    def chain(self, node: Node, multiplier: IntArray | None = None, addend: IntArray | None = None) -> _Chain:
         """A sum with what follows it and changes its value, joined as far as numbers allow."""
         one, zero = np.ones(1, dtype=object), np.zeros(1, dtype=object)
         if multiplier is not None and _largest(multiplier) > _MOST_MULTIPLIER:
@@ -308,7 +305,12 @@ class _Planner:
         levels = self.graph.constants[end.inputs[-1]]
         if isinstance(end, ir.Table):
             return Finish(
-                out, "LOOK_UP", self.is_wide(chain) or out.bits == 64, levels=levels, first=end.first, **scaled  # type: ignore[arg-type]
+                out,
+                "LOOK_UP",
+                self.is_wide(chain) or out.bits == 64,
+                levels=levels,
+                first=end.first,
+                **scaled,  # type: ignore[arg-type]
             )
         thresholds = self.graph.constants[end.inputs[1]].astype(object)
         # A threshold that is never reached is as good as the first number beyond the range.
@@ -325,7 +327,9 @@ class _Planner:
         kind = self.type(end.output)
         shift = self.exponents(end.output) - self.exponents(chain.tensor)
         if isinstance(kind.format, TableFormat):
-            raise _Refused(f"the numbers of {kind.format} are not evenly spaced, and too many to compare with")
+            raise _Refused(
+                f"the numbers of {kind.format} are not evenly spaced, and too many to compare with"
+            )
         if kind.format.width > 64:
             raise _Refused(f"{kind.format} has more than 64 bits")
         wide = self.is_wide(chain, -int(min(shift)))
@@ -408,9 +412,7 @@ class _Planner:
         )
         kernel = conv_kernel(layer)
         self.map(out)
-        self.add(
-            Step(node.name, (*also, *nodes), kernel.function, layer, (x,), out, kernel.scratch(layer))
-        )
+        self.add(Step(node.name, (*also, *nodes), kernel.function, layer, (x,), out, kernel.scratch(layer)))
 
     def _bias(self, node: Node) -> tuple[IntArray, IntArray]:
         """Products aligned to the bias, and the bias, as a chain's multiplier and addend."""
@@ -455,7 +457,9 @@ class _Planner:
         # The Reshape was planned already: as another name of the same bytes, or as a step, which is taken back.
         if tensor in self.aliases:
             del self.aliases[tensor]
-        elif self.steps and self.steps[-1].writes == tensor and isinstance(self.steps[-1].layer, ReshapeLayer):
+        elif (
+            self.steps and self.steps[-1].writes == tensor and isinstance(self.steps[-1].layer, ReshapeLayer)
+        ):
             self.steps.pop()
         else:
             return None
@@ -668,7 +672,11 @@ class _Planner:
         start, step = [0, 0, 0], [1, 1, 1]
         start[axis], step[axis] = node.start, node.step
         box = Box(
-            (*out.plane, out.channels), source, out, (start[0], start[1], start[2]), (step[0], step[1], step[2])
+            (*out.plane, out.channels),
+            source,
+            out,
+            (start[0], start[1], start[2]),
+            (step[0], step[1], step[2]),
         )
         self._copied(node, box, None)
 

@@ -7,7 +7,6 @@ the counter of an MPS2 board runs at that clock: instructions follow from its ti
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +23,7 @@ COMPILER = Tool(
     "Compiling firmware for a Cortex-M",
     "install it (Debian: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi)",
 )
-EMULATOR = Tool(
-    "qemu-system-arm", "Running firmware", "install it (Debian: apt-get install qemu-system-arm)"
-)
+EMULATOR = Tool("qemu-system-arm", "Running firmware", "install it (Debian: apt-get install qemu-system-arm)")
 HOST_COMPILER = Tool("gcc", "Compiling firmware for this machine", "install it (Debian: apt-get install gcc)")
 
 COMPILE_SECONDS = 600.0
@@ -119,10 +116,9 @@ class Firmware:
     static_ram: int = 0
 
 
-def platform_sources(core: Core | None) -> list[Path]:
-    """The start-up code and what a test firmware needs to read and write files."""
-    folder = resource_dir("mcu") / "platform"
-    return [folder / ("host.c" if core is None else "semihosting.c")]
+def platform_folder() -> Path:
+    """The package's own start-up code, linker script and test firmware."""
+    return resource_dir("mcu") / "platform"
 
 
 def compile_firmware(
@@ -133,6 +129,7 @@ def compile_firmware(
     includes: Sequence[Path] = (),
     defines: Sequence[str] = (),
     memory: Memory = Memory(),
+    platform: Path | None = None,
     optimisation: str = OPTIMISATION,
     timeout: float = COMPILE_SECONDS,
 ) -> Firmware:
@@ -141,9 +138,10 @@ def compile_firmware(
     Args:
         program: the file that is written.
         core: what it is for; None for the host.
-        includes: folders of headers, beside the kernels' and the platform's.
+        includes: folders of headers, in front of the kernels' and the platform's.
         defines: macros, as ``NAME`` or ``NAME=VALUE``.
         memory: the target's; the linker refuses what does not fit.
+        platform: the folder of the start-up code and linker script; None: the package's own.
 
     Raises:
         ToolMissingError: the compiler is missing or cannot be run.
@@ -151,14 +149,14 @@ def compile_firmware(
     """
     tool = HOST_COMPILER if core is None else COMPILER
     tool.check()
-    mcu = resource_dir("mcu")
-    folders = [mcu / "include", mcu / "src", mcu / "platform", *includes]
+    mcu, platform = resource_dir("mcu"), platform or platform_folder()
+    folders = [*includes, mcu / "include", mcu / "src", platform]
     command = [tool.program, *_WARNINGS, optimisation, *(f"-I{folder}" for folder in folders)]
     command += [f"-D{name}" for name in defines]
-    command += map(str, (*sources, *platform_sources(core)))
+    command += map(str, (*sources, platform / ("host.c" if core is None else "semihosting.c")))
     if core is not None:
         command += [*core.flags, f"-DQHW_COUNTER={core.counter:#x}", "-ffunction-sections", "-fdata-sections"]
-        command += ["-nostartfiles", "-Wl,--gc-sections", "-T", str(mcu / "platform" / "mps2.ld")]
+        command += ["-nostartfiles", "-Wl,--gc-sections", "-T", str(platform / "mps2.ld")]
         symbols = {"flash_start": core.flash_start, "ram_start": core.ram_start, "flash_size": memory.flash}
         symbols |= {"ram_size": memory.ram, "stack_size": memory.stack}
         command += [f"-Wl,--defsym=__{name}={value}" for name, value in symbols.items()]
