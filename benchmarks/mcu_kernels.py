@@ -29,6 +29,7 @@ from kernel_cases import Case, compiled, conv_case, random_codes, run_cases  # n
 from qhw.errors import ToolMissingError  # noqa: E402
 from qhw.flows.mcu import dsp  # noqa: E402
 from qhw.flows.mcu.containers import Container, Map  # noqa: E402
+from qhw.flows.mcu.kernels import conv_kernel  # noqa: E402
 from qhw.flows.mcu.program import ConvLayer, ElementwiseLayer, Finish  # noqa: E402
 from qhw.flows.mcu.toolchain import CORES, Core, Firmware, compile_firmware, run_firmware  # noqa: E402
 from qhw.formats.modes import IntArray  # noqa: E402
@@ -112,7 +113,7 @@ def add_case() -> Case:
 
 
 def kernel_of(layer: ConvLayer) -> str:
-    return next(kernel.function for kernel in dsp.CONV_KERNELS if kernel.takes(layer))
+    return conv_kernel(layer).function
 
 
 def per_mac(firmware: Firmware, folder: Path, cases: Sequence[Case]) -> list[float]:

@@ -42,9 +42,9 @@ qhw_conv_kernel qhw_conv_dsp2;
 // [block of 4 channels][kernel row][kernel column][channels 0, 2, 1, 3 of the block].
 qhw_conv_kernel qhw_depthwise_dsp;
 
-// As qhw_add, of maps of 8 bits. It has one rounding, for all channels.
-void qhw_add_dsp(const qhw_elementwise_layer *layer, const qhw_packed *packed, const qhw_region *region, const void *in,
-                 const void *other, uint32_t other_row_bytes, void *out);
+// As qhw_add, of maps of bytes with a multiple of 4 channels, rounded and saturated alike in all channels.
+void qhw_add_dsp(const qhw_elementwise_layer *layer, const qhw_region *region, const void *in, const void *other,
+                 uint32_t other_row_bytes, void *out);
 
 #ifdef __cplusplus
 }

@@ -25,25 +25,27 @@ static uint8_t *by_fours(qhw_type type, const qhw_rounding *r, const int32_t *su
     return type.is_signed ? fours(r, sums, channels, to, 2, 1) : fours(r, sums, channels, to, 2, 0);
 }
 
-void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, const int32_t *sums, uint32_t channels,
-                      void *pixel) {
+void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel) {
     const qhw_rounding *r = qhw_roundings(packed);
     if (!r) {
-        for (uint32_t c = 0; c < channels; c++)
-            qhw_finish(output, (uint64_t)(int64_t)sums[c], c, pixel);
+        for (uint32_t c = 0; c < channels && output->wide; c++)
+            qhw_store(output->type, pixel, c, qhw_finish64(output, (uint64_t)(int64_t)sums[c], c));
+        for (uint32_t c = 0; c < channels && !output->wide; c += QHW_CHUNK)
+            qhw_finish_chunk(output, c, qhw_chunk(c, channels), sums + c, pixel);
         return;
     }
+    const int32_t *left = sums;
     uint8_t *to = pixel;
     uint32_t bits = output->type.bits, even = packed->ties_to_even, whole = channels & ~3u;
     int32_t low = (int32_t)output->low, high = (int32_t)output->high, range = (1 << bits) - 1;
     if (even && high - low == range) {
-        to = by_fours(output->type, r, sums, whole, to);
+        to = by_fours(output->type, r, left, whole, to);
         r += whole;
-        sums += whole;
+        left += whole;
         channels -= whole;
     }
     for (uint32_t at = 0, byte = 0; channels; channels--) {
-        int32_t v = qhw_clamped(even ? qhw_rounded(&r, &sums, 1) : qhw_rounded(&r, &sums, 0), low, high);
+        int32_t v = qhw_clamped(even ? qhw_rounded(&r, &left, 1) : qhw_rounded(&r, &left, 0), low, high);
         byte |= ((uint32_t)v & (uint32_t)range) << at;
         at += bits;
         if (at == 8 || channels == 1) {

@@ -37,8 +37,7 @@ static inline int32_t qhw_clamped(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-// All sums of a pixel, channel by channel.
-void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, const int32_t *sums, uint32_t channels,
-                      void *pixel);
+// All sums of a pixel, channel by channel; they may be overwritten.
+void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel);
 
 #endif

@@ -9,11 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from qhw.flows.mcu.containers import Bytes
-from qhw.flows.mcu.kernels import ConvKernel
 from qhw.flows.mcu.program import ConvLayer, ElementwiseLayer, Finish
 from qhw.formats.modes import IntArray
 
@@ -22,6 +22,8 @@ UNIT = 4
 
 _PAIRS = ((0, 2), (1, 3))
 _MOST_UNITS = 0xFFFF
+_MOST_SHIFT = 14
+"""A shift is a multiplication by 16 bits, signed."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,10 @@ def weight_bits(layer: ConvLayer) -> int | None:
     return None
 
 
+def _takes_conv(bits: int, layer: ConvLayer) -> bool:
+    return weight_bits(layer) == bits
+
+
 def _sums_fit(layer: ConvLayer) -> bool:
     """Whether sums have 32 bits."""
     low, high = sum_bounds(layer)
@@ -234,46 +240,27 @@ def depthwise_scratch(layer: ConvLayer) -> int:
     return 4 * layer.in_channels
 
 
-def add_rounding(layer: ElementwiseLayer) -> FastRounding | None:
-    """How ``qhw_add_dsp`` rounds a residual addition; None where it cannot carry it out."""
-    other = layer.other
-    if (
-        other is None
-        or layer.x.bits != 8
-        or other.bits != 8
-        or layer.channels % UNIT
-        or layer.finish.out.bits != 8
+def takes_add(layer: ElementwiseLayer) -> bool:
+    """Whether ``qhw_add_dsp`` carries a residual addition out: of bytes, rounded alike in all channels."""
+    x, other, finish = layer.x, layer.other, layer.finish
+    if other is None or not x.bits == other.bits == finish.out.bits == 8 or layer.channels % UNIT:
+        return False
+    if max(layer.shifts) > _MOST_SHIFT or any(
+        len(v or (1,)) > 1 for v in (finish.multiplier, finish.addend, finish.shift)
     ):
-        return None
-    parts = [(c.low << s, c.high << s) for c, s in zip((layer.x, other), layer.shifts, strict=True)]
-    low, high = (np.array([sum(ends)]) for ends in zip(*parts, strict=True))
-    alike = all(
-        len(v or (1,)) == 1 for v in (layer.finish.multiplier, layer.finish.addend, layer.finish.shift)
-    )
-    return fast_rounding(layer.finish, low, high) if alike and max(layer.shifts) <= 14 else None
+        return False
+    ends = [(c.low << s, c.high << s) for c, s in zip((x, other), layer.shifts, strict=True)]
+    low, high = (np.array([sum(end)]) for end in zip(*ends, strict=True))
+    return fast_rounding(finish, low, high) is not None
 
 
-def pack_add(layer: ElementwiseLayer) -> Bytes:
-    """What ``qhw_add_dsp`` takes as ``packed``."""
-    return _with_header(np.zeros(0, dtype=np.uint8), add_rounding(layer), 0)
-
-
-CONV_KERNELS: tuple[ConvKernel, ...] = (
-    ConvKernel(
-        "qhw_depthwise_dsp", "qhw_depthwise_dsp.c", takes_depthwise, pack_depthwise, depthwise_scratch
-    ),
-    *(
-        ConvKernel(
-            f"qhw_conv_dsp{bits}",
-            "qhw_conv_dsp.c",
-            lambda layer, bits=bits: weight_bits(layer) == bits,  # type: ignore[misc]
-            pack_conv,
-            conv_scratch,
-        )
-        for bits in (2, 4, 8)
-    ),
+CONV_KERNELS = (
+    ("qhw_depthwise_dsp", "qhw_depthwise_dsp.c", takes_depthwise, pack_depthwise, depthwise_scratch),
+    ("qhw_conv_dsp2", "qhw_conv_dsp.c", partial(_takes_conv, 2), pack_conv, conv_scratch),
+    ("qhw_conv_dsp4", "qhw_conv_dsp.c", partial(_takes_conv, 4), pack_conv, conv_scratch),
+    ("qhw_conv_dsp8", "qhw_conv_dsp.c", partial(_takes_conv, 8), pack_conv, conv_scratch),
 )
-"""In front of the portable kernels, on a core with DSP instructions."""
+"""For ``ConvKernel``, in front of the portable ones: name, source, what it takes, its weights, its scratch."""
 
 SOURCES = ("qhw_conv_dsp.c", "qhw_depthwise_dsp.c", "qhw_add_dsp.c", "qhw_finish_dsp.c")
 """Their files in ``mcu/src``."""

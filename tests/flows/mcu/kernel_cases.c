@@ -54,7 +54,7 @@ static void run(const head *h, const void *const *arrays, void *out, void *scrat
         if (h->kernel == ADD)
             qhw_add(&layer, &region, arrays[IN], arrays[OTHER], h->other_row_bytes, out);
         else
-            qhw_add_dsp(&layer, arrays[WEIGHTS], &region, arrays[IN], arrays[OTHER], h->other_row_bytes, out);
+            qhw_add_dsp(&layer, &region, arrays[IN], arrays[OTHER], h->other_row_bytes, out);
         return;
     }
     qhw_conv_layer layer = {in, weight, (uint16_t)c[4], (uint16_t)c[5], (uint16_t)c[6], (uint16_t)c[7], (uint16_t)c[8],
