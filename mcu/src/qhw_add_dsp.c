@@ -2,24 +2,30 @@
 // more rounds it.
 #include "qhw_finish_dsp.h"
 
-// A sum is rounded by one multiplication: the upper word of sum * multiplier + addend.
+// A sum is rounded by one multiplication: the upper word of sum * multiplier + addend. Sums are formed some bits further
+// left than the layer says, so that one that is only saturated, or shifted left, takes a multiplication of 32 bits too.
+#define EXTRA_BITS 4
+
 typedef struct {
     uint64_t addend;
     int32_t multiplier, low, high;
 } rounding;
 
 static rounding rounding_of(const qhw_output *o) {
-    uint32_t shift = (uint32_t)o->shift[0], extra = 0; // what makes the floor that rounding
-    if (o->rounding == QHW_RND || o->rounding == QHW_RND_CONV || o->rounding == QHW_RND_INF)
-        extra = 1u << (shift - 1);
+    int shift = o->shift[0];
+    uint64_t extra = 0; // what makes the floor that rounding
+    if (shift <= 0)
+        extra = 0;
+    else if (o->rounding == QHW_RND || o->rounding == QHW_RND_CONV || o->rounding == QHW_RND_INF)
+        extra = UINT64_C(1) << (shift - 1);
     else if (o->rounding == QHW_RND_MIN_INF || o->rounding == QHW_RND_ZERO)
-        extra = (1u << (shift - 1)) - 1u;
+        extra = (UINT64_C(1) << (shift - 1)) - 1u;
     else if (o->rounding == QHW_CEIL || o->rounding == QHW_UP)
-        extra = (1u << shift) - 1u;
+        extra = (UINT64_C(1) << shift) - 1u;
     int64_t addend = !o->addend ? 0 : o->wide ? *(const int64_t *)o->addend : *(const int32_t *)o->addend;
     uint32_t multiplier = o->multiplier ? (uint32_t)o->multiplier[0] : 1u;
-    rounding r = {((uint64_t)addend + extra) << (32u - shift), (int32_t)(multiplier << (32u - shift)), (int32_t)o->low,
-                  (int32_t)o->high};
+    rounding r = {((uint64_t)addend + extra) << (32 - shift), (int32_t)(multiplier << (32 - EXTRA_BITS - shift)),
+                  (int32_t)o->low, (int32_t)o->high};
     return r;
 }
 
@@ -57,8 +63,8 @@ QHW_INLINE void add_row(const rounding *rounding_, uint32_t factors, const uint8
 void qhw_add_dsp(const qhw_elementwise_layer *layer, const qhw_region *region, const void *in, const void *other,
                  uint32_t other_row_bytes, void *out) {
     rounding r = rounding_of(&layer->output);
-    int even = layer->output.rounding == QHW_RND_CONV;
-    uint32_t factors = 1u << layer->in_shift | 1u << layer->other_shift << 16;
+    int even = layer->output.rounding == QHW_RND_CONV && layer->output.shift[0] > 0;
+    uint32_t factors = 1u << (layer->in_shift + EXTRA_BITS) | 1u << (layer->other_shift + EXTRA_BITS) << 16;
     uint32_t count = (uint32_t)layer->channels * region->out_width;
     for (uint32_t row = 0; row < region->out_height; row++) {
         const uint8_t *a = (const uint8_t *)in + row * region->in_row_bytes;

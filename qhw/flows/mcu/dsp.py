@@ -22,8 +22,11 @@ UNIT = 4
 
 _PAIRS = ((0, 2), (1, 3))
 _MOST_UNITS = 0xFFFF
-_MOST_SHIFT = 14
-"""A shift is a multiplication by 16 bits, signed."""
+_ADD_BITS = 4
+"""How much further left than a layer says ``qhw_add_dsp`` forms its sums."""
+
+_MOST_SHIFT = 14 - _ADD_BITS
+"""A left shift is a multiplication by 16 bits, signed."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,13 @@ class FastRounding:
         return np.frombuffer(b"".join(words), dtype=np.uint8)
 
 
-def fast_rounding(finish: Finish, low: IntArray, high: IntArray) -> FastRounding | None:
+def fast_rounding(finish: Finish, low: IntArray, high: IntArray, bits: int = 0) -> FastRounding | None:
     """The same rounding in one multiplication, for sums within [low, high] of each channel; None where there is none.
 
     With a shift of s bits, ``round((sum * m + a) / 2**s)`` is the upper word of ``sum * m * 2**(32-s) + (a + r) *
     2**(32-s)``, where r is what makes the floor that rounding. Modes that treat negative numbers otherwise agree with
-    one that does not where the lower bound is 0 or more, because negative numbers saturate there.
+    one that does not where the lower bound is 0 or more, because negative numbers saturate there. Sums may come shifted
+    left by ``bits``; low and high are then of the sums before.
     """
     if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 8:
         return None
@@ -65,20 +69,20 @@ def fast_rounding(finish: Finish, low: IntArray, high: IntArray) -> FastRounding
         return None
     multiplier = finish.multiplier or (1,)
     addend = finish.addend or (0,)
+    if not all(-bits <= s <= 32 - bits for s in finish.shift):
+        return None
     multipliers, addends = [], []
     for channel in range(len(low)):
         m, a, s = (v[channel % len(v)] for v in (multiplier, addend, finish.shift))
-        if not 1 <= s <= 32:
-            return None
-        half, last = 1 << (s - 1), (1 << s) - 1
-        extra = {"RND": half, "RND_CONV": half, "RND_MIN_INF": half - 1, "TRN": 0, "CEIL": last}[mode]
-        multipliers.append(m << (32 - s))
+        half, last = (1 << max(s, 0)) >> 1, (1 << max(s, 0)) - 1
+        extra = {"RND": half, "RND_CONV": half, "RND_MIN_INF": max(half - 1, 0), "TRN": 0, "CEIL": last}[mode]
+        multipliers.append(m << (32 - bits - s))
         addends.append((a + extra) << (32 - s))
     for m, a, *span in zip(multipliers, addends, low, high, strict=True):
-        ends = [int(end) * m + a for end in span]
+        ends = [(int(end) << bits) * m + a for end in span]
         if not -(2**31) <= m < 2**31 or not all(-(2**63) <= v < 2**63 for v in (*ends, a)):
             return None
-    return FastRounding(tuple(multipliers), tuple(addends), mode == "RND_CONV")
+    return FastRounding(tuple(multipliers), tuple(addends), mode == "RND_CONV" and max(finish.shift) > 0)
 
 
 def sum_bounds(layer: ConvLayer) -> tuple[IntArray, IntArray]:
@@ -251,7 +255,7 @@ def takes_add(layer: ElementwiseLayer) -> bool:
         return False
     ends = [(c.low << s, c.high << s) for c, s in zip((x, other), layer.shifts, strict=True)]
     low, high = (np.array([sum(end)]) for end in zip(*ends, strict=True))
-    return fast_rounding(finish, low, high) is not None
+    return fast_rounding(finish, low, high, _ADD_BITS) is not None
 
 
 CONV_KERNELS = (
