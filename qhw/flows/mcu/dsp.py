@@ -1,7 +1,8 @@
-"""Kernels for cores with DSP instructions: where each is exact, and how its weights and roundings lie in flash.
+"""Kernels for cores with DSP instructions: where each is exact, how its weights and roundings lie in flash.
 
-The layouts are those of ``mcu/include/qhw_kernels_dsp.h``. A kernel sums several channels in one register; whether their
-fields hold the sums is decided here, from the weights themselves and the range of the input's container.
+The layouts are those of ``mcu/include/qhw_kernels_dsp.h``. A kernel sums several channels in one register;
+whether their fields hold the sums is decided here, from the weights themselves and the range of the input's
+container.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ class FastRounding:
 
 
 def fast_rounding(finish: Finish, low: IntArray, high: IntArray, bits: int = 0) -> FastRounding | None:
-    """The same rounding in one multiplication, for sums within [low, high] of each channel; None where there is none.
+    """The same rounding as one multiplication, for sums in [low, high] per channel; None if there is none.
 
-    With a shift of s bits, ``round((sum * m + a) / 2**s)`` is the upper word of ``sum * m * 2**(32-s) + (a + r) *
-    2**(32-s)``, where r is what makes the floor that rounding. Modes that treat negative numbers otherwise agree with
-    one that does not where the lower bound is 0 or more, because negative numbers saturate there. Sums may come shifted
-    left by ``bits``; low and high are then of the sums before.
+    With a shift of s bits, ``round((sum * m + a) / 2**s)`` is the upper word of ``sum * m * 2**(32-s) +
+    (a + r) * 2**(32-s)``, where r is what makes the floor that rounding. Modes that treat negative numbers
+    otherwise agree with one that does not where the lower bound is 0 or more, since negative numbers saturate
+    there. Sums may come shifted left by ``bits``; low and high are then of the sums before.
     """
     if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 8:
         return None
@@ -86,7 +87,7 @@ def fast_rounding(finish: Finish, low: IntArray, high: IntArray, bits: int = 0) 
 
 
 def sum_bounds(layer: ConvLayer) -> tuple[IntArray, IntArray]:
-    """The least and the largest sum of each output channel; padding is within, since every container holds 0."""
+    """The least and the largest sum of each output channel; with padding too: every container holds 0."""
     weights = layer.weights.reshape(layer.out_channels, -1)
     ends = weights * layer.x.low, weights * layer.x.high
     return np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
@@ -108,12 +109,12 @@ def _blocks(layer: ConvLayer) -> IntArray:
     filled = np.zeros((layer.groups, -(-each // UNIT) * UNIT, -(-taps // UNIT) * UNIT), dtype=np.int64)
     filled[:, :each, :taps] = rows
     blocks = filled.reshape(layer.groups, -1, UNIT, filled.shape[2] // UNIT, UNIT)
-    return blocks.transpose(0, 1, 3, 2, 4)
+    return np.asarray(blocks.transpose(0, 1, 3, 2, 4))
 
 
 def _words(parts: Sequence[tuple[IntArray, int]]) -> IntArray:
     """Codes, each at its bit."""
-    return np.bitwise_or.reduce([codes.astype(np.uint64) << np.uint64(at) for codes, at in parts])
+    return np.asarray(np.bitwise_or.reduce([codes.astype(np.uint64) << np.uint64(at) for codes, at in parts]))
 
 
 def _pack8(blocks: IntArray) -> IntArray:
@@ -156,8 +157,8 @@ _FIELDS = {
     4: ((8, 31), (8, 27), (8, 23), (0, 19)),
     2: ((2, 14), (0, 17), (2, 14), (0, 17)),
 }
-"""By the weights' bits, for each channel of a block: what its weights are stored with on top, and the bits that its sum
-may have in magnitude."""
+"""By the weights' bits, for each channel of a block: what its weights are stored with on top, and the bits
+that its sum may have in magnitude."""
 
 
 def chunk_of(bits: int, layer: ConvLayer) -> int:
@@ -264,7 +265,7 @@ CONV_KERNELS = (
     ("qhw_conv_dsp4", "qhw_conv_dsp.c", partial(_takes_conv, 4), pack_conv, conv_scratch),
     ("qhw_conv_dsp8", "qhw_conv_dsp.c", partial(_takes_conv, 8), pack_conv, conv_scratch),
 )
-"""For ``ConvKernel``, in front of the portable ones: name, source, what it takes, its weights, its scratch."""
+"""For ``ConvKernel``, in front of the portable ones: function, source, what it takes, weights, scratch."""
 
 SOURCES = ("qhw_conv_dsp.c", "qhw_depthwise_dsp.c", "qhw_add_dsp.c", "qhw_finish_dsp.c")
 """Their files in ``mcu/src``."""

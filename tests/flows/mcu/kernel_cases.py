@@ -1,4 +1,4 @@
-"""Random layers for the kernels of microcontrollers, what the exact graph makes of them, and a firmware that runs them."""
+"""Random layers for kernels of microcontrollers, what they must give, and a firmware that runs them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Ran:
 
 
 def graph_of(layer: ConvLayer, shape: tuple[int, ...]) -> ExactGraph:
-    """The layer as an exact graph: Conv, Affine and what ends it; exponents are 0 but the result's, which is the shift."""
+    """The layer as an exact graph; exponents are 0 but the result's, which is the shift."""
     builder, finish = GraphBuilder("layer"), layer.finish
     x = builder.input("x", shape, Integer(layer.x.bits, layer.x.is_signed), 0)
     weight = builder.constant("w", layer.weights.transpose(0, 3, 1, 2), Integer(layer.weight.bits), 0)
@@ -97,7 +97,8 @@ def graph_of(layer: ConvLayer, shape: tuple[int, ...]) -> ExactGraph:
         )
     if finish.kind == "COUNT":
         levels = finish.levels
-        assert finish.thresholds is not None and levels is not None
+        assert finish.thresholds is not None
+        assert levels is not None
         t = builder.constant("t", finish.thresholds, Integer(33), 0)
         kind = Integer(finish.out.bits, finish.out.is_signed)
         out = builder.threshold("out", out, t, builder.constant("l", levels, kind, 0), kind)
@@ -130,7 +131,7 @@ def random_finish(random: np.random.Generator, channels: int, spread: float, out
         return Finish(out, "COUNT", thresholds=thresholds, levels=levels)
     shift = int(random.integers(3, 20))
     size = channels if random.random() < 0.8 else 1
-    # One code is about spread / out.high sums: so that results saturate sometimes, and ties occur with small multipliers.
+    # One code is about spread / out.high sums, so results saturate sometimes; small multipliers give ties.
     gain = max(1.0, (1 << shift) * out.high / spread)
     multiplier = (
         random.integers(-int(gain) - 1, int(gain) + 2, size) if random.random() < 0.8 else np.ones(size, int)
