@@ -307,10 +307,10 @@ def main() -> None:
     lines = [
         "# Kernels for microcontrollers: instructions per multiply-accumulate",
         "",
-        "Counted exactly by QEMU (`-icount`), arm-none-eabi-gcc -O2, everything included: gathering the taps, "
-        "sums, batch norm, rounding to even, packing. Every code was compared with the exact graph first. "
-        "WxAy: weights of x bits, inputs and outputs of y bits, unsigned. CMSIS-NN 4.0.0 is compiled with the "
-        "same compiler and options. Multiplications with padding count. Written by "
+        "Counted exactly by QEMU (`-icount`), arm-none-eabi-gcc -O2, everything included: gathering the "
+        "taps, sums, batch norm, rounding to even, packing. Every code was compared with the exact graph. "
+        "WxAy: weights of x bits, inputs and outputs of y bits, unsigned. CMSIS-NN 4.0.0 is compiled with "
+        "the same compiler and options. Multiplications with padding count. Written by "
         "`benchmarks/mcu_kernels.py`.",
         "",
     ]
