@@ -230,8 +230,8 @@ def _mca() -> str:
 
 # --- the tables ----------------------------------------------------------------------------------
 
-LOOPS = (("pair_8", "8 bits", 2), ("pair_4", "4 bits", 2), ("pair_2", "2 bits", 4))
-"""Functions of ``mcu/src/qhw_conv_dsp.c``, their weights, and products per instruction that multiplies."""
+LOOPS = (("qhw_dot_8", "8 bits", 2), ("qhw_dot_4", "4 bits", 2), ("qhw_dot_2", "2 bits", 4))
+"""Functions of ``mcu/src/qhw_dot_dsp.c``, their weights, and products per instruction that multiplies."""
 
 
 def table(folder: Path, core: Core) -> list[str]:

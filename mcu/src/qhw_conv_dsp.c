@@ -6,10 +6,8 @@
 // gives the sum without it, and the difference is that channel's, exactly, modulo 2^32. Weights of 2 bits are summed two
 // channels at a time in one register, w0 + 2^14 w1, and the sums are taken apart after `chunk` units, before the lower
 // one can leave its 14 bits.
+#include "qhw_dot_dsp.h"
 #include "qhw_finish_dsp.h"
-
-// Columns: for a unit of 4 taps, 4 words: taps (0, 2) of the first pixel and of the second, taps (1, 3) of both.
-#define UNIT_WORDS 4
 
 typedef struct {
     uint32_t *to; // the next unit of a pixel's column
@@ -19,7 +17,7 @@ typedef struct {
 QHW_INLINE void put(column *c, qhw_four four) {
     c->to[0] = four.even;
     c->to[2] = four.odd;
-    c->to += UNIT_WORDS;
+    c->to += QHW_UNIT;
     c->sum = qhw_smlad(four.even, 0x00010001u, qhw_smlad(four.odd, 0x00010001u, c->sum));
 }
 
@@ -56,7 +54,7 @@ static void put_taps(column *c, qhw_type type, const uint8_t *from, uint32_t uni
 }
 
 QHW_INLINE void put_zeros(column *c, uint32_t units) {
-    for (; units; units--, c->to += UNIT_WORDS)
+    for (; units; units--, c->to += QHW_UNIT)
         c->to[0] = c->to[2] = 0;
 }
 
@@ -161,175 +159,70 @@ static int32_t put_column(const reader *r, uint32_t *words, uint32_t row, uint32
     return c.sum;
 }
 
-// The sums of four channels over some units: of the first pixel, and `stride` further on of the second. `over` holds
-// the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again.
-#define DOT(name, step, ...)                                                                                           \
-    QHW_INLINE void name(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over,                           \
-                  int32_t *sums, uint32_t stride) {                                                                    \
-        int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;                                        \
-        const uint32_t *end = x + units * UNIT_WORDS;                                                                  \
-        if (units & 1u)                                                                                                \
-            step(x, w);                                                                                                \
-        while (x != end) {                                                                                             \
-            step(x, w);                                                                                                \
-            step(x, w);                                                                                                \
-        }                                                                                                              \
-        int32_t p = over[0], q = over[1], *others = sums + stride;                                                     \
-        __VA_ARGS__                                                                                                    \
-    }
-
 static inline int32_t less(int32_t a, int32_t b) {
     return (int32_t)((uint32_t)a - (uint32_t)b);
 }
 
-#if QHW_ASSEMBLY
+#define LOWER(a) ((a) & 0x3FFF)
 
-#define SUMS_8                                                                                                         \
-    [a0] "+r"(a0), [a1] "+r"(a1), [a2] "+r"(a2), [a3] "+r"(a3), [b0] "+r"(b0), [b1] "+r"(b1), [b2] "+r"(b2), [b3] "+r"(b3)
-#define BOTH(n) "smlad %[a" #n "], %[t], %[p], %[a" #n "]\n\tsmlad %[b" #n "], %[t], %[q], %[b" #n "]\n\t"
-#define TAPS "ldrd %[p], %[q], [%[x]], #8\n\t"
-#define WEIGHTS "ldr %[t], [%[w]], #4\n\t"
-#define RUN(text, x, w)                                                                                                \
-    do {                                                                                                               \
-        uint32_t p, q, t;                                                                                              \
-        __asm__ volatile(text : SUMS_8, [x] "+r"(x), [w] "+r"(w), [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t)::"memory"); \
-    } while (0)
-
-#define PAIR_8 WEIGHTS TAPS BOTH(1) "uxtb16 %[t], %[t]\n\t" BOTH(0) WEIGHTS BOTH(3) "uxtb16 %[t], %[t]\n\t" BOTH(2)
-#define STEP_8(x, w) RUN(PAIR_8 PAIR_8, x, w)
-
-#define PAIR_4                                                                                                         \
-    WEIGHTS TAPS BOTH(3) "bic %[t], %[t], #0xF000F000\n\t" BOTH(2) "uxtb16 %[t], %[t]\n\t" BOTH(1)                     \
-        "and %[t], %[t], #0x000F000F\n\t" BOTH(0)
-#define STEP_4(x, w) RUN(PAIR_4 PAIR_4, x, w)
-
-#define TWO_2(n, rotation) "and %[t], %[m], %[word]" rotation "\n\t" BOTH(n)
-#define STEP_2(x, w)                                                                                                   \
-    do {                                                                                                               \
-        uint32_t p, q, t, word;                                                                                        \
-        __asm__ volatile("ldr %[word], [%[w]], #4\n\t" TAPS TWO_2(0, "") TWO_2(2, ", ror #4") TAPS TWO_2(               \
-                             0, ", ror #8") TWO_2(2, ", ror #12")                                                      \
-                         : [a0] "+r"(a0), [a2] "+r"(a2), [b0] "+r"(b0), [b2] "+r"(b2), [x] "+r"(x), [w] "+r"(w),        \
-                           [p] "=&r"(p), [q] "=&r"(q), [t] "=&r"(t), [word] "=&r"(word)                                \
-                         : [m] "r"(0xC003C003u)                                                                        \
-                         : "memory");                                                                                  \
-    } while (0)
-
-#else
-
-#define BOTH(n)                                                                                                        \
-    a##n = qhw_smlad(t, p, a##n);                                                                                      \
-    b##n = qhw_smlad(t, q, b##n)
-
-static inline void taken(const uint32_t **x, uint32_t *p, uint32_t *q) {
-    *p = (*x)[0];
-    *q = (*x)[1];
-    *x += 2;
+// The sums of four channels over some units: of the first pixel, and `stride` further on of the second. `over` holds
+// the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again.
+QHW_INLINE void dot_8(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
+                      uint32_t stride) {
+    int32_t found[8];
+    qhw_dot_8(x, w, x + units * QHW_UNIT, found);
+    for (unsigned pixel = 0; pixel < 2; pixel++, sums += stride) {
+        const int32_t *a = found + 4 * pixel;
+        int32_t offset = 128 * over[pixel];
+        sums[0] = less(a[0], offset);
+        sums[1] = less(a[1], a[0]) >> 8;
+        sums[2] = less(a[2], offset);
+        sums[3] = less(a[3], a[2]) >> 8;
+    }
 }
 
-#define PAIR_8(x, w)                                                                                                   \
-    do {                                                                                                               \
-        uint32_t p, q, t = *(w)++;                                                                                     \
-        taken(&(x), &p, &q);                                                                                           \
-        BOTH(1);                                                                                                       \
-        t = qhw_uxtb16(t);                                                                                             \
-        BOTH(0);                                                                                                       \
-        t = *(w)++;                                                                                                    \
-        BOTH(3);                                                                                                       \
-        t = qhw_uxtb16(t);                                                                                             \
-        BOTH(2);                                                                                                       \
-    } while (0)
-#define STEP_8(x, w)                                                                                                   \
-    do {                                                                                                               \
-        PAIR_8(x, w);                                                                                                  \
-        PAIR_8(x, w);                                                                                                  \
-    } while (0)
-
-#define PAIR_4(x, w)                                                                                                   \
-    do {                                                                                                               \
-        uint32_t p, q, t = *(w)++;                                                                                     \
-        taken(&(x), &p, &q);                                                                                           \
-        BOTH(3);                                                                                                       \
-        t &= ~0xF000F000u;                                                                                             \
-        BOTH(2);                                                                                                       \
-        t = qhw_uxtb16(t);                                                                                             \
-        BOTH(1);                                                                                                       \
-        t &= 0x000F000Fu;                                                                                              \
-        BOTH(0);                                                                                                       \
-    } while (0)
-#define STEP_4(x, w)                                                                                                   \
-    do {                                                                                                               \
-        PAIR_4(x, w);                                                                                                  \
-        PAIR_4(x, w);                                                                                                  \
-    } while (0)
-
-#define PAIR_2(x, word, rotation)                                                                                      \
-    do {                                                                                                               \
-        uint32_t p, q, t = qhw_rotated(word, rotation) & 0xC003C003u;                                                  \
-        taken(&(x), &p, &q);                                                                                           \
-        BOTH(0);                                                                                                       \
-        t = qhw_rotated(word, (rotation) + 4) & 0xC003C003u;                                                           \
-        BOTH(2);                                                                                                       \
-    } while (0)
-#define STEP_2(x, w)                                                                                                   \
-    do {                                                                                                               \
-        uint32_t word = *(w)++;                                                                                        \
-        PAIR_2(x, word, 0);                                                                                            \
-        PAIR_2(x, word, 8);                                                                                            \
-    } while (0)
-
-#endif
-
-// clang-format off
-DOT(dot_8, STEP_8,
-    sums[0] = less(a0, 128 * p); others[0] = less(b0, 128 * q);
-    sums[1] = less(a1, a0) >> 8; others[1] = less(b1, b0) >> 8;
-    sums[2] = less(a2, 128 * p); others[2] = less(b2, 128 * q);
-    sums[3] = less(a3, a2) >> 8; others[3] = less(b3, b2) >> 8;)
-
-DOT(dot_4, STEP_4,
-    p *= 8; q *= 8;
-    sums[0] = less(a0, p); others[0] = less(b0, q);
-    sums[1] = (less(a1, a0) >> 4) - p; others[1] = (less(b1, b0) >> 4) - q;
-    sums[2] = (less(a2, a1) >> 8) - p; others[2] = (less(b2, b1) >> 8) - q;
-    sums[3] = less(a3, a2) >> 12; others[3] = less(b3, b2) >> 12;)
-
-// clang-format on
-
-#define LOWER(a) ((a) & 0x3FFF)
+QHW_INLINE void dot_4(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
+                      uint32_t stride) {
+    int32_t found[8];
+    qhw_dot_4(x, w, x + units * QHW_UNIT, found);
+    for (unsigned pixel = 0; pixel < 2; pixel++, sums += stride) {
+        const int32_t *a = found + 4 * pixel;
+        int32_t offset = 8 * over[pixel];
+        sums[0] = less(a[0], offset);
+        sums[1] = (less(a[1], a[0]) >> 4) - offset;
+        sums[2] = (less(a[2], a[1]) >> 8) - offset;
+        sums[3] = less(a[3], a[2]) >> 12;
+    }
+}
 
 QHW_INLINE void dot_2(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, const int32_t *over,
                       int32_t *sums, uint32_t stride) {
     int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0, t0 = -2 * over[1], t1 = 0, t2 = t0, t3 = 0;
     while (units) {
         uint32_t now = units < chunk ? units : chunk;
-        int32_t a0 = 0, a2 = 0, b0 = 0, b2 = 0;
-        const uint32_t *end = x + now * UNIT_WORDS;
-        if (now & 1u)
-            STEP_2(x, w);
-        while (x != end) {
-            STEP_2(x, w);
-            STEP_2(x, w);
-        }
-        s0 += LOWER(a0);
-        s1 += a0 >> 14;
-        s2 += LOWER(a2);
-        s3 += a2 >> 14;
-        t0 += LOWER(b0);
-        t1 += b0 >> 14;
-        t2 += LOWER(b2);
-        t3 += b2 >> 14;
+        int32_t a[4];
+        qhw_dot_2(x, w, x + now * QHW_UNIT, a);
+        s0 += LOWER(a[0]);
+        s1 += a[0] >> 14;
+        s2 += LOWER(a[1]);
+        s3 += a[1] >> 14;
+        t0 += LOWER(a[2]);
+        t1 += a[2] >> 14;
+        t2 += LOWER(a[3]);
+        t3 += a[3] >> 14;
+        x += now * QHW_UNIT;
+        w += now;
         units -= now;
     }
-    int32_t *others = sums + stride;
     sums[0] = s0;
     sums[1] = s1;
     sums[2] = s2;
     sums[3] = s3;
-    others[0] = t0;
-    others[1] = t1;
-    others[2] = t2;
-    others[3] = t3;
+    sums += stride;
+    sums[0] = t0;
+    sums[1] = t1;
+    sums[2] = t2;
+    sums[3] = t3;
 }
 
 // The same of the first pixel alone: for matrix products, which have one, and for the last of an odd number.
@@ -363,14 +256,14 @@ QHW_INLINE void dot_8_single(const uint32_t *x, const uint32_t *w, uint32_t unit
                              uint32_t stride) {
     (void)stride;
     int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    const uint32_t *end = x + units * UNIT_WORDS;
+    const uint32_t *end = x + units * QHW_UNIT;
     if (units & 1u) {
         ONE_8(0);
         ONE_8(1);
-        x += UNIT_WORDS;
+        x += QHW_UNIT;
         w += 4;
     }
-    for (; x != end; x += 2 * UNIT_WORDS, w += 8) {
+    for (; x != end; x += 2 * QHW_UNIT, w += 8) {
         ONE_8(0);
         ONE_8(1);
         ONE_8(2);
@@ -386,14 +279,14 @@ QHW_INLINE void dot_4_single(const uint32_t *x, const uint32_t *w, uint32_t unit
                              uint32_t stride) {
     (void)stride;
     int32_t a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-    const uint32_t *end = x + units * UNIT_WORDS;
+    const uint32_t *end = x + units * QHW_UNIT;
     if (units & 1u) {
         ONE_4(0);
         ONE_4(1);
-        x += UNIT_WORDS;
+        x += QHW_UNIT;
         w += 2;
     }
-    for (; x != end; x += 2 * UNIT_WORDS, w += 4) {
+    for (; x != end; x += 2 * QHW_UNIT, w += 4) {
         ONE_4(0);
         ONE_4(1);
         ONE_4(2);
@@ -412,7 +305,7 @@ QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t unit
     while (units) {
         uint32_t now = units < chunk ? units : chunk;
         int32_t a0 = 0, a2 = 0;
-        for (const uint32_t *end = x + now * UNIT_WORDS; x != end; x += UNIT_WORDS, w++) {
+        for (const uint32_t *end = x + now * QHW_UNIT; x != end; x += QHW_UNIT, w++) {
             ONE_2(0, *w, 0);
             ONE_2(1, *w, 8);
         }
@@ -438,7 +331,7 @@ static void in_chunks(group_kernel *kernel, const uint32_t *x, const uint32_t *w
     kernel(x, w, chunk, chunk, 4, over, sums, stride);
     for (uint32_t begin = chunk; begin < units; begin += chunk) {
         uint32_t now = units - begin < chunk ? units - begin : chunk;
-        kernel(x + begin * UNIT_WORDS, w + begin * words, now, now, 4, nothing, part, 4);
+        kernel(x + begin * QHW_UNIT, w + begin * words, now, now, 4, nothing, part, 4);
         for (uint32_t i = 0; i < 4; i++) {
             sums[i] += part[i];
             sums[stride + i] += part[4 + i];
@@ -479,7 +372,7 @@ static void convolve(const qhw_conv_layer *layer, const qhw_region *region, cons
     uint32_t depth = layer->in_channels / layer->groups, channels = layer->out_channels / layer->groups;
     uint32_t taps = depth * layer->kernel_height * layer->kernel_width, units = (taps + 3u) / 4u;
     uint32_t *columns = scratch, stride = (layer->out_channels + 7u) & ~3u; // a group's last block may reach into
-    int32_t *sums = (int32_t *)(columns + units * UNIT_WORDS);              // what lies behind it
+    int32_t *sums = (int32_t *)(columns + units * QHW_UNIT);              // what lies behind it
     reader r = {layer, region, in, qhw_pixel_bytes(layer->in, layer->in_channels), depth, units, NULL};
     if (depth % 4u)
         r.bytes = (uint8_t *)(sums + 2u * stride);

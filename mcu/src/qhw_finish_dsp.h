@@ -29,7 +29,7 @@ QHW_INLINE int32_t qhw_rounded(const qhw_rounding **rounding, const int32_t **su
     uint64_t addend = (uint64_t)(uint32_t)r->addend_high << 32 | r->addend_low;
     uint64_t v = (uint64_t)((int64_t)*(*sums)++ * r->multiplier) + addend;
     uint32_t upper = (uint32_t)(v >> 32);
-    return (int32_t)(even ? upper & ~(uint32_t)((uint32_t)v == 0) : upper);
+    return (int32_t)(even ? upper & ~qhw_is_zero((uint32_t)v) : upper);
 #endif
 }
 

@@ -58,9 +58,8 @@ static inline int32_t qhw_smlatt(uint32_t a, uint32_t b, int32_t sum) {
 
 #endif
 
-// Inline assembly where GCC's register allocation costs most: the loops that hold 8 sums. Without optimisation it has
-// a register less, and the loops are C.
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && defined(__thumb2__) && defined(__ARM_FEATURE_DSP)
+// Assembly where GCC makes more instructions than there need to be.
+#if defined(__GNUC__) && defined(__thumb2__) && defined(__ARM_FEATURE_DSP)
 #define QHW_ASSEMBLY 1
 #else
 #define QHW_ASSEMBLY 0

@@ -267,5 +267,5 @@ CONV_KERNELS = (
 )
 """For ``ConvKernel``, in front of the portable ones: function, source, what it takes, weights, scratch."""
 
-SOURCES = ("qhw_conv_dsp.c", "qhw_depthwise_dsp.c", "qhw_add_dsp.c", "qhw_finish_dsp.c")
+SOURCES = ("qhw_conv_dsp.c", "qhw_dot_dsp.c", "qhw_depthwise_dsp.c", "qhw_add_dsp.c", "qhw_finish_dsp.c")
 """Their files in ``mcu/src``."""

@@ -33,7 +33,7 @@ KERNELS = (
     "qhw_depthwise_dsp",
 )
 ADDS = ("qhw_add", "qhw_add_dsp")
-SOURCES = ("conv", "conv_dsp", "depthwise_dsp", "add_dsp", "finish_dsp", "elementwise", "finish")
+SOURCES = ("qhw_conv.c", "qhw_elementwise.c", "qhw_finish.c", *dsp.SOURCES)
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ def record(case: Case) -> bytes:
 def compiled(folder: Path, core: Core | None, **options: str) -> Firmware:
     """The firmware that runs cases."""
     sources = [Path(__file__).with_name("kernel_cases.c")]
-    sources += [resource_dir("mcu") / "src" / f"qhw_{name}.c" for name in SOURCES]
+    sources += [resource_dir("mcu") / "src" / name for name in SOURCES]
     return compile_firmware(sources, folder / "cases.elf", core, **options)
 
 
