@@ -1,4 +1,4 @@
-"""How mantissas lie in a microcontroller's memory: channels last, packed below 8 bits, a byte boundary per pixel."""
+"""How mantissas lie in a microcontroller's memory: channels last, packed below 8 bits, pixels in whole bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The design of a firmware: its patch plan is its folding; what it takes of SRAM and flash, and its instructions."""
+"""The design of a firmware: its patch plan, which is its folding; its SRAM, flash and instructions."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class FirmwareEstimate(Estimate):
         return [
             f"{total:,} instructions, {self.latency_us / 1e3:,.2f} ms at {self.clock_mhz:g} MHz; "
             f"'{self.binding.node}' takes most",
-            f"{how}; arena {layout.arena.bytes:,} bytes (no order of these steps needs less than {layout.floor:,})",
+            f"{how}; arena {layout.arena.bytes:,} bytes (these steps need {layout.floor:,} at least)",
             f"cost model: {self.label}",
         ]
 
@@ -178,7 +178,7 @@ def layout_of(design: Design) -> Layout:
 
 
 def resources(layout: Layout) -> dict[str, int]:
-    """SRAM: the arena, the output and the estimated stack; flash: constants, as they are, and estimated code."""
+    """SRAM: the arena, the output, an estimate of the stack; flash: the constants, an estimate of the code."""
     constants = sum(emit(layout, "").constant_bytes.values())
     arena = layout.arena.bytes
     return {
@@ -221,7 +221,7 @@ def estimated(design: Design) -> FirmwareEstimate:
 
 
 def best_design(design: Design, budget: float, fps: float | None) -> Design:
-    """The design with the plan that ``patches`` asks for; by itself, the least recomputation that fits the board.
+    """The design with the plan that ``patches`` asks for; by itself, the least recomputation that fits.
 
     Raises:
         DoesNotFitError: no plan fits; by how much, and the smallest one. Or no plan reaches the rate.
@@ -340,7 +340,8 @@ def _too_large(
     name, (need, limit) = max(over.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
     titles = {resource.name: resource.title for resource in design.board.device.resources}
     return DoesNotFitError(
-        f"{design.graph.name} does not fit {design.board.name} {how}: it needs {need:,} bytes of {titles[name]}, "
-        f"{need - limit:,} more than the {limit:,} ({budget:.0%} of {design.board.capacity[name]:,}) that it may use",
+        f"{design.graph.name} does not fit {design.board.name} {how}: it needs {need:,} bytes "
+        f"({titles[name]}), {need - limit:,} more than the {limit:,} "
+        f"({budget:.0%} of {design.board.capacity[name]:,}) that it may use",
         hint=f"{smallest}; use fewer bits, a smaller input or network, or a larger board",
     )

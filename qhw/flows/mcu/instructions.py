@@ -1,14 +1,14 @@
 """How many instructions a step takes: a linear model per kernel, fitted on counts that QEMU measured.
 
-Each kernel's count is a sum over what it does: multiply-accumulates, elements that it gathers or reads, elements that
-it finishes and writes, pixels, and one call. ``benchmarks/mcu_instructions.py`` measures single layers, fits the
+Each kernel's count is a sum over what it does: multiply-accumulates, elements that it gathers or reads, elements
+that it finishes and writes, pixels, and one call. ``benchmarks/mcu_instructions.py`` measures layers, fits the
 weights on some and states the error on the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -64,22 +64,47 @@ def _of_call(layout: Layout, step: Step, call: Call) -> dict[str, float]:
     return {"macs": macs_of(step, pixels), "read": read, "written": written, "pixels": pixels, "calls": 1}
 
 
+def variant(step: Step) -> str:
+    """A kernel with the bits of its weights, and how it ends its sums: what its weights are fitted for."""
+    layer, finish = step.layer, step.finish
+    bits = f" {layer.weight.bits}-bit weights" if isinstance(layer, ConvLayer) else ""
+    if finish is None:
+        return step.kernel
+    kind = finish.kind + (" " + finish.rounding if finish.kind == "ROUND" else "")
+    return f"{step.kernel}{bits} {'64-bit ' if finish.wide else ''}{kind}"
+
+
 def instructions(layout: Layout, step: Step, core: str) -> int:
-    """The modelled instructions of a step in one inference."""
-    weights = weights_of(step.kernel, core)
+    """The modelled instructions of a step in one inference.
+
+    Where this variant of its kernel was not measured, the most that any measured one of it would take; where
+    the kernel was not, the most of the portable one.
+    """
     found = features(layout, step)
-    return round(sum(weights[name] * found[name] for name in FEATURES))
+    return round(
+        max(sum(weights[name] * found[name] for name in FEATURES) for weights in _candidates(step, core))
+    )
 
 
-def weights_of(kernel: str, core: str) -> Mapping[str, float]:
-    """A kernel's weights on a core; those of the Cortex-M7 where that core was not measured."""
+def _candidates(step: Step, core: str) -> Sequence[Mapping[str, float]]:
     models = _models()
-    by_kernel = models.get(core) or models["cortex-m7"]
-    return by_kernel.get(kernel) or by_kernel[_USUAL.get(kernel.split("_")[1], "qhw_conv")]
+    known = models.get(core) or models["cortex-m7"]
+    if variant(step) in known:
+        return [known[variant(step)]]
+    for kernel in (step.kernel, _portable(step)):
+        if alike := [weights for name, weights in known.items() if name.split(" ")[0] == kernel]:
+            return alike
+    return [weights for name, weights in known.items() if name.startswith("qhw_conv")]
 
 
-_USUAL = {"depthwise": "qhw_depthwise", "add": "qhw_add", "elementwise": "qhw_elementwise"}
-"""Whose weights stand for a kernel that was not measured, by the second word of its name."""
+def _portable(step: Step) -> str:
+    """The portable kernel that does what a step's does."""
+    layer = step.layer
+    if isinstance(layer, ConvLayer):
+        return "qhw_depthwise" if layer.is_depthwise else "qhw_conv"
+    if isinstance(layer, ElementwiseLayer):
+        return "qhw_elementwise" if layer.other is None else "qhw_add"
+    return "qhw_sum_pool" if isinstance(layer, PoolLayer) else "qhw_matmul"
 
 
 def fit(rows: list[Mapping[str, float]], counts: list[int]) -> dict[str, float]:
@@ -97,8 +122,8 @@ def model_label() -> str:
     """What the figures of this model are worth, for tables and manifests."""
     error = read_json(resource_dir("mcu") / MODEL_FILE, "model of instructions", _LARGEST_FILE)["held_out"]
     return (
-        f"instructions modelled by a fit on QEMU's counts (median error {error['median']:.1%}, 95th percentile "
-        f"{error['p95']:.1%}, held out); cycles modelled, {CPI_HIGH} per instruction"
+        f"instructions modelled by a fit on QEMU's counts (median error {error['median']:.1%}, "
+        f"95th percentile {error['p95']:.1%}, held out); cycles modelled, {CPI_HIGH} per instruction"
     )
 
 

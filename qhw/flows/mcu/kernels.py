@@ -1,7 +1,7 @@
-"""Which kernel carries out a convolution: what each takes, how its weights lie, and the scratch memory it needs.
+"""Which kernel carries out a convolution: what each takes, how its weights lie, the scratch memory it needs.
 
-The generator asks :func:`conv_kernel` alone. A faster kernel is one entry of ``CONV_KERNELS`` in front of the portable
-ones, and a file in ``mcu/src``.
+The generator asks :func:`conv_kernel` alone. A faster kernel is one entry of ``CONV_KERNELS`` in front of the
+portable ones, and a file in ``mcu/src``.
 """
 
 from __future__ import annotations
