@@ -49,9 +49,9 @@ class Arena:
 def pack(buffers: Sequence[Buffer]) -> Arena:
     """A small arena: the best of several orders in which buffers take the lowest place that is free.
 
-    Large ones first, long-lived ones first, early ones first; then one buffer after the other is moved in the best
-    order so far, at random, until the arena is as small as any can be or the trials are over. The same buffers
-    give the same arena.
+    Large ones first, long-lived ones first, early ones first; then one buffer after the other is moved in the
+    best order so far, at random, until the arena is as small as any can be or the trials are over. The same
+    buffers give the same arena.
     """
     floor = lower_bound(buffers)
     orders = [

@@ -20,7 +20,10 @@ from qhw.flows.mcu.layout import Layout
 from qhw.flows.mcu.planner import plan_program
 from qhw.flows.mcu.program import Program
 from qhw.graph.ir import ExactGraph
-from qhw.patch.plan import MOST_PATCHES, PatchPlan, cuts, make_plan, plans
+from qhw.patch.plan import PatchPlan, cuts, make_plan, plans
+
+MOST_PATCHES = 8
+"""Patches along an axis that a plan is searched with; ``patches`` may ask for more."""
 
 STACK_BYTES = 1024
 """The estimate of the stack, which a build measures: kernels keep nothing large on it."""
@@ -178,7 +181,7 @@ def layout_of(design: Design) -> Layout:
 
 
 def resources(layout: Layout) -> dict[str, int]:
-    """SRAM: the arena, the output, an estimate of the stack; flash: the constants, an estimate of the code."""
+    """SRAM: the arena, the output, an estimated stack; flash: the constants, an estimate of the code."""
     constants = sum(emit(layout, "").constant_bytes.values())
     arena = layout.arena.bytes
     return {
@@ -291,13 +294,15 @@ def _over(layout: Layout, design: Design, budget: float) -> dict[str, tuple[int,
 def _check_fits(design: Design, budget: float, how: str) -> None:
     layout = layout_of(design)
     if over := _over(layout, design, budget):
-        raise _too_large(design, over, budget, how, _smallest(design, budget))
+        raise _too_large(design, over, budget, how)
 
 
 def _candidates(design: Design) -> Iterator[Layout]:
     """Layouts in the order of their recomputation, then of their memory as the plan counts it."""
     program = program_of(design.graph)
-    every = sorted(plans(design.graph), key=lambda plan: (plan.macs, plan.peak_bytes, plan.patches))
+    every = sorted(
+        plans(design.graph, MOST_PATCHES), key=lambda plan: (plan.macs, plan.peak_bytes, plan.patches)
+    )
     for plan in every:
         layout = Layout(program, design.graph, plan if plan.cut else None)
         if layout.can_run():
@@ -316,7 +321,7 @@ def _fitting(design: Design, budget: float) -> Design:
                 folded = design.folded(_folding(design, layout.plan))
                 if not _over(layout_of(folded), design, budget):
                     return folded
-    raise _too_large(design, over, budget, "layer by layer", _smallest(design, budget))
+    raise _too_large(design, over, budget, "layer by layer")
 
 
 def _room(design: Design, budget: float) -> int:
@@ -335,13 +340,15 @@ def _smallest(design: Design, budget: float) -> str:
 
 
 def _too_large(
-    design: Design, over: Mapping[str, tuple[int, int]], budget: float, how: str, smallest: str
+    design: Design, over: Mapping[str, tuple[int, int]], budget: float, how: str
 ) -> DoesNotFitError:
     name, (need, limit) = max(over.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
+    # Patches save SRAM, and no flash.
+    smallest = "" if name == "flash" else f"{_smallest(design, budget)}; "
     titles = {resource.name: resource.title for resource in design.board.device.resources}
     return DoesNotFitError(
         f"{design.graph.name} does not fit {design.board.name} {how}: it needs {need:,} bytes "
         f"({titles[name]}), {need - limit:,} more than the {limit:,} "
         f"({budget:.0%} of {design.board.capacity[name]:,}) that it may use",
-        hint=f"{smallest}; use fewer bits, a smaller input or network, or a larger board",
+        hint=f"{smallest}use fewer bits, a smaller input or network, or a larger board",
     )

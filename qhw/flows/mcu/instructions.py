@@ -1,25 +1,28 @@
 """How many instructions a step takes: a linear model per kernel, fitted on counts that QEMU measured.
 
-Each kernel's count is a sum over what it does: multiply-accumulates, elements that it gathers or reads, elements
-that it finishes and writes, pixels, and one call. ``benchmarks/mcu_instructions.py`` measures layers, fits the
-weights on some and states the error on the others.
+Each kernel's count is a sum over what it does: multiply-accumulates, elements that it gathers or reads,
+elements that it finishes and writes, pixels, and one call. ``benchmarks/mcu_instructions.py`` counts,
+fits the weights on some and states the error on the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 
+from qhw.flows.mcu.containers import Container
 from qhw.flows.mcu.layout import Call, Layout
 from qhw.flows.mcu.program import (
     ConvLayer,
     CopyLayer,
     ElementwiseLayer,
+    Layer,
     MatMulLayer,
     PoolLayer,
+    ReshapeLayer,
     Step,
     TransposeLayer,
     UpsampleLayer,
@@ -28,7 +31,6 @@ from qhw.flows.mcu.program import (
 from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
-FEATURES = ("macs", "read", "written", "pixels", "calls")
 MODEL_FILE = "instructions.json"
 
 CPI_LOW, CPI_HIGH = 1.29, 1.60
@@ -38,17 +40,20 @@ _LARGEST_FILE = 1 << 20
 
 
 def features(layout: Layout, step: Step) -> dict[str, float]:
-    """What a step does, by the names of ``FEATURES``."""
-    total = dict.fromkeys(FEATURES, 0.0)
+    """What a step does: counts by name, a name being a kind of work and the formats that it depends on."""
+    total: dict[str, float] = {}
     for call in layout.calls(step):
         for name, value in _of_call(layout, step, call).items():
-            total[name] += value
+            total[name] = total.get(name, 0.0) + value
     return total
 
 
 def _of_call(layout: Layout, step: Step, call: Call) -> dict[str, float]:
     layer, out = step.layer, layout.program.maps[step.writes]
-    pixels, written = call.pixels, call.pixels * out.channels
+    pixels = call.pixels
+    if isinstance(layer, CopyLayer | MatMulLayer | TransposeLayer | UpsampleLayer | ReshapeLayer):
+        pixels = out.pixels
+    written = pixels * out.channels
     read: float = written
     if isinstance(layer, ConvLayer):
         read = pixels * layer.in_channels * math.prod(layer.kernel)
@@ -58,43 +63,49 @@ def _of_call(layout: Layout, step: Step, call: Call) -> dict[str, float]:
         read = written * (1 if layer.other is None else 2)
     elif isinstance(layer, CopyLayer):
         read = sum(math.prod(box.size) for box in layer.boxes)
-    elif isinstance(layer, MatMulLayer | TransposeLayer | UpsampleLayer):
-        pixels, written = out.pixels, out.pixels * out.channels
-        read = written
-    return {"macs": macs_of(step, pixels), "read": read, "written": written, "pixels": pixels, "calls": 1}
+    found = {f"read {_packed(layer)}": read, f"written {_end(step)}": written, "pixels": pixels, "calls": 1.0}
+    if isinstance(layer, ConvLayer):
+        found[f"macs {layer.weight}"] = macs_of(step, pixels)
+    elif isinstance(layer, MatMulLayer):
+        found["macs"] = macs_of(step, pixels)
+    return {name: float(value) for name, value in found.items()}
 
 
-def variant(step: Step) -> str:
-    """A kernel with the bits of its weights, and how it ends its sums: what its weights are fitted for."""
-    layer, finish = step.layer, step.finish
-    bits = f" {layer.weight.bits}-bit weights" if isinstance(layer, ConvLayer) else ""
+def _packed(layer: Layer) -> str:
+    """How the input lies: its container where there is one of it."""
+    x = getattr(layer, "x", None)
+    container = x if isinstance(x, Container) else getattr(x, "container", None)
+    if container is None:
+        return "any"
+    return str(container) if container.bits == 8 else "packed" if container.bits < 8 else "words"
+
+
+def _end(step: Step) -> str:
+    """How a step ends its sums."""
+    finish = step.finish
     if finish is None:
-        return step.kernel
-    kind = finish.kind + (" " + finish.rounding if finish.kind == "ROUND" else "")
-    return f"{step.kernel}{bits} {'64-bit ' if finish.wide else ''}{kind}"
+        return "as it is"
+    kind = finish.rounding if finish.kind == "ROUND" else finish.kind
+    return f"{kind}{' 64' if finish.wide else ''}"
 
 
 def instructions(layout: Layout, step: Step, core: str) -> int:
     """The modelled instructions of a step in one inference.
 
-    Where this variant of its kernel was not measured, the most that any measured one of it would take; where
-    the kernel was not, the most of the portable one.
+    A kind of work that was not measured takes what the dearest alike takes; a kernel that was not measured, what
+    the portable one does.
     """
-    found = features(layout, step)
-    return round(
-        max(sum(weights[name] * found[name] for name in FEATURES) for weights in _candidates(step, core))
-    )
-
-
-def _candidates(step: Step, core: str) -> Sequence[Mapping[str, float]]:
     models = _models()
     known = models.get(core) or models["cortex-m7"]
-    if variant(step) in known:
-        return [known[variant(step)]]
-    for kernel in (step.kernel, _portable(step)):
-        if alike := [weights for name, weights in known.items() if name.split(" ")[0] == kernel]:
-            return alike
-    return [weights for name, weights in known.items() if name.startswith("qhw_conv")]
+    weights = known.get(step.kernel) or known.get(_portable(step)) or known["qhw_conv"]
+    return round(predicted(weights, features(layout, step)))
+
+
+def _weight(weights: Mapping[str, float], name: str) -> float:
+    if name in weights:
+        return weights[name]
+    kind = name.split(" ")[0]
+    return max((weight for other, weight in weights.items() if other.split(" ")[0] == kind), default=0.0)
 
 
 def _portable(step: Step) -> str:
@@ -107,14 +118,20 @@ def _portable(step: Step) -> str:
     return "qhw_sum_pool" if isinstance(layer, PoolLayer) else "qhw_matmul"
 
 
+def predicted(weights: Mapping[str, float], work: Mapping[str, float]) -> float:
+    """Instructions by a kernel's weights."""
+    return sum(_weight(weights, name) * value for name, value in work.items())
+
+
 def fit(rows: list[Mapping[str, float]], counts: list[int]) -> dict[str, float]:
     """Weights, none negative, with the least squared relative error."""
     from scipy.optimize import nnls
 
-    table = np.array([[row[name] for name in FEATURES] for row in rows], dtype=np.float64)
+    names = sorted({name for row in rows for name in row})
+    table = np.array([[row.get(name, 0.0) for name in names] for row in rows], dtype=np.float64)
     target = np.array(counts, dtype=np.float64)
     found, _ = nnls(table / target[:, np.newaxis], np.ones(len(target)))
-    return {name: round(float(weight), 4) for name, weight in zip(FEATURES, found, strict=True)}
+    return {name: round(float(weight), 4) for name, weight in zip(names, found, strict=True)}
 
 
 @cache

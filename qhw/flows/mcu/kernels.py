@@ -43,7 +43,7 @@ def conv_kernel(layer: ConvLayer) -> ConvKernel:
 def packed(weights: IntArray, container: Container) -> Bytes:
     """Rows (..., channels) packed like pixels, one after the other."""
     rows = weights.reshape(-1, weights.shape[-1])
-    return Map((rows.shape[1], rows.shape[0]), container).pack(rows.T[np.newaxis])[0]
+    return Map((rows.shape[1], rows.shape[0]), container).pack(rows.T[np.newaxis]).reshape(-1)
 
 
 def by_channel(layer: ConvLayer) -> Bytes:

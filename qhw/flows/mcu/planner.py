@@ -214,7 +214,7 @@ class _Planner:
         return _Chain(node.output, [*chain.nodes, node], multiplier, addend)
 
     def linear(self, node: Node, x: str) -> tuple[IntArray, IntArray]:
-        """``node = x * factor + offset`` in mantissas, per channel; raises _RefusedError where it is not so."""
+        """``node = x * factor + offset``, per channel; raises _RefusedError where it is not so."""
         result = self.exponents(node.output)
         if isinstance(node, ir.Affine):
             factor = self.channel_constant(node.inputs[1], x)
