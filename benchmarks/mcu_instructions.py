@@ -1,10 +1,10 @@
-"""Counts the instructions of firmware kernels in QEMU, and fits the model of ``qhw cost --flow mcu`` on the counts.
+"""Counts the instructions of firmware kernels in QEMU, and fits the model of ``qhw cost --flow mcu``.
 
     python benchmarks/mcu_instructions.py [--check]
 
-Networks of random layers are compiled for each core and run once; every step gives one row. Each fifth network is held
-out of the fit. Writes ``mcu/instructions.json`` and ``benchmarks/results/mcu_instructions.md``; ``--check`` only says
-whether both are what would be written.
+Networks of random layers are compiled for each core and run once; every step gives one row. Each fifth
+network is held out of the fit. Writes ``mcu/instructions.json`` and
+``benchmarks/results/mcu_instructions.md``; ``--check`` only says whether both are what would be written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qhw.boards import load_board
 from qhw.flows.base import default_vectors
 from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import layout_of
-from qhw.flows.mcu.instructions import FEATURES, MODEL_FILE, features, fit
+from qhw.flows.mcu.instructions import MODEL_FILE, features, fit, predicted
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.builder import GraphBuilder
@@ -31,7 +31,7 @@ from qhw.graph.ir import ExactGraph
 
 ROOT = Path(__file__).parent.parent
 BOARDS = {"cortex-m7": "stm32h743", "cortex-m4": "stm32f412", "cortex-m33": "rp2350"}
-NETWORKS = 30
+NETWORKS = 40
 HELD_OUT = 5
 """One network in so many is held out."""
 
@@ -157,7 +157,7 @@ def measure(core: str, number: int) -> Iterator[Row]:
         project = flow.write(design, Path(folder) / "project")
         vectors = default_vectors(design.graph, 1)
         rows = flow.verify(project, design.graph, vectors, tell=lambda share, what: None)
-        *_, (row, detail) = rows
+        (row, detail), *_ = rows
     if row["mismatches"]:
         raise SystemExit(f"network {number} differs: {row}")
     for step, counted in zip(layout.program.steps, detail["measured"]["layers"], strict=True):
@@ -176,7 +176,7 @@ def model(rows: list[Row]) -> tuple[dict[str, object], list[tuple[Row, float]]]:
         weights[core][kernel] = fit([row.features for row in fitted], [row.instructions for row in fitted])
         for row in group:
             if row.network % HELD_OUT == 0:
-                said = sum(weights[core][kernel][name] * row.features[name] for name in FEATURES)
+                said = predicted(weights[core][kernel], row.features)
                 told.append((row, said / row.instructions - 1))
     errors = np.abs([error for _, error in told])
     held_out = {
@@ -193,15 +193,14 @@ def page(rows: list[Row], found: dict[str, object], told: list[tuple[Row, float]
     lines = [
         "# Instructions of firmware kernels",
         "",
-        f"Counted by QEMU 7.2 (`-icount`), arm-none-eabi-gcc -O2; {len(rows):,} steps of {NETWORKS} random networks on "
-        f"{len(BOARDS)} cores. The model is a sum of weights; of the networks held out ({len(told)} steps) its median "
-        f"error is {held['median']:.1%}, the 95th percentile {held['p95']:.1%}. Written by "
+        f"Counted by QEMU 7.2 (`-icount`), arm-none-eabi-gcc -O2; {len(rows):,} steps of {NETWORKS} random "
+        f"networks on {len(BOARDS)} cores. The model is a sum of weights; of the networks held out "
+        f"({len(told)} steps) its "
+        f"median error is {held['median']:.1%}, the 95th percentile {held['p95']:.1%}. Written by "
         "`benchmarks/mcu_instructions.py`.",
         "",
-        "| core | kernel | steps | "
-        + " | ".join(f"per {name}" for name in FEATURES)
-        + " | largest error held out |",
-        "|---|---|---|" + "---|" * (len(FEATURES) + 1),
+        "| core | kernel | steps | instructions | largest error held out |",
+        "|---|---|---|---|---|",
     ]
     weights = found["weights"]
     assert isinstance(weights, dict)
@@ -209,7 +208,7 @@ def page(rows: list[Row], found: dict[str, object], told: list[tuple[Row, float]
         for kernel, each in kernels.items():
             count = sum(1 for row in rows if (row.core, row.kernel) == (core, kernel))
             errors = [abs(error) for row, error in told if (row.core, row.kernel) == (core, kernel)]
-            figures = " | ".join(f"{each[name]:,.2f}" for name in FEATURES)
+            figures = ", ".join(f"{weight:,.1f} per {name}" for name, weight in each.items() if weight)
             worst = f"{max(errors):.1%}" if errors else "none held out"
             lines.append(f"| {core} | {kernel} | {count} | {figures} | {worst} |")
     return "\n".join([*lines, ""])

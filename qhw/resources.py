@@ -1,4 +1,4 @@
-"""Data files that come with the package: board descriptions, HLS headers, firmware kernels, measured circuits."""
+"""Data files that come with the package: boards, HLS headers, firmware kernels, measured circuits."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ typedef struct {
 typedef void qhw_conv_kernel(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out,
                              void *scratch);
 qhw_conv_kernel qhw_conv;           // inputs of up to 8 bits (16 if signed), weights of up to 8, sums in 32 bits
-qhw_conv_kernel qhw_conv_wide;      // inputs and weights of up to 32 bits, sums in 64 bits
+qhw_conv_kernel qhw_conv_wide;      // inputs and weights of any bits, sums in 64 bits
 qhw_conv_kernel qhw_depthwise;      // as qhw_conv
 qhw_conv_kernel qhw_depthwise_wide; // as qhw_conv_wide
 
@@ -94,7 +94,7 @@ typedef struct {
 } qhw_elementwise_layer;
 
 void qhw_elementwise(const qhw_elementwise_layer *layer, const qhw_region *region, const void *in, void *out);
-// Both maps have rows of in_row_bytes, or other_row_bytes.
+// out may be in or other, where it has as many bits, 8 or more. Rows are in_row_bytes and other_row_bytes apart.
 void qhw_add(const qhw_elementwise_layer *layer, const qhw_region *region, const void *in, const void *other,
              uint32_t other_row_bytes, void *out);
 void qhw_mul(const qhw_elementwise_layer *layer, const qhw_region *region, const void *in, const void *other,

@@ -108,7 +108,8 @@ class Estimate:
         return [
             f"{self.latency_cycles:,} cycles at {self.clock_mhz:g} MHz = {self.latency_us:,.1f} µs; "
             f"{self.throughput_fps:,.0f} inferences/s, for which '{self.binding.node}' is the slowest layer",
-            f"{self.energy_uj:,.2f} µJ an image ({ENERGY_LABEL}); {self.memory_bits / 8192:,.1f} KiB of memory",
+            f"{self.energy_uj:,.2f} µJ an image ({ENERGY_LABEL}); "
+            f"{self.memory_bits / 8192:,.1f} KiB of memory",
             f"cost model: {self.label}",
         ]
 

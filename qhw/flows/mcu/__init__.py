@@ -206,7 +206,7 @@ class McuFlow(ProjectFlow):
         observed: bool,
         timeout: float | None = None,
     ) -> tuple[Execution, Counts, Firmware]:
-        """Compile the firmware from the project's own files and run it on samples; its ELF file is not kept."""
+        """Compile the firmware from the project's own files and run it on samples."""
         from qhw.flows.mcu.execution import execute
 
         for port in description.inputs:

@@ -1,4 +1,4 @@
-"""The arena: where every map lies in RAM while it is needed; maps that are never needed at once share bytes."""
+"""The arena: where every map lies in RAM while it is needed; maps that are never needed at once share it."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Arena:
 def pack(buffers: Sequence[Buffer]) -> Arena:
     """A small arena: the best of several orders in which buffers take the lowest place that is free.
 
-    Large ones first, long-lived ones first, and random exchanges between neighbours of the best order so far, until
-    it is as small as any can be or none of a number of trials helped. The same buffers give the same arena.
+    Large ones first, long-lived ones first, early ones first; then one buffer after the other is moved in the
+    best order so far, at random, until the arena is as small as any can be or the trials are over. The same
+    buffers give the same arena.
     """
     floor = lower_bound(buffers)
     orders = [

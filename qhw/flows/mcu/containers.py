@@ -1,4 +1,4 @@
-"""How mantissas lie in a microcontroller's memory: channels last, packed below 8 bits, a byte boundary per pixel."""
+"""How mantissas lie in a microcontroller's memory: channels last, short ones packed, pixels apart."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Map:
         padded[:, :, : self.channels] = last.astype(np.int64) & ((1 << bits) - 1)
         parts = padded.reshape(count, self.pixels * self.pixel_bytes, each)
         shifted = parts << (np.arange(each, dtype=np.uint8) * bits)
-        return np.bitwise_or.reduce(shifted, axis=2).astype(np.uint8)
+        return np.asarray(np.bitwise_or.reduce(shifted, axis=2), dtype=np.uint8)
 
     def unpack(self, memory: Bytes) -> IntArray:
         """Bytes (N, bytes) as mantissas (N, *shape)."""

@@ -1,4 +1,4 @@
-"""The design of a firmware: its patch plan is its folding; what it takes of SRAM and flash, and its instructions."""
+"""The design of a firmware: its patch plan, which is its folding; its SRAM, flash and instructions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from qhw.flows.mcu.layout import Layout
 from qhw.flows.mcu.planner import plan_program
 from qhw.flows.mcu.program import Program
 from qhw.graph.ir import ExactGraph
-from qhw.patch.plan import MOST_PATCHES, PatchPlan, cuts, make_plan, plans
+from qhw.patch.plan import PatchPlan, cuts, make_plan, plans
+
+MOST_PATCHES = 8
+"""Patches along an axis that a plan is searched with; ``patches`` may ask for more."""
 
 STACK_BYTES = 1024
 """The estimate of the stack, which a build measures: kernels keep nothing large on it."""
@@ -99,7 +102,7 @@ class FirmwareEstimate(Estimate):
         return [
             f"{total:,} instructions, {self.latency_us / 1e3:,.2f} ms at {self.clock_mhz:g} MHz; "
             f"'{self.binding.node}' takes most",
-            f"{how}; arena {layout.arena.bytes:,} bytes (no order of these steps needs less than {layout.floor:,})",
+            f"{how}; arena {layout.arena.bytes:,} bytes (these steps need {layout.floor:,} at least)",
             f"cost model: {self.label}",
         ]
 
@@ -178,7 +181,7 @@ def layout_of(design: Design) -> Layout:
 
 
 def resources(layout: Layout) -> dict[str, int]:
-    """SRAM: the arena, the output and the estimated stack; flash: constants, as they are, and estimated code."""
+    """SRAM: the arena, the output, an estimated stack; flash: the constants, an estimate of the code."""
     constants = sum(emit(layout, "").constant_bytes.values())
     arena = layout.arena.bytes
     return {
@@ -221,7 +224,7 @@ def estimated(design: Design) -> FirmwareEstimate:
 
 
 def best_design(design: Design, budget: float, fps: float | None) -> Design:
-    """The design with the plan that ``patches`` asks for; by itself, the least recomputation that fits the board.
+    """The design with the plan that ``patches`` asks for; by itself, the least recomputation that fits.
 
     Raises:
         DoesNotFitError: no plan fits; by how much, and the smallest one. Or no plan reaches the rate.
@@ -291,13 +294,15 @@ def _over(layout: Layout, design: Design, budget: float) -> dict[str, tuple[int,
 def _check_fits(design: Design, budget: float, how: str) -> None:
     layout = layout_of(design)
     if over := _over(layout, design, budget):
-        raise _too_large(design, over, budget, how, _smallest(design, budget))
+        raise _too_large(design, over, budget, how)
 
 
 def _candidates(design: Design) -> Iterator[Layout]:
     """Layouts in the order of their recomputation, then of their memory as the plan counts it."""
     program = program_of(design.graph)
-    every = sorted(plans(design.graph), key=lambda plan: (plan.macs, plan.peak_bytes, plan.patches))
+    every = sorted(
+        plans(design.graph, MOST_PATCHES), key=lambda plan: (plan.macs, plan.peak_bytes, plan.patches)
+    )
     for plan in every:
         layout = Layout(program, design.graph, plan if plan.cut else None)
         if layout.can_run():
@@ -316,7 +321,7 @@ def _fitting(design: Design, budget: float) -> Design:
                 folded = design.folded(_folding(design, layout.plan))
                 if not _over(layout_of(folded), design, budget):
                     return folded
-    raise _too_large(design, over, budget, "layer by layer", _smallest(design, budget))
+    raise _too_large(design, over, budget, "layer by layer")
 
 
 def _room(design: Design, budget: float) -> int:
@@ -335,12 +340,15 @@ def _smallest(design: Design, budget: float) -> str:
 
 
 def _too_large(
-    design: Design, over: Mapping[str, tuple[int, int]], budget: float, how: str, smallest: str
+    design: Design, over: Mapping[str, tuple[int, int]], budget: float, how: str
 ) -> DoesNotFitError:
     name, (need, limit) = max(over.items(), key=lambda item: item[1][0] / max(item[1][1], 1))
+    # Patches save SRAM, and no flash.
+    smallest = "" if name == "flash" else f"{_smallest(design, budget)}; "
     titles = {resource.name: resource.title for resource in design.board.device.resources}
     return DoesNotFitError(
-        f"{design.graph.name} does not fit {design.board.name} {how}: it needs {need:,} bytes of {titles[name]}, "
-        f"{need - limit:,} more than the {limit:,} ({budget:.0%} of {design.board.capacity[name]:,}) that it may use",
-        hint=f"{smallest}; use fewer bits, a smaller input or network, or a larger board",
+        f"{design.graph.name} does not fit {design.board.name} {how}: it needs {need:,} bytes "
+        f"({titles[name]}), {need - limit:,} more than the {limit:,} "
+        f"({budget:.0%} of {design.board.capacity[name]:,}) that it may use",
+        hint=f"{smallest}use fewer bits, a smaller input or network, or a larger board",
     )

@@ -1,4 +1,4 @@
-"""The C text of a program: constants, the arena, and one call per step; the same program gives the same text."""
+"""The C text of a program: constants, the arena, and one call per step; the same program, the same text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,51 @@ from qhw.formats.modes import IntArray
 
 _WIDTH = 116
 _C_WORDS = frozenset(
-    ["auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "arena", "in", "out", "patch", "main", "bool", "true", "false", "errno"]
+    [
+        "auto",
+        "break",
+        "case",
+        "char",
+        "const",
+        "continue",
+        "default",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "extern",
+        "float",
+        "for",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "long",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "typedef",
+        "union",
+        "unsigned",
+        "void",
+        "volatile",
+        "while",
+        "arena",
+        "in",
+        "out",
+        "patch",
+        "main",
+        "bool",
+        "true",
+        "false",
+        "errno",
+    ]
 )
 
 
@@ -78,16 +122,17 @@ def _header(layout: Layout, title: str) -> str:
         offsets, _ = placed(program, names)
         for name in names:
             lines.append(
-                f"// {what.lower()} '{_comment(name)}': {_described(program.maps[name])}, from byte {offsets[name]}"
+                f"// {what.lower()} '{_comment(name)}': {_described(program.maps[name])}, "
+                f"from byte {offsets[name]}"
             )
     lines += [f"#define QHW_INPUT_BYTES {in_bytes}", f"#define QHW_OUTPUT_BYTES {out_bytes}"]
     lines += [f"#define QHW_ARENA_BYTES {layout.arena.bytes} // static RAM", ""]
     lines += [
-        "// Memory for the input inside of the arena: filled and given to qhw_run, it spares the caller a buffer."
+        "// Memory for the input, inside of the arena: given to qhw_run, it spares the caller a buffer."
     ]
     lines += ["int8_t *qhw_input(void);", ""]
     lines += [
-        "// One inference: no heap, no state between calls. in and out are aligned to 8 bytes and do not overlap."
+        "// One inference: no heap, no state between calls. in and out are aligned to 8 bytes, and apart."
     ]
     lines += ["void qhw_run(const int8_t *in, int8_t *out);", ""]
     lines += ["#ifdef QHW_OBSERVE // a test firmware looks at every map"]
@@ -141,7 +186,7 @@ class _Writer:
         head += ["#define qhw_end(step, map, rows, row_bytes, stride)", "#endif", ""]
         if self.layout.front:
             head += [
-                "// What a step works on in one patch: the rows and columns, and where they begin in its maps."
+                "// What a step works on in one patch: rows and columns, and where they begin in its maps."
             ]
             head += [
                 "typedef struct {",
@@ -207,6 +252,7 @@ class _Writer:
     def layer(self, step: Step) -> None:
         """A step's constants and geometry."""
         name, layer = self.names[step.name], step.layer
+        fields: dict[str, Any]
         self.lines += ["", f"// {self.title(step)}"]
         if isinstance(layer, ConvLayer):
             self.conv(name, layer)
@@ -218,7 +264,7 @@ class _Writer:
                 "channels": layer.channels,
                 "in_shift": layer.shifts[0],
                 "other_shift": layer.shifts[1],
-            }  # type: ignore[dict-item]
+            }
             self.struct("qhw_elementwise_layer", name, fields | {"output": self.finish(name, layer.finish)})
         elif isinstance(layer, PoolLayer):
             fields = {
@@ -226,7 +272,7 @@ class _Writer:
                 "channels": layer.channels,
                 **_window(layer),
                 "across": int(layer.across),
-            }  # type: ignore[dict-item]
+            }
             self.struct("qhw_pool_layer", name, fields | {"output": self.finish(name, layer.finish)})
         elif isinstance(layer, MatMulLayer):
             self.matmul(name, layer)
@@ -235,16 +281,16 @@ class _Writer:
                 self.struct("qhw_copy_layer", f"{name}_{index}", _box(box))
         elif isinstance(layer, UpsampleLayer):
             rows, columns = layer.x.plane
-            fields = {"type": _type(layer.x.container), "channels": layer.x.channels, "height": rows}  # type: ignore[dict-item]
-            fields |= {"width": columns, "row_factor": layer.factors[0], "column_factor": layer.factors[1]}  # type: ignore[dict-item]
+            fields = {"type": _type(layer.x.container), "channels": layer.x.channels, "height": rows}
+            fields |= {"width": columns, "row_factor": layer.factors[0], "column_factor": layer.factors[1]}
             self.struct("qhw_upsample_layer", name, fields)
         elif isinstance(layer, ReshapeLayer):
             fields = {
                 "type": _type(layer.x.container),
                 "in_channels": layer.x.channels,
                 "in_pixels": layer.x.pixels,
-            }  # type: ignore[dict-item]
-            fields |= {"out_channels": layer.out.channels, "out_pixels": layer.out.pixels}  # type: ignore[dict-item]
+            }
+            fields |= {"out_channels": layer.out.channels, "out_pixels": layer.out.pixels}
             self.struct("qhw_reshape_layer", name, fields)
         else:
             self.transpose(name, layer)
@@ -399,7 +445,8 @@ class _Writer:
             )
         elif len(reads) == 2:
             lines.append(
-                f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {reads[1]}, {at}.other_row_bytes, {out});"
+                f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {reads[1]}, "
+                f"{at}.other_row_bytes, {out});"
             )
         else:
             lines.append(f"    {step.kernel}(&{name}, &{at}.region, {reads[0]}, {out});")
@@ -407,7 +454,8 @@ class _Writer:
         region = f"{at}.region"
         return [
             *lines,
-            f"    qhw_end({index}, {out}, {region}.out_height, {region}.out_width * {pixel}u, {region}.out_row_bytes);",
+            f"    qhw_end({index}, {out}, {region}.out_height, {region}.out_width * {pixel}u, "
+            f"{region}.out_row_bytes);",
         ]
 
 

@@ -1,4 +1,4 @@
-"""Runs a compiled network on samples and reads back what it wrote: outputs, every map, and what was counted."""
+"""Runs a compiled network on samples; reads back what it wrote: outputs, every map, and what was counted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Observed:
 
     Args:
         tensor: the tensor that it writes.
-        regions: rows and columns of each patch, ``((top, bottom), (left, right))``; none: the whole map at once.
+        regions: rows and columns of each patch, ``((top, bottom), (left, right))``; none: the map at once.
     """
 
     tensor: str
@@ -109,8 +109,8 @@ def _rows(path: Path, count: int, size: int) -> Bytes:
 def _maps(path: Path, count: int, observed: Sequence[Observed]) -> dict[str, IntArray]:
     """Every observed tensor, its patches put together.
 
-    The steps of a front that runs patch by patch take turns, so their records lie interleaved. Where patches overlap,
-    the same element was computed twice: a second value that differs from the first is an error.
+    The steps of a front that runs patch by patch take turns, so their records lie interleaved. Where patches
+    overlap, the same element was computed twice: a second value that differs from the first is an error.
     """
     patches = max((len(one.regions) for one in observed), default=0)
     front = [one for one in observed if one.regions]
@@ -138,7 +138,7 @@ def _maps(path: Path, count: int, observed: Sequence[Observed]) -> dict[str, Int
             raise CheckFailedError(f"two patches of '{one.tensor}' differ where they overlap")
         whole[place] = part
         known[top:bottom, left:right] = True
-    # Elements that no patch needs are not computed: they are left out by comparing only what all patches cover.
+    # A tensor of which no patch needs some element is not returned: that element was not computed.
     covered = {name: known.all() for name, known in seen.items()}
     return {
         name: value.reshape(count, *_shape(name, observed))

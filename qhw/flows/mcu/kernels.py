@@ -1,7 +1,7 @@
-"""Which kernel carries out a convolution: what each takes, how its weights lie, and the scratch memory it needs.
+"""Which kernel carries out a convolution: what each takes, how its weights lie, the scratch memory it needs.
 
-The generator asks :func:`conv_kernel` alone. A faster kernel is one entry of ``CONV_KERNELS`` in front of the portable
-ones, and a file in ``mcu/src``.
+The generator asks :func:`conv_kernel` alone. A faster kernel is one entry of ``CONV_KERNELS`` in front of the
+portable ones, and a file in ``mcu/src``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def conv_kernel(layer: ConvLayer) -> ConvKernel:
 def packed(weights: IntArray, container: Container) -> Bytes:
     """Rows (..., channels) packed like pixels, one after the other."""
     rows = weights.reshape(-1, weights.shape[-1])
-    return Map((rows.shape[1], rows.shape[0]), container).pack(rows.T[np.newaxis])[0]
+    return Map((rows.shape[1], rows.shape[0]), container).pack(rows.T[np.newaxis]).reshape(-1)
 
 
 def by_channel(layer: ConvLayer) -> Bytes:

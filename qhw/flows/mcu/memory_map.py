@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from qhw.flows.mcu.layout import ARENA_SCRATCH, INPUTS, Layout
 
@@ -11,41 +12,56 @@ logger = logging.getLogger(__name__)
 
 
 def write_memory_map(layout: Layout, path: Path) -> bool:
-    """Draw the memory map as an SVG; False, with a line in the log, where Altair or vl-convert is not installed."""
+    """Draw the memory map as an SVG; False, with a line in the log, where vl-convert is not installed."""
     try:
-        import altair as alt
         import vl_convert
     except ImportError:
-        logger.info("no picture of the memory map: it is drawn with altair and vl-convert-python")
+        logger.info("no picture of the memory map: vl-convert-python draws it, which is not installed")
         return False
-    steps = layout.program.steps
-    rows = [
-        {
-            "map": "input" if b.name == INPUTS else b.name.removesuffix(ARENA_SCRATCH),
-            "kind": "scratch" if b.name.endswith(ARENA_SCRATCH) else "input" if b.name == INPUTS else "map",
-            "from": b.first,
-            "to": b.last + 1,
-            "bottom": layout.arena.offsets[b.name],
-            "top": layout.arena.offsets[b.name] + b.bytes,
-        }
-        for b in layout.buffers
-    ]
-    names = {str(index): step.name for index, step in enumerate(steps)}
-    across = alt.X("from:Q", title="step", scale=alt.Scale(domain=[-1, max(len(steps), 1)], nice=False))
-    up = alt.Y(
-        "bottom:Q", title="bytes of the arena", scale=alt.Scale(domain=[0, layout.arena.bytes], nice=False)
-    )
-    boxes = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_rect(stroke="white", strokeWidth=1)
-        .encode(x=across, x2="to:Q", y=up, y2="top:Q", color=alt.Color("kind:N", title=None))
-    )
-    labels = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_text(align="left", baseline="bottom", dx=3, dy=-3, fontSize=9)
-        .encode(x=across, y=up, text="map:N")
-    )
-    title = f"{layout.program.name}: {layout.arena.bytes:,} bytes, {len(names)} steps"
-    chart = (boxes + labels).properties(width=720, height=360, title=title)
-    path.write_text(vl_convert.vegalite_to_svg(chart.to_json()), encoding="utf-8")
+    path.write_text(vl_convert.vegalite_to_svg(memory_chart(layout)), encoding="utf-8")
     return True
+
+
+def memory_chart(layout: Layout) -> dict[str, Any]:
+    """The memory map as Vega-Lite: steps from left to right, bytes of the arena from below to above."""
+    steps, size = layout.program.steps, layout.arena.bytes
+    across: dict[str, Any] = {"field": "from", "type": "quantitative", "title": "step"}
+    across["scale"] = {"domain": [-1, max(len(steps), 1)], "nice": False}
+    up: dict[str, Any] = {"field": "bottom", "type": "quantitative", "title": "bytes of the arena"}
+    up["scale"] = {"domain": [0, max(size, 1)], "nice": False}
+    colour = {"field": "kind", "type": "nominal", "title": None}
+    boxes = {
+        "mark": {"type": "rect", "stroke": "white", "strokeWidth": 1},
+        "encoding": {"x": across, "x2": {"field": "to"}, "y": up, "y2": {"field": "top"}, "color": colour},
+    }
+    labels = {
+        "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 3, "dy": -3, "fontSize": 9},
+        "encoding": {"x": across, "y": up, "text": {"field": "map", "type": "nominal"}},
+    }
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "title": f"{layout.program.name}: {size:,} bytes, {len(steps)} steps",
+        "width": 720,
+        "height": 360,
+        "data": {"values": _rows(layout)},
+        "layer": [boxes, labels],
+    }
+
+
+def _rows(layout: Layout) -> list[dict[str, Any]]:
+    rows = []
+    for buffer in layout.buffers:
+        is_scratch = buffer.name.endswith(ARENA_SCRATCH)
+        name = "input" if buffer.name == INPUTS else buffer.name.removesuffix(ARENA_SCRATCH)
+        bottom = layout.arena.offsets[buffer.name]
+        rows.append(
+            {
+                "map": name,
+                "kind": "scratch" if is_scratch else "input" if buffer.name == INPUTS else "map",
+                "from": buffer.first,
+                "to": buffer.last + 1,
+                "bottom": bottom,
+                "top": bottom + buffer.bytes,
+            }
+        )
+    return rows

@@ -1,7 +1,7 @@
 """From an exact graph to a program: operations are joined to what ends their sums, and each gets its kernel.
 
-An operation that no kernel takes, or an exponent that varies where no kernel can follow, is refused here by name,
-before anything is written.
+An operation that no kernel takes, or an exponent that varies where no kernel can follow, is refused here by
+name, before anything is written.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def plan_program(graph: ExactGraph) -> Program:
     return _Planner(graph).run()
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a node cannot be carried out."""
 
 
@@ -94,7 +94,7 @@ class _Planner:
                 continue
             try:
                 _RULES[type(node)](self, node)
-            except (_Refused, UnsupportedError) as refused:
+            except (_RefusedError, UnsupportedError) as refused:
                 raise _named(node, str(refused)) from None
         for output in graph.outputs:
             self._own(output)
@@ -136,25 +136,27 @@ class _Planner:
         """The one exponent of a tensor."""
         exponent = self.type(tensor).exponent
         if not exponent.is_scalar:
-            raise _Refused(f"'{tensor}' has an exponent for each index of axis {exponent.axis}")
+            raise _RefusedError(f"'{tensor}' has an exponent for each index of axis {exponent.axis}")
         return exponent.values[0]
 
     def exponents(self, tensor: str) -> IntArray:
         """A tensor's exponents, one or one per channel."""
         exponent = self.type(tensor).exponent
         if exponent.axis not in (None, 0):
-            raise _Refused(f"'{tensor}' has an exponent for each index of axis {exponent.axis}")
+            raise _RefusedError(f"'{tensor}' has an exponent for each index of axis {exponent.axis}")
         return np.array(exponent.values, dtype=object)
 
     def add(self, step: Step) -> None:
         for axis in self.map(step.writes).shape:
             if axis > _LONGEST_AXIS:
-                raise _Refused(f"an axis of '{step.writes}' has length {axis:,}, more than {_LONGEST_AXIS:,}")
+                raise _RefusedError(
+                    f"an axis of '{step.writes}' has length {axis:,}, more than {_LONGEST_AXIS:,}"
+                )
         self.steps.append(step)
         self.done.update(step.nodes)
 
     def _own(self, output: str) -> None:
-        """An output lies in memory of its own, which the caller gives: what is only another name is copied."""
+        """An output lies in memory that the caller gives: what is only another name of a map is copied."""
         if output not in self.aliases and output not in self.graph.inputs:
             return
         source = self._root(output)
@@ -175,7 +177,7 @@ class _Planner:
         """A sum with what follows it and changes its value, joined as far as numbers allow."""
         one, zero = np.ones(1, dtype=object), np.zeros(1, dtype=object)
         if multiplier is not None and _largest(multiplier) > _MOST_MULTIPLIER:
-            raise _Refused("its numbers are shifted by more than 30 bits")
+            raise _RefusedError("its numbers are shifted by more than 30 bits")
         chain = _Chain(
             node.output,
             [node],
@@ -201,7 +203,7 @@ class _Planner:
         """The chain with one more operation; None where it is not one of a channel's constants."""
         try:
             factor, offset = self.linear(node, chain.tensor)
-        except _Refused:
+        except _RefusedError:
             return None
         multiplier = chain.multiplier * factor
         if _largest(multiplier) > _MOST_MULTIPLIER or _largest(offset) >= _INT64:
@@ -213,7 +215,7 @@ class _Planner:
         return _Chain(node.output, [*chain.nodes, node], multiplier, addend)
 
     def linear(self, node: Node, x: str) -> tuple[IntArray, IntArray]:
-        """``node = x * factor + offset`` in mantissas, per channel; raises _Refused where it is not so."""
+        """``node = x * factor + offset``, per channel; raises _RefusedError where it is not so."""
         result = self.exponents(node.output)
         if isinstance(node, ir.Affine):
             factor = self.channel_constant(node.inputs[1], x)
@@ -236,13 +238,13 @@ class _Planner:
         if kind.exponent.is_scalar:
             return np.array(kind.exponent.values, dtype=object)
         if (kind.exponent.axis or 0) + len(self.type(x).shape) - len(kind.shape) != 0:
-            raise _Refused(f"'{constant}' has exponents along an axis that is no channel")
+            raise _RefusedError(f"'{constant}' has exponents along an axis that is no channel")
         return np.array(kind.exponent.values, dtype=object)
 
     def channel_constant(self, constant: str, x: str) -> IntArray:
-        """A constant as one number, or one per channel of x; raises _Refused where it is more."""
+        """A constant as one number, or one per channel of x; raises _RefusedError where it is more."""
         if constant not in self.graph.constants:
-            raise _Refused(f"'{constant}' is computed")
+            raise _RefusedError(f"'{constant}' is computed")
         value = self.graph.constants[constant].astype(object)
         shape = self.type(x).shape
         if value.size == 1:
@@ -251,7 +253,7 @@ class _Planner:
             return value
         padded = value.reshape((1,) * (len(shape) - value.ndim) + value.shape)
         if not shape or padded.size != padded.shape[0] or padded.shape[0] != shape[0]:
-            raise _Refused(f"'{constant}' varies within a channel")
+            raise _RefusedError(f"'{constant}' varies within a channel")
         return np.asarray(padded.reshape(-1))
 
     def _by_channel(self, constant: str, x: str) -> bool:
@@ -267,8 +269,8 @@ class _Planner:
             try:
                 finish = self.ended(chain, end)
                 return finish, end.output, tuple(node.name for node in (*nodes, end))
-            except _Refused:
-                pass
+            except (_RefusedError, UnsupportedError):
+                pass  # the operation gets a step of its own, or is refused by its own name
         return self.kept(chain), chain.tensor, tuple(node.name for node in nodes)
 
     def _scaled(self, chain: _Chain) -> dict[str, tuple[int, ...] | None]:
@@ -282,14 +284,14 @@ class _Planner:
         """Whether a chain's value, or that value shifted left, needs more than 32 bits.
 
         Raises:
-            _Refused: it needs more than 64.
+            _RefusedError: it needs more than 64.
         """
         low, high = (bound << max(shift, 0) for bound in self.ranges[chain.tensor].bounds)
         beyond = max(high, -low - 1)
         # Numbers that meet v on its way are stored in the same type.
         beyond = max(beyond, _largest(chain.addend))
         if beyond >= _INT64:
-            raise _Refused(f"'{chain.tensor}' needs more than 64 bits")
+            raise _RefusedError(f"'{chain.tensor}' needs more than 64 bits")
         return beyond >= _INT32
 
     def kept(self, chain: _Chain) -> Finish:
@@ -319,7 +321,7 @@ class _Planner:
         thresholds = np.maximum(thresholds, low)
         wide = self.is_wide(chain) or high + 1 >= _INT32 or out.bits == 64
         if high + 1 >= _INT64:
-            raise _Refused(f"'{chain.tensor}' needs more than 63 bits")
+            raise _RefusedError(f"'{chain.tensor}' needs more than 63 bits")
         return Finish(out, "COUNT", wide, thresholds=thresholds, levels=levels, **scaled)  # type: ignore[arg-type]
 
     def _rounded(
@@ -328,11 +330,11 @@ class _Planner:
         kind = self.type(end.output)
         shift = self.exponents(end.output) - self.exponents(chain.tensor)
         if isinstance(kind.format, TableFormat):
-            raise _Refused(
+            raise _RefusedError(
                 f"the numbers of {kind.format} are not evenly spaced, and too many to compare with"
             )
         if kind.format.width > 64:
-            raise _Refused(f"{kind.format} has more than 64 bits")
+            raise _RefusedError(f"{kind.format} has more than 64 bits")
         wide = self.is_wide(chain, -int(min(shift)))
         low, high = self.ranges[chain.tensor].bounds
         most = max(high, -low - 1).bit_length()
@@ -340,12 +342,10 @@ class _Planner:
             wide = True
             # Beyond all bits of a number every further shift rounds alike.
             if most > 60:
-                raise _Refused(f"'{chain.tensor}' is shifted by {max(shift)} bits")
+                raise _RefusedError(f"'{chain.tensor}' is shifted by {max(shift)} bits")
             shift = np.minimum(shift, 62)
-        wraps = not end.overflow.saturates
-        if wraps:
-            bounds = (kind.format.mantissa_low, kind.format.mantissa_high)
-        else:
+        bounds = (kind.format.mantissa_low, kind.format.mantissa_high)
+        if end.overflow.saturates:
             bounds = requant_bounds(end, kind)
         overflow = "SAT" if end.overflow is Overflow.SAT_SYM else end.overflow.value
         wide = wide or out.bits == 64 or max(abs(b) for b in bounds) >= _INT32 or kind.format.width >= 32
@@ -394,8 +394,6 @@ class _Planner:
     ) -> None:
         """A convolution of map ``x``; ``also`` are nodes in front of it that it carries out, too."""
         source, weight_kind = self.map(x), self.type(node.inputs[1])
-        if max(source.container.bits, Container.of(weight_kind).bits) > 32:
-            raise _Refused("its operands have more than 32 bits")
         chain = self.chain(node, *self._bias(node))
         finish, out, nodes = self.finish(chain)
         wide = self.type(node.output).format.width > 32
@@ -455,7 +453,7 @@ class _Planner:
         source = made.inputs[0]
         if source in self.graph.constants or len(self.type(source).shape) > 3:
             return None
-        # The Reshape was planned already: as another name of the same bytes, or as a step, which is taken back.
+        # The Reshape was planned already: as another name of the same bytes, or as a step, taken back here.
         if tensor in self.aliases:
             del self.aliases[tensor]
         elif (
@@ -477,7 +475,9 @@ class _Planner:
         for shape in shapes:
             lead = math.prod(shape[:-2])
             if lead not in (1, batches):
-                raise _Refused(f"operands of shapes {shapes[0]} and {shapes[1]} broadcast along several axes")
+                raise _RefusedError(
+                    f"operands of shapes {shapes[0]} and {shapes[1]} broadcast along several axes"
+                )
             steps.append(0 if lead == 1 else shape[-2] * shape[-1])
         bias = None
         right = b
@@ -508,7 +508,7 @@ class _Planner:
     def _scaled_constant(self, node: Node, name: str, scale: IntArray) -> str:
         """A constant right operand whose columns are shifted to the exponent of the bias."""
         if name not in self.graph.constants:
-            raise _Refused("its bias is finer than its products")
+            raise _RefusedError("its bias is finer than its products")
         value = self.graph.constants[name].astype(object) * scale
         scaled = f"{node.name}_scaled"
         container = Container.holding(int(value.min()), int(value.max()))
@@ -526,7 +526,7 @@ class _Planner:
         for x in self.graph.activations(node):
             try:
                 factor, offset = self.linear(node, x)
-            except _Refused:
+            except _RefusedError:
                 continue
             if node.inputs.count(x) == 1 and _largest(factor) <= _MOST_MULTIPLIER:
                 self._elementwise(self.chain(node, factor, offset), x)
@@ -538,7 +538,7 @@ class _Planner:
             result = self.exponent(node.output)
             shifts = tuple(self.exponent(name) - result for name in node.inputs)  # type: ignore[assignment]
         if max(shifts) > 62:
-            raise _Refused(f"its operands are shifted by {max(shifts)} bits")
+            raise _RefusedError(f"its operands are shifted by {max(shifts)} bits")
         finish, out, nodes = self.finish(self.chain(node))
         layer = ElementwiseLayer(first.container, second.container, first.channels, shifts, finish)
         if isinstance(node, ir.Add) and dsp.takes_add(layer):
@@ -560,7 +560,7 @@ class _Planner:
     def affine(self, node: ir.Affine) -> None:
         factor, offset = self.linear(node, node.inputs[0])
         if _largest(factor) > _MOST_MULTIPLIER or _largest(offset) >= _INT64:
-            raise _Refused("its numbers have more than 32 bits")
+            raise _RefusedError("its numbers have more than 32 bits")
         self._elementwise(self.chain(node, factor, offset), node.inputs[0])
 
     def ends(self, node: Node) -> None:
@@ -614,7 +614,7 @@ class _Planner:
         (x,) = node.inputs
         source, shape = self.x(x), self.type(x).shape
         if len(shape) > 3:
-            raise _Refused(f"it reduces a tensor of {len(shape)} axes")
+            raise _RefusedError(f"it reduces a tensor of {len(shape)} axes")
         spatial = [axis for axis in range(1, len(shape)) if axis in node.axes]
         window = _two([n if axis in spatial else 1 for axis, n in enumerate(shape) if axis], 1)
         across = 0 in node.axes and bool(shape)
@@ -650,7 +650,7 @@ class _Planner:
         (x,) = node.inputs
         source, shape = self.x(x), self.type(x).shape
         if len(shape) > 4:
-            raise _Refused(f"it turns a tensor of {len(shape)} axes")
+            raise _RefusedError(f"it turns a tensor of {len(shape)} axes")
         each = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         strides = tuple(each[axis] for axis in node.perm)
         layer = TransposeLayer(source, self.map(node.output), strides)
@@ -699,14 +699,14 @@ class _Planner:
     def _axis(self, axis: int, rank: int) -> int:
         """The place of a tensor's axis in (row, column, channel)."""
         if rank > 3:
-            raise _Refused(f"it moves parts of a tensor of {rank} axes")
+            raise _RefusedError(f"it moves parts of a tensor of {rank} axes")
         return 2 if axis == 0 else axis - 1 if rank == 3 else 1
 
     def upsample(self, node: ir.Upsample) -> None:
         source, out = self.x(node.inputs[0]), self.map(node.output)
         factors = _two(node.factors, 1)
         if len(out.shape) > 3:
-            raise _Refused(f"it enlarges a tensor of {len(out.shape)} axes")
+            raise _RefusedError(f"it enlarges a tensor of {len(out.shape)} axes")
         if node.zeros:
             box = Box((*source.plane, source.channels), source, out, to_step=factors)
             self._copied(node, box, 0)
@@ -715,7 +715,7 @@ class _Planner:
         self.add(Step(node.name, (node.name,), "qhw_upsample", layer, node.inputs, node.output))
 
 
-_RULES: dict[type[Node], Callable[[_Planner, Node], None]] = {
+_RULES: dict[type[Node], Callable[..., None]] = {
     ir.Conv: _Planner.conv,
     ir.MatMul: _Planner.matmul,
     ir.Add: _Planner.add_,
@@ -734,7 +734,7 @@ _RULES: dict[type[Node], Callable[[_Planner, Node], None]] = {
     ir.Slice: _Planner.slice,
     ir.Pad: _Planner.pad,
     ir.Upsample: _Planner.upsample,
-}  # type: ignore[dict-item]
+}
 
 
 def _named(node: Node, why: str) -> UnsupportedError:
@@ -768,6 +768,6 @@ def _short(values: IntArray) -> tuple[int, ...]:
 def _two(values: tuple[int, ...] | list[int], missing: int) -> tuple[int, int]:
     """A number for rows and columns; a tensor with one spatial axis has one row."""
     if len(values) > 2:
-        raise _Refused("it has more than two spatial axes")
+        raise _RefusedError("it has more than two spatial axes")
     padded = (*([missing] * (2 - len(values))), *values)
     return padded[0], padded[1]

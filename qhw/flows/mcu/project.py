@@ -1,4 +1,4 @@
-"""A firmware project as a folder: the network's C files, its kernels, a test firmware, vectors, and a description."""
+"""A firmware project as a folder: the network in C, its kernels, a test firmware, vectors, a description."""
 
 from __future__ import annotations
 

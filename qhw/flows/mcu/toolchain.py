@@ -1,7 +1,7 @@
 """Compiles firmware with GCC and runs it in QEMU, or on the host; counts its instructions and its memory.
 
-QEMU counts instructions, not cycles. With ``-icount shift=6`` an instruction takes 64 ns of the emulated clock, and
-the counter of an MPS2 board runs at that clock: instructions follow from its ticks exactly.
+QEMU counts instructions, not cycles. With ``-icount shift=6`` an instruction takes 64 ns of the emulated
+clock, and the counter of an MPS2 board runs at that clock: instructions follow from its ticks exactly.
 """
 
 from __future__ import annotations
