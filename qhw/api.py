@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from qhw.arrays import load_mantissas, save_arrays
 from qhw.boards import Board, load_board
-from qhw.cost.pricing.energy import LABEL as ENERGY_LABEL
 from qhw.errors import InputError
 from qhw.executions import Target, choose_inputs, find_target, inputs_of_trace
 from qhw.pipeline.options import BuildOptions, designed
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from qhw.cost import Estimate
-    from qhw.cost.pricing.architecture import Fold
     from qhw.data import Dataset, Reading
     from qhw.formats.modes import IntArray
     from qhw.pipeline.stages import Observer
@@ -546,8 +544,7 @@ class CostResult(Shown):
                 "throughput_fps": round(e.throughput_fps, 2),
                 "binding_layer": e.binding.node,
             },
-            "energy": {"uj_per_image": round(e.energy_uj, 6), "source": ENERGY_LABEL},
-            "memory_bits": e.memory_bits,
+            **e.further(),
             "layers": [asdict(layer) for layer in e.layers],
         }
 
@@ -576,42 +573,14 @@ class CostResult(Shown):
     def tables(self) -> list[Table]:
         """A row per layer, and the totals against the board."""
         e = self.estimate
-        fold = e.design.architecture.fold.title
-        columns = ("layer", "operation", fold, "LUT", "FF", "DSP", "BRAM18", "cycles", "interval", "nJ")
-        rows = tuple(
-            (
-                x.node,
-                x.op,
-                _fold(x.fold),
-                x.lut,
-                x.ff,
-                x.dsp,
-                x.bram18,
-                x.cycles,
-                x.initiation_interval,
-                f"{x.energy_nj:,.1f}",
-            )
-            for x in e.layers
-        )
         used = tuple(
             (name.upper(), e.totals[name], e.board.capacity[name], f"{e.utilisation[name]:.1%}")
             for name in self._present
         )
-        note = (
-            f"{e.latency_cycles:,} cycles at {e.clock_mhz:g} MHz = {e.latency_us:,.1f} µs; "
-            f"{e.throughput_fps:,.0f} inferences/s, for which '{e.binding.node}' is the slowest layer\n"
-            f"{e.energy_uj:,.2f} µJ an image ({ENERGY_LABEL}); {e.memory_bits / 8192:,.1f} KiB of memory\n"
-            f"cost model: {e.label}"
-        )
         settings = "".join(f", {value}" for value in e.design.architecture.options.values())
-        layers = Table(f"Cost per layer, {e.flow}{settings}", columns, rows)
+        layers = Table(f"Cost per layer, {e.flow}{settings}", e.columns(), tuple(e.rows()))
+        note = "\n".join(e.notes())
         return [layers, Table(f"On {e.board.title}", ("", "estimated", "board", "used"), used, note)]
-
-
-def _fold(fold: Fold) -> int | str:
-    """A number where there is one factor, so that the column is one of numbers."""
-    factors = list(fold.to_json().values())
-    return factors[0] if len(factors) == 1 else str(fold)
 
 
 def cost(

@@ -1,4 +1,4 @@
-"""Data files that come with the package: board descriptions, HLS headers, measured circuits."""
+"""Data files that come with the package: boards, HLS headers, firmware kernels, measured circuits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qhw.errors import InputError
 _PACKAGE = Path(__file__).resolve().parent
 
 
-def resource_dir(kind: Literal["boards", "hls", "cost_models"]) -> Path:
+def resource_dir(kind: Literal["boards", "hls", "mcu", "cost_models"]) -> Path:
     """The folder of a kind of data file: inside an installed wheel, or at the top of a source tree.
 
     Raises InputError where the installation lacks it.

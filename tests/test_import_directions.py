@@ -27,7 +27,8 @@ KNOWN = {
     "data": FOUNDATIONS | {"arrays", "tasks"},
     "rtl": FOUNDATIONS | {"devices"},
     "cost": WAIST | {"boards", "devices", "rtl"},
-    "flows": WAIST | {"boards", "devices", "rtl", "cost"},
+    "patch": WAIST,
+    "flows": WAIST | {"boards", "devices", "rtl", "cost", "patch"},
 }
 """What the packages behind the waist know of the others, imports inside functions included."""
 

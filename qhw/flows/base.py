@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 import numpy as np
 
 from qhw.boards import Board
-from qhw.cost import Design, Multipliers
+from qhw.cost import BUDGET, Design, Multipliers, choose_folding
 from qhw.cost.pricing.architecture import Architecture, is_priced
 from qhw.cost.pricing.hardware import check_multipliers
 from qhw.devices import Family
@@ -235,6 +235,10 @@ class Flow(ABC):
         design = Design(built, board, self.architecture(graph), multipliers)  # type: ignore[arg-type]
         self.check(design)
         return design
+
+    def best(self, design: Design, *, budget: float = BUDGET, fps: float | None = None) -> Design:
+        """The design with the best folding that fits its board; see :func:`qhw.cost.choose_folding`."""
+        return choose_folding(design, budget=budget, fps=fps)
 
     def check_board(self, board: Board) -> None:
         """Refuse a board that the flow cannot build for, by name."""

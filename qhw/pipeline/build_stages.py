@@ -886,7 +886,8 @@ def _verify(plan: BuildPlan, work: Workspace) -> Facts:
         _write_json(work.scratch / "verification.json", details)
     first = rows[0]
     compared = f"{first['codes_compared']:,} codes of {first['layers']} layers"
-    return {"verification": rows, "summary": f"{first['vectors']} samples, {compared}, 0 differ"}
+    facts: Facts = {"verification": rows, "summary": f"{first['vectors']} samples, {compared}, 0 differ"}
+    return facts | ({"measured": details["measured"]} if "measured" in details else {})
 
 
 def simulation_vectors(graph: ExactGraph, available: int, least: int) -> int:

@@ -82,10 +82,8 @@ def check_computes(graph: ExactGraph) -> None:
 
 
 def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design:
-    from qhw.cost import choose_folding
-
     design = flow.prepare(graph, board, wanted.multipliers)
-    return choose_folding(design, budget=wanted.share, fps=wanted.fps)
+    return flow.best(design, budget=wanted.share, fps=wanted.fps)
 
 
 def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> str:

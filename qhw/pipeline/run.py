@@ -307,6 +307,7 @@ def _manifest(
         "resources": _resources(plan.board, facts),
         "latency": _latency(plan.board, facts),
         "memory": facts.get("project", {}).get("memory"),
+        "measured": facts.get("verify", {}).get("measured"),
     }
 
 

@@ -6,7 +6,16 @@ from typing import Any
 
 from qhw.report.tables import Cell, Table
 
-_NAMES = {"lut": "LUT", "ff": "FF", "dsp": "DSP", "bram18": "BRAM18", "uram": "URAM"}
+_NAMES = {
+    "lut": "LUT",
+    "ff": "FF",
+    "dsp": "DSP",
+    "bram18": "BRAM18",
+    "uram": "URAM",
+    "sram": "SRAM",
+    "contiguous_sram": "largest region",
+    "flash": "flash",
+}
 
 
 def build_tables(manifest: dict[str, Any]) -> list[Table]:

@@ -121,7 +121,7 @@ def test_doctor_tells_what_each_tool_unlocks(capfd: pytest.CaptureFixture[str]) 
         (["simulate", "x.onnx", "--device", "cuda", "--backend", "qonnx"], ["qonnx runs on the CPU"]),
         (["build", "--board", "ultra96", "--flow", "rtl"], ["cannot write its projects yet", "hls4ml"]),
         (["build", "--board", "ulx3s"], ["hls4ml flow", "ulx3s", "Lattice ECP5", "--flow rtl"]),
-        (["build", "--board", "stm32h743"], ["No flow can build for stm32h743", "microcontroller"]),
+        (["build", "--board", "stm32h743"], ["hls4ml flow", "stm32h743", "Cortex-M7", "--flow mcu"]),
         (["simulate", "x.onnx", "--input", "uint8", "--input", "int4"], ["uint8 and int4", "one type"]),
         (["build", "nowhere/model.onnx", "--board", "ultra96"], ["nowhere/model.onnx", "does not exist"]),
         (["build", "nowhere.py:net", "--board", "ultra96"], ["nowhere.py", "does not exist"]),

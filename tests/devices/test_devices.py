@@ -13,7 +13,7 @@ from qhw.rtl.shared.integers import DSP_OPERANDS
 
 def test_every_kind_of_board_has_a_family() -> None:
     assert {family.name for family in families("fpga")} == set(fabrics())
-    assert {"cortex-m7"} == {family.name for family in families("microcontroller")}
+    assert {"cortex-m4", "cortex-m7", "cortex-m33"} == {family.name for family in families("microcontroller")}
     assert {load_board(name).kind for name in list_boards()} == {family.kind for family in families()}
 
 

@@ -57,13 +57,15 @@ def test_what_a_flow_carries_it_prepares_and_prices(flow: str, role: str, text: 
     if flow == "hls4ml":
         pytest.importorskip("hls4ml")
     format, made = parse_format(text), load_flow(flow)
+    board = load_board("stm32h743") if flow == "mcu" else BOARD
     if not made.carries(format, computed=role == "result"):
         with pytest.raises(UnsupportedError, match="'middle'" if role == "result" else "'(middle|fc)'"):
-            made.prepare(using(format, role), BOARD)
+            made.prepare(using(format, role), board)
         return
-    design = made.prepare(using(format, role), BOARD)
+    design = made.prepare(using(format, role), board)
     last = {name: folds[-1] for name, folds in design.legal.items()}
-    assert all(estimate(one).totals["lut"] > 0 for one in (design, design.folded(last)))
+    scarce = "flash" if flow == "mcu" else "lut"
+    assert all(estimate(one).totals[scarce] > 0 for one in (design, design.folded(last)))
 
 
 def test_the_graph_that_is_priced_is_the_graph_that_is_built() -> None:
@@ -114,10 +116,13 @@ def test_a_lattice_board_is_priced_by_its_own_family_and_refused_by_vitis() -> N
     assert "uram" not in ulx3s.capacity
 
 
-@pytest.mark.parametrize("flow", list_flows())
-def test_no_flow_builds_for_a_microcontroller_yet(flow: str) -> None:
-    with pytest.raises(UnsupportedError, match="No flow can build for stm32h743, which is a microcontroller"):
+@pytest.mark.parametrize("flow", [name for name in list_flows() if name != "mcu"])
+def test_a_microcontroller_is_the_mcu_flows(flow: str) -> None:
+    with pytest.raises(
+        UnsupportedError, match=f"{flow} flow cannot build for stm32h743, .*Cortex-M7"
+    ) as caught:
         load_flow(flow).prepare(small_graph(), load_board("stm32h743"))
+    assert "--flow mcu" in str(caught.value)
 
 
 def test_a_flow_that_is_only_priced_says_so() -> None:

@@ -46,6 +46,7 @@ ALLOWED = {
     "rtl/simulation/verilator.py": {"np.fromfile"},
     "flows/finn/driver.py": {".read_text"},
     "flows/hls4ml/project.py": {".read_text"},
+    "flows/mcu/execution.py": {"np.fromfile"},
     "flows/hls4ml/simulation.py": {".open", "np.fromfile"},
     "flows/hls4ml/synthesis.py": {"ElementTree.parse"},
     # copied into projects, it runs on a board that has NumPy and not this package

@@ -71,26 +71,35 @@ class LayerUsage:
 
 
 @dataclass(frozen=True)
-class LayerCost:
-    """One node's resources and its cycles for one image, the streams that feed it included.
+class LayerFigures:
+    """What every architecture says of a layer.
 
     Args:
         cycles: clock cycles from its first input to its last output when its inputs never wait.
         initiation_interval: cycles between two images.
-        energy_nj: the energy of one image, relative; see :mod:`qhw.cost.pricing.energy`.
-        memory_bits: bits of weights, streams and line buffers.
     """
 
     node: str
     op: str
     fold: Fold
+    cycles: int
+    initiation_interval: int
+
+
+@dataclass(frozen=True)
+class LayerCost(LayerFigures):
+    """One node's resources and its cycles for one image, the streams that feed it included.
+
+    Args:
+        energy_nj: the energy of one image, relative; see :mod:`qhw.cost.pricing.energy`.
+        memory_bits: bits of weights, streams and line buffers.
+    """
+
     lut: int
     ff: int
     dsp: int
     bram18: int
     uram: int
-    cycles: int
-    initiation_interval: int
     energy_nj: float
     memory_bits: int
 
@@ -174,6 +183,7 @@ class Architecture:
         streamed: see :class:`Site`.
         options: the flow's options as chosen.
         timing: latency and interval of the whole from the layers' costs.
+        estimator: prices a whole design, where it is no sum of units: a firmware.
     """
 
     flow: str
@@ -184,6 +194,7 @@ class Architecture:
     streamed: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing = as_data_arrives
+    estimator: Callable[[Any], Any] | None = None
 
     def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:
         """A node's resources at each folding, the streams that it reads included.

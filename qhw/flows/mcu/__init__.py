@@ -1,0 +1,281 @@
+"""Microcontrollers: C firmware with integer kernels and one static arena, checked in QEMU."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qhw.cost import BUDGET, Design
+from qhw.cost.pricing.architecture import Architecture
+from qhw.devices import Family
+from qhw.errors import InputError, UnsupportedError
+from qhw.flows.base import Execution, FlowOption, Project, ProjectFlow, Trace, default_vectors
+from qhw.flows.mcu.containers import WIDTHS, Container
+from qhw.flows.mcu.toolchain import (
+    COMPILER,
+    CORES,
+    EMULATOR,
+    HOST_COMPILER,
+    RUN_SECONDS,
+    Core,
+    Firmware,
+    Memory,
+    compile_firmware,
+    core_named,
+)
+from qhw.formats.base import Format
+from qhw.formats.modes import IntArray
+from qhw.formats.table import TableFormat
+from qhw.graph.ir import ExactGraph, Node
+from qhw.graph.passes import dead, merge_pads, to_threshold
+from qhw.sim.compare import compare
+from qhw.sim.rows import Row, row_of
+
+if TYPE_CHECKING:
+    from qhw.flows.mcu.execution import Counts
+    from qhw.flows.mcu.project import Description
+
+_SECONDS_PER_SAMPLE = 10.0
+_MOST_COMPARED = 8
+"""Bits of a format that lists its codes, and is reached by comparing."""
+
+
+class McuFlow(ProjectFlow):
+    """C firmware for Cortex-M microcontrollers.
+
+    Args:
+        patches: ``auto``, ``none``, or a plan: ``TENSOR:ROWSxCOLUMNS``.
+        run_on: ``auto``, ``qemu`` or ``host``.
+    """
+
+    name = "mcu"
+    options = (
+        FlowOption(
+            "patches",
+            str,
+            "auto",
+            "Layers that run patch by patch: TENSOR:ROWSxCOLUMNS, none, or auto: as few as fit the SRAM.",
+        ),
+        FlowOption(
+            "run_on",
+            str,
+            "auto",
+            "Where the firmware runs to be checked; auto: in QEMU where it is installed.",
+            ("auto", "qemu", "host"),
+        ),
+    )
+    multipliers = ("auto",)
+
+    @property
+    def core_runs(self) -> bool:
+        """Whether firmware is compiled for the board's core and runs in QEMU, not on this machine."""
+        if self.chosen["run_on"] != "auto":
+            return self.chosen["run_on"] == "qemu"
+        return all(shutil.which(tool.program) for tool in (COMPILER, EMULATOR))
+
+    def check_tools(self) -> None:
+        for tool in (COMPILER, EMULATOR) if self.core_runs else (HOST_COMPILER,):
+            tool.check()
+
+    def takes(self, family: Family) -> bool:
+        return family.kind == "microcontroller" and family.name in CORES
+
+    def carries(self, format: Format, *, computed: bool = False) -> bool:
+        """Numbers of up to 64 bits; numbers that are not evenly spaced are reached by comparing."""
+        try:
+            container = Container.holding(format.mantissa_low, format.mantissa_high)
+        except UnsupportedError:
+            return False
+        return container.bits in WIDTHS and (
+            not computed or not isinstance(format, TableFormat) or format.width <= _MOST_COMPARED
+        )
+
+    def architecture(self, graph: ExactGraph) -> Architecture:
+        from qhw.flows.mcu.design import architecture
+
+        return architecture({"patches": self.chosen["patches"]})
+
+    def rewritten(self, graph: ExactGraph) -> ExactGraph:
+        """Without dead nodes; zero padding merged into convolutions; uneven numbers found by comparing."""
+        for apply in (dead.apply, merge_pads.apply):
+            graph, _ = apply(graph)
+
+        def is_listed(node: Node) -> bool:
+            return isinstance(graph.tensors[node.output].format, TableFormat)
+
+        return to_threshold.apply(graph, is_listed)[0]
+
+    def check(self, design: Design) -> None:
+        from qhw.flows.mcu.design import program_of
+
+        program_of(design.graph)
+
+    def best(self, design: Design, *, budget: float = BUDGET, fps: float | None = None) -> Design:
+        from qhw.flows.mcu.design import best_design
+
+        return best_design(design, budget, fps)
+
+    def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
+        from qhw.flows.mcu.design import layout_of
+        from qhw.flows.mcu.project import write_project
+
+        self.check_multipliers(design.multipliers)
+        given = vectors if vectors is not None else default_vectors(design.graph)
+        write_project(layout_of(design), design.board, Path(out), given)
+        return self.open(Path(out))
+
+    def open(self, folder: Path) -> Project:
+        from qhw.flows.mcu.project import PRODUCTS, read_description
+
+        return Project(Path(folder), self.name, read_description(Path(folder)).name, products=PRODUCTS)
+
+    def sources(self, folder: Path) -> list[str]:
+        from qhw.flows.mcu.project import source_files
+
+        return source_files(folder)
+
+    def compile(self, project: Project) -> float:
+        """Compile the firmware once, to see that it compiles and fits; what runs is compiled when it runs."""
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="qhw-mcu-") as scratch:
+            self._compiled(project, Path(scratch), observed=False)
+        return time.monotonic() - started
+
+    def simulate(
+        self,
+        project: Project,
+        inputs: Mapping[str, IntArray],
+        *,
+        trace: Trace = "outputs",
+        timeout: float | None = None,
+    ) -> Execution:
+        from qhw.flows.mcu.project import read_description
+
+        description = read_description(project.folder)
+        found, *_ = self._run(project, description, inputs, observed=trace != "outputs", timeout=timeout)
+        if trace in ("outputs", "all"):
+            return found
+        if missing := sorted(set(trace) - set(found)):
+            raise InputError(
+                f"the firmware has no map for the tensors {', '.join(missing)} alone",
+                allowed=", ".join(sorted(found)),
+            )
+        return {name: found[name] for name in trace}
+
+    def verify(
+        self,
+        project: Project,
+        graph: ExactGraph,
+        inputs: Mapping[str, IntArray],
+        *,
+        tell: Callable[[float | None, str], None],
+    ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """The firmware as it is flashed, and once more with every map observed."""
+        from qhw.flows.mcu.project import read_description
+        from qhw.sim.fast import FastExecutor
+
+        description = read_description(project.folder)
+        core = core_named(description.core) if self.core_runs else None
+        where = f"in QEMU ({core.machine}, {core.title})" if core else "compiled for this machine"
+        executor, count = FastExecutor(graph), len(next(iter(inputs.values())))
+        tell(None, f"the firmware {where}")
+        outputs, counts, firmware = self._run(project, description, inputs, observed=False)
+        tell(0.5, "the firmware, map by map")
+        maps, observed, _ = self._run(project, description, inputs, observed=True)
+        maps = {name: value for name, value in maps.items() if name in graph.tensors}
+        measured = {"measured": _measured(description, firmware, counts, observed)}
+        for found, what, detail in (
+            (maps, f"mcu firmware {where}, every map", measured),
+            (outputs, f"mcu firmware {where}, as it is flashed", {}),
+        ):
+            expected = executor(inputs, keep=set(found))
+            yield row_of(compare(graph, expected, found, names=("exact graph", what)), count), detail
+
+    def _run(
+        self,
+        project: Project,
+        description: Description,
+        inputs: Mapping[str, IntArray],
+        *,
+        observed: bool,
+        timeout: float | None = None,
+    ) -> tuple[Execution, Counts, Firmware]:
+        """Compile the firmware from the project's own files and run it on samples."""
+        from qhw.flows.mcu.execution import execute
+
+        for port in description.inputs:
+            if port.tensor not in inputs:
+                raise InputError(f"no array is given for input '{port.tensor}'")
+            given = np.shape(inputs[port.tensor])
+            if given[1:] != port.map.shape:
+                raise InputError(
+                    f"input '{port.tensor}' has shape {given}", allowed=f"(N, *{port.map.shape})"
+                )
+        limit = timeout or RUN_SECONDS + _SECONDS_PER_SAMPLE * len(next(iter(inputs.values())))
+        with tempfile.TemporaryDirectory(prefix="qhw-mcu-") as scratch:
+            firmware = self._compiled(project, Path(scratch), observed=observed)
+            found, counts = execute(
+                firmware,
+                inputs,
+                (description.inputs, description.outputs),
+                description.sizes,
+                [step.observed for step in description.steps] if observed else (),
+                timeout=limit,
+            )
+        return found, counts, firmware
+
+    def _compiled(self, project: Project, scratch: Path, *, observed: bool) -> Firmware:
+        """The firmware of a project; an observed one may be larger than its board."""
+        from qhw.flows.mcu.project import KERNELS, TEST, read_description, source_files
+
+        folder = project.folder.absolute()
+        source_files(folder)  # refuses links
+        description = read_description(folder)
+        core: Core | None = core_named(description.core) if self.core_runs else None
+        memory = Memory() if observed else Memory(description.flash, min(description.sram, 4 << 20), 4096)
+        return compile_firmware(
+            [folder / "model.c", *sorted((folder / KERNELS).glob("*.c")), folder / TEST / "harness.c"],
+            scratch / ("observed.elf" if observed else "firmware.elf"),
+            core,
+            includes=[folder, folder / KERNELS, folder / TEST],
+            defines=["QHW_OBSERVE"] if observed else [],
+            memory=memory,
+            platform=folder / TEST,
+        )
+
+
+flow = McuFlow
+
+
+def _measured(
+    description: Description, firmware: Firmware, counts: Counts, observed: Counts
+) -> dict[str, Any] | None:
+    """What a firmware takes, as build.json has it; None where it did not run for its core."""
+    from qhw.flows.mcu.instructions import CPI_HIGH, CPI_LOW
+
+    core = firmware.core
+    if core is None:
+        return None
+    cycles = [round(counts.instructions * cpi) for cpi in (CPI_LOW, CPI_HIGH)]
+    return {
+        "source": f"QEMU {core.machine}, {core.title}, arm-none-eabi-gcc -O2",
+        "flash": firmware.flash,
+        "static_ram": firmware.static_ram,
+        "stack": counts.stack,
+        "instructions": counts.instructions,
+        "layers": [
+            {"name": s.name, "kernel": s.kernel, "macs": s.macs, "flash": s.flash, "instructions": n}
+            for s, n in zip(description.steps, observed.steps, strict=True)
+        ],
+        "modelled": {
+            "cycles": cycles,
+            "milliseconds": [round(c / description.clock_mhz / 1e3, 4) for c in cycles],
+            "how": f"instructions x {CPI_LOW} to {CPI_HIGH} cycles: one silicon measurement, not this board",
+        },
+    }

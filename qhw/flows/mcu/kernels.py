@@ -1,0 +1,124 @@
+"""Which kernel carries out a convolution: what each takes, how its weights lie, the scratch memory it needs.
+
+The generator asks :func:`conv_kernel` alone. A faster kernel is one entry of ``CONV_KERNELS`` in front of the
+portable ones, and a file in ``mcu/src``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qhw.flows.mcu import dsp
+from qhw.flows.mcu.containers import Bytes, Container, Map
+from qhw.flows.mcu.program import ConvLayer
+from qhw.formats.modes import IntArray
+
+
+@dataclass(frozen=True)
+class ConvKernel:
+    """A kernel for convolutions.
+
+    Args:
+        function: its name in C.
+        source: its file in ``mcu/src``.
+        takes: whether it can carry out a layer.
+        pack: a layer's weights as they lie in flash.
+        scratch: bytes of RAM that it needs while it runs.
+    """
+
+    function: str
+    source: str
+    takes: Callable[[ConvLayer], bool]
+    pack: Callable[[ConvLayer], Bytes]
+    scratch: Callable[[ConvLayer], int]
+
+
+def conv_kernel(layer: ConvLayer) -> ConvKernel:
+    """The first kernel that takes a layer; the last one takes all."""
+    return next(kernel for kernel in CONV_KERNELS if kernel.takes(layer))
+
+
+def packed(weights: IntArray, container: Container) -> Bytes:
+    """Rows (..., channels) packed like pixels, one after the other."""
+    rows = weights.reshape(-1, weights.shape[-1])
+    return Map((rows.shape[1], rows.shape[0]), container).pack(rows.T[np.newaxis]).reshape(-1)
+
+
+def by_channel(layer: ConvLayer) -> Bytes:
+    """[out channel][kernel row][kernel column][channel of its group]."""
+    return packed(layer.weights, layer.weight)
+
+
+def by_tap(layer: ConvLayer) -> Bytes:
+    """[kernel row][kernel column][channel], of a depthwise convolution."""
+    return packed(layer.weights[..., 0].transpose(1, 2, 0), layer.weight)
+
+
+def is_narrow(layer: ConvLayer) -> bool:
+    """Inputs that 16 bits hold signed, weights of up to 8 bits, sums of 32."""
+    return (
+        layer.x.low >= -(1 << 15) and layer.x.high < 1 << 15 and layer.weight.bits <= 8 and not layer.wide_sum
+    )
+
+
+def _gathered(layer: ConvLayer) -> int:
+    """16-bit numbers for all taps of a pixel; a tap's channels fill whole bytes of weights."""
+    each = max(1, 8 // layer.weight.bits)
+    rows, columns = layer.kernel
+    return 2 * rows * columns * layer.groups * (-(-layer.depth // each) * each)
+
+
+CONV_KERNELS: tuple[ConvKernel, ...] = (
+    *(ConvKernel(*entry) for entry in dsp.CONV_KERNELS),
+    ConvKernel(
+        "qhw_depthwise",
+        "qhw_conv.c",
+        lambda layer: layer.is_depthwise and is_narrow(layer),
+        by_tap,
+        lambda layer: 4 * layer.in_channels,
+    ),
+    ConvKernel("qhw_conv", "qhw_conv.c", lambda layer: is_narrow(layer), by_channel, _gathered),
+    ConvKernel("qhw_depthwise_wide", "qhw_conv.c", lambda layer: layer.is_depthwise, by_tap, lambda layer: 0),
+    ConvKernel("qhw_conv_wide", "qhw_conv.c", lambda layer: True, by_channel, lambda layer: 0),
+)
+
+SOURCES = (
+    "qhw_conv.c",
+    "qhw_elementwise.c",
+    "qhw_finish.c",
+    "qhw_matmul.c",
+    "qhw_move.c",
+    "qhw_pool.c",
+    *dsp.SOURCES,
+)
+"""Every file of ``mcu/src`` that a project gets; the linker leaves out what is not called."""
+
+_CODE_BYTES = {
+    "qhw_conv": 3200,
+    "qhw_conv_wide": 1800,
+    "qhw_depthwise": 1900,
+    "qhw_depthwise_wide": 1800,
+    "qhw_elementwise": 1300,
+    "qhw_add": 1700,
+    "qhw_mul": 1700,
+    "qhw_max_pool": 1700,
+    "qhw_sum_pool": 1700,
+    "qhw_matmul": 2100,
+    "qhw_copy": 900,
+    "qhw_upsample": 300,
+    "qhw_reshape": 500,
+    "qhw_transpose": 600,
+}
+"""Bytes of code that each kernel links, at -O2 for a Cortex-M7: measured once, rounded up."""
+
+_USUAL_CODE = 3200
+_FRAME_BYTES = 2500
+"""Start-up code, the test firmware and the geometry of the steps."""
+
+
+def code_bytes(kernels: Iterable[str]) -> int:
+    """An estimate of the code that some kernels link."""
+    return _FRAME_BYTES + sum(_CODE_BYTES.get(name, _USUAL_CODE) for name in set(kernels))
