@@ -15,15 +15,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from qhw.errors import CheckFailedError, InputError
+from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
     MOST_PATCHES,
+    Bits,
     PatchPlan,
-    best_plan,
     front_of,
     live_sets,
     node_macs,
@@ -38,6 +38,9 @@ from qhw.patch.widths import Width, best_width, carried, code_map, feature_maps,
 
 Scale = Literal["own", "largest", "sum"]
 """What a number of a feature map is divided by: its own at 8 bits, the largest of any, or the sum of all."""
+
+Measure = Literal["entropy", "error"]
+"""What Ω is the change of: the entropy of the codes, or the power of the numbers (their squared error)."""
 
 BATCH = 32
 """Samples that are run at a time, so that their feature maps take little memory."""
@@ -55,8 +58,12 @@ class Settings:
         outlier_share: the share of samples with an outlier from which on a patch keeps 8 bits. Patches are
             classified once, when the firmware is made, while whether a patch holds an outlier depends on the
             image: at 0.5 a patch belongs to the class that it is usually in.
-        omega: what the change in entropy is divided by. "own": the feature map's entropy at 8 bits, so Ω is
-            the share of information that is lost, from 0 to 1 for every map.
+        measure: what Ω is the change of. "entropy" is the paper's. "error", ours, is the squared error of the
+            narrower numbers against their power: it grows fourfold with each bit that is taken away, where
+            entropy falls by about one bit for each, just as bit operations do, so that hardly any λ prefers
+            4 bits to both 8 and 2.
+        omega: what the change is divided by. "own": the feature map's entropy (power) at 8 bits, so Ω is the
+            share of it that is lost, from 0 to 1 for every map.
         phi: what the drop in bit operations is divided by. "largest": the most bit operations that one
             feature map has at 8 bits, so Φ is on Ω's scale and still tells large layers from small ones
             ("own" does not: there every map drops by the same share).
@@ -75,6 +82,7 @@ class Settings:
     entropy_weight: float = 0.5
     sigmas: float | None = 3.0
     outlier_share: float = 0.5
+    measure: Measure = "entropy"
     omega: Scale = "own"
     phi: Scale = "largest"
     per_patch: bool = False
@@ -89,9 +97,9 @@ class Settings:
                 raise InputError(f"{name} is {getattr(self, name)!r}", allowed="a number from 0 to 1")
         if self.sigmas is not None and not self.sigmas > 0:
             raise InputError(f"sigmas is {self.sigmas!r}", allowed="a positive number, or None")
-        for name in ("omega", "phi"):
-            if getattr(self, name) not in get_args(Scale):
-                raise InputError(f"{name} is {getattr(self, name)!r}", allowed=", ".join(get_args(Scale)))
+        for name, kind in (("measure", Measure), ("omega", Scale), ("phi", Scale)):
+            if getattr(self, name) not in get_args(kind):
+                raise InputError(f"{name} is {getattr(self, name)!r}", allowed=", ".join(get_args(kind)))
 
 
 def uniform(bits: int) -> Settings:
@@ -174,8 +182,9 @@ def quantmcu(
         graph: feature maps of up to 8 bits, without patches yet.
         samples: mantissas (N, *shape) of its inputs, for their statistics; not the test split.
         memory: SRAM in bytes that feature maps may take; None for no limit.
-        plan: the patches; None: the fewest multiply-accumulates within the memory at the given widths, or
-            where none is within it, the plan with the least memory.
+        plan: the patches. None: those with the fewest multiply-accumulates within the memory: first at the
+            given widths; then at those that the search chose for it, which often fit in fewer patches, that
+            compute less twice; for these the search is made again.
         most_patches: along an axis, where the plan is searched.
 
     Returns:
@@ -186,27 +195,50 @@ def quantmcu(
         CheckFailedError: not even the narrowest feature maps fit the memory.
     """
     settings = settings or Settings()
-    if plan is None:
-        if memory is None:
-            raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
-        plan = _plan_within(graph, memory, most_patches)
     if not len(next(iter(samples.values()))):
         raise InputError("no samples are given", allowed="one or more")
+    if plan is not None:
+        return _searched(graph, samples, memory, plan, settings)[0]
+    if memory is None:
+        raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
+    every = list(plans(graph, most_patches))
+    wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
+    free, bits = _searched(graph, samples, None, wide, settings)
+    peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), bits) for plan in every]
+    narrow = min(zip(every, peaks, strict=True), key=lambda found: _order(*found, memory))[0]
+    if narrow == wide and free.record.peak_bytes <= memory:
+        return free
+    return _searched(graph, samples, memory, narrow, settings)[0]
+
+
+def _order(plan: PatchPlan, peak: int, memory: int) -> tuple[bool, int, int]:
+    """Plans within the memory come first, by multiply-accumulates; the others by what they need."""
+    return (False, plan.macs, peak) if peak <= memory else (True, peak, plan.macs)
+
+
+def _searched(
+    graph: ExactGraph,
+    samples: Mapping[str, IntArray],
+    memory: int | None,
+    plan: PatchPlan,
+    settings: Settings,
+) -> tuple[QuantMcu, Bits]:
+    """The widths for one plan; and as what they let one guess for another."""
     shares: list[float] = []
     if plan.cut and settings.sigmas is not None:
         shares = outlier_shares(graph, plan, samples, settings.sigmas)
-    kept = tuple(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
-    search = _Search(graph, plan, settings, frozenset(kept))
+    kept = frozenset(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
+    search = _Search(graph, plan, settings, kept)
     search.count(samples)
     bits = best_bits(search.choices, search.pieces, memory)
-    return search.result(bits, tuple(shares))
+    chosen: dict[str, int] = {}
+    for (_, name), width in bits.items():
+        chosen[name] = max(width, chosen.get(name, 0))
 
+    def guess(tensor: str, patch: int | None) -> int:
+        return chosen.get(search.codes[tensor], graph.tensors[tensor].format.width)
 
-def _plan_within(graph: ExactGraph, memory: int, most_patches: int) -> PatchPlan:
-    try:
-        return best_plan(graph, memory, most_patches)
-    except CheckFailedError:
-        return min(plans(graph, most_patches), key=lambda plan: (plan.peak_bytes, plan.macs))
+    return search.result(bits, tuple(shares)), guess
 
 
 Key = tuple[int | None, str]
@@ -313,9 +345,9 @@ class _Search:
     @cached_property
     def scored(self) -> dict[Key, dict[int, tuple[float, float, float]]]:
         """By feature map and bits: Ω, Φ and S."""
-        wide = {key: entropy(counts) for key, counts in self.counts.items()}
+        wide = {key: self._content(counts, self._codes(key)) for key, counts in self.counts.items()}
         lost = {
-            key: {b: wide[key] - entropy(self._moved(key, width)) for b, width in options.items()}
+            key: {b: self._lost(key, width) for b, width in options.items()}
             for key, options in self.widths.items()
         }
         most = {key: weight * self._given(key) for key, weight in self.weights.items()}
@@ -333,14 +365,27 @@ class _Search:
     def _given(self, key: Key) -> int:
         return self.graph.tensors[key[1]].format.width
 
-    def _moved(self, key: Key, width: Width) -> IntArray:
-        """How often every code of the narrower feature map occurs."""
-        kind, node = self.graph.tensors[key[1]], self.graph.producer(key[1])
+    def _codes(self, key: Key) -> IntArray:
+        format = self.graph.tensors[key[1]].format
+        return np.arange(format.mantissa_low, format.mantissa_high + 1, dtype=np.int64)
+
+    def _content(self, counts: IntArray, numbers: IntArray) -> float:
+        """The entropy of codes that occur so often, or the power of the numbers that they stand for."""
+        if self.settings.measure == "entropy":
+            return entropy(counts)
+        return float(np.sum(counts * numbers**2))
+
+    def _lost(self, key: Key, width: Width) -> float:
+        """What a narrower feature map has less in entropy, or the power of its error."""
+        kind, node, counts = self.graph.tensors[key[1]], self.graph.producer(key[1]), self.counts[key]
         assert isinstance(node, ir.Requant)
         codes = code_map(node, kind, width)
-        counts = np.zeros(int(codes.max() - codes.min()) + 1, dtype=np.int64)
-        np.add.at(counts, codes - codes.min(), self.counts[key])
-        return counts
+        shift = width.exponent - kind.exponent.values[0]
+        if self.settings.measure == "error":
+            return self._content(counts, (codes << shift) - self._codes(key))
+        moved = np.zeros(int(codes.max() - codes.min()) + 1, dtype=np.int64)
+        np.add.at(moved, codes - codes.min(), counts)
+        return self._content(counts, codes) - self._content(moved, codes)
 
     @property
     def choices(self) -> dict[Key, Choice]:

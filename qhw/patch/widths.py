@@ -141,9 +141,20 @@ class _Retyping:
         elif node.moves_codes:
             first = self.tensors[next(self.graph.activations(node))]
             declared = TensorType(declared.shape, first.format, first.exponent)
-        elif any(self.tensors[name] != self.graph.tensors[name] for name in node.inputs):
-            declared = infer(node, self._operands(node), declared).type()
+        else:
+            declared = self._summed(node, declared)
         self._append(node, declared)
+
+    def _summed(self, node: Node, declared: TensorType) -> TensorType:
+        """The type of a result that nothing rounds: as it was, unless its operands changed it.
+
+        A coarser feature map in front may reach further, by the rounding of its largest number.
+        """
+        result = infer(node, self._operands(node), declared)
+        low, high = result.partial
+        holds = declared.format.mantissa_low <= low and high <= declared.format.mantissa_high
+        same = all(self.tensors[name] == self.graph.tensors[name] for name in node.inputs)
+        return declared if same and holds else result.type()
 
     def _with_old_input(self, node: Node) -> Node:
         """Thresholds and tables are made for one exponent: a coarser input is shifted back to it, exactly."""
