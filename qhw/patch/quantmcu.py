@@ -19,6 +19,7 @@ from qhw.errors import InputError
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
+from qhw.patch.correction import corrections, with_added
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
     MOST_PATCHES,
@@ -69,6 +70,9 @@ class Settings:
             ("own" does not: there every map drops by the same share).
         per_patch: whether each patch without outliers gets widths of its own; else they share them, so that
             one piece of code serves them all.
+        correct_bias: whether the constants that layers add per channel take back what narrower feature maps
+            do to the mean of their sums (:mod:`qhw.patch.correction`). This is ours; it trains nothing.
+            Patches with outliers keep theirs.
         behind: whether feature maps behind the cut are searched too. They are the ends of all branches; with
             False they keep 8 bits, and only what runs by patches gains.
 
@@ -86,6 +90,7 @@ class Settings:
     omega: Scale = "own"
     phi: Scale = "largest"
     per_patch: bool = False
+    correct_bias: bool = True
     behind: bool = True
 
     def __post_init__(self) -> None:
@@ -100,6 +105,11 @@ class Settings:
         for name, kind in (("measure", Measure), ("omega", Scale), ("phi", Scale)):
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name} is {getattr(self, name)!r}", allowed=", ".join(get_args(kind)))
+        if self.per_patch and self.correct_bias:
+            raise InputError(
+                "per_patch and correct_bias are both set, but patches that share constants share widths too",
+                hint="set correct_bias=False",
+            )
 
 
 def uniform(bits: int) -> Settings:
@@ -238,8 +248,11 @@ def _searched(
     def guess(tensor: str, patch: int | None) -> int:
         return chosen.get(search.codes[tensor], graph.tensors[tensor].format.width)
 
-    return search.result(bits, tuple(shares)), guess
+    return search.result(bits, tuple(shares), samples), guess
 
+
+CORRECTED_ON = 32
+"""Samples that means are taken over: of a feature map's pixels, these are many thousands per channel."""
 
 Key = tuple[int | None, str]
 """A feature map of a branch: the branch's first patch (None for what is there as a whole), and the tensor."""
@@ -410,7 +423,9 @@ class _Search:
             for live in live_sets(self.graph, self.plan.cut, self.plan.grid)
         ]
 
-    def result(self, bits: Mapping[Key, int], shares: tuple[float, ...]) -> QuantMcu:
+    def result(
+        self, bits: Mapping[Key, int], shares: tuple[float, ...], samples: Mapping[str, IntArray]
+    ) -> QuantMcu:
         """The graph with the chosen widths, and the record."""
         widths: dict[str, Width] = {}
         for key, chosen in bits.items():
@@ -419,7 +434,8 @@ class _Search:
                 continue
             widths |= dict.fromkeys(self._names(key), width)
         patched = with_patches(self.graph, self.plan)
-        graph = narrowed(patched, widths)
+        added = self._corrected(bits, samples) if widths and self.settings.correct_bias else {}
+        graph = narrowed(with_added(patched, added), widths)
 
         def bits_of(tensor: str, patch: int | None) -> int:
             key = self.key(tensor, patch)
@@ -448,6 +464,18 @@ class _Search:
             peak_bytes(self.graph, sets),
         )
         return QuantMcu(graph, record)
+
+    def _corrected(self, bits: Mapping[Key, int], samples: Mapping[str, IntArray]) -> dict[str, IntArray]:
+        """What the nodes of the graph with patches add, those of patches with outliers left out."""
+        widths = {key[1]: self.widths[key][chosen] for key, chosen in bits.items()}
+        few = {name: array[:CORRECTED_ON] for name, array in samples.items()}
+        found = corrections(self.graph, narrowed(self.graph, widths), few)
+        in_front = {node.name for node in self.front}
+        return {
+            copy: value
+            for name, value in found.items()
+            for copy in ([f"{name}.patch{p}" for p in self.plain] if name in in_front else [name])
+        }
 
     def _names(self, key: Key) -> list[str]:
         """A feature map's tensors in the graph with patches."""

@@ -211,7 +211,8 @@ def _check(found: QuantMcu, inputs: dict[str, np.ndarray]) -> None:
     "settings",
     [
         Settings(entropy_weight=0.2, sigmas=1.7),
-        Settings(entropy_weight=0.1, sigmas=None, per_patch=True, phi="own", omega="sum"),
+        Settings(entropy_weight=0.5, sigmas=1.7, measure="error"),
+        Settings(entropy_weight=0.1, sigmas=None, per_patch=True, correct_bias=False, phi="own", omega="sum"),
         uniform(2),
     ],
 )
@@ -262,6 +263,8 @@ def test_behind_the_cut_widths_may_be_left_alone() -> None:
         ({"outlier_share": -1}, "outlier_share is -1"),
         ({"sigmas": 0}, "sigmas is 0"),
         ({"omega": "none"}, "omega is 'none'"),
+        ({"measure": "loss"}, "measure is 'loss'"),
+        ({"per_patch": True}, "per_patch and correct_bias are both set"),
     ],
 )
 def test_settings_out_of_range_are_refused(given: dict, message: str) -> None:
