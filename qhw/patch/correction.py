@@ -73,7 +73,7 @@ def _shift(
         axes = (0, *range(2, values.ndim))
         unit = graph.tensors[tensor].exponent.values[0] - narrow.tensors[added].exponent.values[0]
         means.append(np.ldexp(values.mean(axis=axes, dtype=np.float64), unit))
-    return np.round(means[0] - means[1]).astype(np.int64)
+    return np.asarray(np.round(means[0] - means[1]), dtype=np.int64)
 
 
 def with_added(graph: ExactGraph, added: Mapping[str, IntArray]) -> ExactGraph:

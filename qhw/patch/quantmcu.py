@@ -215,7 +215,7 @@ def quantmcu(
     wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
     free, bits = _searched(graph, samples, None, wide, settings)
     peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), bits) for plan in every]
-    narrow = min(zip(every, peaks, strict=True), key=lambda found: _order(*found, memory))[0]
+    narrow, _ = min(zip(every, peaks, strict=True), key=lambda found: _order(found[0], found[1], memory))
     if narrow == wide and free.record.peak_bytes <= memory:
         return free
     return _searched(graph, samples, memory, narrow, settings)[0]

@@ -87,10 +87,11 @@ def best_bits(
     """
     if memory is None:
         return {name: choice.bits[int(np.argmax(choice.scores))] for name, choice in choices.items()}
-    least = max(
-        sum(packed_bytes(n, min(choices[key].bits) if key in choices else width) for key, n, width in held)
-        for held in live
-    )
+
+    def fewest(key: K | None, width: int) -> int:
+        return min(choices[key].bits) if key is not None and key in choices else width
+
+    least = max(sum(packed_bytes(n, fewest(key, width)) for key, n, width in held) for held in live)
     if least > memory:
         raise CheckFailedError(
             f"with every feature map at its fewest bits, {least:,} bytes of SRAM are needed, "
@@ -113,7 +114,7 @@ def _solved(choices: Mapping[K, Choice], live: Sequence[Sequence[Piece[K]]], mem
     room = np.full(len(live), float(memory))
     for row, held in enumerate(live):
         for key, elements, width in held:
-            if key not in choices:
+            if key is None or key not in choices:
                 room[row] -= packed_bytes(elements, width)
                 continue
             for place, bits in enumerate(choices[key].bits):
