@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from qhw.errors import CheckFailedError, UnsupportedError
 from qhw.graph import ir
@@ -66,19 +67,28 @@ def stored(graph: ExactGraph) -> set[str]:
     return found
 
 
+def elements_of(graph: ExactGraph, tensor: str, region: Region | None = None) -> int:
+    """How many codes a tensor has, or a region of it."""
+    kind = graph.tensors[tensor]
+    return kind.size if region is None else kind.shape[0] * math.prod(b - a for a, b in region)
+
+
+def packed_bytes(elements: int, bits: int) -> int:
+    """Bytes of so many codes; those of less than 8 bits are packed."""
+    return -(-elements * bits // 8)
+
+
 def size_in_bytes(graph: ExactGraph, tensor: str, region: Region | None = None) -> int:
     """Bytes of a tensor, or of a region of it; codes of less than 8 bits are packed."""
-    kind = graph.tensors[tensor]
-    elements = kind.size if region is None else kind.shape[0] * math.prod(b - a for a, b in region)
-    return -(-elements * kind.format.width // 8)
+    return packed_bytes(elements_of(graph, tensor, region), graph.tensors[tensor].format.width)
 
 
 def node_macs(graph: ExactGraph, node: Node, region: Region | None = None) -> int:
     """Multiply-accumulates of a node, or of a region of its output."""
     if not isinstance(node, ir.Conv | ir.MatMul):
         return 0
-    out, weight = graph.tensors[node.output], graph.tensors[node.inputs[1]]
-    elements = out.size if region is None else out.shape[0] * math.prod(b - a for a, b in region)
+    weight = graph.tensors[node.inputs[1]]
+    elements = elements_of(graph, node.output, region)
     depth = math.prod(weight.shape[1:]) if isinstance(node, ir.Conv) else weight.shape[-2]
     return elements * depth
 
@@ -128,20 +138,77 @@ def make_plan(graph: ExactGraph, cut: str, grid: Sequence[int]) -> PatchPlan:
     if len(grid) != len(sizes) or any(not 1 <= n <= size for n, size in zip(grid, sizes, strict=False)):
         raise UnsupportedError(f"'{cut}' has {sizes} pixels, which are not {tuple(grid)} patches")
     front = graph.nodes[: counts[cut]]
-    peak = _peak(graph, graph.nodes[counts[cut] :], {cut})
-    held = sum(size_in_bytes(graph, name) for name in (*graph.inputs, cut))
     macs = sum(node_macs(graph, node) for node in graph.nodes[counts[cut] :])
     for patch in patches_of(graph, cut, grid):
         regions = regions_of(graph, front, cut, patch)
         macs += sum(node_macs(graph, node, regions[node.output]) for node in front if node.output in regions)
-        peak = max(peak, held + _peak_of_patch(graph, front, cut, regions))
+    peak = peak_bytes(graph, live_sets(graph, cut, grid))
     return PatchPlan(cut, tuple(grid), peak, macs, sum(node_macs(graph, node) for node in graph.nodes))
 
 
 def layer_by_layer(graph: ExactGraph) -> PatchPlan:
     """The plan without patches."""
     macs = sum(node_macs(graph, node) for node in graph.nodes)
-    return PatchPlan("", (), _peak(graph, graph.nodes, set(graph.inputs)), macs, macs)
+    return PatchPlan("", (), peak_bytes(graph, live_sets(graph, "", ())), macs, macs)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor, or the part of it that a patch has, in memory.
+
+    Args:
+        tensor: its name in the graph without patches.
+        patch: the number of the patch; None where the whole tensor is there.
+        elements: how many codes it has.
+    """
+
+    tensor: str
+    patch: int | None
+    elements: int
+
+
+LiveSet: TypeAlias = frozenset[Held]
+"""What is in memory at one time."""
+
+Bits: TypeAlias = Callable[[str, int | None], int]
+"""The width of a tensor's codes in a patch, or (None) of the whole tensor."""
+
+
+def live_sets(graph: ExactGraph, cut: str, grid: Sequence[int]) -> list[LiveSet]:
+    """What a plan has in memory, step by step; equal sets once."""
+    count = cuts(graph)[cut] if cut else 0
+    front, rest = graph.nodes[:count], graph.nodes[count:]
+
+    def whole(name: str) -> Held:
+        return Held(name, None, graph.tensors[name].size)
+
+    steps, sources = _steps(graph, rest)
+    kept = set().union(*(sources.get(name, {name}) for name in graph.outputs))
+    found = [
+        frozenset(map(whole, names)) for names in _live(steps, {cut} if cut else set(graph.inputs), kept)
+    ]
+    beside = {*graph.inputs, cut}
+    for patch, region in enumerate(patches_of(graph, cut, grid) if cut else ()):
+        regions = regions_of(graph, front, cut, region)
+        steps, _ = _steps(graph, [node for node in front if node.output in regions])
+        for names in _live(steps, set(), set()):
+            parts = {Held(name, patch, elements_of(graph, name, regions[name])) for name in names - beside}
+            found.append(frozenset({*map(whole, beside), *parts}))
+    return list(dict.fromkeys(found))
+
+
+def peak_bytes(graph: ExactGraph, sets: Sequence[LiveSet], bits: Bits | None = None) -> int:
+    """The most memory that any of the sets takes; codes of less than 8 bits are packed, tensor by tensor.
+
+    Args:
+        bits: the width of each tensor's codes; left out, that of the graph's own formats.
+    """
+
+    def size(held: Held) -> int:
+        width = graph.tensors[held.tensor].format.width if bits is None else bits(held.tensor, held.patch)
+        return packed_bytes(held.elements, width)
+
+    return max(sum(map(size, held)) for held in sets)
 
 
 @dataclass(frozen=True)
@@ -167,32 +234,15 @@ def _steps(graph: ExactGraph, nodes: Sequence[Node]) -> tuple[list[_Step], dict[
     return steps, sources
 
 
-def _peak(graph: ExactGraph, nodes: Sequence[Node], live: set[str]) -> int:
-    """The most bytes that are in use while nodes run one after the other, some tensors being there."""
-    steps, sources = _steps(graph, nodes)
-    kept = set().union(*(sources.get(name, {name}) for name in graph.outputs))
-    return _most(steps, live, kept, lambda name: size_in_bytes(graph, name))
-
-
-def _peak_of_patch(graph: ExactGraph, front: Sequence[Node], cut: str, regions: dict[str, Region]) -> int:
-    """The most bytes that one patch's tensors take, beside the network's input and the cut."""
-    steps, _ = _steps(graph, [node for node in front if node.output in regions])
-    beside = {*graph.inputs, cut}
-    return _most(
-        steps, set(), set(), lambda name: 0 if name in beside else size_in_bytes(graph, name, regions[name])
-    )
-
-
-def _most(steps: Sequence[_Step], live: set[str], kept: set[str], size: Callable[[str], int]) -> int:
-    """The most bytes that live tensors take; a tensor lives from its step to the last one that reads it."""
+def _live(steps: Sequence[_Step], live: set[str], kept: set[str]) -> list[set[str]]:
+    """The tensors in memory at each step; a tensor lives from its step to the last one that reads it."""
     last = {name: index for index, step in enumerate(steps) for name in step.reads}
-    peak = sum(map(size, live))
-    live = set(live)
+    found, live = [set(live)], set(live)
     for index, step in enumerate(steps):
         live.add(step.writes)
-        peak = max(peak, sum(map(size, live)))
+        found.append(set(live))
         live = {name for name in live if name in kept or last.get(name, -1) > index}
-    return peak
+    return found
 
 
 def plans(graph: ExactGraph, most_patches: int = MOST_PATCHES) -> Iterator[PatchPlan]:

@@ -1,0 +1,1 @@
+"""Trained networks of a microcontroller's size, for benchmarks/quantmcu.py."""
