@@ -1,9 +1,10 @@
 """Types and ranges of many points at once, by the operations' own rules.
 
-A tensor of the exact graph has one type and range per point, of which few differ: each is numbered where it is
-first met (:class:`Tensors`). What a node gives for operands of one exponent is asked of its own rule once; for
-all other ranges of such operands the same interval arithmetic is done here, on arrays with an axis in front.
-What has no such form, or needs more than 53 bits (sums of products) or 62, is asked of the rule, one by one.
+A tensor of the exact graph has one type and range per point, of which few differ: each is numbered where it
+is first met (:class:`Tensors`). What a node gives for operands of one exponent is asked of its own rule once;
+for all other ranges of such operands the same interval arithmetic is done here, on arrays with an axis in
+front. What has no such form, or needs more than 53 bits (sums of products) or 62, is asked of the rule, one
+by one.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ class Tensors:
     def operand(self, number: int) -> Operand:
         """A type as the rules take it."""
         low, high = self.low[number], self.high[number]
-        if (low == low[0]).all() and (high == high[0]).all():
-            low, high = low[0], high[0]
-        return Operand(self.kinds[self.kind_of[number]], Range.of(low, high))
+        is_whole = (low == low[0]).all() and (high == high[0]).all()
+        span = Range.of(int(low[0]), int(high[0])) if is_whole else Range.of(low, high)
+        return Operand(self.kinds[self.kind_of[number]], span)
 
 
 def results(

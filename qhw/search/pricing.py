@@ -1,10 +1,10 @@
 """The cost of design points by the hundred thousand, without lowering one of them.
 
 What a node of the exact graph costs depends on the types of its operands, and on its own format where it has
-one. Variants of the network (:class:`qhw.search.network.Variants`) are lowered once each; from then on types and
-ranges are propagated through the graph, all points together (:mod:`qhw.search.inference`). A type that has been
-seen is a number. What a node costs depends on the types of its operands and its result alone, not on their
-ranges, of which there are many more: so it is worked out once for each of them.
+one. Variants of the network (:class:`qhw.search.network.Variants`) are lowered once each; from then on types
+and ranges are propagated through the graph, all points together (:mod:`qhw.search.inference`). A type that
+has been seen is a number. What a node costs depends on the types of its operands and its result alone, not
+on their ranges, of which there are many more: so it is worked out once for each of them.
 """
 
 from __future__ import annotations
