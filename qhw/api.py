@@ -289,7 +289,7 @@ def search(
     strategy: str | None = None,
     evaluator: str | None = None,
     evaluations: int | None = None,
-    methods: str | Sequence[str] = "",
+    methods: str | Sequence[str] | None = None,
     points: int | None = None,
     workers: int = 1,
     scheduler: str | None = None,
@@ -325,7 +325,8 @@ def search(
             interval.
         strategy, evaluator: how points are proposed and judged, by name.
         evaluations: how many points are judged at most.
-        methods: methods of :func:`ptq` by which the points of the front are quantised in the end.
+        methods: methods of :func:`ptq` by which points are quantised; None: its default ones, or none where
+            points are trained.
         points: how many points of the front are kept at most.
         workers, scheduler: processes that judge points, and a Dask scheduler to join.
         store, name, resume: the record (an SQLite file or a PostgreSQL URL), the study in it, and whether to
@@ -383,7 +384,7 @@ def search(
         build_options,
         space=SpaceSettings.from_mapping(space or {}),
         against=against,
-        methods=methods if isinstance(methods, str) else ",".join(methods),
+        methods=methods if methods is None or isinstance(methods, str) else ",".join(methods),
         workers=workers,
         scheduler=scheduler,
         store=None if store is None else str(store),

@@ -381,7 +381,7 @@ def search(
         str | None,
         typer.Option(
             "--methods",
-            help="What the front's points are quantised by in the end, as in qhw ptq.  [default: none]",
+            help="What points are quantised by, as in qhw ptq.  [default: gpfq; none where they are trained]",
         ),
     ] = None,
     points: Annotated[

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 import unfoldNd
 from brevitas.graph.utils import is_conv_transposed
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from qhw.ptq.methods.base import Method, Subject
-from qhw.ptq.observation import lockstep
+from qhw.ptq.methods.base import LayerMethod
 from qhw.quantizers import Quantizer
 from qhw.quantizers.kernels.problem import Rule
 
@@ -86,7 +85,7 @@ def grid_of(rule: Rule) -> Tensor:
     return torch.arange(low, high + 1, dtype=torch.float64)
 
 
-class LearnedRounding(Method):
+class LearnedRounding(LayerMethod):
     """A method that finds the rounding of a layer from second moments of its inputs."""
 
     order = 50
@@ -95,29 +94,22 @@ class LearnedRounding(Method):
     def solve(self, problem: Rounding) -> Tensor:
         """The rounded weights (outputs, inputs), numbers of the format."""
 
-    def adjust(self, subject: Subject) -> int:
-        done: set[int] = set()
-        generator = torch.Generator().manual_seed(subject.seed)
-
-        def round_weights(node: fx.Node, layer: Any, exact: Tensor, rounded: Tensor) -> None:
-            quantizer = _learnable(layer)
-            if quantizer is None or id(layer) in done:
-                return
-            done.add(id(layer))
-            weight = layer.weight.detach()
-            groups = getattr(layer, "groups", 1)
-            parts = zip(
-                weight.flatten(1).chunk(groups),
-                _units(quantizer, weight).chunk(groups),
-                _columns(layer, exact, groups),
-                _columns(layer, rounded, groups),
-                strict=True,
-            )
-            solved = [self._solve_group(quantizer.rule, generator, *part) for part in parts]
-            layer.weight.copy_(torch.cat(solved).view_as(weight))
-
-        lockstep(subject.float_side, subject.quantised, subject.samples, before=round_weights)
-        return len(done)
+    def adjust_layer(self, layer: Any, exact: Tensor, rounded: Tensor, seed: int) -> None:
+        quantizer = _learnable(layer)
+        if quantizer is None:
+            return
+        generator = torch.Generator().manual_seed(seed)
+        weight = layer.weight.detach()
+        groups = getattr(layer, "groups", 1)
+        parts = zip(
+            weight.flatten(1).chunk(groups),
+            _units(quantizer, weight).chunk(groups),
+            _columns(layer, exact, groups),
+            _columns(layer, rounded, groups),
+            strict=True,
+        )
+        solved = [self._solve_group(quantizer.rule, generator, *part) for part in parts]
+        layer.weight.copy_(torch.cat(solved).view_as(weight))
 
     def _solve_group(
         self,

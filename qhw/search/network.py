@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -81,13 +81,20 @@ class Variants:
         """The calls of the network, in order."""
         return list(self.base.graph.nodes)
 
-    def module(self, point: Point) -> fx.GraphModule:
-        """The quantised network of a point, a copy: to be exported or trained."""
-        mixed = copy.deepcopy(self.base)
+    def module(
+        self, point: Point, layer: Callable[[fx.Node, Point], nn.Module] | None = None
+    ) -> fx.GraphModule:
+        """The quantised network of a point, a copy: to be exported or trained.
+
+        Args:
+            layer: the layer of a node at a point, if it is not the variant's own.
+        """
+        mixed, layer = copy.deepcopy(self.base), layer or self.layer
         for node in self.base.graph.nodes:
-            if node.op == "call_module" and (variant := self.variant(node, point)):
-                layer = self.modules[variant].get_submodule(str(node.target))
-                set_layer(mixed, str(node.target), copy.deepcopy(layer))
+            if node.op == "call_module" and (found := layer(node, point)) is not self.base.get_submodule(
+                str(node.target)
+            ):
+                set_layer(mixed, str(node.target), copy.deepcopy(found))
         return fx.GraphModule(mixed, mixed.graph, type(self.base).__name__)  # a copy has lost its name
 
     def quantised(self, point: Point, methods: Sequence[str]) -> fx.GraphModule:
@@ -141,11 +148,24 @@ class PrefixCache:
     """The results of layers on one batch, by the formats that they depend on; the least used are dropped.
 
     Changing the formats of layer k runs nothing in front of it.
+
+    Args:
+        samples: the batch, (N, ...).
+        limit_bytes: of all results that are kept.
+        layer: the layer of a node at a point, if it is not the variant's own: one that depends on the node's
+            ``dependencies`` alone.
     """
 
-    def __init__(self, variants: Variants, samples: Tensor, limit_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        variants: Variants,
+        samples: Tensor,
+        limit_bytes: int = 1 << 30,
+        layer: Callable[[fx.Node, Point], nn.Module] | None = None,
+    ) -> None:
         self.variants, self.samples, self.limit = variants, samples, limit_bytes
-        self._depends = _dependencies(variants)
+        self._layer = layer or variants.layer
+        self.depends = dependencies(variants)
         self._known: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._bytes = 0
         self.computed = 0
@@ -154,9 +174,12 @@ class PrefixCache:
     def outputs(self, point: Point) -> NDArray[np.float32]:
         """The network's outputs at a point, (N, ...)."""
         output = next(node for node in self.variants.nodes if node.op == "output")
+        return np.asarray(self.value(output.all_input_nodes[0], point).numpy())
+
+    def value(self, node: fx.Node, point: Point) -> Tensor:
+        """A node's result at a point, (N, ...)."""
         with torch.inference_mode():
-            result = self._value(output.all_input_nodes[0], point, {})
-        return np.asarray(result.numpy())
+            return self._value(node, point, {})
 
     def _value(self, node: fx.Node, point: Point, here: dict[fx.Node, Tensor]) -> Tensor:
         """The value of a node; only what is not known is run, without recursion into long chains twice."""
@@ -164,7 +187,7 @@ class PrefixCache:
             return self.samples
         if node in here:
             return here[node]
-        key = (node.name, tuple(point[index] for index in self._depends[node]))
+        key = (node.name, tuple(point[index] for index in self.depends[node]))
         if key in self._known:
             self._known.move_to_end(key)
             here[node] = self._known[key]
@@ -179,7 +202,7 @@ class PrefixCache:
 
     def _run(self, node: fx.Node, point: Point, arguments: Any, named: Any) -> Any:
         if node.op == "call_module":
-            return self.variants.layer(node, point)(*arguments, **named)
+            return self._layer(node, point)(*arguments, **named)
         if node.op == "call_method":
             first, *rest = arguments
             return getattr(first, str(node.target))(*rest, **named)
@@ -195,13 +218,23 @@ class PrefixCache:
             self._bytes -= dropped.nbytes
 
 
-def _dependencies(variants: Variants) -> dict[fx.Node, tuple[int, ...]]:
-    """The variables that each node's value depends on."""
+def dependencies(variants: Variants) -> dict[fx.Node, tuple[int, ...]]:
+    """The variables that each node's value depends on, of a layer's first call included."""
     found: dict[fx.Node, tuple[int, ...]] = {}
-    for node in variants.nodes:
+    for node, first in first_calls(variants).items():
         own = {*variants.variables(node)} if node.op == "call_module" else set()
-        found[node] = tuple(sorted(own.union(*(found[source] for source in node.all_input_nodes))))
+        sources = [*node.all_input_nodes, *([first] if first is not node else [])]
+        found[node] = tuple(sorted(own.union(*(found[source] for source in sources))))
     return found
+
+
+def first_calls(variants: Variants) -> dict[fx.Node, fx.Node]:
+    """For each node, the first one that calls the same layer; others stand for themselves."""
+    firsts: dict[object, fx.Node] = {}
+    return {
+        node: firsts.setdefault(node.target if node.op == "call_module" else node, node)
+        for node in variants.nodes
+    }
 
 
 def _site_path(node: fx.Node, layer: nn.Module) -> str:

@@ -14,7 +14,7 @@ from qhw.pipeline.options import BuildOptions, merge
 from qhw.ptq.settings import PtqSettings
 from qhw.search.pricing import OBJECTIVES
 from qhw.search.space import SpaceSettings
-from qhw.search.strategies import DEFAULT
+from qhw.search.strategies import DEFAULT, strategy_class
 
 DEFAULT_EVALUATOR = "calibrated"
 DEFAULT_EVALUATIONS = 200
@@ -33,7 +33,8 @@ class SearchOptions:
         against: what is minimised beside the loss of accuracy, one of ``qhw.search.pricing.OBJECTIVES``.
         strategy, evaluator: by name.
         evaluations: how many points may be evaluated.
-        methods: methods of :mod:`qhw.ptq` by which the points of the front are quantised in the end.
+        methods: methods of :mod:`qhw.ptq` by which points are quantised; None: its default ones, or none
+            where points are trained.
         workers: processes that evaluate.
         scheduler: a Dask scheduler to join, ``tcp://…``.
         store: the record: an SQLite file, or a PostgreSQL URL; None: ``search.db`` in the output folder.
@@ -51,7 +52,7 @@ class SearchOptions:
     strategy: str = DEFAULT
     evaluator: str = DEFAULT_EVALUATOR
     evaluations: int = DEFAULT_EVALUATIONS
-    methods: str = ""
+    methods: str | None = None
     workers: int = 1
     scheduler: str | None = None
     store: str | None = None
@@ -66,7 +67,7 @@ class SearchOptions:
                 allowed=", ".join(OBJECTIVES),
                 hint=closest(self.against, OBJECTIVES),
             )
-        PtqSettings(self.methods)
+        PtqSettings(self.methods or "")
         for name in ("evaluations", "workers", "points"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", allowed="integers from 1")
@@ -76,9 +77,40 @@ class SearchOptions:
                 hint="give the float network: a built-in model, or file.py:function with --state",
             )
 
+    def check_methods(self) -> None:
+        """Raise InputError where methods are named that quantise without training, and points are trained."""
+        if self.trains and PtqSettings(self.methods or "").methods:
+            raise InputError(
+                f"The methods {self.methods} quantise without training, but points are trained "
+                f"(strategy {self.strategy}, evaluator {self.evaluator})",
+                hint="leave --methods out, or take another evaluator or strategy",
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether points are trained, by the strategy or by the evaluator."""
+        from qhw.search.evaluators import evaluator_class
+        from qhw.search.strategies.training import TrainingStrategy
+
+        return evaluator_class(self.evaluator).trains or issubclass(
+            strategy_class(self.strategy), TrainingStrategy
+        )
+
+    @property
+    def quantised_by(self) -> tuple[str, ...]:
+        """The methods by which points are quantised."""
+        if self.trains:
+            return ()
+        return tuple((PtqSettings() if self.methods is None else PtqSettings(self.methods)).methods)
+
     def identity(self) -> dict[str, Any]:
         """What decides results, as JSON values."""
-        return {"space": asdict(self.space), "against": self.against, "evaluator": self.evaluator}
+        return {
+            "space": asdict(self.space),
+            "against": self.against,
+            "evaluator": self.evaluator,
+            "methods": list(self.quantised_by),
+        }
 
 
 OWN = tuple(item.name for item in fields(SearchOptions) if item.name != "build")

@@ -1,9 +1,10 @@
 """The cost of design points by the hundred thousand, without lowering one of them.
 
-What a node of the exact graph costs depends on the types of its operands, and on its own format where it
-has one. Variants of the network (:class:`qhw.search.network.Variants`) are lowered once each; from then on
-types are propagated through the graph by the operations' own inference rules. A type that has been seen is a
-number, and a node at some numbers is a row of a table: what is not in it yet is inferred and priced, once.
+What a node of the exact graph costs depends on the types of its operands, and on its own format where it has
+one. Variants of the network (:class:`qhw.search.network.Variants`) are lowered once each; from then on types
+and ranges are propagated through the graph, all points together (:mod:`qhw.search.inference`). A type that
+has been seen is a number. What a node costs depends on the types of its operands and its result alone, not
+on their ranges, of which there are many more: so it is worked out once for each of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from qhw.boards import Board
 from qhw.cost.pricing.architecture import LayerCost
@@ -25,9 +27,9 @@ from qhw.flows.base import Flow
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.builder import value_ranges
-from qhw.graph.infer import Operand, Range, infer
 from qhw.graph.ir import ExactGraph, Node, TensorType
 from qhw.pipeline.designs import Wanted
+from qhw.search.inference import DECLARING, Tensors, results
 from qhw.search.space import Kind, Point
 
 OBJECTIVES = ("lut", "ff", "dsp", "bram18", "share", "memory", "energy", "interval")
@@ -49,6 +51,9 @@ mostly LUT, DSP or BRAM. A point takes the leaning whose largest share is least;
 
 _BLOCK = 1 << 17
 """Rows that are added up at a time."""
+
+_TYPE_BITS, _OPTION_BITS = 26, 10
+"""Bits of the number of a type, and of that of an option, in the key of a case."""
 
 _COLUMNS = ("usage", "interval", "energy_nj", "memory_bits", "reaches")
 
@@ -102,25 +107,72 @@ class PointCosts:
         return np.asarray(np.where(self.reaches, values, np.inf))
 
 
-class _NodeTable:
-    """What is known of one node: for each key, the number of its result's type and its rows of cost."""
+class _Numbers:
+    """Numbers 64-bit keys in the order in which they are met."""
 
     def __init__(self) -> None:
-        self.results: dict[tuple[int, ...], int] = {}
-        self.places: dict[tuple[int, ...], int] = {}
-        self._rows: list[NDArray[np.float64]] = []
-        self._stacked = np.empty(0)
+        self._keys, self._numbers = np.empty(0, np.int64), np.empty(0, np.int64)
 
-    def add(self, key: tuple[int, ...], result: int, rows: NDArray[np.float64]) -> None:
-        """Remember what a node gives and costs at some types."""
-        self.results[key], self.places[key] = result, len(self._rows)
-        self._rows.append(rows)
+    def of(self, keys: IntArray) -> tuple[IntArray, IntArray]:
+        """The number of each key (keys,), and the places of new ones in the order of their numbers."""
+        places = np.searchsorted(self._keys, keys)
+        is_known = np.zeros(len(keys), dtype=np.bool_)
+        if len(self._keys):
+            is_known = self._keys[np.minimum(places, len(self._keys) - 1)] == keys
+            if is_known.all():
+                return self._numbers[places], np.empty(0, np.int64)
+        (missing,) = np.nonzero(~is_known)
+        new, firsts = np.unique(keys[missing], return_index=True)
+        slots = np.searchsorted(self._keys, new)
+        numbers = len(self._keys) + np.arange(len(new))
+        self._keys = np.insert(self._keys, slots, new)
+        self._numbers = np.insert(self._numbers, slots, numbers)
+        return self._numbers[np.searchsorted(self._keys, keys)], missing[firsts]
 
+
+class _NodeTable:
+    """What is known of one node: for the types of its operands, that of its result and its row of cost."""
+
+    def __init__(self) -> None:
+        self.numbers = _Numbers()
+        self.pairs: list[_Numbers] = []
+        self.results, self.rows = np.empty(0, np.int64), np.empty(0, np.int64)
+
+    def keys(self, columns: Sequence[IntArray], options: IntArray) -> IntArray:
+        """One number for each case of operands' numbers and an option."""
+        key, *others = columns
+        while len(self.pairs) < len(others) - 1:
+            self.pairs.append(_Numbers())
+        for pairs, column in zip(self.pairs, others, strict=False):
+            key, _ = pairs.of(key << _TYPE_BITS | column)
+        for column in others[len(others) - 1 :]:
+            key = key << _TYPE_BITS | column
+        return np.asarray(key << _OPTION_BITS | options)
+
+    def add(self, results: Sequence[int], rows: Sequence[int]) -> None:
+        """Remember what the node gives and costs in the cases that were numbered last."""
+        self.results = np.concatenate([self.results, np.array(results, dtype=np.int64)])
+        self.rows = np.concatenate([self.rows, np.array(rows, dtype=np.int64)])
+
+
+class _Rows:
+    """Rows of cost, each of one node at some types: what it takes at every limit and leaning."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.places: dict[object, int] = {}
+        self._room = np.empty((0, *shape))
+
+    def add(self, key: object, row: NDArray[np.float64]) -> None:
+        """Remember a row."""
+        place = len(self.places)
+        if place == len(self._room):
+            self._room = np.resize(self._room, (2 * place + 64, *self._room.shape[1:]))
+        self.places[key], self._room[place] = place, row
+
+    @property
     def stacked(self) -> NDArray[np.float64]:
-        """All rows, (keys, intervals, leanings, columns)."""
-        if len(self._stacked) < len(self._rows):
-            self._stacked = np.stack(self._rows)
-        return self._stacked
+        """All rows, (rows, limits, leanings, columns)."""
+        return self._room[: len(self.places)]
 
 
 class PointPricer:
@@ -151,18 +203,19 @@ class PointPricer:
         self.graphs = [design.graph for design in designs]
         self.graph = self.graphs[0]
         self.priced = 0
-        """Nodes that were inferred and priced so far."""
+        """Rows of cost that were worked out so far: nodes at some types."""
         _check_alike(self.graphs)
         self._own = [_own_variable(self.graphs, place, choices) for place in range(len(self.graph.nodes))]
         self._counts = tuple(counts)
-        self._types: list[tuple[TensorType, Range]] = []
-        self._numbers: dict[object, int] = {}
+        self.limits = self._interval_limits(designs)
         self._tables = [_NodeTable() for _ in self.graph.nodes]
+        self._rows = _Rows((len(self.limits), len(_LEANINGS), len(ESTIMATED) + 3))
+        self._tensors = {name: Tensors() for name in self.graph.tensors}
         ranges = value_ranges(self.graph)
         self._inputs = {
-            name: self._number(self.graph.tensors[name], ranges[name]) for name in self.graph.inputs
+            name: self._tensors[name].add(self.graph.tensors[name], ranges[name])
+            for name in self.graph.inputs
         }
-        self.limits = self._interval_limits(designs)
 
     @property
     def room(self) -> NDArray[np.float64]:
@@ -179,26 +232,40 @@ class PointPricer:
             **dict(zip(_COLUMNS, columns, strict=True)), room=self.room, budget=self.wanted.share
         )
 
+    def types(self, point: Point) -> dict[str, TensorType]:
+        """The type of each computed tensor at a point."""
+        self.price([point])
+        found, _ = self._numbered(np.array([point], dtype=np.int64))
+        known = {name: self._tensors[name] for name in found}
+        return {name: known[name].kinds[known[name].kind_of[n[0]]] for name, n in found.items()}
+
     def _price(self, chosen: IntArray) -> PointCosts:
+        _, rows = self._numbered(chosen)
+        table = self._rows.stacked
+        width = int(np.prod(table.shape[1:]))
+        ends = np.arange(0, rows.size + 1, rows.shape[1])
+        # A matrix of ones adds rows up in the order of the nodes, without a copy of each.
+        picked = csr_array((np.ones(rows.size), rows.ravel(), ends), shape=(len(rows), len(table)))
+        total = (picked @ table.reshape(len(table), width)).reshape(len(rows), *table.shape[1:])
+        intervals = np.ascontiguousarray(table[..., -1])
+        slowest = intervals[rows[:, 0]]
+        for column in rows.T[1:]:
+            np.maximum(slowest, intervals[column], out=slowest)
+        return self._chosen(total[..., :-1], slowest)
+
+    def _numbered(self, chosen: IntArray) -> tuple[dict[str, IntArray], IntArray]:
+        """The numbers of all types at some points, and the rows of cost of all nodes, (points, nodes)."""
         numbers = {name: np.full(len(chosen), number) for name, number in self._inputs.items()}
-        total = np.zeros((len(chosen), len(self.limits), len(_LEANINGS), len(ESTIMATED) + 2))
-        slowest = np.zeros(total.shape[:-1])
+        rows = np.empty((len(self.graph.nodes), len(chosen)), dtype=np.int64)
         for place, node in enumerate(self.graph.nodes):
-            own = self._own[place]
+            own, table = self._own[place], self._tables[place]
             columns = [numbers[name] for name in self.graph.activations(node)]
-            columns.append(np.zeros(len(chosen), np.int64) if own is None else chosen[:, own])
-            firsts, where = _distinct(columns)
-            table = self._tables[place]
-            keys = [tuple(int(column[first]) for column in columns) for first in firsts]
-            for key in keys:
-                if key not in table.places:
-                    self._fill(place, key)
-            rows = np.array([table.places[key] for key in keys])[where]
-            numbers[node.output] = np.array([table.results[key] for key in keys])[where]
-            costs = table.stacked()[rows]
-            total += costs[..., :-1]
-            np.maximum(slowest, costs[..., -1], out=slowest)
-        return self._chosen(total, slowest)
+            options = np.zeros(len(chosen), np.int64) if own is None else chosen[:, own]
+            cases, new = table.numbers.of(table.keys(columns, options))
+            if len(new):
+                table.add(*self._filled(place, np.stack([*columns, options], axis=1)[new]))
+            numbers[node.output], rows[place] = table.results[cases], table.rows[cases]
+        return numbers, np.ascontiguousarray(rows.T)
 
     def _chosen(self, total: NDArray[np.float64], slowest: NDArray[np.float64]) -> PointCosts:
         """The fastest interval that fits, or the slowest; there, the leaning with the least largest share."""
@@ -221,26 +288,38 @@ class PointPricer:
             self.wanted.share,
         )
 
-    def _fill(self, place: int, key: tuple[int, ...]) -> None:
-        """Infer the result of a node at some types, and price it at every folding."""
-        *operands, option = key
-        graph = self.graphs[option % len(self.graphs)] if self._own[place] is not None else self.graph
-        node = graph.nodes[place]
-        types = dict(zip(graph.activations(node), (self._types[number] for number in operands), strict=True))
-        given = [
-            Operand(types[name][0], types[name][1])
-            if name in types
-            else Operand(graph.tensors[name], _constant_range(graph, name), graph.constants[name])
-            for name in node.inputs
-        ]
-        declared = graph.tensors[node.output]
-        result = infer(node, given, _declared(node, declared, given))
-        kind = _declared(node, declared, given) if _states_its_type(node) else result.type()
-        rows = self._rows(graph, node, {**{name: t for name, (t, _) in types.items()}, node.output: kind})
-        self._tables[place].add(key, self._number(kind, result.range), rows)
-        self.priced += 1
+    def _filled(self, place: int, cases: IntArray) -> tuple[list[int], list[int]]:
+        """The results of a node and its rows of cost, by its operands' numbers and an option, (cases, …)."""
+        found = [0] * len(cases)
+        options = cases[:, -1] % len(self.graphs)
+        for option in np.unique(options):
+            (where,) = np.nonzero(options == option)
+            graph = self.graphs[option]
+            given = cases[where, :-1].tolist()
+            given_by = results(graph, graph.nodes[place], self._tensors, given)
+            for case, number in zip(where, given_by, strict=True):
+                found[case] = number
+        node = self.graph.nodes[place]
+        known = [self._tensors[name] for name in (*self.graph.activations(node), node.output)]
+        rows = []
+        for (*numbers, option), result in zip(cases.tolist(), found, strict=True):
+            kinds = tuple(of.kind_of[n] for of, n in zip(known, (*numbers, result), strict=True))
+            rows.append(self._row(place, option % len(self.graphs), kinds))
+        return found, rows
 
-    def _rows(self, graph: ExactGraph, node: Node, kinds: Mapping[str, TensorType]) -> NDArray[np.float64]:
+    def _row(self, place: int, option: int, kinds: tuple[int, ...]) -> int:
+        """The row of cost of a node whose computed operands and result have these types."""
+        key = (place, option, kinds)
+        if key not in self._rows.places:
+            graph = self.graphs[option]
+            node = graph.nodes[place]
+            names = (*graph.activations(node), node.output)
+            known = {name: self._tensors[name].kinds[k] for name, k in zip(names, kinds, strict=True)}
+            self._rows.add(key, self._costs(graph, node, known))
+            self.priced += 1
+        return self._rows.places[key]
+
+    def _costs(self, graph: ExactGraph, node: Node, kinds: Mapping[str, TensorType]) -> NDArray[np.float64]:
         """What a node takes at each limit of the interval, at the folding that each leaning prefers."""
         tensors = {**graph.tensors, **kinds}
         for name in list(kinds):  # what a chain of moves passes on is of the same type
@@ -255,13 +334,6 @@ class PointPricer:
         folds = architecture.legal_folding(alone).get(node.name, (architecture.fold(),))
         costing = Costing(retyped, architecture, self.design.costing.hardware)
         return _at_limits(costing.layers(node, folds), self.limits, self.room)
-
-    def _number(self, kind: TensorType, range_: Range) -> int:
-        key = (kind, _frozen(range_.low), _frozen(range_.high))
-        if key not in self._numbers:
-            self._numbers[key] = len(self._types)
-            self._types.append((kind, range_))
-        return self._numbers[key]
 
     def _interval_limits(self, designs: Sequence[Design]) -> NDArray[np.float64]:
         if self.wanted.fps is not None:
@@ -299,39 +371,6 @@ def _at_limits(
     return rows
 
 
-def _distinct(columns: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
-    """The first place of each distinct row, and which of them every row is."""
-    key = columns[0]
-    for column in columns[1:]:
-        key = key * (int(column.max()) + 1) + column
-    _, firsts, where = np.unique(key, return_index=True, return_inverse=True)
-    return firsts, where.reshape(-1)
-
-
-_DECLARING = (ir.Requant, ir.Threshold, ir.Table)
-
-
-def _states_its_type(node: Node) -> bool:
-    return isinstance(node, _DECLARING) or node.moves_codes
-
-
-def _declared(node: Node, declared: TensorType, operands: Sequence[Operand]) -> TensorType:
-    """The type that an operation leaves open: a Requant's own, or that of the codes which it moves."""
-    if node.moves_codes:
-        first = operands[0].type
-        return TensorType(declared.shape, first.format, first.exponent)
-    return declared
-
-
-def _constant_range(graph: ExactGraph, name: str) -> Range:
-    value = graph.constants[name]
-    return Range.of(int(value.min()), int(value.max())) if value.size else Range.of(0, 0)
-
-
-def _frozen(bounds: IntArray) -> tuple[int, ...] | int:
-    return int(bounds) if bounds.ndim == 0 else tuple(int(bound) for bound in bounds)
-
-
 def _check_alike(graphs: Sequence[ExactGraph]) -> None:
     names = [[node.name for node in graph.nodes] for graph in graphs]
     for other in names[1:]:
@@ -351,7 +390,7 @@ def _own_variable(
     kind: Kind = "weights" if isinstance(node, ir.Conv | ir.MatMul) else "activations"
     found = choices.get((node.source or node.name, kind))
     if found is not None and (
-        kind == "weights" or any(isinstance(g.nodes[place], _DECLARING) for g in graphs)
+        kind == "weights" or any(isinstance(g.nodes[place], DECLARING) for g in graphs)
     ):
         return found
     first = _essence(graphs[0], node)
@@ -372,4 +411,4 @@ def _essence(graph: ExactGraph, node: Node) -> tuple[object, ...]:
         if name in graph.constants
     ]
     bare = dataclasses.replace(node, inputs=(), output="")
-    return (bare, *constants, graph.tensors[node.output] if isinstance(node, _DECLARING) else None)
+    return (bare, *constants, graph.tensors[node.output] if isinstance(node, DECLARING) else None)

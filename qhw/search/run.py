@@ -49,7 +49,6 @@ from qhw.pipeline.stages import (
     telling_full_disk,
 )
 from qhw.pipeline.state import LARGEST_STATE
-from qhw.ptq.settings import PtqSettings
 from qhw.search import front as fronts
 from qhw.search.evaluators import evaluator_class, make_evaluator
 from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
@@ -172,6 +171,7 @@ def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> Se
     evaluator_class(options.evaluator)
     require_training()
     _require_search()
+    options.check_methods()
     choice = data_of(source, build.data if data is None else data, build.reading)
     if choice is None:
         raise InputError(f"The model {source.given} has no data", hint="name a data set with --data")
@@ -217,12 +217,11 @@ def stages(plan: SearchPlan, watch: Watch | None = None) -> list[Stage]:
         "evaluations": options.evaluations,
         "points": options.points,
     }
-    finished = {**chosen, "methods": options.methods}
     prepare = Preparation(plan)
     return [
         Stage("train", partial(_train, plan), {**model, **handed}),
         Stage("search", partial(_search, prepare, watch), {**model, **priced, **chosen}, ("train",)),
-        Stage("front", partial(_points, prepare), {**model, **priced, **finished}, ("train", "search")),
+        Stage("front", partial(_points, prepare), {**model, **priced, **chosen}, ("train", "search")),
     ]
 
 
@@ -348,7 +347,7 @@ def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str]
         variants = Variants(module, space, samples)
     graphs = [lower(to_onnx(variant)) for variant in variants.modules]
     training = (part, recipe_of(plan.source, options.build))
-    evaluator = make_evaluator(options.evaluator, variants, held, training)
+    evaluator = make_evaluator(options.evaluator, variants, held, training, options.quantised_by)
     return Prepared(variants, held, training, evaluator, graphs)
 
 
@@ -457,7 +456,13 @@ def _asked(
     done = [stored for stored in store.trials() if stored.state == "done"]
     strategy.tell(_trial(pricer, options.against, stored.point, stored.quality) for stored in done)
     setup = Setup(
-        variants.model, prepared.space, variants.samples, prepared.held, options.evaluator, prepared.training
+        variants.model,
+        prepared.space,
+        variants.samples,
+        prepared.held,
+        options.evaluator,
+        prepared.training,
+        options.quantised_by,
     )
     numbers: dict[Point, int] = {}
     text = ""
@@ -590,6 +595,7 @@ def _identity(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> Facts:
         "wanted": wanted.to_json(),
         "against": plan.options.against,
         "evaluator": plan.options.evaluator,
+        "methods": list(plan.options.quantised_by),
         "strategy": plan.options.strategy,
         "seed": plan.options.build.seed,
         "qhw": source_digest(),
@@ -676,10 +682,11 @@ def _network_of_point(
     """The quantised network of a point, with its trained weights where there is a file of them."""
     from qhw.outside.weights import read_weights
 
-    if state is None and plan.options.methods:
-        return prepared.variants.quantised(point, PtqSettings(plan.options.methods).methods)
+    evaluator, methods = prepared.evaluator, plan.options.quantised_by
+    if state is None and (evaluator.trains or evaluator.takes_methods):
+        return evaluator.network(point)
     if state is None:
-        return prepared.evaluator.network(point)
+        return prepared.variants.quantised(point, methods)
     module = prepared.variants.module(point)
     module.load_state_dict(read_weights(state, "trained weights", LARGEST_STATE))
     return module.eval()
@@ -789,7 +796,7 @@ def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: fl
         },
         "evaluator": plan.options.evaluator,
         "strategy": plan.options.strategy,
-        "methods": plan.options.methods,
+        "methods": ",".join(plan.options.quantised_by),
         "seed": build.seed,
         "space": found["space"],
         "space_size": found["size"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -38,6 +38,7 @@ class Setup:
         held: the samples that points are judged on.
         evaluator: its name.
         training: the data and the recipe of an evaluator that trains.
+        methods: what quantises points, for an evaluator that judges by it.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Setup:
     held: Held
     evaluator: str
     training: tuple[Dataset, TrainConfig] | None = None
+    methods: Sequence[str] = ()
 
     def make(self) -> Evaluator:
         """The evaluator: seconds of work."""
@@ -53,7 +55,7 @@ class Setup:
         from qhw.search.network import Variants
 
         variants = Variants(self.model, self.space, self.calibration)
-        return make_evaluator(self.evaluator, variants, self.held, self.training)
+        return make_evaluator(self.evaluator, variants, self.held, self.training, self.methods)
 
 
 class Pool(ABC):

@@ -60,16 +60,16 @@ def test_at_a_rate_a_price_is_that_of_the_graph(
 
 def test_the_types_are_those_of_the_lowered_graph(small: Any) -> None:
     prices = pricer(small, "hls4ml", Wanted(fps=300_000))
-    for point in small.space.sample(np.random.default_rng(1), 6):
-        prices.price([point])
+    points = small.space.sample(np.random.default_rng(1), 6)
+    prices.price(points)  # together: most of them go the way of many
+    for point in points:
         graph = lower(to_onnx(small.variants.module(point)))
         built = load_flow("hls4ml").prepare(graph, load_board(BOARD)).graph
-        numbers = dict(prices._inputs)
-        for place, node in enumerate(prices.graph.nodes):
-            own = prices._own[place]
-            key = (*(numbers[n] for n in prices.graph.activations(node)), 0 if own is None else point[own])
-            numbers[node.output] = prices._tables[place].results[key]
-            assert prices._types[numbers[node.output]][0] == built.tensors[built.nodes[place].output]
+        names = {
+            node.output: other.output for node, other in zip(prices.graph.nodes, built.nodes, strict=True)
+        }
+        for name, kind in prices.types(point).items():
+            assert kind == built.tensors[names.get(name, name)]
 
 
 class Mixed(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,6 +11,7 @@ from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from torch import Tensor, fx
 
 from qhw.layers import QuantBatchNorm
+from qhw.ptq.observation import lockstep
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,36 @@ class Method(ABC):
         return 0
 
 
+class LayerMethod(Method):
+    """A method that changes one layer with weights after another, each by what goes into it."""
+
+    @abstractmethod
+    def adjust_layer(self, layer: Any, exact: Tensor, rounded: Tensor, seed: int) -> None:
+        """Change the parameters of a converted layer.
+
+        Args:
+            exact: its input in the float network, (N, ...).
+            rounded: the same as the quantised layers in front of it, which are adjusted already, give it.
+            seed: for methods that draw numbers.
+        """
+
+    def adjust(self, subject: Subject) -> int:
+        done: set[int] = set()
+
+        def adjust_once(node: fx.Node, layer: Any, exact: Tensor, rounded: Tensor) -> None:
+            if takes_part(layer) and id(layer) not in done:
+                done.add(id(layer))
+                self.adjust_layer(layer, exact, rounded, subject.seed)
+
+        lockstep(subject.float_side, subject.quantised, subject.samples, before=adjust_once)
+        return len(done)
+
+
+def takes_part(layer: Any) -> bool:
+    """Whether a layer has weights that methods adjust."""
+    return isinstance(layer, QuantWeightBiasInputOutputLayer)
+
+
 def layer_at(network: fx.GraphModule, node: fx.Node) -> Any:
     """The layer that a node calls; None for inputs and outputs."""
     return network.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -65,7 +96,7 @@ def sum_layers(network: fx.GraphModule) -> Iterator[tuple[fx.Node, Any]]:
     seen = set()
     for node in network.graph.nodes:
         layer = layer_at(network, node)
-        if isinstance(layer, QuantWeightBiasInputOutputLayer) and id(layer) not in seen:
+        if takes_part(layer) and id(layer) not in seen:
             seen.add(id(layer))
             yield node, layer
 

@@ -2,57 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import warnings
 from typing import Any
 
 import torch
-from brevitas.graph.calibrate import quantization_status_manager
-from brevitas.graph.gpfq import gpfq_mode
-from brevitas.graph.utils import remove_weight_orig
-from brevitas.utils.torch_utils import StopFwdException
+from brevitas.graph.gpfq import GPFQ
+from brevitas.graph.utils import is_conv_transposed
+from torch import Tensor
 
-from qhw.ptq.methods.base import Method, Subject, sum_layers
-from qhw.ptq.observation import batches, unquantised
+from qhw.ptq.methods.base import LayerMethod
+from qhw.ptq.observation import batches
+
+POSITIONS = 1 << 16
+"""Sums of a layer over all samples, at most, that moments are taken from: else from fewer samples."""
 
 
-class Gpfq(Method):
+class Gpfq(LayerMethod):
     """Weights are rounded one by one, so that sums follow the float network's (arXiv 2201.11113).
 
-    By Brevitas's ``gpfq_mode``. Ours: its pass in float has to switch the quantizers of our element-wise
-    layers off too, which Brevitas does not know.
+    By Brevitas's ``GPFQ``, columns of large inputs first. Ours: its moments are made of inputs that are there
+    already, in place of two runs of the network for each layer. Transposed convolutions stay as they are.
     """
 
     title = "GPFQ (arXiv 2201.11113)"
     order = 50
 
-    def adjust(self, subject: Subject) -> int:
-        network = subject.quantised
+    def adjust_layer(self, layer: Any, exact: Tensor, rounded: Tensor, seed: int) -> None:
+        if is_conv_transposed(layer):
+            return
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _Mode(network, act_order=True) as mode:
-                for _ in range(mode.num_layers):
-                    for batch in batches(subject.samples):
-                        mode.model(batch)
-                    mode.update()
-        network.recompile()  # Brevitas put a forward() of its own in place
-        remove_weight_orig(network)
-        return len(list(sum_layers(network)))
+            state = GPFQ(layer, "", act_order=True, len_parallel_layers=1, create_weight_orig=True)
+            positions = _columns(state, rounded[:1]).shape[-1] * len(rounded)
+            every = math.ceil(positions / POSITIONS)
+            for one, other in zip(batches(rounded[::every]), batches(exact[::every]), strict=True):
+                x, float_x = (_columns(state, part) for part in (one, other))
+                state.H += x.bmm(x.transpose(2, 1))
+                state.G += x.bmm(float_x.transpose(2, 1))
+            state.single_layer_update()
+        del layer.weight_orig
 
 
-class _Mode(gpfq_mode):  # type: ignore[misc]
-    def catch_stopfwd(self, *args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(StopFwdException):
-            self.orig_forward(*args, **kwargs)
-        off = quantization_status_manager(
-            self.model,
-            disable_act_quant=True,
-            disable_weight_quant=True,
-            disable_bias_quant=True,
-            is_training=False,
-        )
-        with off, unquantised(self.model, parameters=False), contextlib.suppress(StopFwdException):
-            self.orig_forward(*args, **kwargs)
+def _columns(state: GPFQ, inputs: Tensor) -> Tensor:
+    """What each sum reads, (groups, inputs, positions), so scaled that moments are means."""
+    found: Tensor = state.process_input((inputs,))
+    return found * math.sqrt(1 / found.shape[-1])
 
 
 METHOD = Gpfq()

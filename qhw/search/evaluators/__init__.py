@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qhw.errors import InputError, closest
@@ -32,18 +33,24 @@ def evaluator_class(name: str) -> type[Evaluator]:
 
 
 def make_evaluator(
-    name: str, variants: Variants, held: Held, training: tuple[Dataset, TrainConfig] | None = None
+    name: str,
+    variants: Variants,
+    held: Held,
+    training: tuple[Dataset, TrainConfig] | None = None,
+    methods: Sequence[str] = (),
 ) -> Evaluator:
     """An evaluator by its name.
 
     Args:
         training: the data and the recipe of those that train.
+        methods: what quantises points, for those that judge by it.
 
     Raises:
         InputError: there is none of that name.
     """
     found: Any = evaluator_class(name)
-    made: Evaluator = found(variants, held, *(training or ())) if found.trains else found(variants, held)
+    more: tuple[Any, ...] = (training or ()) if found.trains else (methods,) if found.takes_methods else ()
+    made: Evaluator = found(variants, held, *more)
     return made
 
 

@@ -65,6 +65,7 @@ class Evaluator(ABC):
         rank: its place among the others by time, cheapest first.
         is_metric: whether its figure is the data set's metric; else a proxy's.
         trains: whether it trains points, for which it takes the data and a recipe too.
+        takes_methods: whether it judges points as the methods of :mod:`qhw.ptq` leave them.
     """
 
     name: ClassVar[str]
@@ -72,6 +73,7 @@ class Evaluator(ABC):
     rank: ClassVar[int]
     is_metric: ClassVar[bool] = True
     trains: ClassVar[bool] = False
+    takes_methods: ClassVar[bool] = False
 
     def __init__(self, variants: Variants, held: Held) -> None:
         self.variants, self.held = variants, held
