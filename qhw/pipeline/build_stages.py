@@ -194,7 +194,7 @@ def _stage(
 
 @cache
 def source_digest() -> str:
-    """SHA-256 over this package's own files, its HLS headers and its circuits: others may give other results."""
+    """SHA-256 over this package's own files, headers and circuits: other ones may give other results."""
     kinds = {".py", ".h", ".cpp", ".json", ".v"}
     folders = (Path(__file__).parent.parent, resource_dir("hls"), resource_dir("cost_models") / "rtl")
     return json_digest(

@@ -1,7 +1,8 @@
 """A design as components that are joined by streams; its Verilog.
 
-A stream carries one tensor, an image after the other, in words of a few elements; valid and ready go with it. A
-component has one module: of the library in ``verilog/``, of the measured units, or one that was written for a node.
+A stream carries one tensor, an image after the other, in words of a few elements; valid and ready go with it.
+A component has one module: of the library in ``verilog/``, of the measured units, or one that was written for
+a node.
 """
 
 from __future__ import annotations
@@ -161,9 +162,13 @@ def instance(module: str, name: str, settings: Mapping[str, Setting], pins: Mapp
 def stream_pins(component: Component) -> dict[str, str]:
     """The pins of a component's streams."""
     names = ("x",) if len(component.inputs) == 1 else ("a", "b")
-    pins = {}
+    pins: dict[str, str] = {}
     for port, wire in [*zip(names, component.inputs, strict=True), ("y", component.outputs[0])]:
-        pins |= {port: wire.name, f"{port}_valid": f"{wire.name}_valid", f"{port}_ready": f"{wire.name}_ready"}
+        pins |= {
+            port: wire.name,
+            f"{port}_valid": f"{wire.name}_valid",
+            f"{port}_ready": f"{wire.name}_ready",
+        }
     return pins
 
 
@@ -191,7 +196,13 @@ def _head(circuit: Circuit) -> list[str]:
             ports.append(f"    {into} [{axis_bits(wire) - 1}:0] {name}_tdata")
             ports.append(f"    {into} {name}_tvalid, {name}_tlast")
             ports.append(f"    {out} {name}_tready")
-    return [f"module {TOP} (", ",\n".join(ports), ");", "    reg reset;", "    always @(posedge aclk) reset <= ~aresetn;"]
+    return [
+        f"module {TOP} (",
+        ",\n".join(ports),
+        ");",
+        "    reg reset;",
+        "    always @(posedge aclk) reset <= ~aresetn;",
+    ]
 
 
 def _ends(circuit: Circuit) -> list[str]:
@@ -247,5 +258,3 @@ def _forked(component: Component) -> Iterable[str]:
     pins = {"clk": "aclk", "reset": "reset", "x_valid": f"{x.name}_valid", "x_ready": f"{x.name}_ready"}
     pins |= {"y_valid": all_of("valid"), "y_ready": all_of("ready")}
     yield instance("fork_stream", component.name, {"N": len(branches)}, pins)
-
-

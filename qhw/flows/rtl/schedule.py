@@ -1,7 +1,7 @@
 """The exact schedule of a design: in which clock cycle every word passes, whatever its numbers are.
 
-Every component is a few counters here, with the valid and ready of its Verilog. A simulation of them gives the
-cycles of an image, the latency, and how full every queue becomes.
+Every component is a few counters here, with the valid and ready of its Verilog. A simulation of them gives
+the cycles of an image, the latency, and how full every queue becomes.
 """
 
 from __future__ import annotations

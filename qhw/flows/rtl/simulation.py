@@ -116,7 +116,7 @@ def _seal_file(project: Project) -> Path:
 
 
 def _is_vouched_for(project: Project, sources: str, version: str) -> bool:
-    """Whether this user compiled the program that is there from these sources, and nothing changed it since."""
+    """Whether this user compiled the program from these sources, and nothing changed it since."""
     try:
         told = read_json(_seal_file(project), "seal of a program", _LARGEST_SEAL)
         program = _program(project)
@@ -176,7 +176,8 @@ def _call(command: Sequence[str], project: Project, environment: Mapping[str, st
         ) from error
     if done.returncode:
         raise CheckFailedError(
-            f"{project.folder} does not compile: {tool} {told_by(done.returncode, done.stderr or done.stdout)}"
+            f"{project.folder} does not compile: {tool} "
+            f"{told_by(done.returncode, done.stderr or done.stdout)}"
         )
 
 
@@ -230,7 +231,8 @@ def _checked(description: Description, inputs: Mapping[str, IntArray]) -> int:
             raise InputError(f"no array is given for input '{port.tensor}'")
         if np.shape(inputs[port.tensor])[1:] != port.shape:
             raise InputError(
-                f"input '{port.tensor}' has shape {np.shape(inputs[port.tensor])}", allowed=f"(N, *{port.shape})"
+                f"input '{port.tensor}' has shape {np.shape(inputs[port.tensor])}",
+                allowed=f"(N, *{port.shape})",
             )
     counts = {len(inputs[port.tensor]) for port in description.inputs}
     if len(counts) != 1:

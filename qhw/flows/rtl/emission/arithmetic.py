@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhw.flows.rtl.circuit import Element
+from qhw.flows.rtl.circuit import Element, Setting
 from qhw.flows.rtl.emission.draft import refuse
 from qhw.flows.rtl.emission.lanes import Lanes, Net, holding, of_integers
 from qhw.formats import Minifloat
@@ -56,12 +56,17 @@ def table(lanes: Lanes, net: Net, integers: IntArray, what: str) -> Net:
     element = of_integers(integers)
     file = lanes.draft.memory(f"{lanes.name}_{what}", integers[:, None], element.width)
     deep = net.element.width > 8
-    settings = {"D": 1 << net.element.width, "W": element.width, "STYLE": LUT_MEMORY + deep, "FILE": file}
+    settings: dict[str, Setting] = {
+        "D": 1 << net.element.width,
+        "W": element.width,
+        "STYLE": LUT_MEMORY + deep,
+        "FILE": file,
+    }
     return lanes.unit("lookup", settings, {"x": net}, element, 1, "y")
 
 
 def multiplier(lanes: Lanes, a: Element, b: Element) -> int:
-    """The MULTIPLIER of an integer product, as the design's hardware prices it where a slice takes it whole."""
+    """The MULTIPLIER of an integer product: as it is priced, where a slice takes it whole."""
     hardware = lanes.draft.design.costing.hardware
     wide = sorted((a.width + (not a.signed), b.width + (not b.signed)), reverse=True)
     limits = DSP_OPERANDS[hardware.fabric.multiplier]
@@ -80,7 +85,9 @@ def times(lanes: Lanes, node: Node, net: Net, numbers: IntArray, what: str) -> N
         return lanes.moved(net, element, shared)
     element = of_integers(factors)
     if max(element.width, net.element.width) > _LONGEST_FACTOR:
-        refuse(node, f"a product of {net.element.width} and {element.width} bits", allowed="up to 32 bits each")
+        refuse(
+            node, f"a product of {net.element.width} and {element.width} bits", allowed="up to 32 bits each"
+        )
     constant = lanes.constants(factors, element, what)
     product = dot(lanes, net, constant)
     return lanes.moved(product, Element(product.element.width + shared, product.element.signed), shared)
@@ -117,7 +124,7 @@ def plus(lanes: Lanes, a: Net, b: Net, element: Element) -> Net:
 
 
 def shifts(kind: TensorType, out: TensorType) -> IntArray:
-    """For each element of the output, flat: how far an operand's mantissa is shifted to the output's exponent."""
+    """How far an operand's mantissas are shifted to the output's exponents: flat, for each element of it."""
     rank = len(out.shape)
     return broadcast(exponents(kind, rank) - out.exponent.broadcast(rank), out.shape)
 
@@ -141,12 +148,21 @@ def requantised(lanes: Lanes, node: ir.Requant, net: Net, x: TensorType, y: Tens
         net = _rounded(lanes, node, net, most, out)
         low, high = requant_bounds(node, y)
         whole = (-(1 << out.width - 1), (1 << out.width - 1) - 1) if out.signed else (0, (1 << out.width) - 1)
-        return net if (low, high) == whole else _clamped(lanes, net, low, high)
+        return net if (low, high) == whole else _clamped(lanes, net, low, high, (low, high))
+    # Rounded in as many bits as it may have.
+    all_of = Element(wide.width - most + 1, wide.signed)
     if node.overflow is Overflow.WRAP:
-        # Rounded in as many bits as it may have, of which the lowest stay.
-        all_of = Element(wide.width - most + 1, wide.signed)
         return lanes.moved(_rounded(lanes, node, net, most, all_of), out)
-    return refuse(node, f"overflow mode {node.overflow.value}", allowed="SAT, SAT_SYM, WRAP")
+    if node.overflow is Overflow.SAT_ZERO:
+        low, high = requant_bounds(node, y)
+        bound = holding(low, high)
+        signed = all_of.signed or bound.signed
+        extent = max(
+            all_of.width + (signed and not all_of.signed), bound.width + (signed and not bound.signed)
+        )
+        rounded = lanes.moved(_rounded(lanes, node, net, most, all_of), Element(extent, signed))
+        return lanes.moved(_clamped(lanes, rounded, low, high, (0, 0)), out)
+    return refuse(node, f"overflow mode {node.overflow.value}", allowed="SAT, SAT_SYM, SAT_ZERO, WRAP")
 
 
 def _rounded(lanes: Lanes, node: ir.Requant, net: Net, dropped: int, out: Element) -> Net:
@@ -165,14 +181,21 @@ def _rounded(lanes: Lanes, node: ir.Requant, net: Net, dropped: int, out: Elemen
     return lanes.measured("requantize", values, {"x": net}, out, "y")
 
 
-def _clamped(lanes: Lanes, net: Net, low: int, high: int) -> Net:
+def _clamped(lanes: Lanes, net: Net, low: int, high: int, beyond: tuple[int, int]) -> Net:
+    """The number within bounds, else what stands for all below, or above."""
     element = net.element
     mask = (1 << element.width) - 1
 
     def code(value: int) -> str:
         return f"{element.width}'h{value & mask:x}"
 
-    settings = {"W": element.width, "S": int(element.signed), "LOW": code(low), "HIGH": code(high)}
+    settings: dict[str, Setting] = {
+        "W": element.width,
+        "S": int(element.signed),
+        "LOW": code(low),
+        "HIGH": code(high),
+    }
+    settings |= {"BELOW": code(beyond[0]), "ABOVE": code(beyond[1])}
     return lanes.unit("clamp", settings, {"x": net}, element, 1, "y")
 
 
@@ -198,7 +221,9 @@ def _coded(lanes: Lanes, node: ir.Requant, net: Net, y: TensorType, dropped: int
     reached = np.array(format.mantissa_thresholds(dropped), dtype=object)
     numbers = np.asarray(format.numbers, dtype=object)
     codes = format.code_of(np.clip(numbers, low, high)).astype(object)
-    return compared(lanes, node, net, reached[None, :], codes[None, :], Element.of(format), (net.element.width,))
+    return compared(
+        lanes, node, net, reached[None, :], codes[None, :], Element.of(format), (net.element.width,)
+    )
 
 
 def _is_plain(format: Minifloat) -> bool:
@@ -260,12 +285,12 @@ def _levelled(lanes: Lanes, reached: Net, levels: IntArray, out: Element, shape:
         padded = np.zeros(1 << reached.element.width, dtype=object)
         padded[: levels.shape[1]] = levels[0] & mask
         file = lanes.draft.memory(f"{lanes.name}_levels", padded[:, None], out.width)
-        settings = {"D": len(padded), "W": out.width, "STYLE": LUT_MEMORY, "FILE": file}
+        settings: dict[str, Setting] = {"D": len(padded), "W": out.width, "STYLE": LUT_MEMORY, "FILE": file}
         return lanes.unit("lookup", settings, {"x": reached}, out, 1, "y")
     count = 1 << reached.element.width
     rows = np.zeros((int(np.prod(shape)), count), dtype=object)
     for place, column in enumerate(levels.T):
         rows[:, place] = spread(column & mask, shape)
     all_of = lanes.constants_of(rows, out, "levels")
-    settings = {"N": count, "W": out.width}
-    return lanes.unit("choice", settings, {"place": reached, "x": all_of}, out, 1, "y")
+    choice: dict[str, Setting] = {"N": count, "W": out.width}
+    return lanes.unit("choice", choice, {"place": reached, "x": all_of}, out, 1, "y")

@@ -21,6 +21,9 @@ from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
 STREAM_WORDS = 2
 """Words of the queue in front of a component."""
 
+DEEP_IMAGES = 4
+"""Images that a queue where branches meet holds, while it is measured how deep it has to be."""
+
 LUT_WORDS = 64
 """Words up to which a memory is made of LUTs, as :data:`qhw.cost.pricing.hardware.ROM_DEPTH`."""
 
@@ -44,7 +47,7 @@ def refuse(node: Node, why: str, *, allowed: str | None = None, hint: str | None
 
 
 def channels_last(shape: Sequence[int]) -> IntArray:
-    """The order of a tensor's elements where all channels of a pixel come together, one pixel after the other."""
+    """The order of a tensor's elements, pixel by pixel, all channels of one after the other."""
     places = np.arange(int(np.prod(shape, dtype=np.int64))).reshape(shape)
     return np.moveaxis(places, 0, -1).reshape(-1) if len(shape) > 1 else places.reshape(-1)
 
@@ -59,14 +62,14 @@ class Draft:
     """What is written so far.
 
     Args:
-        queues: the depth of queues where branches meet, by component; a whole image unless given.
+        queues: the depth of queues where branches meet, by component; several images unless given.
     """
 
     design: Design
     queues: Mapping[str, int] = field(default_factory=dict)
     circuit: Circuit = field(default_factory=Circuit)
     branches: dict[str, list[Wire]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
 
     def fold(self, node: Node) -> PeSimd:
         """The folding of a node."""
@@ -85,9 +88,13 @@ class Draft:
 
     def name(self, text: str) -> str:
         """A name that nothing else has."""
-        base = identifier(text)
-        number = self.counts[base] = self.counts.get(base, -1) + 1
-        return base if number == 0 else f"{base}_{number}"
+        base = name = identifier(text)
+        number = 0
+        while name in self.names:
+            number += 1
+            name = f"{base}_{number}"
+        self.names.add(name)
+        return name
 
     def label(self, node: Node) -> str:
         """A name for something of a node: its place in the graph, and its name."""
@@ -149,8 +156,7 @@ class Draft:
     ) -> Wire:
         """An input of a node, in words of that many elements, in an order, behind a queue.
 
-        Where branches meet, each waits for the others, in a queue that :func:`qhw.flows.rtl.schedule.scheduled`
-        measures.
+        Where branches meet, each waits for the others, in a queue that the schedule measures.
         """
         wire = self.take(node.inputs[index])
         if order is not None:
@@ -159,7 +165,7 @@ class Draft:
         name, computed = f"{self.label(node)}_queue", [*self.design.graph.activations(node)]
         if not queue:
             return wire
-        return self.queued(wire, name, wire.words if len(computed) > 1 else STREAM_WORDS)
+        return self.queued(wire, name, DEEP_IMAGES * wire.words if len(computed) > 1 else STREAM_WORDS)
 
     def geared(self, wire: Wire, lanes: int) -> Wire:
         """The same stream in words of that many elements."""

@@ -59,9 +59,7 @@ def affine(draft: Draft, node: ir.Affine) -> None:
     lanes = _one(draft, node)
     multiplier = spread(graph.constants[node.inputs[1]], out.shape)
     exponent = spread(np.array(kinds[1].exponent.values), out.shape) + shifts(kinds[0], out)
-    net = times(
-        lanes, node, mantissas(lanes, kinds[0].format), multiplier * powers(exponent), "multipliers"
-    )
+    net = times(lanes, node, mantissas(lanes, kinds[0].format), multiplier * powers(exponent), "multipliers")
     if len(node.inputs) > 2:
         offset = spread(graph.constants[node.inputs[2]], out.shape)
         result = spread(np.array(out.exponent.values), out.shape)
@@ -144,7 +142,7 @@ def add(draft: Draft, node: ir.Add) -> None:
             moved.append(lanes.constants(constant, of_integers(constant), "offsets"))
         else:
             moved.append(times(lanes, node, net, factors, f"places_{'ab'[index]}"))
-    _end(draft, node, lanes, plus(lanes, *moved, Element.of(out.format)))
+    _end(draft, node, lanes, plus(lanes, moved[0], moved[1], Element.of(out.format)))
 
 
 def mul(draft: Draft, node: ir.Mul) -> None:

@@ -34,7 +34,9 @@ class Net:
 def holding(low: int, high: int) -> Element:
     """The fewest bits that hold a range of integers."""
     signed = low < 0
-    return Element(max(int(high).bit_length(), (-int(low) - 1).bit_length() if signed else 1) + signed, signed)
+    return Element(
+        max(int(high).bit_length(), (-int(low) - 1).bit_length() if signed else 1) + signed, signed
+    )
 
 
 def of_integers(numbers: IntArray) -> Element:
@@ -154,7 +156,12 @@ class Lanes:
         return out
 
     def measured(
-        self, unit: str, values: Mapping[str, int], pins: Mapping[str, Net | str], element: Element, output: str
+        self,
+        unit: str,
+        values: Mapping[str, int],
+        pins: Mapping[str, Net | str],
+        element: Element,
+        output: str,
     ) -> Net:
         """A measured unit in every lane; its latency is its own."""
         checked = UNITS[unit].checked(values)

@@ -129,8 +129,8 @@ def _folded(draft: Draft, node: Node, wire: Wire, product: Product) -> None:
         pins = {"clk": "clk", "enable": "enable", "first": "first_1", "a": given}
         pins |= {"b": f"weights[{i * share}+:{share}]", "sum": f"y[{i * total.width}+:{total.width}]"}
         body.append(instance("integer_dot", f"dot{i}", dot, pins))
-    given = _module(draft, node, name, wire, body, pe, total, product.order, window, sum_words, edges)
-    _biased(draft, node, given)
+    sums = _module(draft, node, name, wire, body, pe, total, product.order, window, sum_words, edges)
+    _biased(draft, node, sums)
 
 
 def _fronted(window: Window, wire: Wire, sum_words: int, edges: int) -> list[str]:
@@ -147,7 +147,9 @@ def _fronted(window: Window, wire: Wire, sum_words: int, edges: int) -> list[str
         f"    wire [{address - 1}:0] address;",
         "    reg first_1;",
         "    always @(posedge clk) if (enable) first_1 <= first;",
-        instance("sliding_window", "rows", settings, pins | {"read": "enable", "y_valid": "there", "y": "window"}),
+        instance(
+            "sliding_window", "rows", settings, pins | {"read": "enable", "y_valid": "there", "y": "window"}
+        ),
         instance(
             "layer_control",
             "control",
@@ -235,13 +237,20 @@ def pool(draft: Draft, node: ir.SumPool | ir.MaxPool) -> None:
 
 
 def reduced(draft: Draft, node: ir.ReduceSum | ir.ReduceMax) -> None:
-    """The sum or the largest over all pixels: a window as large as the image."""
-    x = draft.design.graph.tensors[node.inputs[0]]
+    """The sum or the largest over axes; over all pixels by a window as large as the image."""
+    graph = draft.design.graph
+    x, out = graph.tensors[node.inputs[0]], graph.tensors[node.output]
     rank = len(x.shape) - 1
-    if tuple(sorted(node.axes)) != tuple(range(1, rank + 1)) or rank not in (1, 2):
-        refuse(node, f"axes {node.axes} of a tensor of shape {x.shape}", allowed="all axes but the channel's")
-    ones = (1,) * rank
-    _pooled(draft, node, _planes(x.shape[1:], 1), ones, (0,) * 2 * rank, ones, ones)
+    if tuple(sorted(node.axes)) == tuple(range(1, rank + 1)) and rank in (1, 2):
+        ones = (1,) * rank
+        _pooled(draft, node, _planes(x.shape[1:], 1), ones, (0,) * 2 * rank, ones, ones)
+        return
+    kept = [axis for axis in range(rank + 1) if axis not in node.axes]
+    places = np.arange(x.size).reshape(x.shape).transpose(*kept, *node.axes).reshape(-1)
+    wire = draft.read(node, 0, 1, places)
+    count = x.size // out.size
+    window = Window(1, out.size, count, ON=out.size)
+    _accumulated(draft, node, draft.label(node), wire, window, count, np.arange(out.size))
 
 
 def _pooled(
@@ -254,30 +263,44 @@ def _pooled(
     places: tuple[int, ...],
 ) -> None:
     graph = draft.design.graph
-    x, out = graph.tensors[node.inputs[0]], graph.tensors[node.output]
-    if isinstance(x.format, TableFormat):
-        refuse(node, f"numbers in {x.format}", allowed="integers and fixed point")
-    largest = node.op in ("MaxPool", "ReduceMax")
+    x = graph.tensors[node.inputs[0]]
     pe = math.gcd(draft.fold(node).pe, x.shape[0])
     spatial = _planes(x.shape[1:], 1)
     pads = given_pads if len(given_pads) == 4 else (0, given_pads[0], 0, given_pads[1])
     wire = draft.read(node, 0, pe, channels_last(x.shape))
-    fill = x.format.mantissa_low if largest else 0
+    fill = x.format.mantissa_low if node.op == "MaxPool" else 0
     name = draft.label(node)
     wire = padded(draft, wire, (x.shape[0], *spatial), pads, fill, name, node.name)
     rows, columns = spatial[0] + pads[0] + pads[2], spatial[1] + pads[1] + pads[3]
     words = x.shape[0] // pe
     loops = (rows, columns, words, *kernel, *_planes(strides, 1), *_planes(dilations, 1), *_planes(places, 1))
     window = Window(*loops, G=words)
-    a, element = wire.element, Element.of(out.format)
-    sum_words, edges = math.prod(kernel), 3
+    order = channels_last((x.shape[0], *_planes(places, 1)))
+    _accumulated(draft, node, name, wire, window, math.prod(kernel), order)
+
+
+def _accumulated(
+    draft: Draft, node: Node, name: str, wire: Wire, window: Window, sum_words: int, order: IntArray
+) -> None:
+    """The module that sums up words, or keeps the largest, in every lane."""
+    format = draft.design.graph.tensors[node.output].format
+    if isinstance(draft.design.graph.tensors[node.inputs[0]].format, TableFormat):
+        refuse(node, f"numbers in {format}", allowed="integers and fixed point")
+    a, element, edges = wire.element, Element.of(format), 3
+    largest = node.op in ("MaxPool", "ReduceMax")
     body = _fronted(window, wire, sum_words, edges)
     settings: dict[str, Setting] = {"W": a.width, "S": int(a.signed)}
     if not largest:
         settings["A"] = element.width
-    for i in range(pe):
-        pins = {"clk": "clk", "enable": "enable", "first": "first_1", "x": f"window[{i * a.width}+:{a.width}]"}
+    for i in range(wire.lanes):
+        pins = {
+            "clk": "clk",
+            "enable": "enable",
+            "first": "first_1",
+            "x": f"window[{i * a.width}+:{a.width}]",
+        }
         pins["y"] = f"y[{i * element.width}+:{element.width}]"
         body.append(instance("running_max" if largest else "running_sum", f"unit{i}", settings, pins))
-    order = channels_last((x.shape[0], *_planes(places, 1)))
-    draft.give(node, _module(draft, node, name, wire, body, pe, element, order, window, sum_words, edges))
+    draft.give(
+        node, _module(draft, node, name, wire, body, wire.lanes, element, order, window, sum_words, edges)
+    )

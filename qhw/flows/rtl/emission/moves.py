@@ -42,7 +42,11 @@ def padded(
     parts = (pads[0], rows, steps[0]), (pads[1], columns, steps[1]), (0, words, 1)
     mask = (1 << wire.element.width) - 1
     fill = sum((value & mask) << i * wire.element.width for i in range(wire.lanes))
-    settings = {"W": wire.bits, **_walk((more_rows, more_columns, words), parts), "FILL": f"{wire.bits}'h{fill:x}"}
+    settings = {
+        "W": wire.bits,
+        **_walk((more_rows, more_columns, words), parts),
+        "FILL": f"{wire.bits}'h{fill:x}",
+    }
     order = channels_last((channels, more_rows, more_columns))
     out = draft.wire(wire.tensor, wire.lanes, wire.element, order)
     timing = Padded(_within((more_rows, more_columns, words), parts))
@@ -135,7 +139,7 @@ def upsample(draft: Draft, node: ir.Upsample) -> None:
     graph = draft.design.graph
     x, out = graph.tensors[node.inputs[0]], graph.tensors[node.output]
     shape = _as_image(x.shape)
-    if shape is None or not 2 <= len(x.shape):
+    if shape is None or len(x.shape) < 2:
         refuse(node, f"a tensor of shape {x.shape}", allowed="one or two axes beside the channel's")
     lanes = math.gcd(draft.fold(node).pe, x.shape[0])
     wire = draft.read(node, 0, lanes, channels_last(x.shape))
@@ -157,9 +161,7 @@ def concat(draft: Draft, node: ir.Concat) -> None:
         refuse(node, "a constant is joined")
     shapes = [graph.tensors[name].shape for name in node.inputs]
     lanes = math.gcd(draft.fold(node).pe, *(shape[0] for shape in shapes))
-    wires = [
-        draft.read(node, index, lanes, channels_last(shape)) for index, shape in enumerate(shapes)
-    ]
+    wires = [draft.read(node, index, lanes, channels_last(shape)) for index, shape in enumerate(shapes)]
     joined, shape = wires[0], list(shapes[0])
     for wire, other in zip(wires[1:], shapes[1:], strict=True):
         # The axis' own elements and all that pass within one of them.
@@ -169,7 +171,13 @@ def concat(draft: Draft, node: ir.Concat) -> None:
         out = draft.wire(node.output, lanes, wire.element, channels_last(tuple(shape)))
         settings: dict[str, Setting] = {"W": wire.bits, "NA": chunks[0], "NB": chunks[1]}
         joined = draft.add(
-            "interleave", [joined, wire], out, Joined(*chunks), settings, name=draft.label(node), node=node.name
+            "interleave",
+            [joined, wire],
+            out,
+            Joined(*chunks),
+            settings,
+            name=draft.label(node),
+            node=node.name,
         )
     draft.give(node, joined)
 
