@@ -114,7 +114,7 @@ def _resources(manifest: dict[str, Any]) -> Table:
     cells = tuple(
         (_NAMES[name], used[name], resources["board"][name], f"{used[name] / resources['board'][name]:.1%}")
         for name in used
-        if resources["board"][name]
+        if resources["board"].get(name)
     )
     model = f"cost model: {resources['cost_model']}"
     note = "" if resources["synthesised"] else model

@@ -119,7 +119,10 @@ def test_doctor_tells_what_each_tool_unlocks(capfd: pytest.CaptureFixture[str]) 
         (["build", "--board", "ultra96", "--device", "cuda:999"], ["cuda:999 is not there", "cpu, auto"]),
         (["build", "--board", "ultra96", "--precision", "fp8"], ["'fp8'", "float32, bf16"]),
         (["simulate", "x.onnx", "--device", "cuda", "--backend", "qonnx"], ["qonnx runs on the CPU"]),
-        (["build", "--board", "ultra96", "--flow", "rtl"], ["cannot write its projects yet", "hls4ml"]),
+        (
+            ["build", "--board", "ulx3s", "--flow", "rtl", "--multipliers", "packed"],
+            ["'packed'", "auto, lut, dsp"],
+        ),
         (["build", "--board", "ulx3s"], ["hls4ml flow", "ulx3s", "Lattice ECP5", "--flow rtl"]),
         (["build", "--board", "stm32h743"], ["hls4ml flow", "stm32h743", "Cortex-M7", "--flow mcu"]),
         (["simulate", "x.onnx", "--input", "uint8", "--input", "int4"], ["uint8 and int4", "one type"]),

@@ -74,7 +74,7 @@ def test_another_architecture_is_priced_too(model: Path, capfd: pytest.CaptureFi
 
 def test_multipliers_are_a_choice(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dsp = {
-        choice: cost(capfd, model, "--flow", "rtl", "--fps", 400000, "--multipliers", choice)["resources"][
+        choice: cost(capfd, model, "--flow", "rtl", "--fps", 300000, "--multipliers", choice)["resources"][
             "dsp"
         ]
         for choice in ("lut", "dsp", "packed")

@@ -10,9 +10,12 @@ from hls4ml_project import BOARD, legal_factors, small_graph
 
 from qhw.boards import load_board
 from qhw.cost import Design, choose_folding, estimate
+from qhw.cost.pricing.architecture import Architecture
+from qhw.devices import Family
 from qhw.errors import InputError, ToolMissingError, UnsupportedError
-from qhw.flows.base import FlowOption, ProjectFlow, Tool, list_flows, load_flow, load_project_flow
+from qhw.flows.base import Flow, FlowOption, Tool, list_flows, load_flow, load_project_flow
 from qhw.flows.hls4ml import Hls4mlFlow
+from qhw.flows.rtl.template import ARCHITECTURE
 from qhw.formats import Integer, parse_format
 from qhw.formats.base import Format
 from qhw.formats.modes import Rounding
@@ -125,8 +128,18 @@ def test_a_microcontroller_is_the_mcu_flows(flow: str) -> None:
     assert "--flow mcu" in str(caught.value)
 
 
-def test_a_flow_that_is_only_priced_says_so() -> None:
-    assert not isinstance(load_flow("rtl"), ProjectFlow)
+class PricedFlow(Flow):
+    name = "rtl"
+
+    def takes(self, family: Family) -> bool:
+        return True
+
+    def architecture(self, graph: ExactGraph) -> Architecture:
+        return ARCHITECTURE
+
+
+def test_a_flow_that_is_only_priced_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qhw.flows.rtl.flow", PricedFlow)
     with pytest.raises(UnsupportedError, match="cannot write its projects yet") as caught:
         load_project_flow("rtl")
     assert "hls4ml" in str(caught.value)

@@ -40,7 +40,7 @@ def test_where_nothing_fits_the_flow_that_would_is_named() -> None:
     assert "wide does not fit small at any folding of the hls4ml flow (reuse factor)" in text
     assert "or use --flow rtl, which fits with" in text
     assert "folded by PE, SIMD" in text
-    assert "cannot write its projects yet" in text
+    assert "cannot write its projects yet" not in text
     said = estimate(best_design(wide(), board, load_flow("rtl")))
     assert f"{said.throughput_fps:,.0f} images/s" in text
     assert max(said.utilisation.values()) <= 0.8

@@ -170,6 +170,10 @@ class Hardware:
             return a.width + b.width > _IN_LUT and min(a.significant, b.significant) > 1
         return self.multipliers != "lut"
 
+    def multiplier(self, a: MultiplierOperand, b: MultiplierOperand) -> int:
+        """The MULTIPLIER parameter of a product of integers: 0 for LUTs, else the family's slice."""
+        return self.fabric.multiplier if self._in_dsp(a, b) else 0
+
     def _port(self) -> tuple[int, int]:
         return DSP_OPERANDS[self.fabric.multiplier]
 

