@@ -176,7 +176,7 @@ class _Writer:
             self.constant_bytes.setdefault(step.name, 0)
             self.layer(step)
         body = self.function()
-        head = ['#include "model.h"', "", '#include "qhw_kernels.h"', ""]
+        head = ['#include "model.h"', "", '#include "qhw_kernels_dsp.h"', ""]
         head += [
             "#if defined(__GNUC__)",
             "#define ALIGNED __attribute__((aligned(8)))",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qhw.flows.mcu import dsp
 from qhw.flows.mcu.containers import Bytes, Container, Map
 from qhw.flows.mcu.program import ConvLayer
 from qhw.formats.modes import IntArray
@@ -71,6 +72,7 @@ def _gathered(layer: ConvLayer) -> int:
 
 
 CONV_KERNELS: tuple[ConvKernel, ...] = (
+    *(ConvKernel(*entry) for entry in dsp.CONV_KERNELS),
     ConvKernel(
         "qhw_depthwise",
         "qhw_conv.c",
@@ -83,7 +85,15 @@ CONV_KERNELS: tuple[ConvKernel, ...] = (
     ConvKernel("qhw_conv_wide", "qhw_conv.c", lambda layer: True, by_channel, lambda layer: 0),
 )
 
-SOURCES = ("qhw_conv.c", "qhw_elementwise.c", "qhw_finish.c", "qhw_matmul.c", "qhw_move.c", "qhw_pool.c")
+SOURCES = (
+    "qhw_conv.c",
+    "qhw_elementwise.c",
+    "qhw_finish.c",
+    "qhw_matmul.c",
+    "qhw_move.c",
+    "qhw_pool.c",
+    *dsp.SOURCES,
+)
 """Every file of ``mcu/src`` that a project gets; the linker leaves out what is not called."""
 
 _CODE_BYTES = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qhw.errors import UnsupportedError
+from qhw.flows.mcu import dsp
 from qhw.flows.mcu.containers import Container, Map, map_of
 from qhw.flows.mcu.kernels import conv_kernel
 from qhw.flows.mcu.program import (
@@ -540,6 +541,8 @@ class _Planner:
             raise _RefusedError(f"its operands are shifted by {max(shifts)} bits")
         finish, out, nodes = self.finish(self.chain(node))
         layer = ElementwiseLayer(first.container, second.container, first.channels, shifts, finish)
+        if isinstance(node, ir.Add) and dsp.takes_add(layer):
+            kernel = "qhw_add_dsp"
         self.add(Step(node.name, nodes, kernel, layer, (names[0], names[1]), out))
 
     def _whole(self, name: str, node: Node) -> str:
