@@ -194,9 +194,14 @@ def _stage(
 
 @cache
 def source_digest() -> str:
-    """SHA-256 over this package's own files, headers and circuits: other ones may give other results."""
-    kinds = {".py", ".h", ".cpp", ".json", ".v"}
-    folders = (Path(__file__).parent.parent, resource_dir("hls"), resource_dir("cost_models") / "rtl")
+    """SHA-256 over this package's own files and what it copies into projects: other code, other results."""
+    kinds = {".py", ".h", ".c", ".cpp", ".json", ".ld", ".v"}
+    folders = (
+        Path(__file__).parent.parent,
+        resource_dir("hls"),
+        resource_dir("mcu"),
+        resource_dir("cost_models") / "rtl",
+    )
     return json_digest(
         [
             {name: digest for name, digest in tree_digests(folder).items() if Path(name).suffix in kinds}

@@ -92,8 +92,8 @@ def _end(step: Step) -> str:
 def instructions(layout: Layout, step: Step, core: str) -> int:
     """The modelled instructions of a step in one inference.
 
-    A kind of work that was not measured takes what the dearest alike takes; a kernel that was not measured, what
-    the portable one does.
+    A kind of work that was not measured takes what the dearest alike takes; a kernel that was not measured,
+    what the portable one does.
     """
     models = _models()
     known = models.get(core) or models["cortex-m7"]
