@@ -533,8 +533,8 @@ def page(records: list[Record]) -> str:
         "Made from seeds by `tests/random_files.py`, each run on samples over its inputs' ranges. Of a file",
         "that lowers, the interpreter and the fast executor give the same codes: those that",
         "`tests/file_reference.py` works out from the file alone, where the contract says what it means.",
-        "Any other counts as different. Before: the checkout given as `--against`; thresholds are of files",
-        "that both lower.",
+        "Any other counts as different. Before: an older checkout (`--against`), on the same files; thresholds",
+        "are of files that both lower.",
         "",
         f"| {' | '.join(titles)} |",
         f"|---|{'---:|' * (len(titles) - 1)}",
@@ -578,6 +578,15 @@ def _row(kind: str, records: list[Record]) -> list[str]:
     return [kind, *(f"{count:,}" for count in counts), compared]
 
 
+RECORDS = "records.jsonl"
+
+
+def records_of(folder: Path) -> list[Record]:
+    """The records that a run left in a folder."""
+    log = folder / RECORDS
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
@@ -588,6 +597,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="this one alone, in words")
     parser.add_argument("--file", type=Path, help="a stored file (of --results) instead, in words")
     parser.add_argument("--against", help="an older checkout")
+    parser.add_argument(
+        "--before", type=Path, help="a folder of records that hold what the older checkout made of the files"
+    )
     parser.add_argument("--backend", default="numpy", choices=("numpy", "torch", "auto"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, help="a folder: records, resumed; failing files")
@@ -609,8 +621,8 @@ def main() -> None:
     log = None
     if options.results is not None:
         options.results.mkdir(parents=True, exist_ok=True)
-        log = options.results / "records.jsonl"
-        known = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        log = options.results / RECORDS
+        known = records_of(options.results)
     seeds = range(options.first, options.first + options.count)
     done = {(r["kind"], r["seed"]) for r in known}
     folder = None if options.results is None else str(options.results)
@@ -625,6 +637,10 @@ def main() -> None:
             if log is not None:
                 with log.open("a") as stream:
                     stream.write(json.dumps(record) + "\n")
+    if options.before is not None:
+        earlier = records_of(options.before)
+        older = {(r["kind"], r["seed"]): {"before": r["before"]} for r in earlier if "before" in r}
+        records = [older.get((r["kind"], r["seed"]), {}) | r for r in records]
     print(json.dumps(summary(records), indent=1, ensure_ascii=False))
     if options.page:
         PAGE.write_text(page(records), encoding="utf-8")

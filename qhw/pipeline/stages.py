@@ -412,7 +412,7 @@ def telling_full_disk(folder: Path) -> Iterator[None]:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Of the disk that holds a folder, or would: it may be gone, with a build that came to nothing."""
+    """Free space of the disk that holds a folder, or would: a build that came to nothing takes it with it."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(there).free
 

@@ -83,7 +83,7 @@ class ActivationRanges(GraphActivationEqualization):  # type: ignore[misc]
 
 
 def _per_channel(ranges: Tensor | None, axis: int | None) -> Tensor | None:
-    """Of one sample's ranges; None where its channels are not known."""
+    """One sample's ranges by channel; None where its channels are not known."""
     if ranges is None or axis is None:
         return None
     return ranges.movedim(axis, 0).reshape(ranges.shape[axis], -1).amax(1)

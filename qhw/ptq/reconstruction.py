@@ -73,7 +73,7 @@ class Rounding:
         return torch.where(nearer, grid[above - 1], grid[above]) * self.unit
 
     def better(self, first: Tensor, second: Tensor) -> Tensor:
-        """Of two candidates, for each output the one with the smaller error."""
+        """The candidate with the smaller error, for each output."""
         return torch.where((self.errors(second) < self.errors(first))[:, None], second, first)
 
 

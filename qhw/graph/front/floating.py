@@ -13,7 +13,7 @@ from qhw.graph.front.broadcast import broadcast
 from qhw.graph.front.dyadic import Dyadic
 from qhw.graph.front.state import NodeView, State
 from qhw.graph.front.values import Activation, Clamped, Floating, Movement, RawInput, Scale
-from qhw.graph.tails.operations import CONSTANT, OPERATIONS, RISING, Operand, Step, Value
+from qhw.graph.tails.operations import CONSTANT, OPERATIONS, RISING, Directed, Step, Value
 from qhw.graph.tails.quantizer import QUANTIZER_STEPS, Quantizer, quantizer_of
 from qhw.graph.tails.tail import TABLE_ENTRIES
 
@@ -375,7 +375,7 @@ def _rises(value: Floating, step: Step) -> bool:
     """Whether a step of a tail never falls as what it reads rises."""
     moving, still = np.full(1, RISING, np.int8), np.zeros(1, np.int8)
     operands = [
-        Operand(value.constants.get(name), still if name in value.constants else moving)
+        Directed(value.constants.get(name), still if name in value.constants else moving)
         for name in step.inputs
     ]
     found = OPERATIONS[step.op].direction(step, operands)

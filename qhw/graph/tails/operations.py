@@ -38,7 +38,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Operand:
+class Directed:
     """An operand as the direction rules see it: its value if constant, and how it moves."""
 
     value: Value | None
@@ -50,18 +50,18 @@ class Operation:
     """What an operation computes, and how its result moves with its operands."""
 
     function: Callable[[Step, Sequence[Value]], Value]
-    direction: Callable[[Step, Sequence[Operand]], Directions]
+    direction: Callable[[Step, Sequence[Directed]], Directions]
 
 
-def _unknown(step: Step, operands: Sequence[Operand]) -> Directions:
+def _unknown(step: Step, operands: Sequence[Directed]) -> Directions:
     return np.where(operands[0].direction == CONSTANT, CONSTANT, UNKNOWN).astype(np.int8)
 
 
-def _follows(step: Step, operands: Sequence[Operand]) -> Directions:
+def _follows(step: Step, operands: Sequence[Directed]) -> Directions:
     return operands[0].direction
 
 
-def _opposes(step: Step, operands: Sequence[Operand]) -> Directions:
+def _opposes(step: Step, operands: Sequence[Directed]) -> Directions:
     return _times(operands[0].direction, np.int8(-1))
 
 
@@ -76,11 +76,11 @@ def _joined(a: Directions, b: Directions) -> Directions:
     )
 
 
-def _sum(step: Step, operands: Sequence[Operand]) -> Directions:
+def _sum(step: Step, operands: Sequence[Directed]) -> Directions:
     return _joined(operands[0].direction, operands[1].direction)
 
 
-def _difference(step: Step, operands: Sequence[Operand]) -> Directions:
+def _difference(step: Step, operands: Sequence[Directed]) -> Directions:
     return _joined(operands[0].direction, _times(operands[1].direction, np.int8(-1)))
 
 
@@ -88,29 +88,29 @@ def _signs(value: Value) -> Directions:
     return np.sign(value).astype(np.int8).reshape(-1)
 
 
-def _product(step: Step, operands: Sequence[Operand]) -> Directions:
+def _product(step: Step, operands: Sequence[Directed]) -> Directions:
     for one, other in (operands, operands[::-1]):
         if one.value is not None:
             return _times(other.direction, _signs(one.value))
     return np.full(operands[0].direction.shape, UNKNOWN, np.int8)
 
 
-def _quotient(step: Step, operands: Sequence[Operand]) -> Directions:
+def _quotient(step: Step, operands: Sequence[Directed]) -> Directions:
     divisor = operands[1].value
     if divisor is None or (divisor == 0).any():
         return np.full(operands[0].direction.shape, UNKNOWN, np.int8)
     return _times(operands[0].direction, _signs(divisor))
 
 
-def _follows_slope(step: Step, operands: Sequence[Operand]) -> Directions:
+def _follows_slope(step: Step, operands: Sequence[Directed]) -> Directions:
     """PRelu: rising where no slope is negative."""
     slope = operands[1].value
     positive = slope is not None and bool((slope >= 0).all())
     return operands[0].direction if positive else _unknown(step, operands)
 
 
-def _follows_alpha(default: float) -> Callable[[Step, Sequence[Operand]], Directions]:
-    def rule(step: Step, operands: Sequence[Operand]) -> Directions:
+def _follows_alpha(default: float) -> Callable[[Step, Sequence[Directed]], Directions]:
+    def rule(step: Step, operands: Sequence[Directed]) -> Directions:
         positive = step.attributes.get("alpha", default) >= 0
         return operands[0].direction if positive else _unknown(step, operands)
 
@@ -198,7 +198,7 @@ def format_named(text: str) -> TableFormat:
     return saturating(format, format.rounding)
 
 
-def _follows_saturating(step: Step, operands: Sequence[Operand]) -> Directions:
+def _follows_saturating(step: Step, operands: Sequence[Directed]) -> Directions:
     saturating = step.attributes["overflow"] in (Overflow.SAT.value, Overflow.SAT_SYM.value)
     return operands[0].direction if saturating else _unknown(step, operands)
 

@@ -24,8 +24,8 @@ from qhw.graph.tails.operations import (
     OPERATIONS,
     RISING,
     UNKNOWN,
+    Directed,
     Directions,
-    Operand,
     Step,
     Value,
 )
@@ -164,7 +164,7 @@ def directions(tail: Tail, low: IntArray, high: IntArray) -> Directions:
     known: dict[str, Directions] = {root: np.full(low.size, RISING, np.int8) for root in tail.roots}
     for step in tail.steps:
         operands = [
-            Operand(tail.constants.get(i), known.get(i, np.zeros(low.size, np.int8))) for i in step.inputs
+            Directed(tail.constants.get(i), known.get(i, np.zeros(low.size, np.int8))) for i in step.inputs
         ]
         rule = OPERATIONS[step.op].direction
         known[step.output] = np.broadcast_to(rule(step, operands), (low.size,)).astype(np.int8)

@@ -155,7 +155,7 @@ class Triton:
     """The kernels for tensors of one kind of device; each method as in ``eager``."""
 
     def units(self, theta: Tensor, rule: Rule) -> Tensor:
-        """Of powers of two, what ``problem.units_on`` gives, in one launch."""
+        """What ``problem.units_on`` gives where scales are powers of two, in one launch."""
         if rule.free:
             return units_on(theta, rule)
         theta = theta.detach().reshape(-1).contiguous()
