@@ -187,7 +187,7 @@ def resources(layout: Layout) -> dict[str, int]:
     return {
         "sram": arena + layout.io_bytes[1] + STACK_BYTES,
         "contiguous_sram": arena,
-        "flash": constants + code_bytes(step.kernel for step in layout.program.steps),
+        "flash": constants + code_bytes([step.kernel for step in layout.program.steps]),
     }
 
 
