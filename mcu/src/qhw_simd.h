@@ -15,6 +15,8 @@
 #define qhw_ssub16(a, b) ((uint32_t)__ssub16((int16x2_t)(a), (int16x2_t)(b)))
 #define qhw_smlabb(a, b, sum) ((int32_t)__smlabb((int32_t)(a), (int32_t)(b), (sum)))
 #define qhw_smlatt(a, b, sum) ((int32_t)__smlatt((int32_t)(a), (int32_t)(b), (sum)))
+#define qhw_smlabt(a, b, sum) ((int32_t)__smlabt((int32_t)(a), (int32_t)(b), (sum)))
+#define qhw_smlatb(a, b, sum) ((int32_t)__smlatb((int32_t)(a), (int32_t)(b), (sum)))
 
 #else
 
@@ -54,6 +56,14 @@ static inline int32_t qhw_smlabb(uint32_t a, uint32_t b, int32_t sum) {
 
 static inline int32_t qhw_smlatt(uint32_t a, uint32_t b, int32_t sum) {
     return (int32_t)((uint32_t)sum + (uint32_t)(qhw_top(a) * qhw_top(b)));
+}
+
+static inline int32_t qhw_smlabt(uint32_t a, uint32_t b, int32_t sum) {
+    return (int32_t)((uint32_t)sum + (uint32_t)(qhw_bottom(a) * qhw_top(b)));
+}
+
+static inline int32_t qhw_smlatb(uint32_t a, uint32_t b, int32_t sum) {
+    return (int32_t)((uint32_t)sum + (uint32_t)(qhw_top(a) * qhw_bottom(b)));
 }
 
 #endif
