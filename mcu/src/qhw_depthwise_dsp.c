@@ -134,14 +134,14 @@ static void put_weights(const int16_t *weights, uint32_t *to) {
 }
 
 // Pairs of columns from x on of a row; what lies outside of the map is 0.
-QHW_INLINE void put_row(const uint8_t *row, int32_t x, int32_t width, uint32_t pixel_bytes, uint32_t pairs, uint32_t *to,
+QHW_INLINE void put_row(const uint8_t *row, int32_t x, uint32_t width, uint32_t pixel_bytes, uint32_t pairs, uint32_t *to,
                         unsigned bits, unsigned is_signed) {
     const uint8_t *pixel = row + x * (int32_t)pixel_bytes;
     for (; pairs; pairs--, to += 3, x += 2, pixel += 2 * pixel_bytes) {
         qhw_four a = {0, 0}, b = {0, 0};
-        if (x >= 0 && x < width)
+        if ((uint32_t)x < width)
             a = qhw_widened(pixel, bits, is_signed);
-        if (x >= -1 && x + 1 < width)
+        if ((uint32_t)(x + 1) < width)
             b = qhw_widened(pixel + pixel_bytes, bits, is_signed);
         to[0] = qhw_bottoms(a.even, b.even);
         to[PLANE] = qhw_bottoms(a.odd, b.odd);
@@ -150,7 +150,7 @@ QHW_INLINE void put_row(const uint8_t *row, int32_t x, int32_t width, uint32_t p
     }
 }
 
-static void put_typed_row(const uint8_t *row, int32_t x, int32_t width, uint32_t pixel_bytes, uint32_t pairs,
+static void put_typed_row(const uint8_t *row, int32_t x, uint32_t width, uint32_t pixel_bytes, uint32_t pairs,
                           uint32_t *to, qhw_type type) {
     if (type.bits == 8) {
         if (type.is_signed)
@@ -202,7 +202,7 @@ static void by_strips(const qhw_conv_layer *layer, const qhw_region *region, con
             uint32_t pairs = (columns + 1u) / 2u;
             for (uint32_t row = 0; row < region->out_height + 2u; row++) {
                 int32_t y = (int32_t)row - region->pad_top, x = (int32_t)begin - region->pad_left;
-                int32_t width = y >= 0 && y < region->in_height ? region->in_width : 0; // a row outside has no columns
+                uint32_t width = y >= 0 && y < region->in_height ? region->in_width : 0; // a row outside has no columns
                 put_typed_row(from + (width ? y : 0) * (int32_t)region->in_row_bytes, x, width, pixel_bytes, pairs + 1u,
                               s->planes + row % 3u, layer->in);
                 if (row < 2)

@@ -86,13 +86,25 @@ static inline uint32_t qhw_rotated(uint32_t a, unsigned bits) {
     return bits ? a >> bits | a << (32u - bits) : a;
 }
 
-// The lower halves of two words, the upper halves of two words.
+// The lower halves of two words, the upper halves of two words: an instruction each, which GCC does not find.
 static inline uint32_t qhw_bottoms(uint32_t a, uint32_t b) {
+#if QHW_ASSEMBLY
+    uint32_t both;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+#else
     return (a & 0xFFFFu) | b << 16;
+#endif
 }
 
 static inline uint32_t qhw_tops(uint32_t a, uint32_t b) {
+#if QHW_ASSEMBLY
+    uint32_t both;
+    __asm__("pkhtb %0, %2, %1, asr #16" : "=r"(both) : "r"(a), "r"(b));
+    return both;
+#else
     return a >> 16 | (b & 0xFFFF0000u);
+#endif
 }
 
 // 1 where a is 0. GCC's own way takes an instruction more.
