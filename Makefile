@@ -36,13 +36,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Fashion-MNIST, tclsh and PostgreSQL come from Debian; where they cannot be installed their tests are skipped and
-# listed.
+# Fashion-MNIST, tclsh, PostgreSQL, GCC for Cortex-M and QEMU come from Debian; where they cannot be installed their
+# tests are skipped and listed.
 data:
 	@packages=; \
 	[ -d /usr/share/datasets/fashion-mnist ] || packages="$$packages dataset-fashion-mnist"; \
 	command -v tclsh >/dev/null || packages="$$packages tcl"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || packages="$$packages postgresql"; \
+	command -v arm-none-eabi-gcc >/dev/null || packages="$$packages gcc-arm-none-eabi libnewlib-arm-none-eabi"; \
+	command -v qemu-system-arm >/dev/null || packages="$$packages qemu-system-arm"; \
 	for package in $$packages; do \
 		command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] || continue; \
 		apt-get install -y -q $$package >/dev/null 2>&1 || \

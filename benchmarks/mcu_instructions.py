@@ -23,11 +23,17 @@ from qhw.boards import load_board
 from qhw.flows.base import default_vectors
 from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import layout_of
+from qhw.flows.mcu.execution import execute
 from qhw.flows.mcu.instructions import MODEL_FILE, features, fit, predicted
+from qhw.flows.mcu.kernels import SOURCES
+from qhw.flows.mcu.project import KERNELS, TEST, read_description
+from qhw.flows.mcu.toolchain import CORES, Core, compile_firmware, compile_objects
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.builder import GraphBuilder
+from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
+from qhw.resources import resource_dir
 
 ROOT = Path(__file__).parent.parent
 BOARDS = {"cortex-m7": "stm32h743", "cortex-m4": "stm32f412", "cortex-m33": "rp2350"}
@@ -148,20 +154,44 @@ class _Network:
         return self.builder.finish([square, named, self.rounded(split)])
 
 
-def measure(core: str, number: int) -> Iterator[Row]:
-    """The steps of one random network on a core."""
-    flow = McuFlow(patches="none", run_on="qemu")
-    design = flow.prepare(_Network(number).build(), load_board(BOARDS[core]))
-    layout = layout_of(design)
+def measure(core: Core, objects: list[Path], number: int) -> Iterator[Row]:
+    """The steps of one random network on a core, whose kernels are compiled already."""
+    flow = McuFlow(patches="none")
+    design = flow.prepare(_Network(number).build(), load_board(BOARDS[core.name]))
+    layout, vectors = layout_of(design), default_vectors(design.graph, 1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "project"
+        flow.write(design, folder, vectors=vectors)
+        description = read_description(folder)
+        firmware = compile_firmware(
+            [folder / "model.c", folder / TEST / "harness.c", *objects],
+            Path(name) / "observed.elf",
+            core,
+            includes=[folder, folder / KERNELS],
+            defines=["QHW_OBSERVE"],
+        )
+        found, counts = execute(
+            firmware,
+            vectors,
+            (description.inputs, description.outputs),
+            description.sizes,
+            [step.observed for step in description.steps],
+            timeout=120,
+        )
+    for name, expected in interpret(design.graph, vectors, keep="all").items():
+        if name in found and not np.array_equal(found[name], expected):
+            raise SystemExit(f"network {number} differs at {name}")
+    for step, counted in zip(layout.program.steps, counts.steps, strict=True):
+        yield Row(core.name, step.kernel, number, features(layout, step), counted)
+
+
+def measured(core: Core) -> Iterator[Row]:
+    """The steps of all networks on a core."""
+    sources = [resource_dir("mcu") / "src" / name for name in SOURCES]
     with tempfile.TemporaryDirectory() as folder:
-        project = flow.write(design, Path(folder) / "project")
-        vectors = default_vectors(design.graph, 1)
-        rows = flow.verify(project, design.graph, vectors, tell=lambda share, what: None)
-        (row, detail), *_ = rows
-    if row["mismatches"]:
-        raise SystemExit(f"network {number} differs: {row}")
-    for step, counted in zip(layout.program.steps, detail["measured"]["layers"], strict=True):
-        yield Row(core, step.kernel, number, features(layout, step), counted["instructions"])
+        objects = compile_objects(sources, Path(folder), core)
+        for number in range(NETWORKS):
+            yield from measure(core, objects, number)
 
 
 def model(rows: list[Row]) -> tuple[dict[str, object], list[tuple[Row, float]]]:
@@ -215,7 +245,7 @@ def page(rows: list[Row], found: dict[str, object], told: list[tuple[Row, float]
 
 
 def main() -> None:
-    rows = [row for core in BOARDS for number in range(NETWORKS) for row in measure(core, number)]
+    rows = [row for core in BOARDS for row in measured(CORES[core])]
     found, told = model(rows)
     written = {
         ROOT / "mcu" / MODEL_FILE: json.dumps(found, indent=1, sort_keys=True) + "\n",

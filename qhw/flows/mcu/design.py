@@ -187,7 +187,7 @@ def resources(layout: Layout) -> dict[str, int]:
     return {
         "sram": arena + layout.io_bytes[1] + STACK_BYTES,
         "contiguous_sram": arena,
-        "flash": constants + code_bytes(step.kernel for step in layout.program.steps),
+        "flash": constants + code_bytes([step.kernel for step in layout.program.steps]),
     }
 
 
@@ -238,8 +238,10 @@ def best_design(design: Design, budget: float, fps: float | None) -> Design:
         _check_fits(design, budget, "layer by layer")
     else:
         design = _fitting(design, budget)
+    if fps is None:
+        return design
     found = estimated(design)
-    if fps is not None and found.throughput_fps < fps:
+    if found.throughput_fps < fps:
         raise DoesNotFitError(
             f"{design.graph.name} does not reach {fps:g} inferences/s on {design.board.name}: the model says "
             f"{found.throughput_fps:,.1f} ({found.label})",

@@ -160,6 +160,8 @@ class _Writer:
     layout: Layout
     lines: list[str] = field(default_factory=list)
     constant_bytes: dict[str, int] = field(default_factory=dict)
+    known: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
+    maps: dict[str, str] = field(default_factory=dict)
     _step: str = ""
 
     def run(self) -> str:
@@ -168,7 +170,7 @@ class _Writer:
         self.names = names
         for name, (kind, value) in program.constants.items():
             self._step = name
-            self.bytes_of(f"{names[name]}_map", kind.pack(np.asarray(value)[np.newaxis])[0])
+            self.maps[name] = self.bytes_of(f"{names[name]}_map", kind.pack(np.asarray(value)[np.newaxis])[0])
         for step in program.steps:
             self._step = step.name
             self.constant_bytes.setdefault(step.name, 0)
@@ -199,12 +201,16 @@ class _Writer:
 
     # --- constants ------------------------------------------------------------------------------
 
-    def bytes_of(self, name: str, values: Any) -> None:
-        self.numbers(name, values, "uint8_t")
+    def bytes_of(self, name: str, values: Any) -> str:
+        return self.numbers(name, values, "uint8_t")
 
     def numbers(self, name: str, values: Sequence[int] | IntArray, c_type: str) -> str:
-        """An array of numbers in flash; its name."""
-        texts = [_literal(int(value), c_type) for value in np.asarray(values).reshape(-1)]
+        """An array of numbers in flash; its name, or that of one with the same numbers."""
+        numbers = tuple(np.asarray(values).reshape(-1).tolist())
+        if (c_type, numbers) in self.known:
+            return self.known[c_type, numbers]
+        self.known[c_type, numbers] = name
+        texts = [_literal(value, c_type) for value in numbers]
         size = int(re.search(r"\d+", c_type).group()) // 8  # type: ignore[union-attr]
         self.constant_bytes[self._step] = self.constant_bytes.get(self._step, 0) + size * len(texts)
         self.lines += [f"static const {c_type} {name}[{len(texts)}] ALIGNED = {{", *_wrapped(texts), "};"]
@@ -237,8 +243,7 @@ class _Writer:
             flat = finish.levels.reshape(1, -1, 1)
             row = Map((flat.shape[1], 1), finish.out)
             memory = row.pack(flat)[0]
-            fields["levels"] = f"{name}_levels"
-            self.bytes_of(f"{name}_levels", memory)
+            fields["levels"] = self.bytes_of(f"{name}_levels", memory)
             fields["level_step"] = finish.levels.shape[1] if len(finish.levels) > 1 else 0
             if finish.kind == "LOOK_UP":
                 fields |= {"count": finish.levels.shape[1], "first": _literal(finish.first, "int64_t")}
@@ -301,9 +306,9 @@ class _Writer:
         kernel = conv_kernel(layer)
         memory = kernel.pack(layer)
         if layer.weight.bits == 8 and layer.weight.is_signed:
-            self.numbers(f"{name}_weights", memory.view(np.int8), "int8_t")
+            weights = self.numbers(f"{name}_weights", memory.view(np.int8), "int8_t")
         else:
-            self.bytes_of(f"{name}_weights", memory)
+            weights = self.bytes_of(f"{name}_weights", memory)
         fields = {
             "in": _type(layer.x),
             "weight": _type(layer.weight),
@@ -312,7 +317,7 @@ class _Writer:
             "groups": layer.groups,
             **_window(layer),
             "wide_sum": int(layer.wide_sum),
-            "weights": f"{name}_weights",
+            "weights": weights,
         }
         self.struct("qhw_conv_layer", name, fields | {"output": self.finish(name, layer.finish)})
 
@@ -392,7 +397,7 @@ class _Writer:
         """The C expression of a map's address."""
         program = self.layout.program
         if tensor in program.constants:
-            return f"{self.names[tensor]}_map"
+            return self.maps[tensor]
         root = program.root(tensor)
         for pointer, names in (("in", program.inputs), ("out", program.outputs)):
             if root in names:

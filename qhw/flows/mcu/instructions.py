@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from qhw.flows.mcu.containers import Container
+from qhw.flows.mcu.containers import Container, Map
 from qhw.flows.mcu.layout import Call, Layout
 from qhw.flows.mcu.program import (
     ConvLayer,
@@ -63,7 +63,14 @@ def _of_call(layout: Layout, step: Step, call: Call) -> dict[str, float]:
         read = written * (1 if layer.other is None else 2)
     elif isinstance(layer, CopyLayer):
         read = sum(math.prod(box.size) for box in layer.boxes)
-    found = {f"read {_packed(layer)}": read, f"written {_end(step)}": written, "pixels": pixels, "calls": 1.0}
+    found = {f"read {_packed(layer)}": read, f"written {_end(step)}": written}
+    found |= {
+        f"stored {_width(out.container)}": written,
+        "pixels": _rows(step, call, out, pixels),
+        "calls": 1,
+    }
+    if step.finish is not None and step.finish.thresholds is not None:
+        found["compared"] = written * step.finish.thresholds.shape[1].bit_length()
     if isinstance(layer, ConvLayer):
         found[f"macs {layer.weight}"] = macs_of(step, pixels)
     elif isinstance(layer, MatMulLayer):
@@ -77,7 +84,23 @@ def _packed(layer: Layer) -> str:
     container = x if isinstance(x, Container) else getattr(x, "container", None)
     if container is None:
         return "any"
-    return str(container) if container.bits == 8 else "packed" if container.bits < 8 else "words"
+    return str(container) if container.bits == 8 else _width(container)
+
+
+def _width(container: Container) -> str:
+    return "bytes" if container.bits == 8 else "packed" if container.bits < 8 else "words"
+
+
+def _rows(step: Step, call: Call, out: Map, pixels: int) -> int:
+    """Pixels that a kernel looks at one by one: of bytes that all are finished alike, rows."""
+    layer, finish = step.layer, step.finish
+    if not isinstance(layer, ElementwiseLayer) or finish is None:
+        return pixels
+    per_channel = [finish.multiplier, finish.addend, finish.shift]
+    tables = [finish.thresholds, finish.levels]
+    alike = all(values is None or len(values) == 1 for values in (*per_channel, *tables))
+    containers = [layer.x, out.container, *([layer.other] if layer.other is not None else [])]
+    return call.out_plane[0] if alike and min(c.bits for c in containers) >= 8 else pixels
 
 
 def _end(step: Step) -> str:
@@ -92,8 +115,8 @@ def _end(step: Step) -> str:
 def instructions(layout: Layout, step: Step, core: str) -> int:
     """The modelled instructions of a step in one inference.
 
-    A kind of work that was not measured takes what the dearest alike takes; a kernel that was not measured, what
-    the portable one does.
+    A kind of work that was not measured takes what the dearest alike takes; a kernel that was not measured,
+    what the portable one does.
     """
     models = _models()
     known = models.get(core) or models["cortex-m7"]

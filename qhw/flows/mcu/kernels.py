@@ -6,7 +6,7 @@ portable ones, and a file in ``mcu/src``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,29 +96,56 @@ SOURCES = (
 )
 """Every file of ``mcu/src`` that a project gets; the linker leaves out what is not called."""
 
-_CODE_BYTES = {
-    "qhw_conv": 3200,
-    "qhw_conv_wide": 1800,
-    "qhw_depthwise": 1900,
-    "qhw_depthwise_wide": 1800,
-    "qhw_elementwise": 1300,
-    "qhw_add": 1700,
-    "qhw_mul": 1700,
-    "qhw_max_pool": 1700,
-    "qhw_sum_pool": 1700,
-    "qhw_matmul": 2100,
-    "qhw_copy": 900,
-    "qhw_upsample": 300,
-    "qhw_reshape": 500,
-    "qhw_transpose": 600,
+_PARTS = {
+    "frame": 1000,
+    "finish": 2604,
+    "finish64": 1092,
+    "finish dsp": 2586,
+    "conv dsp": 3070,
+    "elementwise": 560,
+    "both": 1050,
+    "pool": 2060,
+    "qhw_conv": 1350,
+    "qhw_conv_wide": 1094,
+    "qhw_depthwise": 940,
+    "qhw_depthwise_wide": 992,
+    "qhw_depthwise_dsp": 3032,
+    "qhw_conv_dsp8": 1100,
+    "qhw_conv_dsp4": 1120,
+    "qhw_conv_dsp2": 730,
+    "qhw_add_dsp": 4584,
+    "qhw_matmul": 1814,
+    "qhw_copy": 710,
+    "qhw_upsample": 114,
+    "qhw_reshape": 320,
+    "qhw_transpose": 408,
 }
-"""Bytes of code that each kernel links, at -O2 for a Cortex-M7: measured once, rounded up."""
+"""Bytes of code at -O2 for a Cortex-M7: kernels, what several share, and the test firmware (frame)."""
 
-_USUAL_CODE = 3200
-_FRAME_BYTES = 2500
-"""Start-up code, the test firmware and the geometry of the steps."""
+_SHARED = {
+    "qhw_conv": ("finish", "finish64"),
+    "qhw_conv_wide": ("finish", "finish64"),
+    "qhw_depthwise": ("finish", "finish64"),
+    "qhw_depthwise_wide": ("finish", "finish64"),
+    "qhw_depthwise_dsp": ("finish", "finish dsp"),
+    "qhw_conv_dsp8": ("finish", "finish dsp", "conv dsp"),
+    "qhw_conv_dsp4": ("finish", "finish dsp", "conv dsp"),
+    "qhw_conv_dsp2": ("finish", "finish dsp", "conv dsp"),
+    "qhw_add_dsp": ("finish",),
+    "qhw_elementwise": ("finish", "finish64", "elementwise"),
+    "qhw_add": ("finish", "finish64", "both"),
+    "qhw_mul": ("finish", "finish64", "both"),
+    "qhw_max_pool": ("finish", "finish64", "pool"),
+    "qhw_sum_pool": ("finish", "finish64", "pool"),
+    "qhw_matmul": ("finish",),
+}
+_USUAL_CODE = 3000
+_STEP_BYTES = 200
+"""A step's geometry, and its call."""
 
 
-def code_bytes(kernels: Iterable[str]) -> int:
-    """An estimate of the code that some kernels link."""
-    return _FRAME_BYTES + sum(_CODE_BYTES.get(name, _USUAL_CODE) for name in set(kernels))
+def code_bytes(kernels: Sequence[str]) -> int:
+    """An estimate of the code and geometry of steps that call some kernels."""
+    parts = {"frame", *kernels, *(part for name in kernels for part in _SHARED.get(name, ()))}
+    own = {name for name in parts if name in _PARTS or name not in _SHARED}
+    return _STEP_BYTES * len(kernels) + sum(_PARTS.get(name, _USUAL_CODE) for name in own)

@@ -149,13 +149,13 @@ def compile_firmware(
     """
     tool = HOST_COMPILER if core is None else COMPILER
     tool.check()
-    mcu, platform = resource_dir("mcu"), platform or platform_folder()
-    folders = [*includes, mcu / "include", mcu / "src", platform]
-    command = [tool.program, *_WARNINGS, optimisation, *(f"-I{folder}" for folder in folders)]
-    command += [f"-D{name}" for name in defines]
+    platform = platform or platform_folder()
+    command = [
+        *_compiling(tool, core, [*includes, platform], optimisation),
+        *(f"-D{name}" for name in defines),
+    ]
     command += map(str, (*sources, platform / ("host.c" if core is None else "semihosting.c")))
     if core is not None:
-        command += [*core.flags, f"-DQHW_COUNTER={core.counter:#x}", "-ffunction-sections", "-fdata-sections"]
         command += ["-nostartfiles", "-Wl,--gc-sections", "-T", str(platform / "mps2.ld")]
         symbols = {"flash_start": core.flash_start, "ram_start": core.ram_start, "flash_size": memory.flash}
         symbols |= {"ram_size": memory.ram, "stack_size": memory.stack}
@@ -169,6 +169,41 @@ def compile_firmware(
         return Firmware(program, None)
     sizes = _symbols(program)
     return Firmware(program, core, sizes["__flash_used"], sizes["__ram_static"])
+
+
+def compile_objects(
+    sources: Sequence[Path],
+    folder: Path,
+    core: Core | None,
+    *,
+    includes: Sequence[Path] = (),
+    optimisation: str = OPTIMISATION,
+    timeout: float = COMPILE_SECONDS,
+) -> list[Path]:
+    """Compile C sources to object files in a folder, to be linked into several programs.
+
+    Raises:
+        ToolMissingError, CheckFailedError: as :func:`compile_firmware`.
+    """
+    tool = HOST_COMPILER if core is None else COMPILER
+    tool.check()
+    command = [
+        *_compiling(tool, core, includes, optimisation),
+        "-c",
+        *(str(path.absolute()) for path in sources),
+    ]
+    _run(tool, command, folder, timeout, "the kernels do not compile")
+    return [folder / f"{path.stem}.o" for path in sources]
+
+
+def _compiling(tool: Tool, core: Core | None, includes: Sequence[Path], optimisation: str) -> list[str]:
+    """The compiler with what is the same for every file."""
+    mcu = resource_dir("mcu")
+    folders = [*includes, mcu / "include", mcu / "src", platform_folder()]
+    command = [tool.program, *_WARNINGS, optimisation, *(f"-I{folder}" for folder in folders)]
+    if core is not None:
+        command += [*core.flags, f"-DQHW_COUNTER={core.counter:#x}", "-ffunction-sections", "-fdata-sections"]
+    return command
 
 
 def run_firmware(firmware: Firmware, folder: Path, *, timeout: float = RUN_SECONDS) -> str:

@@ -42,7 +42,7 @@ def differing(
     core: str = "",
     patches: str = "none",
 ) -> list[str]:
-    """The tensors that firmware computes otherwise than the interpreter; on a core in QEMU, or on this machine.
+    """The tensors that firmware computes otherwise than the interpreter; in QEMU, or on this machine.
 
     Every map that the firmware holds is compared, and every output.
     """
@@ -54,11 +54,8 @@ def differing(
         found = flow.simulate(project, inputs, trace="all")
     expected = interpret(graph, inputs, keep="all")
     assert set(graph.outputs) <= set(found)
-    return [
-        name
-        for name, value in found.items()
-        if name in expected
-        and not np.array_equal(
-            np.asarray(expected[name]).reshape(value.shape).astype(object), value.astype(object)
-        )
-    ]
+    return [name for name, value in found.items() if name in expected and not _equal(expected[name], value)]
+
+
+def _equal(expected: IntArray, found: IntArray) -> bool:
+    return np.array_equal(expected.reshape(found.shape).astype(object), found.astype(object))

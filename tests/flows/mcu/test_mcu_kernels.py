@@ -1,4 +1,4 @@
-"""The portable kernels against the interpreter: every operation, on random graphs and on layers of each kind."""
+"""The portable kernels against the interpreter: random graphs of every operation, layers of each kind."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import Patches, layout_of, resources
 from qhw.flows.mcu.emit import emit
 from qhw.patch.plan import cuts, make_plan
+from qhw.patch.unrolled import with_patches
 from tests.graph_factory import resnet8_graph
 from tests.random_graphs import random_inputs
 
@@ -30,6 +31,16 @@ def test_every_map_has_its_codes(patches: str) -> None:
 @pytest.mark.slow
 def test_patches_on_a_core() -> None:
     assert differing(GRAPH, random_inputs(GRAPH, 2), patches="block1_relu2:3x3", core="cortex-m7") == []
+
+
+@needs_gcc
+def test_patches_that_the_graph_spells_out_share_their_weights() -> None:
+    """A graph with a copy of each layer per patch, whose formats may differ, is compiled as it is."""
+    plan = make_plan(GRAPH, "block1_relu2", (2, 2))
+    graph = with_patches(GRAPH, plan)
+    assert differing(graph, random_inputs(GRAPH, 2)) == []
+    constants = [sum(emit(layout(g), "t").constant_bytes.values()) for g in (GRAPH, graph)]
+    assert constants[0] == constants[1]
 
 
 def test_patches_take_less_memory_and_more_work() -> None:
