@@ -8,7 +8,7 @@ arXiv 2401.13714. Patches whose input holds outliers keep 8 bits along their bra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -22,7 +22,6 @@ from qhw.graph.ir import ExactGraph
 from qhw.patch.correction import corrections, with_added
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
-    MOST_PATCHES,
     Bits,
     PatchPlan,
     front_of,
@@ -183,7 +182,7 @@ def quantmcu(
     *,
     memory: int | None = None,
     plan: PatchPlan | None = None,
-    most_patches: int = MOST_PATCHES,
+    among: Sequence[PatchPlan] | None = None,
     settings: Settings | None = None,
 ) -> QuantMcu:
     """A network's patches with feature maps of mixed widths.
@@ -195,7 +194,7 @@ def quantmcu(
         plan: the patches. None: those with the fewest multiply-accumulates within the memory: first at the
             given widths; then at those that the search chose for it, which often fit in fewer patches, that
             compute less twice; for these the search is made again.
-        most_patches: along an axis, where the plan is searched.
+        among: the plans to choose from where none is given; None: every one of :func:`qhw.patch.plans`.
 
     Returns:
         A graph like any other: every executor gives its codes, and a flow can build it.
@@ -211,9 +210,11 @@ def quantmcu(
         return _searched(graph, samples, memory, plan, settings)[0]
     if memory is None:
         raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
-    every = list(plans(graph, most_patches))
+    every = list(plans(graph) if among is None else among)
     wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
     free, bits = _searched(graph, samples, None, wide, settings)
+    if wide.peak_bytes <= memory:
+        every = [wide, *(plan for plan in every if plan.macs < wide.macs)]
     peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), bits) for plan in every]
     narrow, _ = min(zip(every, peaks, strict=True), key=lambda found: _order(found[0], found[1], memory))
     if narrow == wide and free.record.peak_bytes <= memory:

@@ -15,7 +15,7 @@ from qhw.errors import CheckFailedError, InputError
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.patch import Settings, bit_operations, feature_maps, make_plan, narrowed, quantmcu, uniform
+from qhw.patch import Settings, bit_operations, feature_maps, make_plan, narrowed, plans, quantmcu, uniform
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import front_of, patches_of
 from qhw.patch.quantmcu import QuantMcu
@@ -239,9 +239,9 @@ def test_a_plan_is_found_for_a_memory_that_only_narrow_feature_maps_fit() -> Non
     inputs = images(graph, 4)
     with pytest.raises(InputError, match="neither a memory nor a patch plan"):
         quantmcu(graph, inputs)
-    tight = quantmcu(graph, inputs, memory=370, most_patches=3)
+    tight = quantmcu(graph, inputs, memory=370, among=list(plans(graph, 3)))
     assert tight.record.peak_bytes <= 370 < tight.record.wide_peak_bytes
-    wide = quantmcu(graph, inputs, memory=4000, most_patches=3)
+    wide = quantmcu(graph, inputs, memory=4000)
     assert not wide.record.plan.cut
     assert {choice.patches for choice in wide.record.choices} == {()}
 
