@@ -48,6 +48,7 @@ from qhw.sim.fast import FastExecutor
 
 FOLDER = Path(__file__).parents[1] / "build" / "quantmcu"
 RESULT = Path(__file__).parent / "results" / "quantmcu.md"
+STORE = RESULT.with_suffix(".json")
 BOARD = "stm32h743"
 
 STATISTICS = 64
@@ -232,14 +233,17 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     console = Console(stderr=True)
-    stored = RESULT.with_suffix(".json")
-    known = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
     for name in [] if options.report else options.network or NETWORKS:
-        if name in known and not options.afresh:
-            continue
-        known[name] = measured(NETWORKS[name], console.log)
-        stored.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    RESULT.write_text(page(known), encoding="utf-8")
+        if name not in stored() or options.afresh:
+            found = measured(NETWORKS[name], console.log)
+            STORE.write_text(json.dumps(stored() | {name: found}, indent=1) + "\n", encoding="utf-8")
+    RESULT.write_text(page(stored()), encoding="utf-8")
+
+
+def stored() -> dict[str, Any]:
+    """What was measured so far, by network."""
+    found: dict[str, Any] = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    return found
 
 
 def page(known: Mapping[str, Any]) -> str:
