@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -13,9 +14,7 @@ from qhw.errors import UnsupportedError
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)
-import quantmcu as script
-from mcu_nets.silabs import KerasNet
-
+script, silabs = (importlib.import_module(name) for name in ("quantmcu", "mcu_nets.silabs"))
 sys.path.remove(BENCHMARKS)
 
 CASES = [((8, 6), 2, (3, 3)), ((9, 5), 2, (10, 4)), ((5, 5), 1, (3, 3))]
@@ -54,7 +53,7 @@ def test_layers_are_those_of_keras(size: tuple[int, int], stride: int, kernel: t
     bias = random.normal(size=3).astype(np.float32)
     norm = {name: random.uniform(0.5, 2, 3).astype(np.float32) for name in ("gamma", "beta", "moving_mean")}
     norm["moving_variance"] = np.array([0.5, 1.0, 2.0], dtype=np.float32)
-    net = KerasNet(
+    net = silabs.KerasNet(
         [
             layer("InputLayer", "input", [], batch_input_shape=[None, *size, 2]),
             layer("Conv2D", "first", ["input"], strides=[stride] * 2, padding="same"),
@@ -85,7 +84,7 @@ def test_a_layer_that_is_not_known_is_named() -> None:
         layer("UpSampling2D", "bigger", ["input"]),
     ]
     with pytest.raises(UnsupportedError, match="UpSampling2D 'bigger'"):
-        KerasNet(layers, {})
+        silabs.KerasNet(layers, {})
 
 
 def test_the_page_says_what_was_met_and_what_was_not() -> None:
