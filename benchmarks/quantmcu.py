@@ -61,8 +61,8 @@ ALLOWED = 0.005
 """What λ may cost on the samples that it is chosen by: half of the point that the result may cost."""
 
 WEIGHTS: dict[str, tuple[float, ...]] = {
-    "entropy": (0.3, 0.4, 0.5, 0.55),
-    "error": (0.4, 0.5, 0.6, 0.75, 0.85, 0.9),
+    "entropy": (0.4, 0.5, 0.55),
+    "error": (0.6, 0.75, 0.85),
 }
 """The λ that are tried, by what Ω measures."""
 

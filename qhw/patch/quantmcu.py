@@ -22,7 +22,6 @@ from qhw.graph.ir import ExactGraph
 from qhw.patch.correction import corrections, with_added
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
-    Bits,
     PatchPlan,
     front_of,
     live_sets,
@@ -207,19 +206,19 @@ def quantmcu(
     if not len(next(iter(samples.values()))):
         raise InputError("no samples are given", allowed="one or more")
     if plan is not None:
-        return _searched(graph, samples, memory, plan, settings)[0]
+        return _searched(graph, samples, memory, plan, settings).result(samples)
     if memory is None:
         raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
     every = list(plans(graph) if among is None else among)
     wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
-    free, bits = _searched(graph, samples, None, wide, settings)
+    free = _searched(graph, samples, None, wide, settings)
     if wide.peak_bytes <= memory:
         every = [wide, *(plan for plan in every if plan.macs < wide.macs)]
-    peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), bits) for plan in every]
+    peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), free.guess) for plan in every]
     narrow, _ = min(zip(every, peaks, strict=True), key=lambda found: _order(found[0], found[1], memory))
-    if narrow == wide and free.record.peak_bytes <= memory:
-        return free
-    return _searched(graph, samples, memory, narrow, settings)[0]
+    if narrow != wide or free.peak_bytes > memory:
+        free = _searched(graph, samples, memory, narrow, settings)
+    return free.result(samples)
 
 
 def _order(plan: PatchPlan, peak: int, memory: int) -> tuple[bool, int, int]:
@@ -233,23 +232,16 @@ def _searched(
     memory: int | None,
     plan: PatchPlan,
     settings: Settings,
-) -> tuple[QuantMcu, Bits]:
-    """The widths for one plan; and as what they let one guess for another."""
+) -> _Search:
+    """The widths for one plan."""
     shares: list[float] = []
     if plan.cut and settings.sigmas is not None:
         shares = outlier_shares(graph, plan, samples, settings.sigmas)
     kept = frozenset(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
-    search = _Search(graph, plan, settings, kept)
+    search = _Search(graph, plan, settings, kept, tuple(shares))
     search.count(samples)
-    bits = best_bits(search.choices, search.pieces, memory)
-    chosen: dict[str, int] = {}
-    for (_, name), width in bits.items():
-        chosen[name] = max(width, chosen.get(name, 0))
-
-    def guess(tensor: str, patch: int | None) -> int:
-        return chosen.get(search.codes[tensor], graph.tensors[tensor].format.width)
-
-    return search.result(bits, tuple(shares), samples), guess
+    search.bits = best_bits(search.choices, search.pieces, memory)
+    return search
 
 
 CORRECTED_ON = 32
@@ -263,9 +255,17 @@ class _Search:
     """The feature maps of one plan: their statistics, scores and choices."""
 
     def __init__(
-        self, graph: ExactGraph, plan: PatchPlan, settings: Settings, outliers: frozenset[int]
+        self,
+        graph: ExactGraph,
+        plan: PatchPlan,
+        settings: Settings,
+        outliers: frozenset[int],
+        shares: tuple[float, ...],
     ) -> None:
-        self.graph, self.plan, self.settings, self.outliers = graph, plan, settings, outliers
+        self.graph, self.plan, self.settings = graph, plan, settings
+        self.outliers, self.shares = outliers, shares
+        self.bits: dict[Key, int] = {}
+        """What was chosen."""
         self.front, self.rest = front_of(graph, plan)
         self.codes = carried(graph)
         self.regions = [
@@ -424,25 +424,30 @@ class _Search:
             for live in live_sets(self.graph, self.plan.cut, self.plan.grid)
         ]
 
-    def result(
-        self, bits: Mapping[Key, int], shares: tuple[float, ...], samples: Mapping[str, IntArray]
-    ) -> QuantMcu:
+    def bits_of(self, tensor: str, patch: int | None) -> int:
+        """The width of a tensor's codes in a patch, or behind the patches."""
+        key = self.key(tensor, patch)
+        return self.graph.tensors[tensor].format.width if key is None else self.bits[key]
+
+    def guess(self, tensor: str, patch: int | None) -> int:
+        """The width that a tensor would have in the patches of another plan."""
+        found = [bits for (_, name), bits in self.bits.items() if name == self.codes[tensor]]
+        return max(found, default=self.graph.tensors[tensor].format.width)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The memory that the chosen widths take."""
+        return peak_bytes(self.graph, live_sets(self.graph, self.plan.cut, self.plan.grid), self.bits_of)
+
+    def result(self, samples: Mapping[str, IntArray]) -> QuantMcu:
         """The graph with the chosen widths, and the record."""
         widths: dict[str, Width] = {}
-        for key, chosen in bits.items():
-            width = self.widths[key][chosen]
-            if chosen == self._given(key):
-                continue
-            widths |= dict.fromkeys(self._names(key), width)
+        for key, chosen in self.bits.items():
+            if chosen != self._given(key):
+                widths |= dict.fromkeys(self._names(key), self.widths[key][chosen])
         patched = with_patches(self.graph, self.plan)
-        added = self._corrected(bits, samples) if widths and self.settings.correct_bias else {}
+        added = self._corrected(samples) if widths and self.settings.correct_bias else {}
         graph = narrowed(with_added(patched, added), widths)
-
-        def bits_of(tensor: str, patch: int | None) -> int:
-            key = self.key(tensor, patch)
-            return self.graph.tensors[tensor].format.width if key is None else bits[key]
-
-        sets = live_sets(self.graph, self.plan.cut, self.plan.grid)
         choices = tuple(
             FeatureMapChoice(
                 key[1],
@@ -451,24 +456,24 @@ class _Search:
                 self.widths[key][chosen].exponent,
                 *self.scored[key][chosen],
             )
-            for key, chosen in bits.items()
+            for key, chosen in self.bits.items()
         )
         record = Record(
             self.settings,
             self.plan,
-            shares,
+            self.shares,
             tuple(sorted(self.outliers)),
             choices,
             bit_operations(graph),
             bit_operations(patched),
-            peak_bytes(self.graph, sets, bits_of),
-            peak_bytes(self.graph, sets),
+            self.peak_bytes,
+            self.plan.peak_bytes,
         )
         return QuantMcu(graph, record)
 
-    def _corrected(self, bits: Mapping[Key, int], samples: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    def _corrected(self, samples: Mapping[str, IntArray]) -> dict[str, IntArray]:
         """What the nodes of the graph with patches add, those of patches with outliers left out."""
-        widths = {key[1]: self.widths[key][chosen] for key, chosen in bits.items()}
+        widths = {key[1]: self.widths[key][chosen] for key, chosen in self.bits.items()}
         few = {name: array[:CORRECTED_ON] for name, array in samples.items()}
         found = corrections(self.graph, narrowed(self.graph, widths), few)
         in_front = {node.name for node in self.front}
