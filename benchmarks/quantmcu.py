@@ -168,8 +168,8 @@ class Bench:
         for measure, weights in WEIGHTS.items():
             chosen, tried = self.chosen(measure, weights, allowed)
             title = f"QuantMCU, Ω by {measure}"
-            weight = chosen.record.settings.entropy_weight
-            rows.append(self.row(title, chosen, entropy_weight=weight, tried=tried))
+            weight = chosen.record.settings.omega_weight
+            rows.append(self.row(title, chosen, omega_weight=weight, tried=tried))
             self.tell(f"{title}: {rows[-1]['share']:.2%}")
         return rows
 
@@ -185,7 +185,7 @@ class Bench:
         """
         found, tried = [], []
         for weight in weights:
-            settings = Settings(entropy_weight=weight, measure=measure)  # type: ignore[arg-type]
+            settings = Settings(omega_weight=weight, measure=measure)  # type: ignore[arg-type]
             try:
                 made = self.within(settings)
             except CheckFailedError as error:
@@ -285,7 +285,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         widths = ", ".join(f"{count} of {bits}" for bits, count in row["widths"].items())
         kept = f", {row['outlier_patches']} patches at 8" if row["outlier_patches"] else ""
         cells = [
-            row["row"] + (f" (λ = {row['entropy_weight']:g})" if "entropy_weight" in row else ""),
+            row["row"] + (f" (λ = {row['omega_weight']:g})" if "omega_weight" in row else ""),
             f"{100 * row['share']:.2f} ± {100 * row['error']:.2f}",
             f"{row['bit_operations'] / 1e6:,.1f}",
             f"{wide['bit_operations'] / row['bit_operations']:.2f}x",

@@ -47,11 +47,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Settings:
-    """What the paper leaves open, and its λ.
+    """What the paper leaves open, and its λ. The defaults of λ and ``measure`` are those that did best in
+    ``benchmarks/quantmcu.py``; ``measure="entropy"`` is the paper's.
 
     Args:
         bit_widths: what feature maps may have. The paper's are 8, 4 and 2. With one width alone, all have it.
-        entropy_weight: λ, from 0 (bit operations alone) to 1 (entropy alone).
+        omega_weight: λ, from 0 (bit operations alone) to 1 (what is lost alone).
         sigmas: standard deviations from the mean beyond which a value is an outlier; None: there are none, as
             without VDPC. 3 is the usual rule for a Gaussian.
         outlier_share: the share of samples with an outlier from which on a patch keeps 8 bits. Patches are
@@ -81,10 +82,10 @@ class Settings:
     """
 
     bit_widths: tuple[int, ...] = (8, 4, 2)
-    entropy_weight: float = 0.5
+    omega_weight: float = 0.85
     sigmas: float | None = 3.0
     outlier_share: float = 0.5
-    measure: Measure = "entropy"
+    measure: Measure = "error"
     omega: Scale = "own"
     phi: Scale = "largest"
     per_patch: bool = False
@@ -95,7 +96,7 @@ class Settings:
         widths = self.bit_widths
         if not widths or any(not isinstance(b, int) or not 1 <= b <= 8 for b in widths):
             raise InputError(f"bit_widths is {widths!r}", allowed="one or more integers from 1 to 8")
-        for name in ("entropy_weight", "outlier_share"):
+        for name in ("omega_weight", "outlier_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)!r}", allowed="a number from 0 to 1")
         if self.sigmas is not None and not self.sigmas > 0:
@@ -123,8 +124,8 @@ class FeatureMapChoice:
         tensor: its name in the graph without patches.
         patches: the patches that have it so; () for a feature map that is there as a whole.
         bits, exponent: of its codes.
-        entropy_change: Ω, unweighted.
-        drop: Φ, unweighted.
+        omega: Ω, what is lost.
+        phi: Φ, the bit operations that are saved.
         score: S.
     """
 
@@ -132,8 +133,8 @@ class FeatureMapChoice:
     patches: tuple[int, ...]
     bits: int
     exponent: int
-    entropy_change: float
-    drop: float
+    omega: float
+    phi: float
     score: float
 
 
@@ -365,7 +366,7 @@ class _Search:
             for key, options in self.widths.items()
         }
         most = {key: weight * self._given(key) for key, weight in self.weights.items()}
-        share = self.settings.entropy_weight
+        share = self.settings.omega_weight
         found: dict[Key, dict[int, tuple[float, float, float]]] = {}
         for key, options in self.widths.items():
             found[key] = {}
