@@ -7,13 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qhw.data import Dataset, load_dataset
 from qhw.layers import Normalize
 from qhw.train import TrainConfig
 
 SIDE = 96
-TRAIN_IMAGES = 20_000
-RECIPE = TrainConfig(float_epochs=5, quantised_epochs=0, batch_size=64, learning_rate=6e-3)
+RECIPE = TrainConfig(float_epochs=5, quantised_epochs=0, batch_size=64, learning_rate=6e-3, threads=1)
 
 BLOCKS = ((1, 8, 1), (4, 16, 2), (4, 16, 1), (4, 24, 2), (4, 24, 1), (4, 32, 2), (4, 32, 1))
 """Expansion, output channels and stride of the inverted residuals."""
@@ -73,16 +71,3 @@ def enlarged(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         for part in np.array_split(images, max(1, len(images) // 1000))
     ]
     return torch.cat([part.round().to(torch.uint8) for part in parts]).numpy()
-
-
-def fashion_96(train: int = TRAIN_IMAGES, test: int | None = None) -> Dataset:
-    """The first images of Fashion-MNIST's splits at 96 x 96 pixels."""
-    data = load_dataset("fashion-mnist")
-    return Dataset(
-        "fashion-mnist-96",
-        f"{data.source}, 96 x 96 pixels",
-        enlarged(data.inputs("train")[0][:train]),
-        data.train_targets[:train],
-        enlarged(data.inputs("test")[0][:test]),
-        data.test_targets[:test],
-    )

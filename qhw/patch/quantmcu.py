@@ -8,7 +8,7 @@ arXiv 2401.13714. Patches whose input holds outliers keep 8 bits along their bra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -22,8 +22,6 @@ from qhw.graph.ir import ExactGraph
 from qhw.patch.correction import corrections, with_added
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
-    MOST_PATCHES,
-    Bits,
     PatchPlan,
     front_of,
     live_sets,
@@ -49,11 +47,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Settings:
-    """What the paper leaves open, and its λ.
+    """What the paper leaves open, and its λ. The defaults of λ and ``measure`` are those that did best in
+    ``benchmarks/quantmcu.py``; ``measure="entropy"`` is the paper's.
 
     Args:
         bit_widths: what feature maps may have. The paper's are 8, 4 and 2. With one width alone, all have it.
-        entropy_weight: λ, from 0 (bit operations alone) to 1 (entropy alone).
+        omega_weight: λ, from 0 (bit operations alone) to 1 (what is lost alone).
         sigmas: standard deviations from the mean beyond which a value is an outlier; None: there are none, as
             without VDPC. 3 is the usual rule for a Gaussian.
         outlier_share: the share of samples with an outlier from which on a patch keeps 8 bits. Patches are
@@ -83,10 +82,10 @@ class Settings:
     """
 
     bit_widths: tuple[int, ...] = (8, 4, 2)
-    entropy_weight: float = 0.5
+    omega_weight: float = 0.85
     sigmas: float | None = 3.0
     outlier_share: float = 0.5
-    measure: Measure = "entropy"
+    measure: Measure = "error"
     omega: Scale = "own"
     phi: Scale = "largest"
     per_patch: bool = False
@@ -97,7 +96,7 @@ class Settings:
         widths = self.bit_widths
         if not widths or any(not isinstance(b, int) or not 1 <= b <= 8 for b in widths):
             raise InputError(f"bit_widths is {widths!r}", allowed="one or more integers from 1 to 8")
-        for name in ("entropy_weight", "outlier_share"):
+        for name in ("omega_weight", "outlier_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)!r}", allowed="a number from 0 to 1")
         if self.sigmas is not None and not self.sigmas > 0:
@@ -125,8 +124,8 @@ class FeatureMapChoice:
         tensor: its name in the graph without patches.
         patches: the patches that have it so; () for a feature map that is there as a whole.
         bits, exponent: of its codes.
-        entropy_change: Ω, unweighted.
-        drop: Φ, unweighted.
+        omega: Ω, what is lost.
+        phi: Φ, the bit operations that are saved.
         score: S.
     """
 
@@ -134,8 +133,8 @@ class FeatureMapChoice:
     patches: tuple[int, ...]
     bits: int
     exponent: int
-    entropy_change: float
-    drop: float
+    omega: float
+    phi: float
     score: float
 
 
@@ -183,7 +182,7 @@ def quantmcu(
     *,
     memory: int | None = None,
     plan: PatchPlan | None = None,
-    most_patches: int = MOST_PATCHES,
+    among: Sequence[PatchPlan] | None = None,
     settings: Settings | None = None,
 ) -> QuantMcu:
     """A network's patches with feature maps of mixed widths.
@@ -195,7 +194,7 @@ def quantmcu(
         plan: the patches. None: those with the fewest multiply-accumulates within the memory: first at the
             given widths; then at those that the search chose for it, which often fit in fewer patches, that
             compute less twice; for these the search is made again.
-        most_patches: along an axis, where the plan is searched.
+        among: the plans to choose from where none is given; None: every one of :func:`qhw.patch.plans`.
 
     Returns:
         A graph like any other: every executor gives its codes, and a flow can build it.
@@ -208,17 +207,19 @@ def quantmcu(
     if not len(next(iter(samples.values()))):
         raise InputError("no samples are given", allowed="one or more")
     if plan is not None:
-        return _searched(graph, samples, memory, plan, settings)[0]
+        return _searched(graph, samples, memory, plan, settings).result(samples)
     if memory is None:
         raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
-    every = list(plans(graph, most_patches))
+    every = list(plans(graph) if among is None else among)
     wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
-    free, bits = _searched(graph, samples, None, wide, settings)
-    peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), bits) for plan in every]
+    free = _searched(graph, samples, None, wide, settings)
+    if wide.peak_bytes <= memory:
+        every = [wide, *(plan for plan in every if plan.macs < wide.macs)]
+    peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), free.guess) for plan in every]
     narrow, _ = min(zip(every, peaks, strict=True), key=lambda found: _order(found[0], found[1], memory))
-    if narrow == wide and free.record.peak_bytes <= memory:
-        return free
-    return _searched(graph, samples, memory, narrow, settings)[0]
+    if narrow != wide or free.peak_bytes > memory:
+        free = _searched(graph, samples, memory, narrow, settings)
+    return free.result(samples)
 
 
 def _order(plan: PatchPlan, peak: int, memory: int) -> tuple[bool, int, int]:
@@ -232,23 +233,16 @@ def _searched(
     memory: int | None,
     plan: PatchPlan,
     settings: Settings,
-) -> tuple[QuantMcu, Bits]:
-    """The widths for one plan; and as what they let one guess for another."""
+) -> _Search:
+    """The widths for one plan."""
     shares: list[float] = []
     if plan.cut and settings.sigmas is not None:
         shares = outlier_shares(graph, plan, samples, settings.sigmas)
     kept = frozenset(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
-    search = _Search(graph, plan, settings, kept)
+    search = _Search(graph, plan, settings, kept, tuple(shares))
     search.count(samples)
-    bits = best_bits(search.choices, search.pieces, memory)
-    chosen: dict[str, int] = {}
-    for (_, name), width in bits.items():
-        chosen[name] = max(width, chosen.get(name, 0))
-
-    def guess(tensor: str, patch: int | None) -> int:
-        return chosen.get(search.codes[tensor], graph.tensors[tensor].format.width)
-
-    return search.result(bits, tuple(shares), samples), guess
+    search.bits = best_bits(search.choices, search.pieces, memory)
+    return search
 
 
 CORRECTED_ON = 32
@@ -262,9 +256,17 @@ class _Search:
     """The feature maps of one plan: their statistics, scores and choices."""
 
     def __init__(
-        self, graph: ExactGraph, plan: PatchPlan, settings: Settings, outliers: frozenset[int]
+        self,
+        graph: ExactGraph,
+        plan: PatchPlan,
+        settings: Settings,
+        outliers: frozenset[int],
+        shares: tuple[float, ...],
     ) -> None:
-        self.graph, self.plan, self.settings, self.outliers = graph, plan, settings, outliers
+        self.graph, self.plan, self.settings = graph, plan, settings
+        self.outliers, self.shares = outliers, shares
+        self.bits: dict[Key, int] = {}
+        """What was chosen."""
         self.front, self.rest = front_of(graph, plan)
         self.codes = carried(graph)
         self.regions = [
@@ -364,7 +366,7 @@ class _Search:
             for key, options in self.widths.items()
         }
         most = {key: weight * self._given(key) for key, weight in self.weights.items()}
-        share = self.settings.entropy_weight
+        share = self.settings.omega_weight
         found: dict[Key, dict[int, tuple[float, float, float]]] = {}
         for key, options in self.widths.items():
             found[key] = {}
@@ -423,25 +425,30 @@ class _Search:
             for live in live_sets(self.graph, self.plan.cut, self.plan.grid)
         ]
 
-    def result(
-        self, bits: Mapping[Key, int], shares: tuple[float, ...], samples: Mapping[str, IntArray]
-    ) -> QuantMcu:
+    def bits_of(self, tensor: str, patch: int | None) -> int:
+        """The width of a tensor's codes in a patch, or behind the patches."""
+        key = self.key(tensor, patch)
+        return self.graph.tensors[tensor].format.width if key is None else self.bits[key]
+
+    def guess(self, tensor: str, patch: int | None) -> int:
+        """The width that a tensor would have in the patches of another plan."""
+        found = [bits for (_, name), bits in self.bits.items() if name == self.codes[tensor]]
+        return max(found, default=self.graph.tensors[tensor].format.width)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The memory that the chosen widths take."""
+        return peak_bytes(self.graph, live_sets(self.graph, self.plan.cut, self.plan.grid), self.bits_of)
+
+    def result(self, samples: Mapping[str, IntArray]) -> QuantMcu:
         """The graph with the chosen widths, and the record."""
         widths: dict[str, Width] = {}
-        for key, chosen in bits.items():
-            width = self.widths[key][chosen]
-            if chosen == self._given(key):
-                continue
-            widths |= dict.fromkeys(self._names(key), width)
+        for key, chosen in self.bits.items():
+            if chosen != self._given(key):
+                widths |= dict.fromkeys(self._names(key), self.widths[key][chosen])
         patched = with_patches(self.graph, self.plan)
-        added = self._corrected(bits, samples) if widths and self.settings.correct_bias else {}
+        added = self._corrected(samples) if widths and self.settings.correct_bias else {}
         graph = narrowed(with_added(patched, added), widths)
-
-        def bits_of(tensor: str, patch: int | None) -> int:
-            key = self.key(tensor, patch)
-            return self.graph.tensors[tensor].format.width if key is None else bits[key]
-
-        sets = live_sets(self.graph, self.plan.cut, self.plan.grid)
         choices = tuple(
             FeatureMapChoice(
                 key[1],
@@ -450,24 +457,24 @@ class _Search:
                 self.widths[key][chosen].exponent,
                 *self.scored[key][chosen],
             )
-            for key, chosen in bits.items()
+            for key, chosen in self.bits.items()
         )
         record = Record(
             self.settings,
             self.plan,
-            shares,
+            self.shares,
             tuple(sorted(self.outliers)),
             choices,
             bit_operations(graph),
             bit_operations(patched),
-            peak_bytes(self.graph, sets, bits_of),
-            peak_bytes(self.graph, sets),
+            self.peak_bytes,
+            self.plan.peak_bytes,
         )
         return QuantMcu(graph, record)
 
-    def _corrected(self, bits: Mapping[Key, int], samples: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    def _corrected(self, samples: Mapping[str, IntArray]) -> dict[str, IntArray]:
         """What the nodes of the graph with patches add, those of patches with outliers left out."""
-        widths = {key[1]: self.widths[key][chosen] for key, chosen in bits.items()}
+        widths = {key[1]: self.widths[key][chosen] for key, chosen in self.bits.items()}
         few = {name: array[:CORRECTED_ON] for name, array in samples.items()}
         found = corrections(self.graph, narrowed(self.graph, widths), few)
         in_front = {node.name for node in self.front}

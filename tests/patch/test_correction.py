@@ -42,7 +42,7 @@ def test_patches_with_outliers_keep_their_constants() -> None:
     inputs = images(graph, 8)
     inputs["x"] //= 4
     inputs["x"][:, :, 0, 0] = 255
-    settings = Settings(entropy_weight=0.0, sigmas=4.0)
+    settings = Settings(omega_weight=0.0, sigmas=4.0)
     found = quantmcu(graph, inputs, plan=make_plan(graph, "join", (3, 3)), settings=settings)
     assert 0 in found.record.outlier_patches
     assert not {4, 8} & set(found.record.outlier_patches)

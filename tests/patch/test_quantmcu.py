@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from qhw.errors import CheckFailedError, InputError
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.patch import Settings, bit_operations, feature_maps, make_plan, narrowed, quantmcu, uniform
+from qhw.patch import Settings, bit_operations, feature_maps, make_plan, narrowed, plans, quantmcu, uniform
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import front_of, patches_of
 from qhw.patch.quantmcu import QuantMcu
@@ -53,11 +54,13 @@ def test_bit_operations_by_hand() -> None:
     assert bit_operations(mixed) == expected
 
 
-def test_scores_by_hand() -> None:
+@pytest.mark.parametrize(("measure", "weight"), [("entropy", 0.3), ("error", 0.8)])
+def test_scores_by_hand(measure: Literal["entropy", "error"], weight: float) -> None:
     """Ω and Φ of every feature map, from its codes, its MACs and nothing else."""
-    graph, weight = small(), 0.3
+    graph = small()
     inputs, plan = images(graph, 6), make_plan(graph, "a", (1, 1))
-    found = quantmcu(graph, inputs, plan=plan, settings=Settings(entropy_weight=weight, sigmas=None))
+    settings = Settings(omega_weight=weight, measure=measure, sigmas=None)
+    found = quantmcu(graph, inputs, plan=plan, settings=settings)
     macs = {"a": 6 * 6 * 6 * 9 * 4, "b": 3 * 3 * 4 * 9 * 6, "c": 36 * 3}
     codes = interpret(graph, inputs, keep="all")
     exponents = {
@@ -68,14 +71,18 @@ def test_scores_by_hand() -> None:
         for bits in (8, 4, 2)
     }
     for choice in found.record.choices:
-        name, wide, scores = choice.tensor, _entropy(codes[choice.tensor]), {}
+        name, wide, scores = choice.tensor, codes[choice.tensor], {}
         for bits in (8, 4, 2):
             shift = exponents[bits][name] - graph.tensors[name].exponent.values[0]
-            omega = (wide - _entropy(_requantised(graph, codes, name, bits, shift))) / wide
+            narrow = _requantised(graph, codes, name, bits, shift)
+            if measure == "entropy":
+                omega = (_entropy(wide) - _entropy(narrow)) / _entropy(wide)
+            else:
+                omega = np.sum((narrow * 2**shift - wide) ** 2) / np.sum(wide**2)
             phi = macs[name] * (8 - bits) / (8 * macs["a"])
             scores[bits] = -weight * omega + (1 - weight) * phi
             if bits == choice.bits:
-                assert (choice.entropy_change, choice.drop) == pytest.approx((omega, phi))
+                assert (choice.omega, choice.phi) == pytest.approx((omega, phi))
                 assert choice.score == pytest.approx(scores[bits])
         assert choice.bits == max(scores, key=lambda bits: scores[bits])
 
@@ -178,7 +185,7 @@ def test_patches_that_see_an_outlier_keep_their_bits(place: tuple[int, int]) -> 
         )
     ]
     assert 0 < len(seeing) < 9
-    settings = Settings(entropy_weight=0.0, sigmas=6.0)
+    settings = Settings(omega_weight=0.0, sigmas=6.0)
     found = quantmcu(graph, with_outlier(8, place), plan=plan, settings=settings)
     assert list(found.record.outlier_patches) == seeing
     kinds = {patch: found.graph.tensors[f"a.patch{patch}"] for patch in range(9)}
@@ -210,9 +217,9 @@ def _check(found: QuantMcu, inputs: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings(entropy_weight=0.2, sigmas=1.7),
-        Settings(entropy_weight=0.5, sigmas=1.7, measure="error"),
-        Settings(entropy_weight=0.1, sigmas=None, per_patch=True, correct_bias=False, phi="own", omega="sum"),
+        Settings(omega_weight=0.2, measure="entropy", sigmas=1.7),
+        Settings(omega_weight=0.5, sigmas=1.7, measure="error"),
+        Settings(omega_weight=0.1, sigmas=None, per_patch=True, correct_bias=False, phi="own", omega="sum"),
         uniform(2),
     ],
 )
@@ -239,9 +246,9 @@ def test_a_plan_is_found_for_a_memory_that_only_narrow_feature_maps_fit() -> Non
     inputs = images(graph, 4)
     with pytest.raises(InputError, match="neither a memory nor a patch plan"):
         quantmcu(graph, inputs)
-    tight = quantmcu(graph, inputs, memory=370, most_patches=3)
+    tight = quantmcu(graph, inputs, memory=370, among=list(plans(graph, 3)))
     assert tight.record.peak_bytes <= 370 < tight.record.wide_peak_bytes
-    wide = quantmcu(graph, inputs, memory=4000, most_patches=3)
+    wide = quantmcu(graph, inputs, memory=4000)
     assert not wide.record.plan.cut
     assert {choice.patches for choice in wide.record.choices} == {()}
 
@@ -259,7 +266,7 @@ def test_behind_the_cut_widths_may_be_left_alone() -> None:
     [
         ({"bit_widths": ()}, "bit_widths is"),
         ({"bit_widths": (16,)}, "integers from 1 to 8"),
-        ({"entropy_weight": 1.5}, "entropy_weight is 1.5"),
+        ({"omega_weight": 1.5}, "omega_weight is 1.5"),
         ({"outlier_share": -1}, "outlier_share is -1"),
         ({"sigmas": 0}, "sigmas is 0"),
         ({"omega": "none"}, "omega is 'none'"),
