@@ -269,7 +269,7 @@ def _manifest(
         "verification": rows + ([mismatch.row] if mismatch else []),
         "resources": _resources(plan.board, facts),
         "latency": _latency(plan.board, facts),
-    }
+    } | {name: facts[name][name] for name in ("bitstream",) if name in facts}
 
 
 def _inputs(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
