@@ -89,6 +89,9 @@ SIMULATION_MACS = 1_500_000_000
 
 EXPORTED_AS_IT_IS = "quantised already: exported as it is"
 
+SYNTHESES = ("synth", "bitstream")
+"""A flow's stages that are run with ``--synth``."""
+
 LARGEST_DEPARTURE = 0.01
 """Points (of 1) by which a trained network may miss the figure that its user had."""
 
@@ -134,7 +137,7 @@ def stages(plan: BuildPlan) -> list[Stage]:
         _stage(plan, "compile", _compile, ("project",), flow),
         _stage(plan, "verify", _verify, ("lower", "vectors", "project"), flow | {"vectors": options.vectors}),
     ]
-    further = [stage for stage in plan.flow.stages if options.synth and stage.name == "synth"]
+    further = [stage for stage in plan.flow.stages if options.synth and stage.name in SYNTHESES]
     return [*chain, *(_stage(plan, s.name, partial(_further, s), ("project",), flow) for s in further)]
 
 

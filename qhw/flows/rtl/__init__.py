@@ -14,7 +14,7 @@ from qhw.cost.pricing.architecture import Architecture
 from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
-from qhw.flows.base import Execution, Project, ProjectFlow, Trace
+from qhw.flows.base import Execution, FlowStage, Project, ProjectFlow, Trace
 from qhw.flows.rtl.template import ARCHITECTURE, written_folding
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
@@ -50,6 +50,12 @@ class RtlFlow(ProjectFlow):
     def architecture(self, graph: ExactGraph) -> Architecture:
         return replace(ARCHITECTURE, legal_folding=written_folding)
 
+    @property
+    def stages(self) -> tuple[FlowStage, ...]:
+        from qhw.flows.rtl.synthesis import bitstream, synthesised
+
+        return FlowStage("synth", "synthesis", synthesised), FlowStage("bitstream", "bitstream", bitstream)
+
     def write(self, design: Design, out: Path, *, vectors: Mapping[str, IntArray] | None = None) -> Project:
         """The Verilog of a design; vectors are not kept: the test bench is given them when it runs."""
         from qhw.flows.rtl import project as files
@@ -65,7 +71,7 @@ class RtlFlow(ProjectFlow):
             shutil.rmtree(beside)
         beside.mkdir(parents=True)
         try:
-            files.write_project(circuit, design.graph, (schedule.latency, schedule.interval), beside)
+            files.write_project(circuit, design, (schedule.latency, schedule.interval), beside)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from qhw.boards import Board
+from qhw.cost.pricing.design import Design
 from qhw.errors import InputError
+from qhw.flows.rtl.board_top import board_text, constraints_text, is_loadable
 from qhw.flows.rtl.circuit import (
     TOP,
     Circuit,
@@ -28,13 +31,15 @@ from qhw.flows.rtl.emission.draft import MEMORIES, channels_last
 from qhw.formats import parse_format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
-from qhw.graph.ir import TENSOR_SIZE_LIMIT, ExactGraph
+from qhw.graph.ir import TENSOR_SIZE_LIMIT
 from qhw.outside.schema import check, table
 from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
 DESCRIPTION = "qhw_project.json"
 SOURCES, UNIT_SOURCES, CELLS = "rtl", "rtl/units", "simulation/cells"
+BOARD, BOARD_UNITS = "board", "board/units"
+BOARD_SOURCE, CONSTRAINTS = "board/board.v", "board/board.lpf"
 SIMULATION_TOP, BENCH = "simulation/simulated.sv", "simulation/bench.cpp"
 PRODUCTS = ("verilated", "synthesis", "bitstream")
 
@@ -95,7 +100,12 @@ class Travelling:
 
 @dataclass(frozen=True)
 class Description:
-    """The facts of a written project that its simulation needs."""
+    """The facts of a written project that its simulation and its synthesis need.
+
+    Args:
+        family, part, clock_mhz: the device's, and the clock that it is built for.
+        latency_cycles, interval_cycles: the schedule's.
+    """
 
     name: str
     inputs: tuple[Travelling, ...]
@@ -103,13 +113,16 @@ class Description:
     traced: tuple[Travelling, ...]
     latency_cycles: int
     interval_cycles: int
+    family: str
+    part: str
+    clock_mhz: float
 
 
-def write_project(circuit: Circuit, graph: ExactGraph, timing: tuple[int, int], folder: Path) -> None:
+def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path) -> None:
     """Write a circuit's files into an empty folder; the same design gives the same bytes.
 
     Args:
-        timing: cycles from the first word of an image to its last, and between two images.
+        timing: cycles from an image's first word in to its last word out, and between two images.
     """
     for name in (UNIT_SOURCES, CELLS, MEMORIES):
         (folder / name).mkdir(parents=True)
@@ -125,7 +138,21 @@ def write_project(circuit: Circuit, graph: ExactGraph, timing: tuple[int, int], 
         (folder / MEMORIES / f"{name}.mem").write_text(memory_text(width, words))
     (folder / SIMULATION_TOP).write_text(_simulation_top(circuit))
     (folder / BENCH).write_text(_bench(circuit))
-    _write_description(circuit, graph, timing, folder)
+    _write_board(circuit, design.board, folder)
+    _write_description(circuit, design, timing, folder)
+
+
+def _write_board(circuit: Circuit, board: Board, folder: Path) -> None:
+    """The design behind the board's pins, where the board has a pin file and one serial line suffices."""
+    constraints = constraints_text(board)
+    if constraints is None or not is_loadable(circuit):
+        return
+    (folder / BOARD_UNITS).mkdir(parents=True)
+    (folder / BOARD_SOURCE).write_text(board_text(circuit, board))
+    (folder / CONSTRAINTS).write_text(constraints)
+    for file in files_of(["uart_loader"]):
+        if not (folder / UNIT_SOURCES / file.name).exists():
+            shutil.copyfile(file, folder / BOARD_UNITS / file.name)
 
 
 def _instances(text: str) -> list[str]:
@@ -140,7 +167,9 @@ def traced(circuit: Circuit) -> dict[str, Wire]:
     return {tensor: wire for name, (tensor, wire) in by_stream.items() if name not in given}
 
 
-def _write_description(circuit: Circuit, graph: ExactGraph, timing: tuple[int, int], folder: Path) -> None:
+def _write_description(circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path) -> None:
+    graph, board = design.graph, design.board
+
     def row(tensor: str, wire: Wire) -> dict[str, Any]:
         kind = graph.tensors[tensor]
         coded = isinstance(kind.format, TableFormat)
@@ -159,6 +188,9 @@ def _write_description(circuit: Circuit, graph: ExactGraph, timing: tuple[int, i
         "schema": _SCHEMA,
         "flow": "rtl",
         "name": graph.name,
+        "family": board.family,
+        "part": board.part,
+        "clock_mhz": float(board.clock_mhz),
         "latency_cycles": timing[0],
         "interval_cycles": timing[1],
         "inputs": [row(*pair) for pair in zip(graph.inputs, circuit.inputs, strict=True)],
@@ -185,6 +217,9 @@ _DESCRIPTION = table(
         "schema": {"const": _SCHEMA},
         "flow": {"const": "rtl"},
         "name": {"type": "string"},
+        "family": {"type": "string"},
+        "part": {"type": "string"},
+        "clock_mhz": {"type": "number", "exclusiveMinimum": 0},
         "latency_cycles": _COUNT,
         "interval_cycles": _COUNT,
         **{kind: {"type": "array", "items": _PORT} for kind in ("inputs", "outputs", "traced")},
@@ -201,12 +236,9 @@ def read_description(folder: Path) -> Description:
         ports = {kind: tuple(_port(row) for row in stored[kind]) for kind in ("inputs", "outputs", "traced")}
     except (ValueError, InputError) as error:
         raise InputError(f"{folder} is not an rtl project that qhw wrote: {error}") from error
-    return Description(
-        stored["name"],
-        **ports,
-        latency_cycles=stored["latency_cycles"],
-        interval_cycles=stored["interval_cycles"],
-    )
+    names = ("name", "latency_cycles", "interval_cycles", "family", "part", "clock_mhz")
+    facts: dict[str, Any] = {name: stored[name] for name in names}
+    return Description(**facts | ports)
 
 
 def _port(row: Mapping[str, Any]) -> Travelling:

@@ -6,13 +6,18 @@ the cycles of an image, the latency, and how full every queue becomes.
 
 from __future__ import annotations
 
+import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from qhw.errors import CheckFailedError
+import numpy as np
+
+from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.formats.modes import IntArray
+from qhw.native import compiled
 
 if TYPE_CHECKING:
     from qhw.flows.rtl.circuit import Circuit
@@ -39,7 +44,22 @@ class Machine(ABC):
 
 
 class Timing(ABC):
-    """When a component takes and gives words."""
+    """When a component takes and gives words.
+
+    ``kind`` and ``numbers`` say it to ``schedule.cpp``.
+    """
+
+    kind: ClassVar[int]
+
+    @property
+    def flags(self) -> IntArray:
+        """Whether each word of an image belongs to a part of it, where that is asked."""
+        return np.zeros(0, dtype=np.bool_)
+
+    @property
+    @abstractmethod
+    def numbers(self) -> tuple[int, ...]:
+        """Its parameters as numbers."""
 
     @abstractmethod
     def machine(self) -> Machine:
@@ -51,6 +71,12 @@ class Queue(Timing):
     """``fifo``: ``depth`` words in the memory, and one in the output register."""
 
     depth: int
+
+    kind = 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (self.depth,)
 
     def machine(self) -> QueueMachine:
         return QueueMachine(self.depth)
@@ -82,6 +108,12 @@ class Pipeline(Timing):
     """``pipeline_control``: ``depth`` registers that move together; of several inputs it takes one each."""
 
     depth: int
+
+    kind = 1
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (self.depth,)
 
     def machine(self) -> PipelineMachine:
         return PipelineMachine(self.depth)
@@ -115,6 +147,12 @@ class Gear(Timing):
     a: int
     b: int
 
+    kind = 2
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self.a, self.b
+
     def machine(self) -> GearMachine:
         return GearMachine(self.a, self.b)
 
@@ -147,6 +185,16 @@ class Padded(Timing):
 
     within: IntArray
 
+    kind = 3
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (len(self.within),)
+
+    @property
+    def flags(self) -> IntArray:
+        return self.within
+
     def machine(self) -> PadMachine:
         return PadMachine(self.within.tolist())
 
@@ -174,6 +222,16 @@ class Cropped(Timing):
 
     within: IntArray
 
+    kind = 4
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (len(self.within),)
+
+    @property
+    def flags(self) -> IntArray:
+        return self.within
+
     def machine(self) -> CropMachine:
         return CropMachine(self.within.tolist())
 
@@ -200,6 +258,12 @@ class Fork(Timing):
     """``fork_stream`` to ``readers``."""
 
     readers: int
+
+    kind = 5
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (self.readers,)
 
     def machine(self) -> ForkMachine:
         return ForkMachine(self.readers)
@@ -231,6 +295,12 @@ class Joined(Timing):
     a: int
     b: int
 
+    kind = 6
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self.a, self.b
+
     def machine(self) -> JoinMachine:
         return JoinMachine(self.a, self.b)
 
@@ -259,6 +329,12 @@ class Gathered(Timing):
 
     taken: int
     given: int
+
+    kind = 7
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self.taken, self.given
 
     def machine(self) -> GatherMachine:
         return GatherMachine(self.taken, self.given)
@@ -348,6 +424,14 @@ class Folded(Timing):
     sum_words: int
     edges: int
 
+    kind = 8
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        window = self.window
+        loops = (window.reads, window.ON, window.OM, *window.released)
+        return self.depth, window.span, self.sum_words, self.edges, *loops
+
     def machine(self) -> FoldedMachine:
         return FoldedMachine(self)
 
@@ -411,8 +495,72 @@ class Schedule:
     most: Mapping[str, int]
 
 
+_KERNEL = Path(__file__).with_name("schedule.cpp")
+_NUMBERS = 16
+
+
 def scheduled(circuit: Circuit, images: int = 4) -> Schedule:
-    """The schedule of a circuit whose ends never wait."""
+    """The schedule of a circuit whose ends never wait: in C++ where there is a compiler.
+
+    Raises CheckFailedError where the circuit gets stuck.
+    """
+    try:
+        library = compiled(_KERNEL).load()
+    except ToolMissingError:
+        return interpreted(circuit, images)
+    return _by_kernel(library, circuit, images)
+
+
+def _by_kernel(library: ctypes.CDLL, circuit: Circuit, images: int) -> Schedule:
+    place = {wire.name: index for index, wire in enumerate(circuit.wires)}
+    parts = circuit.components
+    numbers = np.zeros((len(parts), _NUMBERS), dtype=np.int64)
+    for row, component in zip(numbers, parts, strict=True):
+        row[: len(component.timing.numbers)] = component.timing.numbers
+    within = [np.asarray(component.timing.flags, dtype=np.uint8) for component in parts]
+    joined = [[place[wire.name] for wire in (*c.inputs, *c.outputs)] for c in parts]
+    begin, ends = np.zeros(1, dtype=np.int64), np.zeros(images, dtype=np.int64)
+    most = np.zeros(len(parts), dtype=np.int64)
+    arrays = {
+        "kinds": [component.timing.kind for component in parts],
+        "at": np.cumsum([0, *(len(flags) for flags in within)]),
+        "wires": [index for row in joined for index in row],
+        "starts": np.cumsum([0, *(len(row) for row in joined)]),
+        "inputs_of": [len(component.inputs) for component in parts],
+        "input_wires": [place[wire.name] for wire in circuit.inputs],
+        "input_words": [wire.words for wire in circuit.inputs],
+        "output_wires": [place[wire.name] for wire in circuit.outputs],
+        "output_words": [wire.words for wire in circuit.outputs],
+    }
+    given = {name: np.ascontiguousarray(array, dtype=np.int64) for name, array in arrays.items()}
+    flags = np.concatenate([*within, np.zeros(1, dtype=np.uint8)])
+
+    def at(array: IntArray) -> ctypes.c_void_p:
+        return ctypes.c_void_p(array.ctypes.data)
+
+    def count(number: int) -> ctypes.c_int64:
+        return ctypes.c_int64(number)
+
+    stuck = library.schedule(
+        *(count(len(parts)), at(given["kinds"]), at(numbers), at(flags), at(given["at"])),
+        *(at(given["wires"]), at(given["starts"]), at(given["inputs_of"]), count(len(place))),
+        *(count(len(circuit.inputs)), at(given["input_wires"]), at(given["input_words"])),
+        *(count(len(circuit.outputs)), at(given["output_wires"]), at(given["output_words"])),
+        *(count(images), count(_LONGEST_QUIET), at(begin), at(ends), at(most)),
+    )
+    if stuck:
+        raise CheckFailedError(_STUCK)
+    held = {c.name: int(n) for c, n in zip(parts, most, strict=True) if isinstance(c.timing, Queue)}
+    return _schedule(int(begin[0]), [int(end) for end in ends], held)
+
+
+def _schedule(begin: int, ends: Sequence[int], most: Mapping[str, int]) -> Schedule:
+    interval = ends[-1] - ends[-2] if len(ends) > 1 else ends[-1] - begin
+    return Schedule(ends[0] - begin, interval, most)
+
+
+def interpreted(circuit: Circuit, images: int = 4) -> Schedule:
+    """The same schedule, by the machines in Python."""
     machines = [component.timing.machine() for component in circuit.components]
     place = {wire.name: index for index, wire in enumerate(circuit.wires)}
     reads = [[place[wire.name] for wire in component.inputs] for component in circuit.components]
@@ -454,15 +602,17 @@ def scheduled(circuit: Circuit, images: int = 4) -> Schedule:
         cycle += 1
         quiet = 0 if moved else quiet + 1
         if quiet > _LONGEST_QUIET:
-            raise CheckFailedError("the schedule is stuck: no word enters or leaves the design any more")
+            raise CheckFailedError(_STUCK)
     assert begin is not None
     most = {
         component.name: machine.most
         for component, machine in zip(circuit.components, machines, strict=True)
         if isinstance(machine, QueueMachine)
     }
-    return Schedule(ends[0] - begin, ends[-1] - ends[-2] if len(ends) > 1 else ends[-1] - begin, most)
+    return _schedule(begin, ends, most)
 
 
-_LONGEST_QUIET = 200_000
+_STUCK = "the schedule is stuck: no word enters or leaves the design any more"
+
+_LONGEST_QUIET = 10_000_000
 """Cycles without a word at the ends after which a design counts as stuck."""

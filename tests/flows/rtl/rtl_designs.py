@@ -10,8 +10,11 @@ from op_zoo import Zoo
 from qhw.boards import load_board
 from qhw.cost.pricing.design import Design
 from qhw.flows.base import load_flow
+from qhw.formats import parse_format
+from qhw.formats.base import Format
 from qhw.formats.integer import Integer
-from qhw.formats.modes import Rounding
+from qhw.formats.modes import IntArray, Rounding
+from qhw.formats.table import TableFormat
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph
 
@@ -56,6 +59,62 @@ def residual() -> ExactGraph:
     flat = b.reshape("flat", pooled, (16,))
     logits = b.matmul("classify", flat, zoo.constant("cw", 16, 5), zoo.constant("cb", 5, bits=7, exponent=-7))
     zoo.end(b.requant("logits", logits, Integer(10), -3))
+    return zoo.finish()
+
+
+PRODUCTS = (
+    ("int6", "khot<8,2>"),
+    ("uint4", "khot<6,2,csd>"),
+    ("e4m3", "khot<6,2>"),
+    ("e4m3", "e3m2"),
+    ("e3m1", "e4m3fn"),
+    ("int5", "e3m2"),
+    ("e3m2", "int5"),
+    ("binary", "binary"),
+    ("ternary", "int4"),
+    ("uint3", "ternary"),
+    ("pow2<4>", "int4"),
+    ("khot<6,2>", "int3"),
+    ("e2m1", "pow2<3>"),
+)
+"""Formats of a layer's input and weights."""
+
+
+def products() -> ExactGraph:
+    """A matrix, and a convolution that pads, in every pair of formats."""
+    zoo = Zoo("products", 6)
+    b = zoo.builder
+    for index, (given, weights) in enumerate(PRODUCTS):
+        x_format, w_format = parse_format(given), parse_format(weights)
+        exponent = getattr(x_format, "exponent", None) or 0
+        x = b.input(f"x{index}", (4, 4, 3), x_format, exponent)
+
+        def drawn(*shape: int, format: Format = w_format) -> IntArray:
+            listed = isinstance(format, TableFormat)
+            numbers = format.numbers if listed else np.arange(format.mantissa_low, format.mantissa_high + 1)
+            return np.asarray(zoo.rng.choice(numbers, shape))
+
+        flat = b.reshape(f"flat{index}", x, (48,))
+        zoo.end(b.matmul(f"fc{index}", flat, b.constant(f"fw{index}", drawn(48, 6), w_format)))
+        conv_w = b.constant(f"cw{index}", drawn(6, 4, 2, 3), w_format)
+        zoo.end(b.conv(f"conv{index}", x, conv_w, pads=(1, 0, 0, 1)))
+    return zoo.finish()
+
+
+def coded() -> ExactGraph:
+    """Formats with codes of their own, rounded to, moved, compared, added and looked up."""
+    zoo = Zoo("coded", 7)
+    b = zoo.builder
+    x = zoo.image("x", 9, True, 0)
+    for index, text in enumerate(
+        ("e4m3", "e3m2", "e2m1", "pow2<4>", "khot<5,2>", "ternary", "e3m1<nosubnormal>")
+    ):
+        format = parse_format(text)
+        y = b.requant(f"y{index}", x, format, 1)
+        zoo.end(b.max_pool(f"max{index}", y, (2, 2), (1, 1), (0, 1, 0, 0)))
+        zoo.end(b.sum_pool(f"sum{index}", y, (2, 2), (2, 1)))
+        zoo.end(b.affine(f"scaled{index}", y, zoo.constant(f"m{index}", 4), zoo.constant(f"o{index}", 4)))
+        zoo.end(b.add(f"added{index}", y, x))
     return zoo.finish()
 
 

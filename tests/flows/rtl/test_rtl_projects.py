@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import op_zoo
 import pytest
-from rtl_designs import chain, design_of, residual, without
+from rtl_designs import chain, coded, design_of, products, residual, without
 
 from qhw.errors import CheckFailedError, InputError, UnsupportedError
 from qhw.flows.base import Project, default_vectors, load_project_flow
@@ -58,7 +58,9 @@ def differing(project: Project, graph: ExactGraph, seed: int, images: int = 5) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "make", [residual, op_zoo.elementwise, op_zoo.convolutions, moves, requants], ids=lambda f: f.__name__
+    "make",
+    [residual, op_zoo.elementwise, op_zoo.convolutions, moves, requants, products, coded],
+    ids=lambda f: f.__name__,
 )
 def test_every_stream_is_exact_with_and_without_stalls(
     make: Callable[[], ExactGraph], tmp_path: Path

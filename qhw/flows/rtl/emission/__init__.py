@@ -8,7 +8,7 @@ from typing import Any
 from qhw.cost.pricing.design import Design
 from qhw.errors import UnsupportedError
 from qhw.flows.rtl.circuit import Circuit, Element
-from qhw.flows.rtl.emission import elementwise, matrix, moves
+from qhw.flows.rtl.emission import elementwise, matrix, moves, windows
 from qhw.flows.rtl.emission.draft import STREAM_WORDS, Draft, channels_last, refuse
 from qhw.flows.rtl.schedule import Queue, Schedule, scheduled
 from qhw.graph.ir import ExactGraph
@@ -19,15 +19,15 @@ WRITERS: Mapping[str, Callable[[Draft, Any], None]] = {
     "Concat": moves.concat,
     "Conv": matrix.conv,
     "MatMul": matrix.matmul,
-    "MaxPool": matrix.pool,
+    "MaxPool": windows.pool,
     "Mul": elementwise.mul,
     "Pad": moves.pad,
-    "ReduceMax": matrix.reduced,
-    "ReduceSum": matrix.reduced,
+    "ReduceMax": windows.reduced,
+    "ReduceSum": windows.reduced,
     "Requant": elementwise.requant,
     "Reshape": moves.reshape,
     "Slice": moves.cut,
-    "SumPool": matrix.pool,
+    "SumPool": windows.pool,
     "Table": elementwise.looked_up,
     "Threshold": elementwise.threshold,
     "Transpose": moves.transpose,

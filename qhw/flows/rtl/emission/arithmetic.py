@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhw.flows.rtl.circuit import Element, Setting
-from qhw.flows.rtl.emission.draft import refuse
+from qhw.flows.rtl.emission.draft import Draft, refuse
 from qhw.flows.rtl.emission.lanes import Lanes, Net, holding, of_integers
 from qhw.formats import Minifloat
 from qhw.formats.base import Format
@@ -45,10 +45,14 @@ def mantissas(lanes: Lanes, format: Format, index: int = 0) -> Net:
     net = lanes.given(index)
     if not isinstance(format, TableFormat):
         return net
-    codes = np.arange(1 << format.width)
-    known = np.isin(codes, format.codes())
-    integers = np.where(known, format.mantissa_of(np.where(known, codes, format.codes()[0])), 0)
-    return table(lanes, net, integers.astype(object), f"integers_of_{'ab'[index]}")
+    return table(lanes, net, numbers_by_code(format).astype(object), f"integers_of_{'ab'[index]}")
+
+
+def numbers_by_code(format: TableFormat) -> IntArray:
+    """The mantissa of every code; 0 of those that no tensor holds."""
+    found = np.zeros(1 << format.width, dtype=np.asarray(format.numbers).dtype)
+    found[format.code_of(format.numbers)] = format.numbers
+    return found
 
 
 def table(lanes: Lanes, net: Net, integers: IntArray, what: str) -> Net:
@@ -65,9 +69,9 @@ def table(lanes: Lanes, net: Net, integers: IntArray, what: str) -> Net:
     return lanes.unit("lookup", settings, {"x": net}, element, 1, "y")
 
 
-def multiplier(lanes: Lanes, a: Element, b: Element) -> int:
+def multiplier(draft: Draft, a: Element, b: Element) -> int:
     """The MULTIPLIER of an integer product: as it is priced, where a slice takes it whole."""
-    hardware = lanes.draft.design.costing.hardware
+    hardware = draft.design.costing.hardware
     wide = sorted((a.width + (not a.signed), b.width + (not b.signed)), reverse=True)
     limits = DSP_OPERANDS[hardware.fabric.multiplier]
     if wide[0] > limits[0] or wide[1] > limits[1]:
@@ -103,7 +107,7 @@ def dot(lanes: Lanes, a: Net, b: Net) -> Net:
         "SB": int(b.element.signed),
         "L": 1,
         "A": out.width,
-        "MULTIPLIER": multiplier(lanes, a.element, b.element),
+        "MULTIPLIER": multiplier(lanes.draft, a.element, b.element),
     }
     pins: dict[str, Net | str] = {"a": a, "b": b, "first": "1'b1"}
     return lanes.measured("integer_dot", values, pins, out, "sum")

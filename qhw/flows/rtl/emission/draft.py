@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -152,13 +152,21 @@ class Draft:
         return self.branches[tensor].pop(0)
 
     def read(
-        self, node: Node, index: int, lanes: int, order: IntArray | None = None, queue: bool = True
+        self,
+        node: Node,
+        index: int,
+        lanes: int,
+        order: IntArray | None = None,
+        *,
+        queue: bool = True,
+        via: Callable[[Wire], Wire] = lambda wire: wire,
     ) -> Wire:
         """An input of a node, in words of that many elements, in an order, behind a queue.
 
-        Where branches meet, each waits for the others, in a queue that the schedule measures.
+        ``via`` comes first: the stream as another one. Where branches meet, each waits for the others, in a
+        queue that the schedule measures.
         """
-        wire = self.take(node.inputs[index])
+        wire = via(self.take(node.inputs[index]))
         if order is not None:
             wire = self.ordered(wire, order)
         wire = self.geared(wire, lanes)

@@ -12,6 +12,7 @@ from qhw.flows.rtl.emission.arithmetic import (
     compared,
     dot,
     mantissas,
+    numbers_by_code,
     plus,
     powers,
     requantised,
@@ -114,8 +115,7 @@ def looked_up(draft: Draft, node: ir.Table) -> None:
         refuse(node, f"codes of {width} bits", allowed=f"up to {MOST_CODE_BITS}")
     codes = np.arange(1 << width)
     if isinstance(x.format, TableFormat):
-        known = np.isin(codes, x.format.codes())
-        numbers = x.format.mantissa_of(np.where(known, codes, x.format.codes()[0]))
+        numbers = numbers_by_code(x.format)
     else:
         numbers = np.where((codes >> width - 1) & (x.format.mantissa_low < 0), codes - (1 << width), codes)
     places = np.asarray(numbers - node.first, dtype=np.int64)
