@@ -10,7 +10,7 @@ from qhw.boards import Board
 from qhw.cost.pricing.architecture import Architecture, Fold
 from qhw.cost.pricing.costing import Costing
 from qhw.cost.pricing.hardware import Multipliers
-from qhw.errors import InputError, closest
+from qhw.errors import InputError, UnsupportedError, closest
 from qhw.graph.ir import ExactGraph, Node
 
 
@@ -46,7 +46,17 @@ class Design:
 
     @cached_property
     def costing(self) -> Costing:
-        """The cost models of its nodes; raises InputError for a board without a cost model."""
+        """The cost models of its nodes.
+
+        Raises:
+            InputError: a board without a cost model.
+            UnsupportedError: a design that is priced as a whole: a firmware is no sum of units.
+        """
+        if self.architecture.estimator is not None:
+            raise UnsupportedError(
+                f"Designs of the {self.architecture.flow} flow are priced as a whole, not layer by layer",
+                hint=f"'qhw cost --flow {self.architecture.flow}' prices a model; 'qhw search' cannot yet",
+            )
         return Costing.of(self.graph, self.board.family, self.architecture, self.multipliers)
 
     @cached_property

@@ -216,8 +216,8 @@ class _Writer:
         self.lines += [f"static const {c_type} {name}[{len(texts)}] ALIGNED = {{", *_wrapped(texts), "};"]
         return name
 
-    def finish(self, name: str, finish: Finish) -> str:
-        """The initialiser of a qhw_output."""
+    def finish(self, name: str, finish: Finish) -> dict[str, Any]:
+        """The fields of a layer's qhw_output."""
         wide = "int64_t" if finish.wide else "int32_t"
         fields: dict[str, Any] = {"type": _type(finish.out), "kind": f"QHW_{finish.kind}"}
         if finish.wide:
@@ -247,10 +247,10 @@ class _Writer:
             fields["level_step"] = finish.levels.shape[1] if len(finish.levels) > 1 else 0
             if finish.kind == "LOOK_UP":
                 fields |= {"count": finish.levels.shape[1], "first": _literal(finish.first, "int64_t")}
-        return _struct(fields)
+        return {f"output.{field}": value for field, value in fields.items()}
 
     def struct(self, c_type: str, name: str, fields: dict[str, Any]) -> None:
-        self.lines += [f"static const {c_type} {name} = {_struct(fields)};"]
+        self.lines += [f"static const {c_type} {name} = {{", *_wrapped(_shown(fields)), "};"]
 
     # --- layers ---------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ class _Writer:
                 "in_shift": layer.shifts[0],
                 "other_shift": layer.shifts[1],
             }
-            self.struct("qhw_elementwise_layer", name, fields | {"output": self.finish(name, layer.finish)})
+            self.struct("qhw_elementwise_layer", name, fields | self.finish(name, layer.finish))
         elif isinstance(layer, PoolLayer):
             fields = {
                 "in": _type(layer.x),
@@ -278,7 +278,7 @@ class _Writer:
                 **_window(layer),
                 "across": int(layer.across),
             }
-            self.struct("qhw_pool_layer", name, fields | {"output": self.finish(name, layer.finish)})
+            self.struct("qhw_pool_layer", name, fields | self.finish(name, layer.finish))
         elif isinstance(layer, MatMulLayer):
             self.matmul(name, layer)
         elif isinstance(layer, CopyLayer):
@@ -319,7 +319,7 @@ class _Writer:
             "wide_sum": int(layer.wide_sum),
             "weights": weights,
         }
-        self.struct("qhw_conv_layer", name, fields | {"output": self.finish(name, layer.finish)})
+        self.struct("qhw_conv_layer", name, fields | self.finish(name, layer.finish))
 
     def matmul(self, name: str, layer: MatMulLayer) -> None:
         fields = {
@@ -341,7 +341,7 @@ class _Writer:
         if layer.bias is not None:
             c_type = "int64_t" if layer.finish.wide else "int32_t"
             fields["bias"] = self.numbers(f"{name}_bias", layer.bias, c_type)
-        self.struct("qhw_matmul_layer", name, fields | {"output": self.finish(name, layer.finish)})
+        self.struct("qhw_matmul_layer", name, fields | self.finish(name, layer.finish))
 
     def transpose(self, name: str, layer: TransposeLayer) -> None:
         shape = [*layer.out.shape, 1, 1, 1, 1][:4]
@@ -517,9 +517,13 @@ def _braced(values: Sequence[Any]) -> str:
 
 
 def _struct(fields: dict[str, Any]) -> str:
-    """A designated initialiser; what is 0 is left out, since C makes it 0."""
-    shown = [f".{name} = {value}" for name, value in fields.items() if value not in (0, "0")]
-    return "{" + (", ".join(shown) or "0") + "}"
+    """A designated initialiser."""
+    return "{" + ", ".join(_shown(fields)) + "}"
+
+
+def _shown(fields: dict[str, Any]) -> list[str]:
+    """The fields of an initialiser; what is 0 is left out, since C makes it 0."""
+    return [f".{name} = {value}" for name, value in fields.items() if value not in (0, "0")] or ["0"]
 
 
 def _literal(value: int, c_type: str) -> str:

@@ -14,6 +14,7 @@ from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.cost.pricing.folding import DoesNotFitError
 from qhw.data import fashion_mnist
+from qhw.errors import UnsupportedError
 from qhw.flows.base import load_flow, load_project_flow
 from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import STACK_BYTES, layout_of
@@ -60,6 +61,11 @@ def test_fewer_bits_take_less_flash_and_sram() -> None:
     assert totals[0]["contiguous_sram"] > totals[1]["contiguous_sram"] > totals[2]["contiguous_sram"]
 
 
+def test_a_firmware_is_priced_as_a_whole() -> None:
+    with pytest.raises(UnsupportedError, match="mcu flow are priced as a whole"):
+        McuFlow().prepare(GRAPH, H743).check_priced()
+
+
 def test_the_fit_finds_weights_that_made_the_counts() -> None:
     random = np.random.default_rng(0)
     true = {"macs int8": 5.0, "written RND": 30.0, "calls": 200.0}
@@ -95,10 +101,9 @@ def test_numbers_of_any_format(text: str) -> None:
 
 
 def test_the_flow_is_one_that_writes_projects() -> None:
-    flow = load_project_flow("mcu", run_on="host")
-    assert not isinstance(flow, type(None))
-    assert [tool.purpose for tool in flow.tools] == []
+    assert load_project_flow("mcu").name == "mcu"
     assert not McuFlow(run_on="host").core_runs
+    assert McuFlow(run_on="qemu").core_runs
 
 
 def check_build(folder: Path, model: str) -> None:

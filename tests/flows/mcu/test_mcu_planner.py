@@ -77,12 +77,10 @@ def test_exponents_within_a_channel_are_refused() -> None:
 
 def test_an_addition_is_done_in_place() -> None:
     made = layout(resnet8_graph())
-    assert made.in_place == {
-        "block1_relu2": "block1_act2",
-        "block2_relu2": "block2_act2",
-        "block3_relu2": "block3_act2",
-    } or set(made.in_place) == {"block1_relu2", "block2_relu2", "block3_relu2"}
-    assert made.arena.bytes == made.floor == 3 * 28 * 28 * 16 + 288
+    assert set(made.in_place) == {"block1_relu2", "block2_relu2", "block3_relu2"}
+    # The first block holds three maps at most, and what its second convolution gathers its taps in.
+    scratch = next(step.scratch for step in made.program.steps if step.name == "block1_conv2")
+    assert made.arena.bytes == made.floor == 3 * 28 * 28 * 16 + scratch
 
 
 @needs_gcc
