@@ -140,7 +140,7 @@ class Centred(nn.Module):
 def photographs(name: str, side: int, centred: bool) -> Callable[[Path], tuple[nn.Module, Samples]]:
     def load(folder: Path) -> tuple[nn.Module, Samples]:
         network: nn.Module = silabs.network(folder, name)
-        samples = Samples(*(crops(side, n, seed) for seed, n in enumerate((CALIBRATION, HELD_OUT, 2_000))))
+        samples = Samples(*(crops(side, n, seed) for seed, n in enumerate((CALIBRATION, 500, 1_000))))
         return (Centred(network) if centred else network), samples
 
     return load
@@ -154,7 +154,7 @@ def keywords(folder: Path) -> tuple[nn.Module, Samples]:
 
 
 AGREEMENT = "agreement with the float network on"
-CROPS = f"{AGREEMENT} 2,000 squares of scikit-learn's two photographs"
+CROPS = f"{AGREEMENT} 1,000 squares of scikit-learn's two photographs"
 
 NETWORKS = {
     network.name: network
