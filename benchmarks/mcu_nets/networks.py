@@ -166,7 +166,9 @@ NETWORKS = {
             "top-1 on the first 2,000 test images",
             mobilenet_v2,
         ),
-        Network("resnet8", "resnet8, 28 x 28, Fashion-MNIST", (20,), "top-1 on 10,000 test images", resnet8),
+        Network(
+            "resnet8", "resnet8, 28 x 28, Fashion-MNIST", (20, 28), "top-1 on 10,000 test images", resnet8
+        ),
         Network(
             "image_classification",
             "MLPerf Tiny image classification (ResNet8, 32 x 32)",
