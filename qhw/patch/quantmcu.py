@@ -104,6 +104,11 @@ class Settings:
         for name, kind in (("measure", Measure), ("omega", Scale), ("phi", Scale)):
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name} is {getattr(self, name)!r}", allowed=", ".join(get_args(kind)))
+        if self.measure == "error" and self.omega != "own":
+            raise InputError(
+                f'omega is "{self.omega}", but the powers of feature maps have different units',
+                allowed='"own", where measure is "error"',
+            )
         if self.per_patch and self.correct_bias:
             raise InputError(
                 "per_patch and correct_bias are both set, but patches that share constants share widths too",

@@ -17,7 +17,7 @@ from qhw.formats.modes import IntArray, Overflow, Rounding, round_shift
 from qhw.formats.requantise import requantise
 from qhw.graph import ir
 from qhw.graph.builder import value_ranges
-from qhw.graph.infer import Operand, constant_range, infer
+from qhw.graph.infer import Operand, infer
 from qhw.graph.ir import ExactGraph, Exponent, Node, TensorType
 
 MOST_BITS = 8
@@ -127,9 +127,7 @@ class _Retyping:
         self.graph = graph
         self.nodes: list[Node] = []
         self.tensors = {name: graph.tensors[name] for name in (*graph.inputs, *graph.constants)}
-        self.ranges = {name: constant_range(value) for name, value in graph.constants.items()}
-        old = value_ranges(graph)
-        self.ranges |= {name: old[name] for name in graph.inputs}
+        self.ranges = value_ranges(replace(graph, nodes=[]))
 
     def add(self, node: Node, width: Width | None) -> None:
         declared = self.graph.tensors[node.output]

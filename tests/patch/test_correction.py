@@ -50,3 +50,14 @@ def test_patches_with_outliers_keep_their_constants() -> None:
     assert read["stem_n.patch0"] == "stem_n_o"
     assert read["stem_n.patch4"] == read["stem_n.patch8"] != "stem_n_o"
     assert read["fc"] != "fc_b"
+
+
+def test_sums_become_as_wide_as_their_constants_ask() -> None:
+    graph = network(1)
+    inputs = images(graph, 4)
+    added = {"fc": np.array([1, -2, 3, -4, 5]) << 22}
+    found = narrowed(with_added(graph, added), {})
+    assert found.tensors["fc"].format.width > graph.tensors["fc"].format.width
+    shift = graph.tensors["fc_b"].exponent.values[0] - graph.tensors["fc"].exponent.values[0]
+    moved = (added["fc"] - graph.constants["fc_b"]) << shift
+    assert np.array_equal(interpret(found, inputs)["fc"], interpret(graph, inputs)["fc"] + moved)

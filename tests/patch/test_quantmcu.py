@@ -219,7 +219,15 @@ def _check(found: QuantMcu, inputs: dict[str, np.ndarray]) -> None:
     [
         Settings(omega_weight=0.2, measure="entropy", sigmas=1.7),
         Settings(omega_weight=0.5, sigmas=1.7, measure="error"),
-        Settings(omega_weight=0.1, sigmas=None, per_patch=True, correct_bias=False, phi="own", omega="sum"),
+        Settings(
+            omega_weight=0.1,
+            sigmas=None,
+            per_patch=True,
+            correct_bias=False,
+            phi="own",
+            measure="entropy",
+            omega="sum",
+        ),
         uniform(2),
     ],
 )
@@ -271,6 +279,7 @@ def test_behind_the_cut_widths_may_be_left_alone() -> None:
         ({"sigmas": 0}, "sigmas is 0"),
         ({"omega": "none"}, "omega is 'none'"),
         ({"measure": "loss"}, "measure is 'loss'"),
+        ({"omega": "sum"}, "have different units"),
         ({"per_patch": True}, "per_patch and correct_bias are both set"),
     ],
 )
