@@ -22,7 +22,7 @@ from qhw.pipeline.stages import MARKER
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 QUICK = ("--float-epochs", "2", "--quantised-epochs", "1")
-STAGES = ["train", "export", "lower", "cost", "vectors", "project", "compile", "verify"]
+STAGES = ["train", "export", "lower", "cost", "vectors", "project", "compile", "verify", "report"]
 
 CONV2_WEIGHTS = 16 * 16 * 3 * 3
 
@@ -77,7 +77,13 @@ def test_everything_is_written_and_everything_agrees(built: tuple[Path, dict[str
     folder, document = built
     assert manifest.read(folder) == document
     assert statuses(document) == dict.fromkeys(STAGES, "done")
-    for name in ("model.onnx", "graph/graph.json", "vectors/inputs.npz", "project/project.tcl"):
+    for name in (
+        "model.onnx",
+        "graph/graph.json",
+        "vectors/inputs.npz",
+        "project/project.tcl",
+        "report.html",
+    ):
         assert (folder / name).is_file(), name
     rows = {(row["backend"], row["reference"]): row for row in document["verification"]}
     assert {row["mismatches"] for row in rows.values()} == {0}
@@ -140,6 +146,11 @@ def test_a_flipped_bit_in_the_project_is_found_and_its_layer_named(
         assert statuses(found)["verify"] == "failed"
         assert found["verification"][-1]["mismatches"] > 0
         assert "conv2" in found["verification"][-1]["first_difference"]
+        assert (
+            found["verification"][-1]["first_difference"].split("'")[1]
+            in (folder / "report.html").read_text()
+        )
+        assert "≠" in (folder / "report.html").read_text()
         assert "conv2" in done.stderr
         compared = qhw("diff", folder / "model.onnx", folder, "--data", "digits", "--samples", "20")
         assert compared.returncode == 1
