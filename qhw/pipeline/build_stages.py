@@ -10,6 +10,7 @@ vectors               ``vectors/``: inputs, labels, and the exact graph's codes 
 project               ``project/``: what the flow generates
 compile, verify       the project's C-simulation against the exact graph, layer by layer
 synth                 ``synthesis.json``, with ``--synth``
+report                ``report.html`` (:mod:`qhw.pipeline.reporting`)
 ====================  =======================================================================
 """
 

@@ -125,7 +125,7 @@ def draw(graph: ExactGraph, remarks: Mapping[str, str] | None = None, bound: str
                     "title": _cut(box.title),
                     "whole": "\n".join([box.title, *box.lines]),
                     "lines": [
-                        {"y": y + PADDING + LINE * (2 + at) - 4, "text": _cut(text, _CHARACTERS + 4)}
+                        {"y": y + PADDING + LINE * (2 + at) - 4, "text": _cut(text, _CHARACTERS + 1)}
                         for at, text in enumerate(box.lines)
                     ],
                     "text_x": round(x - BOX / 2 + PADDING, 1),
@@ -179,6 +179,9 @@ def boxes_of(graph: ExactGraph, remarks: Mapping[str, str]) -> list[Box]:
         if remark := remarks.get(node.name):
             box.lines.append(remark)
         giving[node.output] = box
+    for name in graph.outputs:  # no edge leaves it that could say so
+        if name in giving:
+            giving[name].lines.append("gives " + " ".join(_edge_text(graph, giving[name])))
     return boxes
 
 

@@ -43,10 +43,10 @@ def live_plot(against: str) -> Callable[[Sequence[Trial]], None] | None:
     from IPython.display import display
 
     handle: list[Any] = []
-    drawn = [0.0]
+    drawn = [0.0, 0]
 
     def watch(trials: Sequence[Trial]) -> None:
-        if time.monotonic() - drawn[0] < _LIVE_SECONDS:
+        if time.monotonic() - drawn[0] < _LIVE_SECONDS and len(trials) < 2 * drawn[1]:
             return
         good = [trial for trial in trials if trial.fits and np.isfinite(trial.quality)]
         places = front_of([t.cost for t in good], [t.quality for t in good])
@@ -59,10 +59,10 @@ def live_plot(against: str) -> Callable[[Sequence[Trial]], None] | None:
             handle[0].update(picture)
         else:
             handle.append(display(picture, display_id=True))  # type: ignore[no-untyped-call]
-        drawn[0] = time.monotonic()
+        drawn[:] = time.monotonic(), len(trials)
 
     return watch
 
 
 _LIVE_SECONDS = 1.0
-"""Time between two pictures."""
+"""Time between two pictures, unless there are twice as many points."""

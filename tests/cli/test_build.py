@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from weight_files import write_weights
 
 from qhw.pipeline import manifest
@@ -22,7 +23,7 @@ from qhw.pipeline.stages import MARKER
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 QUICK = ("--float-epochs", "2", "--quantised-epochs", "1")
-STAGES = ["train", "export", "lower", "cost", "vectors", "project", "compile", "verify"]
+STAGES = ["train", "export", "lower", "cost", "vectors", "project", "compile", "verify", "report"]
 
 CONV2_WEIGHTS = 16 * 16 * 3 * 3
 
@@ -77,7 +78,13 @@ def test_everything_is_written_and_everything_agrees(built: tuple[Path, dict[str
     folder, document = built
     assert manifest.read(folder) == document
     assert statuses(document) == dict.fromkeys(STAGES, "done")
-    for name in ("model.onnx", "graph/graph.json", "vectors/inputs.npz", "project/project.tcl"):
+    for name in (
+        "model.onnx",
+        "graph/graph.json",
+        "vectors/inputs.npz",
+        "project/project.tcl",
+        "report.html",
+    ):
         assert (folder / name).is_file(), name
     rows = {(row["backend"], row["reference"]): row for row in document["verification"]}
     assert {row["mismatches"] for row in rows.values()} == {0}
@@ -140,7 +147,9 @@ def test_a_flipped_bit_in_the_project_is_found_and_its_layer_named(
         assert statuses(found)["verify"] == "failed"
         assert found["verification"][-1]["mismatches"] > 0
         assert "conv2" in found["verification"][-1]["first_difference"]
-        assert "conv2" in done.stderr
+        page = (folder / "report.html").read_text()
+        assert str(escape(found["verification"][-1]["first_difference"])) in page
+        assert "≠" in page
         compared = qhw("diff", folder / "model.onnx", folder, "--data", "digits", "--samples", "20")
         assert compared.returncode == 1
         assert "conv2" in compared.stdout

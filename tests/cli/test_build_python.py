@@ -65,7 +65,7 @@ def test_a_users_own_brevitas_model_of_arbitrary_scales(tmp_path: Path) -> None:
     result = qhw.build(
         model.eval(), board="ultra96", data=data, out=tmp_path / "out", vectors=100, observer=watcher
     )
-    assert watcher.seen == ["export", "lower", "cost", "vectors", "project", "compile", "verify"]
+    assert watcher.seen == ["export", "lower", "cost", "vectors", "project", "compile", "verify", "report"]
     assert (result.folder / "canonical.onnx").is_file()
     rows = {row["backend"]: row for row in result.manifest["verification"]}
     assert rows["hls4ml C-simulation"]["mismatches"] == 0

@@ -9,6 +9,7 @@ from graph_factory import resnet8_graph
 from random_graphs import random_graph
 
 from qhw.graph.ir import ExactGraph
+from qhw.report.distributions import format_text
 from qhw.report.drawing import boxes_of, draw
 
 GRAPHS = [resnet8_graph(), *(random_graph(seed, 12) for seed in range(12))]
@@ -48,7 +49,9 @@ def test_the_formats_stand_beside_the_edges() -> None:
     graph = resnet8_graph()
     texts = {(label["text"], label["shape"]) for label in draw(graph).labels}
     assert all(re.fullmatch(r"u?fixed<\d+,-?\d+>", text) for text, _ in texts)
-    assert ("16×28×28") in {shape for _, shape in texts}
+    assert "16×28×28" in {shape for _, shape in texts}
+    last = next(box for box in boxes_of(graph, {}) if box.output == graph.outputs[0])
+    assert last.lines[-1] == f"gives {format_text(graph.tensors[last.output])} 10"
 
 
 def test_the_layer_that_the_rate_waits_for_has_a_frame_of_its_own() -> None:
