@@ -268,7 +268,9 @@ def build(
         int | None,
         typer.Option("--vectors", min=1, help="Samples for the C-simulation (default: by its speed)."),
     ] = None,
-    synth: Annotated[bool | None, typer.Option("--synth/--no-synth", help="Synthesise too, with the flow's tools.")] = None,
+    synth: Annotated[
+        bool | None, typer.Option("--synth/--no-synth", help="Synthesise too, with the flow's tools.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train, export, lower, generate a project, simulate it and compare every output code."""

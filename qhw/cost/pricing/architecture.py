@@ -174,6 +174,7 @@ class Architecture:
         streamed: see :class:`Site`.
         options: the flow's options as chosen.
         timing: latency and interval of the whole from the layers' costs.
+        schedule: the same of a design, to the cycle, where the flow knows it; None where it does not.
     """
 
     flow: str
@@ -184,6 +185,7 @@ class Architecture:
     streamed: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing = as_data_arrives
+    schedule: Callable[[Any], tuple[int, int] | None] | None = None
 
     def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:
         """A node's resources at each folding, the streams that it reads included.
