@@ -15,7 +15,7 @@ from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import Execution, FlowStage, Project, ProjectFlow, Trace
-from qhw.flows.rtl.template import ARCHITECTURE, written_folding
+from qhw.flows.rtl.template import WRITTEN
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
@@ -48,7 +48,7 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        return replace(ARCHITECTURE, legal_folding=written_folding, schedule=_scheduled)
+        return replace(WRITTEN, schedule=_scheduled)
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:

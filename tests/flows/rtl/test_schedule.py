@@ -13,8 +13,9 @@ from rtl_designs import chain, design_of, residual
 from qhw.cost import estimate
 from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.flows.rtl import schedule
+from qhw.flows.rtl.circuit import Circuit
 from qhw.flows.rtl.emission import emit, settled
-from qhw.flows.rtl.schedule import Queue, interpreted, scheduled
+from qhw.flows.rtl.schedule import Folded, Queue, interpreted, scheduled
 from qhw.graph.ir import ExactGraph
 from qhw.native import compiled
 
@@ -64,3 +65,24 @@ def test_an_estimate_has_the_cycles_of_the_schedule() -> None:
     assert (found.latency_cycles, found.initiation_interval) == (exact.latency, exact.interval)
     closed = estimate(replace(design, architecture=replace(design.architecture, schedule=None)))
     assert closed.initiation_interval <= exact.interval <= 1.1 * closed.initiation_interval
+
+
+@pytest.mark.parametrize(
+    "make", [residual, op_zoo.convolutions, op_zoo.moves, chain], ids=lambda make: make.__name__
+)
+def test_a_layer_alone_takes_the_cycles_that_it_is_priced_with(make: Callable[[], ExactGraph]) -> None:
+    """A window, its waits and all: what the folding is chosen by."""
+    compared = 0
+    for seed in range(4):
+        design = design_of(make(), seed)
+        layers = {layer.node: layer for layer in estimate(design).layers}
+        for component in emit(design).components:
+            if not isinstance(component.timing, Folded):
+                continue
+            layer = layers[component.node]
+            if layer.op.startswith("Reduce"):
+                continue
+            alone = Circuit([component], inputs=list(component.inputs), outputs=list(component.outputs))
+            assert scheduled(alone).interval == layer.initiation_interval, component.name
+            compared += 1
+    assert compared > 3
