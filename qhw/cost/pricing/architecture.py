@@ -184,6 +184,7 @@ class Architecture:
         options: the flow's options as chosen.
         timing: latency and interval of the whole from the layers' costs.
         estimator: prices a whole design, where it is no sum of units: a firmware.
+        schedule: the same of a design, to the cycle, where the flow knows it; None where it does not.
     """
 
     flow: str
@@ -195,6 +196,7 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing = as_data_arrives
     estimator: Callable[[Any], Any] | None = None
+    schedule: Callable[[Any], tuple[int, int] | None] | None = None
 
     def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:
         """A node's resources at each folding, the streams that it reads included.

@@ -136,7 +136,11 @@ def estimate(design: Design) -> Estimate:
         whole: Estimate = design.architecture.estimator(design)
         return whole
     layers = tuple(design.costing.layers(node, [design.fold_of(node)])[0] for node in design.graph.nodes)
-    latency, interval = design.architecture.timing(design.graph, {layer.node: layer for layer in layers})
+    exact = design.architecture.schedule
+    timing = None if exact is None else exact(design)
+    if timing is None:
+        timing = design.architecture.timing(design.graph, {layer.node: layer for layer in layers})
+    latency, interval = timing
     return Estimate(design, layers, latency, interval)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from qhw.cost.pricing.architecture import Architecture
+from qhw.cost.pricing.architecture import Architecture, LayerCost
 from qhw.cost.pricing.design import Design
 from qhw.devices import Family
-from qhw.errors import CheckFailedError, InputError, ToolMissingError
+from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import Execution, FlowStage, Project, ProjectFlow, Trace
-from qhw.flows.rtl.template import ARCHITECTURE, written_folding
+from qhw.flows.rtl.template import WRITTEN
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
@@ -48,7 +48,7 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        return replace(ARCHITECTURE, legal_folding=written_folding)
+        return replace(WRITTEN, schedule=_scheduled)
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
@@ -159,3 +159,32 @@ class RtlFlow(ProjectFlow):
 
 
 flow = RtlFlow
+
+MOST_STEPS = 4_000_000_000
+"""Components times clock cycles up to which a design is scheduled to be priced: seconds."""
+
+
+def _scheduled(design: Design) -> tuple[int, int] | None:
+    """Latency and interval of a design, to the cycle; None where it cannot be written, or takes too long."""
+    from qhw.flows.rtl.emission import settled
+
+    reads = max(
+        (layer.initiation_interval for layer in _costs(design)),
+        default=1,
+    )
+    if reads * len(design.graph.nodes) > MOST_STEPS // _STEPS_PER_NODE:
+        return None
+    try:
+        schedule = settled(design)[1]
+    except UnsupportedError:
+        return None
+    return schedule.latency, schedule.interval
+
+
+_STEPS_PER_NODE = 4 * 4
+"""Components of a node, times images that are scheduled."""
+
+
+def _costs(design: Design) -> Iterator[LayerCost]:
+    for node in design.graph.nodes:
+        yield design.costing.layers(node, [design.fold_of(node)])[0]

@@ -8,7 +8,7 @@ a node.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -95,13 +95,13 @@ class Circuit:
 
     Args:
         modules: Verilog that was written for this design, by module.
-        memories: words of bits of each memory, by the name of its file.
+        memories: bits of a code, and a row of codes for each word, of every memory by the name of its file.
         carried: the stream that carries each tensor, as it leaves the component that makes it.
     """
 
     components: list[Component] = field(default_factory=list)
     modules: dict[str, str] = field(default_factory=dict)
-    memories: dict[str, tuple[int, Sequence[int]]] = field(default_factory=dict)
+    memories: dict[str, tuple[int, IntArray]] = field(default_factory=dict)
     carried: dict[str, Wire] = field(default_factory=dict)
     inputs: list[Wire] = field(default_factory=list)
     outputs: list[Wire] = field(default_factory=list)
@@ -117,10 +117,10 @@ def identifier(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:40] or "node"
 
 
-def memory_text(width: int, words: Iterable[int]) -> str:
-    """Words of bits as ``$readmemh`` takes them."""
-    digits = -(-width // 4)
-    return "".join(f"{word:0{digits}x}\n" for word in words)
+def memory_text(width: int, codes: IntArray) -> str:
+    """Rows of codes as ``$readmemh`` takes them."""
+    digits = -(-width * codes.shape[1] // 4)
+    return "".join(f"{word:0{digits}x}\n" for word in joined_codes(codes, width))
 
 
 def joined_codes(codes: IntArray, width: int) -> list[int]:

@@ -134,8 +134,8 @@ def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], fol
         shutil.copyfile(file, folder / UNIT_SOURCES / file.name)
     for file in sorted((resource_dir("cost_models") / "rtl" / "models").glob("*.v")):
         shutil.copyfile(file, folder / CELLS / file.name)
-    for name, (width, words) in circuit.memories.items():
-        (folder / MEMORIES / f"{name}.mem").write_text(memory_text(width, words))
+    for name, (width, codes) in circuit.memories.items():
+        (folder / MEMORIES / f"{name}.mem").write_text(memory_text(width, codes))
     (folder / SIMULATION_TOP).write_text(_simulation_top(circuit))
     (folder / BENCH).write_text(_bench(circuit))
     _write_board(circuit, design.board, folder)

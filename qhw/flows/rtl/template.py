@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,13 +63,19 @@ def legal_folding(graph: ExactGraph) -> dict[str, tuple[PeSimd, ...]]:
     return legal
 
 
+MOST_LANES = 64
+"""Lanes of a dot product at most (``rtl/integer_dot.py``)."""
+
+
 def written_folding(graph: ExactGraph) -> dict[str, tuple[PeSimd, ...]]:
     """Those of :func:`legal_folding` that the flow writes: of a convolution, words that lie within a pixel.
 
     SIMD divides the channels of a group, PE the outputs of one; a depthwise window has one input at a time.
+    No dot product has more lanes than were measured.
     """
     legal = legal_folding(graph)
     for node in graph.nodes:
+        legal[node.name] = tuple(fold for fold in legal[node.name] if fold.simd <= MOST_LANES)
         if not isinstance(node, ir.Conv):
             continue
         outputs, depth = graph.tensors[node.inputs[1]].shape[:2]
@@ -306,3 +312,87 @@ ARCHITECTURE = Architecture(
     _streams,
     legal_folding,
 )
+
+
+def _waits(
+    words: IntArray,
+    image: Sequence[int],
+    extent: Sequence[int],
+    strides: Sequence[int],
+    places: Sequence[int],
+) -> IntArray:
+    """Cycles of an image in which a window waits for words, as ``sliding_window`` holds them.
+
+    Its memory has a power of two of words: what it has beyond the window is filled ahead. Where more is let
+    go behind a place, a row or an image, the rest is waited for.
+
+    Args:
+        words: words of a pixel.
+        image: pixels of every axis, padding included.
+        extent: how far the window reaches beyond its first pixel, for every axis.
+        places: places of the window, for every axis.
+    """
+    rank = 2 - len(image)
+    rows, columns = (*[1] * rank, *image)
+    down, along = (*[0] * rank, *extent)
+    row_step, step = (*[1] * rank, *strides)
+    lines, across = (*[1] * rank, *places)
+    span = (down * columns + along + 1) * np.asarray(words, dtype=np.int64)
+    ahead = (1 << np.ceil(np.log2(np.maximum(span, 2))).astype(np.int64)) - span
+    side = step * words
+    below = row_step * columns * words - (across - 1) * side
+    rest = rows * columns * words - (lines - 1) * row_step * columns * words - (across - 1) * side
+    often = ((side, lines * (across - 1)), (below, lines - 1), (rest, 1))
+    return np.asarray(sum(count * np.maximum(freed - ahead, 0) for freed, count in often))
+
+
+def _written_conv(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+    node, x = site.node, site.type(0)
+    assert isinstance(node, ir.Conv)
+    pe, simd = _factors(site, folds)
+    layer, matrix = _conv(site, folds), matrix_of(site.graph, node)
+    assert matrix is not None
+    extent = [(size - 1) * d for size, d in zip(site.type(1).shape[2:], node.dilations, strict=True)]
+    words = -(-x.shape[0] // (pe if _is_depthwise(site) else np.minimum(simd, x.shape[0])))
+    image = rules.padded_shape(x.shape[1:], node.pads)
+    waits = _waits(words, image, extent, node.strides, site.output.shape[1:])
+    return _waiting(layer, matrix.vectors * -(-matrix.outputs // pe) * -(-matrix.inputs // simd) + waits)
+
+
+def _written_matmul(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+    _, simd = _factors(site, folds)
+    layer, matrix = _matrix(site, folds), matrix_of(site.graph, site.node)
+    assert matrix is not None
+    vectors = (matrix.vectors,)
+    waits = _waits(-(-matrix.inputs // simd), vectors, (0,), (1,), vectors)
+    return _waiting(layer, np.asarray(layer.cycles) + waits)
+
+
+def _written_pool(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+    node, x = site.node, site.type(0)
+    assert isinstance(node, ir.SumPool | ir.MaxPool)
+    pe, _ = _factors(site, folds)
+    dilations = node.dilations if isinstance(node, ir.MaxPool) else (1,) * len(node.kernel)
+    extent = [(size - 1) * dilation for size, dilation in zip(node.kernel, dilations, strict=True)]
+    places, words = site.output.shape[1:], -(-x.shape[0] // pe)
+    waits = _waits(words, rules.padded_shape(x.shape[1:], node.pads), extent, node.strides, places)
+    return _waiting(_pool(site, folds), math.prod(places) * math.prod(node.kernel) * words + waits)
+
+
+def _waiting(layer: LayerUsage, cycles: Amount) -> LayerUsage:
+    """The layer, of so many cycles at least."""
+    return replace(layer, cycles=np.maximum(layer.cycles, cycles))
+
+
+WRITTEN = replace(
+    ARCHITECTURE,
+    rules={
+        **ARCHITECTURE.rules,
+        "Conv": _written_conv,
+        "MatMul": _written_matmul,
+        "MaxPool": _written_pool,
+        "SumPool": _written_pool,
+    },
+    legal_folding=written_folding,
+)
+"""The same, as the flow writes it: with the waits of its windows."""

@@ -81,7 +81,7 @@ PRODUCTS = (
 
 
 def products() -> ExactGraph:
-    """A matrix, and a convolution that pads, in every pair of formats."""
+    """A matrix in every pair of formats, and convolutions that pad in some."""
     zoo = Zoo("products", 6)
     b = zoo.builder
     for index, (given, weights) in enumerate(PRODUCTS):
@@ -95,9 +95,10 @@ def products() -> ExactGraph:
             return np.asarray(zoo.rng.choice(numbers, shape))
 
         flat = b.reshape(f"flat{index}", x, (48,))
-        zoo.end(b.matmul(f"fc{index}", flat, b.constant(f"fw{index}", drawn(48, 6), w_format)))
-        conv_w = b.constant(f"cw{index}", drawn(6, 4, 2, 3), w_format)
-        zoo.end(b.conv(f"conv{index}", x, conv_w, pads=(1, 0, 0, 1)))
+        zoo.end(b.matmul(f"fc{index}", flat, b.constant(f"fw{index}", drawn(48, 4), w_format)))
+        if index % 3 == 0:
+            conv_w = b.constant(f"cw{index}", drawn(4, 4, 2, 3), w_format)
+            zoo.end(b.conv(f"conv{index}", x, conv_w, pads=(1, 0, 0, 1)))
     return zoo.finish()
 
 
@@ -111,10 +112,12 @@ def coded() -> ExactGraph:
     ):
         format = parse_format(text)
         y = b.requant(f"y{index}", x, format, 1)
-        zoo.end(b.max_pool(f"max{index}", y, (2, 2), (1, 1), (0, 1, 0, 0)))
-        zoo.end(b.sum_pool(f"sum{index}", y, (2, 2), (2, 1)))
-        zoo.end(b.affine(f"scaled{index}", y, zoo.constant(f"m{index}", 4), zoo.constant(f"o{index}", 4)))
-        zoo.end(b.add(f"added{index}", y, x))
+        if index % 2:
+            zoo.end(b.max_pool(f"max{index}", y, (2, 2), (1, 1), (0, 1, 0, 0)))
+            zoo.end(b.affine(f"scaled{index}", y, zoo.constant(f"m{index}", 4), zoo.constant(f"o{index}", 4)))
+        else:
+            zoo.end(b.sum_pool(f"sum{index}", y, (2, 2), (2, 1)))
+            zoo.end(b.add(f"added{index}", y, x))
     return zoo.finish()
 
 

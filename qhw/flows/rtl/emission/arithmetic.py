@@ -11,6 +11,7 @@ from qhw.formats import Minifloat
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Overflow
 from qhw.formats.operand import MultiplierOperand
+from qhw.formats.requantise import saturating
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.infer import requant_bounds
@@ -205,8 +206,8 @@ def _clamped(lanes: Lanes, net: Net, low: int, high: int, beyond: tuple[int, int
 
 def _coded(lanes: Lanes, node: ir.Requant, net: Net, y: TensorType, dropped: int) -> Net:
     """The code of the number of a format with a list of its own that is nearest."""
-    format = y.format
-    assert isinstance(format, TableFormat)
+    assert isinstance(y.format, TableFormat)
+    format = saturating(y.format, node.rounding)
     natural = format.mantissa_low, format.mantissa_high
     if isinstance(format, Minifloat) and requant_bounds(node, y) == natural and _is_plain(format):
         signed = Element(net.element.width + (not net.element.signed), True)
@@ -222,7 +223,7 @@ def _coded(lanes: Lanes, node: ir.Requant, net: Net, y: TensorType, dropped: int
         pins: dict[str, Net | str] = {"x": lanes.moved(net, signed)}
         return lanes.measured("fixed_to_minifloat", values, pins, Element.of(format), "y")
     low, high = requant_bounds(node, y)
-    reached = np.array(format.mantissa_thresholds(dropped), dtype=object)
+    reached = np.array(format.mantissa_thresholds(format.exponent - dropped), dtype=object)
     numbers = np.asarray(format.numbers, dtype=object)
     codes = format.code_of(np.clip(numbers, low, high)).astype(object)
     return compared(

@@ -10,7 +10,7 @@ import numpy as np
 
 from qhw.cost.pricing.design import Design
 from qhw.errors import UnsupportedError
-from qhw.flows.rtl.circuit import Circuit, Component, Element, Setting, Wire, identifier, joined_codes
+from qhw.flows.rtl.circuit import Circuit, Component, Element, Setting, Wire, identifier
 from qhw.flows.rtl.schedule import Fork, Gathered, Gear, Queue, Timing
 from qhw.flows.rtl.template import PeSimd
 from qhw.formats.modes import IntArray
@@ -123,7 +123,7 @@ class Draft:
 
     def memory(self, name: str, codes: IntArray, width: int) -> str:
         """A memory's words, of one row of codes each; the Verilog text of its file's name."""
-        self.circuit.memories[name] = (codes.shape[1] * width, joined_codes(codes, width))
+        self.circuit.memories[name] = (width, codes)
         return f'"{MEMORIES}/{name}.mem"'
 
     # --- streams on their way ------------------------------------------------------------------------

