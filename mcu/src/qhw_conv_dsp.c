@@ -66,7 +66,13 @@ typedef struct {
     uint32_t pixel_bytes, depth; // depth: input channels of a group
     uint32_t units;              // of a column
     uint8_t *bytes;              // a column's taps as bytes, where a tap is no whole unit
+    int is_point;                // a kernel of 1 x 1
 } reader;
+
+static inline const uint8_t *tap_of(const reader *r, int32_t y, int32_t x, uint32_t group) {
+    return r->in + (uint32_t)y * r->region->in_row_bytes + (uint32_t)x * r->pixel_bytes +
+           group * r->depth * r->layer->in.bits / 8u;
+}
 
 // The columns of the kernel that lie inside the map are one run, if they are next to each other.
 static inline int32_t inside(int32_t at, int32_t low, int32_t high) {
@@ -154,6 +160,8 @@ static int32_t put_column(const reader *r, uint32_t *words, uint32_t row, uint32
     int32_t x = (int32_t)(col * l->stride_width) - r->region->pad_left;
     if (r->bytes)
         put_bytes(r, &c, y, x, group);
+    else if (r->is_point && y >= 0 && y < r->region->in_height && x >= 0 && x < r->region->in_width)
+        put_taps(&c, l->in, tap_of(r, y, x, group), r->units);
     else
         put_units(r, &c, y, x, group);
     return c.sum;
@@ -373,7 +381,8 @@ static void convolve(const qhw_conv_layer *layer, const qhw_region *region, cons
     uint32_t taps = depth * layer->kernel_height * layer->kernel_width, units = (taps + 3u) / 4u;
     uint32_t *columns = scratch, stride = (layer->out_channels + 7u) & ~3u; // a group's last block may reach into
     int32_t *sums = (int32_t *)(columns + units * QHW_UNIT);              // what lies behind it
-    reader r = {layer, region, in, qhw_pixel_bytes(layer->in, layer->in_channels), depth, units, NULL};
+    reader r = {layer, region, in, qhw_pixel_bytes(layer->in, layer->in_channels), depth, units, NULL,
+                taps == depth};
     if (depth % 4u)
         r.bytes = (uint8_t *)(sums + 2u * stride);
     uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, layer->out_channels);

@@ -25,32 +25,67 @@ static uint8_t *by_fours(qhw_type type, const qhw_rounding *r, const int32_t *su
     return type.is_signed ? fours(r, sums, channels, to, 2, 1) : fours(r, sums, channels, to, 2, 0);
 }
 
-void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel) {
+// Whether fours() rounds and saturates as the layer does.
+static int is_usual(const qhw_output *o, const qhw_packed *packed) {
+    return packed->rounding && packed->ties_to_even && o->high - o->low == (1 << o->type.bits) - 1;
+}
+
+// Channels from `first` on, a multiple of 4, in any way that there is.
+static void finish_any(const qhw_output *o, const qhw_packed *packed, uint32_t first, uint32_t channels, int32_t *sums,
+                       uint8_t *pixel) {
     const qhw_rounding *r = qhw_roundings(packed);
     if (!r) {
-        for (uint32_t c = 0; c < channels && output->wide; c++)
-            qhw_store(output->type, pixel, c, qhw_finish64(output, (uint64_t)(int64_t)sums[c], c));
-        for (uint32_t c = 0; c < channels && !output->wide; c += QHW_CHUNK)
-            qhw_finish_chunk(output, c, qhw_chunk(c, channels), sums + c, pixel);
+        for (uint32_t c = 0; c < channels && o->wide; c++)
+            qhw_store(o->type, pixel, first + c, qhw_finish64(o, (uint64_t)(int64_t)sums[c], first + c));
+        for (uint32_t c = 0; c < channels && !o->wide; c += QHW_CHUNK)
+            qhw_finish_chunk(o, first + c, qhw_chunk(c, channels), sums + c, pixel);
         return;
     }
     const int32_t *left = sums;
-    uint8_t *to = pixel;
-    uint32_t bits = output->type.bits, even = packed->ties_to_even, whole = channels & ~3u;
-    int32_t low = (int32_t)output->low, high = (int32_t)output->high, range = (1 << bits) - 1;
-    if (even && high - low == range) {
-        to = by_fours(output->type, r, left, whole, to);
-        r += whole;
-        left += whole;
-        channels -= whole;
-    }
+    uint8_t *to = pixel + first * o->type.bits / 8u;
+    uint32_t bits = o->type.bits, mask = (1u << bits) - 1u, even = packed->ties_to_even;
+    int32_t low = (int32_t)o->low, high = (int32_t)o->high;
+    r += first;
     for (uint32_t at = 0, byte = 0; channels; channels--) {
         int32_t v = qhw_clamped(even ? qhw_rounded(&r, &left, 1) : qhw_rounded(&r, &left, 0), low, high);
-        byte |= ((uint32_t)v & (uint32_t)range) << at;
+        byte |= ((uint32_t)v & mask) << at;
         at += bits;
         if (at == 8 || channels == 1) {
             *to++ = (uint8_t)byte;
             at = byte = 0;
         }
+    }
+}
+
+void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel) {
+    uint32_t whole = is_usual(output, packed) ? channels & ~3u : 0;
+    if (whole)
+        by_fours(output->type, qhw_roundings(packed), sums, whole, pixel);
+    if (channels > whole)
+        finish_any(output, packed, whole, channels - whole, sums + whole, pixel);
+}
+
+#define PIXELS(bits, is_signed)                                                                                        \
+    for (; pixels; pixels--, sums += 4, to += pixel_bytes)                                                             \
+        fours(r, sums, 4, to, bits, is_signed);
+
+void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, uint32_t first, int32_t *sums, uint32_t pixels,
+                     void *pixel, uint32_t pixel_bytes) {
+    qhw_type type = output->type;
+    uint8_t *to = pixel;
+    if (!is_usual(output, packed)) {
+        for (; pixels; pixels--, sums += 4, to += pixel_bytes)
+            finish_any(output, packed, first, 4, sums, to);
+        return;
+    }
+    const qhw_rounding *r = qhw_roundings(packed) + first;
+    to += first * type.bits / 8u;
+    if (type.bits == 8 && !type.is_signed) {
+        PIXELS(8, 0)
+    } else if (type.bits == 8) {
+        PIXELS(8, 1)
+    } else {
+        for (; pixels; pixels--, sums += 4, to += pixel_bytes)
+            by_fours(type, r, sums, 4, to);
     }
 }

@@ -40,4 +40,8 @@ static inline int32_t qhw_clamped(int32_t v, int32_t low, int32_t high) {
 // All sums of a pixel, channel by channel; they may be overwritten.
 void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel);
 
+// The sums of four channels, from `first` on, of pixels side by side.
+void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, uint32_t first, int32_t *sums, uint32_t pixels,
+                     void *pixel, uint32_t pixel_bytes);
+
 #endif

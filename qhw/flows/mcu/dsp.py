@@ -241,8 +241,9 @@ def pack_depthwise(layer: ConvLayer) -> Bytes:
 
 
 def depthwise_scratch(layer: ConvLayer) -> int:
-    """Bytes: the sums of a pixel."""
-    return 4 * layer.in_channels
+    """Bytes: the sums of a pixel; of a kernel of 3 x 3, a strip of 16 columns of four channels."""
+    strip = 4 * (4 * 27 + 4 * 10 + 4 * 16)
+    return max(4 * layer.in_channels, strip)
 
 
 def takes_add(layer: ElementwiseLayer) -> bool:

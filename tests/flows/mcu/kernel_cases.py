@@ -162,7 +162,10 @@ def random_conv(
     x = Container(bits[0], bool(random.integers(2)))
     weight = Container(bits[1], True)
     out = Container(bits[2], bool(random.integers(2)))
-    kernel = random.integers(1, 5, 2)
+    plain = (
+        depthwise and random.random() < 0.5
+    )  # 3 x 3, stride 1: a way of its own through strips of 16 columns
+    kernel = np.array([3, 3]) if plain else random.integers(1, 5, 2)
     if depthwise:
         groups = channels = out_channels = 4 * int(random.integers(1, 6))
     else:
@@ -171,16 +174,17 @@ def random_conv(
     depth = channels // groups
     weights = random_codes(random, weight, (out_channels, *kernel, depth))
     spread = math.sqrt(depth * kernel.prod()) * max(1, x.high) * max(1, weight.high)
-    dilations = random.choice([1, 1, 1, 2, 3], 2)
+    dilations = np.array([1, 1]) if plain else random.choice([1, 1, 1, 2, 3], 2)
+    strides = np.array([1, 1]) if plain else random.integers(1, 4, 2)
     pads = random.integers(0, 3, 2)
     least = np.maximum(1, dilations * (kernel - 1) + 1 - 2 * pads)
-    rows, columns = least + random.integers(0, 7, 2)
+    rows, columns = least + random.integers(0, 40 if plain else 7, 2)
     layer = ConvLayer(
         x,
         weight,
         channels,
         groups,
-        (int(random.integers(1, 4)), int(random.integers(1, 4))),
+        (int(strides[0]), int(strides[1])),
         (int(dilations[0]), int(dilations[1])),
         (int(pads[0]), int(pads[1])),
         weights,
