@@ -171,10 +171,14 @@ static inline int32_t less(int32_t a, int32_t b) {
     return (int32_t)((uint32_t)a - (uint32_t)b);
 }
 
-#define LOWER(a) ((a) & 0x3FFF)
+// The lower of two sums in a register; bias is half its range where it is signed, else 0.
+static inline int32_t lower_of(int32_t a, int32_t bias) {
+    return ((a + bias) & 0x3FFF) - bias;
+}
 
 // The sums of four channels over some units: of the first pixel, and `stride` further on of the second. `over` holds
-// the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again.
+// the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again;
+// and the bias of lower_of().
 QHW_INLINE void dot_8(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
                       uint32_t stride) {
     int32_t found[8];
@@ -205,19 +209,20 @@ QHW_INLINE void dot_4(const uint32_t *x, const uint32_t *w, uint32_t units, cons
 
 QHW_INLINE void dot_2(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, const int32_t *over,
                       int32_t *sums, uint32_t stride) {
-    int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0, t0 = -2 * over[1], t1 = 0, t2 = t0, t3 = 0;
+    int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0, t0 = -2 * over[1], t1 = 0, t2 = t0, t3 = 0, bias = over[2];
     while (units) {
         uint32_t now = units < chunk ? units : chunk;
         int32_t a[4];
         qhw_dot_2(x, w, x + now * QHW_UNIT, a);
-        s0 += LOWER(a[0]);
-        s1 += a[0] >> 14;
-        s2 += LOWER(a[1]);
-        s3 += a[1] >> 14;
-        t0 += LOWER(a[2]);
-        t1 += a[2] >> 14;
-        t2 += LOWER(a[3]);
-        t3 += a[3] >> 14;
+        int32_t low[4] = {lower_of(a[0], bias), lower_of(a[1], bias), lower_of(a[2], bias), lower_of(a[3], bias)};
+        s0 += low[0];
+        s1 += (a[0] - low[0]) >> 14;
+        s2 += low[1];
+        s3 += (a[1] - low[1]) >> 14;
+        t0 += low[2];
+        t1 += (a[2] - low[2]) >> 14;
+        t2 += low[3];
+        t3 += (a[3] - low[3]) >> 14;
         x += now * QHW_UNIT;
         w += now;
         units -= now;
@@ -317,10 +322,11 @@ QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t unit
             ONE_2(0, *w, 0);
             ONE_2(1, *w, 8);
         }
-        s0 += LOWER(a0);
-        s1 += a0 >> 14;
-        s2 += LOWER(a2);
-        s3 += a2 >> 14;
+        int32_t low0 = lower_of(a0, over[2]), low2 = lower_of(a2, over[2]);
+        s0 += low0;
+        s1 += (a0 - low0) >> 14;
+        s2 += low2;
+        s3 += (a2 - low2) >> 14;
         units -= now;
     }
     sums[0] = s0;
@@ -399,7 +405,7 @@ static void convolve(const qhw_conv_layer *layer, const qhw_region *region, cons
         }
         const uint32_t *weights = (const uint32_t *)(packed + 1);
         for (uint32_t group = 0; group < layer->groups; group++) {
-            int32_t totals[2] = {0, 0};
+            int32_t totals[3] = {0, 0, layer->in.is_signed ? 0x2000 : 0};
             for (uint32_t pixel = 0; pixel < now; pixel++)
                 totals[pixel] = put_column(&r, columns + pixel, rows[pixel], cols[pixel], group);
             (now == 2 ? pair : one)(columns, weights, units, packed->chunk, channels, totals,
