@@ -189,7 +189,7 @@ def _halvings(units: int) -> list[int]:
 
 
 def weight_bits(layer: ConvLayer) -> int | None:
-    """The bits of the narrowest kernel that carries a layer out exactly; None where only a portable one is."""
+    """The bits of the narrowest kernel that carries a layer out exactly; None if only a portable one does."""
     if layer.x.bits > 8 or layer.wide_sum or not _sums_fit(layer):
         return None
     low, high = int(layer.weights.min()), int(layer.weights.max())
