@@ -37,7 +37,10 @@ from qhw.resources import resource_dir
 
 ROOT = Path(__file__).parent.parent
 BOARDS = {"cortex-m7": "stm32h743", "cortex-m4": "stm32f412", "cortex-m33": "rp2350"}
-NETWORKS = 40
+NETWORKS = 24
+WIDE = 3
+"""One network in so many has results and weights of 12 bits, too, which portable kernels carry out."""
+
 HELD_OUT = 5
 """One network in so many is held out."""
 
@@ -58,6 +61,7 @@ class _Network:
 
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
+        self.wide = (12,) * 4 if seed % WIDE == 1 else ()
         self.builder = GraphBuilder(f"layers_{seed}")
 
     def below(self, low: int, high: int) -> int:
@@ -73,7 +77,7 @@ class _Network:
 
     def rounded(self, x: str) -> str:
         """To 8, 4 or 2 bits, signed or not, by one of the usual roundings."""
-        bits, kind = self.one_of(8, 8, 8, 4, 2), self.builder.type(x)
+        bits, kind = self.one_of(8, 8, 8, 4, 2, *self.wide), self.builder.type(x)
         exponent = max(kind.exponent.values) + max(kind.format.width - bits - 1, 0)
         mode = Rounding.RND_CONV if self.below(0, 2) else Rounding.RND
         return self.builder.requant("act", x, Integer(bits, bool(self.below(0, 2))), exponent, rounding=mode)
@@ -84,7 +88,7 @@ class _Network:
         depthwise = channels > 4 and self.below(0, 3) == 0
         filters = channels if depthwise else self.one_of(4, 8, 16, 24, 32)
         weight = self.weights(
-            (filters, 1 if depthwise else channels, kernel, kernel), self.one_of(8, 8, 4, 2)
+            (filters, 1 if depthwise else channels, kernel, kernel), self.one_of(8, 8, 4, 2, *self.wide[2:])
         )
         pads = (kernel // 2,) * 4
         y = self.builder.conv(

@@ -118,10 +118,19 @@ def instructions(layout: Layout, step: Step, core: str) -> int:
     A kind of work that was not measured takes what the dearest alike takes; a kernel that was not measured,
     what the portable one does.
     """
+    work = features(layout, step)
+    return round(max(predicted(weights, work) for weights in _weights(step, core)))
+
+
+def _weights(step: Step, core: str) -> list[dict[str, float]]:
+    """The weights of a step's kernel; where it was not measured, of the portable one, or of all alike."""
     models = _models()
     known = models.get(core) or models["cortex-m7"]
-    weights = known.get(step.kernel) or known.get(_portable(step)) or known["qhw_conv"]
-    return round(predicted(weights, features(layout, step)))
+    for name in (step.kernel, _portable(step)):
+        if name in known:
+            return [known[name]]
+    kind = _portable(step).removesuffix("_wide")
+    return [weights for name, weights in known.items() if name.startswith(kind)] or list(known.values())
 
 
 def _weight(weights: Mapping[str, float], name: str) -> float:
