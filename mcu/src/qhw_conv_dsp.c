@@ -171,7 +171,15 @@ static inline int32_t less(int32_t a, int32_t b) {
     return (int32_t)((uint32_t)a - (uint32_t)b);
 }
 
-#define LOWER(a) ((a) & 0x3FFF)
+// The lower of two sums in a register, which is signed if inputs are; the upper one is what is left.
+QHW_INLINE int32_t lower_of(int32_t a, int is_signed) {
+    int32_t bias = is_signed ? 0x2000 : 0;
+    return ((a + bias) & 0x3FFF) - bias;
+}
+
+QHW_INLINE int32_t upper_of(int32_t a, int is_signed) {
+    return (is_signed ? a + 0x2000 : a) >> 14;
+}
 
 // The sums of four channels over some units: of the first pixel, and `stride` further on of the second. `over` holds
 // the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again.
@@ -204,20 +212,20 @@ QHW_INLINE void dot_4(const uint32_t *x, const uint32_t *w, uint32_t units, cons
 }
 
 QHW_INLINE void dot_2(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, const int32_t *over,
-                      int32_t *sums, uint32_t stride) {
+                      int32_t *sums, uint32_t stride, int is_signed) {
     int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0, t0 = -2 * over[1], t1 = 0, t2 = t0, t3 = 0;
     while (units) {
         uint32_t now = units < chunk ? units : chunk;
         int32_t a[4];
         qhw_dot_2(x, w, x + now * QHW_UNIT, a);
-        s0 += LOWER(a[0]);
-        s1 += a[0] >> 14;
-        s2 += LOWER(a[1]);
-        s3 += a[1] >> 14;
-        t0 += LOWER(a[2]);
-        t1 += a[2] >> 14;
-        t2 += LOWER(a[3]);
-        t3 += a[3] >> 14;
+        s0 += lower_of(a[0], is_signed);
+        s1 += upper_of(a[0], is_signed);
+        s2 += lower_of(a[1], is_signed);
+        s3 += upper_of(a[1], is_signed);
+        t0 += lower_of(a[2], is_signed);
+        t1 += upper_of(a[2], is_signed);
+        t2 += lower_of(a[3], is_signed);
+        t3 += upper_of(a[3], is_signed);
         x += now * QHW_UNIT;
         w += now;
         units -= now;
@@ -307,7 +315,7 @@ QHW_INLINE void dot_4_single(const uint32_t *x, const uint32_t *w, uint32_t unit
 }
 
 QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk,
-                             const int32_t *over, int32_t *sums, uint32_t stride) {
+                             const int32_t *over, int32_t *sums, uint32_t stride, int is_signed) {
     (void)stride;
     int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0;
     while (units) {
@@ -317,10 +325,10 @@ QHW_INLINE void dot_2_single(const uint32_t *x, const uint32_t *w, uint32_t unit
             ONE_2(0, *w, 0);
             ONE_2(1, *w, 8);
         }
-        s0 += LOWER(a0);
-        s1 += a0 >> 14;
-        s2 += LOWER(a2);
-        s3 += a2 >> 14;
+        s0 += lower_of(a0, is_signed);
+        s1 += upper_of(a0, is_signed);
+        s2 += lower_of(a2, is_signed);
+        s3 += upper_of(a2, is_signed);
         units -= now;
     }
     sums[0] = s0;
@@ -359,19 +367,21 @@ static void in_chunks(group_kernel *kernel, const uint32_t *x, const uint32_t *w
             in_chunks(name, x, w, units, chunk, words, over, sums, stride);                                            \
     }
 
-#define GROUP_2(name, dot)                                                                                             \
+#define GROUP_2(name, dot, is_signed)                                                                                           \
     static void name(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,          \
                      const int32_t *over, int32_t *sums, uint32_t stride) {                                            \
         for (const int32_t *end = sums + channels; sums < end; sums += 4, w += units)                                  \
-            dot(x, w, units, chunk, over, sums, stride);                                                               \
+            dot(x, w, units, chunk, over, sums, stride, is_signed);                                                    \
     }
 
 GROUP(pair_8, dot_8, 4)
 GROUP(one_8, dot_8_single, 4)
 GROUP(pair_4, dot_4, 2)
 GROUP(one_4, dot_4_single, 2)
-GROUP_2(pair_2, dot_2)
-GROUP_2(one_2, dot_2_single)
+GROUP_2(pair_2, dot_2, 0)
+GROUP_2(one_2, dot_2_single, 0)
+GROUP_2(pair_2_signed, dot_2, 1)
+GROUP_2(one_2_signed, dot_2_single, 1)
 
 // Scratch: the columns of two pixels; the sums of both; a column of bytes.
 static void convolve(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch,
@@ -422,5 +432,8 @@ void qhw_conv_dsp4(const qhw_conv_layer *layer, const qhw_region *region, const 
 }
 
 void qhw_conv_dsp2(const qhw_conv_layer *layer, const qhw_region *region, const void *in, void *out, void *scratch) {
-    convolve(layer, region, in, out, scratch, pair_2, one_2, 1);
+    if (layer->in.is_signed)
+        convolve(layer, region, in, out, scratch, pair_2_signed, one_2_signed, 1);
+    else
+        convolve(layer, region, in, out, scratch, pair_2, one_2, 1);
 }

@@ -165,8 +165,14 @@ def chunk_of(bits: int, layer: ConvLayer) -> int:
     """Units whose sums fit into the kernel's fields, whatever the input is; 0 where not even one does."""
     blocks = _blocks(layer)
     units, largest = blocks.shape[2], max(-layer.x.low, layer.x.high)
+    signed = (
+        bits == 2 and layer.x.is_signed
+    )  # the lower of two sums has a sign, then, which takes one of its bits
     sizes = [
-        (np.abs(blocks[..., channel, :] + offset).sum(axis=-1) * largest, 1 << width)
+        (
+            np.abs(blocks[..., channel, :] + offset).sum(axis=-1) * largest,
+            1 << (width - (signed and offset > 0)),
+        )
         for channel, (offset, width) in enumerate(_FIELDS[bits])
     ]
 
@@ -183,16 +189,13 @@ def _halvings(units: int) -> list[int]:
 
 
 def weight_bits(layer: ConvLayer) -> int | None:
-    """The bits of the narrowest kernel that carries a layer out exactly; None where only a portable one does.
-
-    Two bits take unsigned inputs, since the lower of two sums in a register is unsigned.
-    """
+    """The bits of the narrowest kernel that carries a layer out exactly; None if only a portable one does."""
     if layer.x.bits > 8 or layer.wide_sum or not _sums_fit(layer):
         return None
     low, high = int(layer.weights.min()), int(layer.weights.max())
     for bits in (2, 4, 8):
         half = 1 << (bits - 1)
-        if -half <= low and high < half and not (bits == 2 and layer.x.is_signed) and chunk_of(bits, layer):
+        if -half <= low and high < half and chunk_of(bits, layer):
             return bits
     return None
 
