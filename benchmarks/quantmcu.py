@@ -62,7 +62,7 @@ ALLOWED = 0.005
 
 WEIGHTS: dict[str, tuple[float, ...]] = {
     "entropy": (0.4, 0.5, 0.55),
-    "error": (0.6, 0.75, 0.85),
+    "error": (0.6, 0.75, 0.85, 0.95, 0.98, 0.99),
 }
 """The λ that are tried, by what Ω measures."""
 
