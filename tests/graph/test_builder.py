@@ -180,3 +180,11 @@ def test_a_declared_width_that_is_too_small_is_found():
     graph.tensors[y] = type(kind)(kind.shape, Integer(4), kind.exponent)
     with pytest.raises(InputError, match="fc"):
         value_ranges(graph)
+
+
+def test_a_square_is_not_negative() -> None:
+    builder = GraphBuilder("square")
+    x = builder.input("x", (3, 2), Integer(5), -2)
+    other = builder.requant("other", x, Integer(5), -2)
+    ranges = [builder.ranges[builder.mul(f"product{i}", x, y)].bounds for i, y in enumerate((x, other))]
+    assert ranges == [(0, 256), (-240, 256)]

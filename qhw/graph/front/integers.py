@@ -168,8 +168,8 @@ def _is_input(state: State, tensor: str) -> bool:
     """Whether a tensor is integers that the user gives, moved about at most."""
     graph = state.builder.graph
     while tensor not in graph.inputs:
-        node = next(node for node in graph.nodes if node.output == tensor)
-        if node.op not in ("Reshape", "Transpose", "Slice", "Pad", "Upsample"):
+        node = graph.producer(tensor)
+        if node is None or node.op not in ("Reshape", "Transpose", "Slice", "Pad", "Upsample"):
             return False
         tensor = node.inputs[0]
     encoding, (low, high) = graph.input_encodings.get(tensor), state.builder.ranges[tensor].bounds

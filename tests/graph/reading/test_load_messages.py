@@ -40,7 +40,6 @@ CAUSES = {
     "NonZero": ("the shape of its result depends on the data", "on the host"),
     "Einsum": ("its equation can say any sum", "MatMul"),
     "ReduceProd": ("it is carried on constants only", "fixed shapes"),
-    "Greater": ("it compares or chooses", "Relu, PRelu, Clip, Max or Min"),
     "QLinearConv": ("an operator on integer codes", "QuantFormat.QDQ"),
 }
 
@@ -53,6 +52,16 @@ def test_operators_are_refused_with_layer_cause_and_remedy(op: str) -> None:
     )
     for part in CAUSES[op]:
         assert part in message
+
+
+def test_a_choice_by_computed_numbers_has_a_remedy() -> None:
+    net = Net((4, 6), opset=17)
+    x = net.quant(net.x, 6, 0.125)
+    is_more = net.node("Greater", x, 0.0, name="choose")
+    message = refusal(net.model(net.node("Where", is_more, x, net.node("Mul", x, 0.25))))
+    assert "'choose' is a Greater" in message
+    assert "it compares or chooses" in message
+    assert "Relu, PRelu, Clip, Max or Min" in message
 
 
 @pytest.mark.parametrize(
