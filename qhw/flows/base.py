@@ -279,8 +279,8 @@ class ProjectFlow(Flow):
     least_vectors: ClassVar[int] = 128
     """Samples that a build verifies a project on at least, if there are as many."""
 
-    def memory(self, project: Project) -> Mapping[str, Any] | None:
-        """Where a project's buffers lie while it runs, as build.json's ``memory`` says; None for circuits."""
+    def memory(self, design: Design) -> Mapping[str, Any] | None:
+        """Where a design's buffers lie while it runs, as build.json's ``memory`` says; None for circuits."""
         return None
 
     def check_tools(self) -> None:

@@ -843,9 +843,10 @@ def _project(plan: BuildPlan, work: Workspace) -> Facts:
         name: x[:TEST_BENCH_VECTORS]
         for name, x in load_mantissas(work.build / "vectors" / "inputs.npz").items()
     }
-    project = plan.flow.write(_design(plan, work.build), work.scratch / PROJECT_FOLDER, vectors=bench)
+    design = _design(plan, work.build)
+    project = plan.flow.write(design, work.scratch / PROJECT_FOLDER, vectors=bench)
     files = sum(1 for path in project.folder.rglob("*") if path.is_file())
-    memory = plan.flow.memory(project)
+    memory = plan.flow.memory(design)
     facts: Facts = {"project_sha256": project.content_hash(), "summary": f"{files} files"}
     return facts | ({} if memory is None else {"memory": memory})
 

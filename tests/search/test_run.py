@@ -12,6 +12,7 @@ import pytest
 import qhw
 from qhw.cli import main
 from qhw.errors import CheckFailedError, InputError, UnsupportedError
+from qhw.pipeline.reporting import report
 from qhw.search import front as fronts
 from qhw.search.strategies import list_strategies
 
@@ -76,6 +77,13 @@ def test_it_is_shown_as_tables_frames_and_pictures(searched: qhw.SearchResult) -
     text = searched.report.read_text(encoding="utf-8")
     assert searched.front["points"][0]["command"] in text
     assert len(searched.tried) > len(searched.front["points"])
+
+
+def test_its_report_is_written_again_as_it_was(searched: qhw.SearchResult) -> None:
+    before = searched.report.read_bytes()
+    searched.report.unlink()
+    assert report(searched.folder) == searched.report
+    assert searched.report.read_bytes() == before
 
 
 @pytest.mark.slow
