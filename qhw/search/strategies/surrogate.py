@@ -80,7 +80,7 @@ class Surrogate(RegressionStrategy):
         uniform = priced(self.problem, self.space.uniform())
         if self._features.loss(start[:1]) is None:
             return [uniform.point(place) for place in np.argsort(uniform.costs, kind="stable")]
-        rows, best = np.concatenate([uniform.points, start]), list[Point]()
+        rows, best, looked_around = np.concatenate([uniform.points, start]), list[Point](), set[Point]()
         for _ in range(DESCENTS):
             found = priced(self.problem, rows)
             loss = self._features.loss(found.points)
@@ -88,7 +88,10 @@ class Surrogate(RegressionStrategy):
             before, best = best, [found.point(place) for place in front(found.costs, -loss)]
             if best == before:
                 break
-            near = (neighbour for point in best for neighbour in self.space.neighbours(point))
+            # What lies around a point that stood on the front before was compared with it then.
+            new = [point for point in best if point not in looked_around]
+            near = (neighbour for point in new for neighbour in self.space.neighbours(point))
+            looked_around.update(best)
             rows = np.array(list(dict.fromkeys([*best, *near])))
         return best
 
