@@ -46,8 +46,11 @@ GROWTH = 1.5
 LIMIT = 500
 """Trials that it is conditioned on: those that miss the front by the least."""
 
-DESCENTS = 50
+DESCENTS = 20
 """Steps to neighbours of the predicted front, at most."""
+
+WIDTH = 24
+"""Points of that front whose neighbours are looked at in one step, at most."""
 
 
 class Surrogate(RegressionStrategy):
@@ -80,15 +83,19 @@ class Surrogate(RegressionStrategy):
         uniform = priced(self.problem, self.space.uniform())
         if self._features.loss(start[:1]) is None:
             return [uniform.point(place) for place in np.argsort(uniform.costs, kind="stable")]
-        rows, best = np.concatenate([uniform.points, start]), list[Point]()
+        rows, best, looked_around = np.concatenate([uniform.points, start]), list[Point](), set[Point]()
         for _ in range(DESCENTS):
             found = priced(self.problem, rows)
             loss = self._features.loss(found.points)
             assert loss is not None
-            before, best = best, [found.point(place) for place in front(found.costs, -loss)]
-            if best == before:
+            best = [found.point(place) for place in front(found.costs, -loss)]
+            if looked_around.issuperset(best):
                 break
-            near = (neighbour for point in best for neighbour in self.space.neighbours(point))
+            # What lies around a point that stood on the front before was compared with it then.
+            new = [point for point in best if point not in looked_around]
+            new = [new[place] for place in halving(len(new))][:WIDTH]
+            near = (neighbour for point in new for neighbour in self.space.neighbours(point))
+            looked_around.update(new)
             rows = np.array(list(dict.fromkeys([*best, *near])))
         return best
 
