@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qhw.cost.pricing.design import Design
-from qhw.errors import UnsupportedError
+from qhw.errors import InputError, UnsupportedError
 from qhw.flows.rtl.circuit import Circuit, Element
 from qhw.flows.rtl.emission import elementwise, matrix, moves, windows
 from qhw.flows.rtl.emission.draft import STREAM_WORDS, Draft, channels_last, refuse
@@ -72,7 +72,10 @@ def emit(design: Design, queues: Mapping[str, int] | None = None) -> Circuit:
     for node in graph.nodes:
         if node.op not in WRITERS:
             refuse(node, "the operation is not carried", allowed=", ".join(WRITERS))
-        WRITERS[node.op](draft, node)
+        try:
+            WRITERS[node.op](draft, node)
+        except InputError as error:  # a unit that is not made for these numbers
+            refuse(node, error.message, allowed=error.allowed)
     for name in graph.outputs:
         draft.circuit.outputs.append(draft.take(name))
     return draft.circuit

@@ -25,6 +25,9 @@ from qhw.rtl.shared.rounding import ROUNDINGS
 MOST_THRESHOLDS = 255
 """Thresholds of the ``threshold`` unit."""
 
+_MOST_EXPONENT_BITS, _MOST_MANTISSA_BITS = 5, 10
+"""Of the minifloats that ``fixed_to_minifloat`` rounds to."""
+
 _LONGEST_FACTOR = 32
 """Bits of an operand of ``integer_dot``."""
 
@@ -232,7 +235,9 @@ def _coded(lanes: Lanes, node: ir.Requant, net: Net, y: TensorType, dropped: int
 
 
 def _is_plain(format: Minifloat) -> bool:
-    """Whether the unit's format is this one: all codes finite, with a sign, as the unit rounds."""
+    """Whether the unit rounds to it: all codes finite, with a sign and subnormals."""
+    if format.exponent_bits > _MOST_EXPONENT_BITS or format.mantissa_bits > _MOST_MANTISSA_BITS:
+        return False
     return format == Minifloat(format.exponent_bits, format.mantissa_bits, rounding=format.rounding)
 
 
