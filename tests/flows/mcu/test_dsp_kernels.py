@@ -69,7 +69,7 @@ def test_random_layers_on_this_machine(tmp_path: Path) -> None:
     assert_exact(tmp_path, None, cases + [portable(case) for case in cases])
 
 
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7"])
+@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7", "cortex-m33"])
 @pytest.mark.parametrize("optimisation", ["-O2", "-O0"])
 def test_random_layers_in_qemu(tmp_path: Path, core: str, optimisation: str) -> None:
     for tool in (COMPILER, EMULATOR):
