@@ -131,6 +131,18 @@ class McuFlow(ProjectFlow):
         write_project(layout_of(design), design.board, Path(out), given)
         return self.open(Path(out))
 
+    def memory(self, design: Design) -> Mapping[str, Any]:
+        """The buffers of the arena, step by step, and the bytes of the board's largest memory."""
+        from qhw.flows.mcu.design import layout_of
+        from qhw.flows.mcu.memory_map import buffers_of
+
+        layout = layout_of(design)
+        return {
+            "limit_bytes": int(design.board.capacity["contiguous_sram"]),
+            "steps": [step.name for step in layout.program.steps],
+            "buffers": buffers_of(layout),
+        }
+
     def open(self, folder: Path) -> Project:
         from qhw.flows.mcu.project import PRODUCTS, read_description
 

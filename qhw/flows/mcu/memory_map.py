@@ -48,6 +48,24 @@ def memory_chart(layout: Layout) -> dict[str, Any]:
     }
 
 
+def buffers_of(layout: Layout) -> list[dict[str, Any]]:
+    """The buffers of the arena: name, offset, bytes, and the first and the last step that need each.
+
+    The input is there before the first step; that counts as step 0.
+    """
+    last = len(layout.program.steps) - 1
+    return [
+        {
+            "name": "input" if buffer.name == INPUTS else buffer.name,
+            "offset": layout.arena.offsets[buffer.name],
+            "bytes": buffer.bytes,
+            "first": min(max(buffer.first, 0), last),
+            "last": min(buffer.last, last),
+        }
+        for buffer in layout.buffers
+    ]
+
+
 def _rows(layout: Layout) -> list[dict[str, Any]]:
     rows = []
     for buffer in layout.buffers:

@@ -40,6 +40,20 @@ def test_every_board_is_priced(board: str) -> None:
     assert len(found.columns()) == len(next(found.rows()))
 
 
+def test_memory_over_time_is_that_of_the_arena() -> None:
+    flow = McuFlow()
+    design = flow.best(flow.prepare(GRAPH, H743))
+    memory, layout = flow.memory(design), layout_of(design)
+    assert memory["limit_bytes"] == H743.capacity["contiguous_sram"]
+    assert memory["steps"] == [step.name for step in layout.program.steps]
+    tops = [buffer["offset"] + buffer["bytes"] for buffer in memory["buffers"]]
+    assert max(tops) == layout.arena.bytes
+    for step in range(len(memory["steps"])):
+        held = sorted((b["offset"], b["bytes"]) for b in memory["buffers"] if b["first"] <= step <= b["last"])
+        assert held
+        assert all(a + size <= b for (a, size), (b, _) in zip(held, held[1:], strict=False)), step
+
+
 def test_a_rate_that_is_not_reached_is_told() -> None:
     flow = McuFlow()
     with pytest.raises(DoesNotFitError, match=r"does not reach 1e\+06 inferences/s on stm32h743"):
