@@ -20,6 +20,7 @@ from qhw.cost.calibration.accuracy import UnitErrors
 from qhw.cost.calibration.fit import Spread, fit
 from qhw.cost.calibration.measured import Row
 from qhw.cost.oracle.synth import check_family
+from qhw.devices import fabrics
 from qhw.errors import InputError
 from qhw.outside import shown
 from qhw.outside.schema import by_name, check, table
@@ -157,7 +158,7 @@ _SCHEMA = table(
 
 def worst_lut_error(family: str) -> dict[str, float] | None:
     """The held-out error in LUT of the family's worst unit, in percent; None where nothing was measured."""
-    if not path_of(family).is_file():
+    if family not in fabrics() or not path_of(family).is_file():
         return None
     errors = [unit.held_out.lut_percent for unit in read(path_of(family)).units.values()]
     known = [error for error in errors if math.isfinite(error.p95)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_memory_over_time_is_that_of_the_arena() -> None:
     for step in range(len(memory["steps"])):
         held = sorted((b["offset"], b["bytes"]) for b in memory["buffers"] if b["first"] <= step <= b["last"])
         assert held
-        assert all(a + size <= b for (a, size), (b, _) in zip(held, held[1:], strict=False)), step
+        assert all(a + size <= b for (a, size), (b, _) in itertools.pairwise(held)), step
 
 
 def test_a_rate_that_is_not_reached_is_told() -> None:
