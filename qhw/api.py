@@ -285,7 +285,7 @@ def search(
     flow: str = "hls4ml",
     data: Any = None,
     space: Mapping[str, Any] | None = None,
-    against: str = "lut",
+    against: str = "",
     strategy: str | None = None,
     evaluator: str | None = None,
     evaluations: int | None = None,
@@ -321,8 +321,8 @@ def search(
         model, data, task, metric, target, layout, preprocess, state, trained, expect: as for :func:`build`; a
             plain network, which is trained in float unless it comes with its weights.
         space: formats to choose from, ties and pins (:class:`qhw.search.space.SpaceSettings`).
-        against: what is minimised beside the loss of accuracy: lut, ff, dsp, bram18, share, memory, energy or
-            interval.
+        against: what is minimised beside the loss of accuracy: lut (the usual one), ff, dsp, bram18, share,
+            memory, energy or interval; on a microcontroller instructions (the usual one), interval or flash.
         strategy, evaluator: how points are proposed and judged, by name.
         evaluations: how many points are judged at most.
         methods: methods of :func:`ptq` by which points are quantised; None: its default ones, or none where
@@ -397,7 +397,7 @@ def search(
         model=_object(model),
         data=_object(data),
         observer=observer,
-        watch=None if observer is not None else live_plot(against),
+        watch=None if observer is not None else live_plot(against or "cost"),
     )
 
 

@@ -366,7 +366,7 @@ def search(
         typer.Option(
             "--against",
             help="What is minimised beside the loss of accuracy: lut, ff, dsp, bram18, share, memory, "
-            "energy, interval.  [default: lut]",
+            "energy, interval; on a microcontroller instructions, interval, flash.  [default: the first]",
         ),
     ] = None,
     strategy: Annotated[

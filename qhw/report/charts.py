@@ -26,6 +26,8 @@ _AGAINST = {
     "memory": "memory, bits",
     "energy": "energy per image, nJ (modelled, relative)",
     "interval": "cycles between two images",
+    "instructions": "instructions of one inference (modelled)",
+    "flash": "flash, bytes",
 }
 
 
@@ -99,6 +101,8 @@ def _front_tips(rows: Sequence[Row], against: str, metric: str, form: str) -> li
         ("cost", against, ",.4~f"),
         ("lut", "LUT", ","),
         ("dsp", "DSP", ","),
+        ("sram", "SRAM, bytes", ","),
+        ("flash", "flash, bytes", ","),
         ("rate", "images/s", ",.0f"),
         ("formats", "formats", ""),
     )

@@ -61,11 +61,14 @@ def front_spec(front: Front, tried: Tried, width: int | str = 640, title: str = 
     )
 
 
+_RESOURCES = ("lut", "dsp", "sram", "flash")
+"""Resources that a point of the plot tells."""
+
+
 def _row(point: dict[str, Any]) -> dict[str, Any]:
     return {
         **{name: point[name] for name in ("number", "cost", "figure", "low", "high", "test", "command")},
-        "lut": point["resources"].get("lut", 0),
-        "dsp": point["resources"].get("dsp", 0),
+        **{name: point["resources"][name] for name in _RESOURCES if name in point["resources"]},
         "rate": point["throughput_fps"],
         "formats": ", ".join(f"{name} {text}" for name, text in point["formats"].items()),
         "kind": "one format" if point["uniform"] else "mixed",

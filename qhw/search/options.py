@@ -30,7 +30,8 @@ class SearchOptions:
         build: the model, its data, the board and the flow, as for a build; its formats are those of what is
             not searched.
         space: the formats to choose from, see :class:`qhw.search.space.SpaceSettings`.
-        against: what is minimised beside the loss of accuracy, one of ``qhw.search.pricing.OBJECTIVES``.
+        against: what is minimised beside the loss of accuracy, one of ``qhw.search.pricing.OBJECTIVES``;
+            empty: what is usual for the kind of board.
         strategy, evaluator: by name.
         evaluations: how many points may be evaluated.
         methods: methods of :mod:`qhw.ptq` by which points are quantised; None: its default ones, or none
@@ -48,7 +49,7 @@ class SearchOptions:
 
     build: BuildOptions
     space: SpaceSettings = field(default_factory=SpaceSettings)
-    against: str = "lut"
+    against: str = ""
     strategy: str = DEFAULT
     evaluator: str = DEFAULT_EVALUATOR
     evaluations: int = DEFAULT_EVALUATIONS
@@ -61,11 +62,12 @@ class SearchOptions:
     points: int = 24
 
     def __post_init__(self) -> None:
-        if self.against not in OBJECTIVES:
+        known = list(dict.fromkeys(name for names in OBJECTIVES.values() for name in names))
+        if self.against and self.against not in known:
             raise InputError(
                 f"--against {self.against!r} is nothing that a search minimises",
-                allowed=", ".join(OBJECTIVES),
-                hint=closest(self.against, OBJECTIVES),
+                allowed=", ".join(known),
+                hint=closest(self.against, known),
             )
         PtqSettings(self.methods or "")
         for name in ("evaluations", "workers", "points"):

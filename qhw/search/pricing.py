@@ -11,30 +11,37 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from qhw.boards import Board
-from qhw.cost.pricing.architecture import LayerCost
+from qhw.cost.pricing.architecture import LayerCost, PartCost
 from qhw.cost.pricing.costing import ESTIMATED, Costing
 from qhw.cost.pricing.design import Design
+from qhw.devices import Kind as DeviceKind
 from qhw.errors import UnsupportedError
 from qhw.flows.base import Flow
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.builder import value_ranges
 from qhw.graph.ir import ExactGraph, Node, TensorType
+from qhw.graph.passes.merge_requant import keeps_numbers
 from qhw.pipeline.designs import Wanted
 from qhw.search.inference import DECLARING, Tensors, results
 from qhw.search.space import Kind, Point
 
-OBJECTIVES = ("lut", "ff", "dsp", "bram18", "share", "memory", "energy", "interval")
-"""What a search may minimise: a resource, the largest share of the board, bits of memory, the energy of one
-image, or the cycles between two."""
+OBJECTIVES: Mapping[DeviceKind, tuple[str, ...]] = {
+    "fpga": ("lut", "ff", "dsp", "bram18", "share", "memory", "energy", "interval"),
+    "microcontroller": ("instructions", "interval", "flash"),
+}
+"""What a search may minimise on a kind of board, the usual one first: a resource, the largest share of the
+board, bits of memory, the energy of one image, the cycles between two, or the instructions of one."""
 
 _INTERVALS = 64
 """Intervals that are tried where the fastest design within the budget is asked for."""
@@ -59,23 +66,21 @@ _COLUMNS = ("usage", "interval", "energy_nj", "memory_bits", "reaches")
 
 
 @dataclass(frozen=True)
-class PointCosts:
-    """Costs of points at the folding that suits each best.
+class Costs:
+    """Costs of points.
 
     Args:
-        usage: resources, (points, resources), in the order of ``ESTIMATED``.
+        usage: resources, (points, resources), in the order of ``resources``.
         interval: cycles between two images.
-        energy_nj: energy of one image, relative.
-        memory_bits: bits of weights, streams and line buffers.
-        reaches: whether some folding is fast enough.
+        reaches: whether they can be built, and are fast enough.
         room: what the board has, by resource.
         budget: the share of it that may be used.
     """
 
+    resources: ClassVar[tuple[str, ...]] = ()
+
     usage: NDArray[np.float64]
     interval: NDArray[np.float64]
-    energy_nj: NDArray[np.float64]
-    memory_bits: NDArray[np.float64]
     reaches: NDArray[np.bool_]
     room: NDArray[np.float64]
     budget: float
@@ -93,18 +98,46 @@ class PointCosts:
         return np.asarray(shares.max(axis=1))
 
     def objective(self, name: str) -> NDArray[np.float64]:
-        """One of ``OBJECTIVES``, (points,); infinite where no folding is fast enough."""
-        if name in ESTIMATED:
-            values = self.usage[:, ESTIMATED.index(name)]
-        else:
-            columns = {
-                "share": self.share,
-                "memory": self.memory_bits,
-                "energy": self.energy_nj,
-                "interval": self.interval,
-            }
-            values = columns[name]
-        return np.asarray(np.where(self.reaches, values, np.inf))
+        """One of ``OBJECTIVES``, (points,); infinite where nothing is fast enough."""
+        return np.asarray(np.where(self.reaches, self._columns()[name], np.inf))
+
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        usage = {name: self.usage[:, place] for place, name in enumerate(self.resources)}
+        return {**usage, "share": self.share, "interval": self.interval}
+
+
+@dataclass(frozen=True)
+class CircuitCosts(Costs):
+    """Costs of circuits at the folding that suits each point best.
+
+    Args:
+        energy_nj: energy of one image, relative.
+        memory_bits: bits of weights, streams and line buffers.
+    """
+
+    resources: ClassVar[tuple[str, ...]] = ESTIMATED
+
+    energy_nj: NDArray[np.float64]
+    memory_bits: NDArray[np.float64]
+
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        return {**super()._columns(), "memory": self.memory_bits, "energy": self.energy_nj}
+
+
+@dataclass(frozen=True)
+class ProgramCosts(Costs):
+    """Costs of programs, layer by layer.
+
+    Args:
+        instructions: of one inference, modelled.
+    """
+
+    resources: ClassVar[tuple[str, ...]] = ("flash",)
+
+    instructions: NDArray[np.float64]
+
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        return {**super()._columns(), "instructions": self.instructions}
 
 
 class _Numbers:
@@ -175,18 +208,18 @@ class _Rows:
         return self._room[: len(self.places)]
 
 
-class PointPricer:
-    """Prices points of a space on a board.
+class Pricer(ABC):
+    """Prices points of a space on a board; :func:`pricer_for` makes the one that suits a flow.
 
     Args:
-        graphs: the exact graph of each variant, lowered.
-        counts: how many options each variable has.
+        graphs: the exact graph of each variant, in the form in which it is priced.
         choices: the place of the variable that chooses the variant of a node, by the node's source; others
             have none (:meth:`qhw.search.network.Variants.sources`).
-        flow, board, wanted: as for a build.
+        counts: how many options each variable has.
+        board, wanted: as for a build.
 
     Raises:
-        UnsupportedError: the flow cannot carry a variant, or variants differ in what no variable explains.
+        UnsupportedError: variants differ in what no variable explains.
     """
 
     def __init__(
@@ -194,22 +227,17 @@ class PointPricer:
         graphs: Sequence[ExactGraph],
         choices: Mapping[tuple[str, Kind], int],
         counts: Sequence[int],
-        flow: Flow,
         board: Board,
         wanted: Wanted,
     ) -> None:
-        designs = [flow.prepare(graph, board, wanted.multipliers) for graph in graphs]
-        self.design, self.wanted, self.board = designs[0], wanted, board
-        self.graphs = [design.graph for design in designs]
-        self.graph = self.graphs[0]
+        self.graphs, self.graph = list(graphs), graphs[0]
+        self.board, self.wanted = board, wanted
         self.priced = 0
-        """Rows of cost that were worked out so far: nodes at some types."""
+        """Rows of cost that were worked out so far."""
         _check_alike(self.graphs)
         self._own = [_own_variable(self.graphs, place, choices) for place in range(len(self.graph.nodes))]
         self._counts = tuple(counts)
-        self.limits = self._interval_limits(designs)
         self._tables = [_NodeTable() for _ in self.graph.nodes]
-        self._rows = _Rows((len(self.limits), len(_LEANINGS), len(ESTIMATED) + 3))
         self._tensors = {name: Tensors() for name in self.graph.tensors}
         ranges = value_ranges(self.graph)
         self._inputs = {
@@ -217,20 +245,9 @@ class PointPricer:
             for name in self.graph.inputs
         }
 
-    @property
-    def room(self) -> NDArray[np.float64]:
-        """The board's resources."""
-        return np.array(list(self.board.amounts(ESTIMATED).values()), dtype=np.float64)
-
-    def price(self, points: IntArray | Sequence[Point]) -> PointCosts:
+    @abstractmethod
+    def price(self, points: IntArray | Sequence[Point]) -> Costs:
         """The costs of some points, (points, variables)."""
-        chosen = np.asarray(points, dtype=np.int64).reshape(-1, len(self._counts))
-        block = max(1, _BLOCK // (len(self.limits) * len(_LEANINGS)))
-        parts = [self._price(chosen[start : start + block]) for start in range(0, len(chosen), block)]
-        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS]
-        return PointCosts(
-            **dict(zip(_COLUMNS, columns, strict=True)), room=self.room, budget=self.wanted.share
-        )
 
     def types(self, point: Point) -> dict[str, TensorType]:
         """The type of each computed tensor at a point."""
@@ -239,19 +256,8 @@ class PointPricer:
         known = {name: self._tensors[name] for name in found}
         return {name: known[name].kinds[known[name].kind_of[n[0]]] for name, n in found.items()}
 
-    def _price(self, chosen: IntArray) -> PointCosts:
-        _, rows = self._numbered(chosen)
-        table = self._rows.stacked
-        width = int(np.prod(table.shape[1:]))
-        ends = np.arange(0, rows.size + 1, rows.shape[1])
-        # A matrix of ones adds rows up in the order of the nodes, without a copy of each.
-        picked = csr_array((np.ones(rows.size), rows.ravel(), ends), shape=(len(rows), len(table)))
-        total = (picked @ table.reshape(len(table), width)).reshape(len(rows), *table.shape[1:])
-        intervals = np.ascontiguousarray(table[..., -1])
-        slowest = intervals[rows[:, 0]]
-        for column in rows.T[1:]:
-            np.maximum(slowest, intervals[column], out=slowest)
-        return self._chosen(total[..., :-1], slowest)
+    def _chosen_of(self, points: IntArray | Sequence[Point]) -> IntArray:
+        return np.asarray(points, dtype=np.int64).reshape(-1, len(self._counts))
 
     def _numbered(self, chosen: IntArray) -> tuple[dict[str, IntArray], IntArray]:
         """The numbers of all types at some points, and the rows of cost of all nodes, (points, nodes)."""
@@ -267,27 +273,6 @@ class PointPricer:
             numbers[node.output], rows[place] = table.results[cases], table.rows[cases]
         return numbers, np.ascontiguousarray(rows.T)
 
-    def _chosen(self, total: NDArray[np.float64], slowest: NDArray[np.float64]) -> PointCosts:
-        """The fastest interval that fits, or the slowest; there, the leaning with the least largest share."""
-        usage = total[..., : len(ESTIMATED)]
-        share = (usage / np.maximum(self.room, 1e-9)).max(axis=-1)
-        share = np.where(np.isfinite(slowest), share, np.inf)
-        leaning = share.argmin(axis=2)
-        least = np.take_along_axis(share, leaning[..., None], axis=2)[..., 0]
-        fits = least <= self.wanted.share
-        best = np.where(fits.any(axis=1), fits.argmax(axis=1), len(self.limits) - 1)
-        every = np.arange(len(total))
-        at = every, best, leaning[every, best]
-        return PointCosts(
-            usage[at],
-            slowest[at],
-            total[(*at, len(ESTIMATED))],
-            total[(*at, len(ESTIMATED) + 1)],
-            np.isfinite(slowest[at]),
-            self.room,
-            self.wanted.share,
-        )
-
     def _filled(self, place: int, cases: IntArray) -> tuple[list[int], list[int]]:
         """The results of a node and its rows of cost, by its operands' numbers and an option, (cases, …)."""
         found = [0] * len(cases)
@@ -299,13 +284,95 @@ class PointPricer:
             given_by = results(graph, graph.nodes[place], self._tensors, given)
             for case, number in zip(where, given_by, strict=True):
                 found[case] = number
+        return found, self._rows_of(place, cases, found)
+
+    @abstractmethod
+    def _rows_of(self, place: int, cases: IntArray, found: Sequence[int]) -> list[int]:
+        """The rows of cost of a node in some cases, with the numbers of its results."""
+
+
+class CircuitPricer(Pricer):
+    """Prices circuits: sums over nodes, each at the folding that suits it best.
+
+    Args:
+        flow: whose circuits; others as for :class:`Pricer`, graphs as they are lowered.
+
+    Raises:
+        UnsupportedError: the flow cannot carry a variant, or variants differ in what no variable explains.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[ExactGraph],
+        choices: Mapping[tuple[str, Kind], int],
+        counts: Sequence[int],
+        flow: Flow,
+        board: Board,
+        wanted: Wanted,
+    ) -> None:
+        designs = [flow.prepare(graph, board, wanted.multipliers) for graph in graphs]
+        super().__init__([design.graph for design in designs], choices, counts, board, wanted)
+        self.design = designs[0]
+        self.limits = self._interval_limits(designs)
+        self._rows = _Rows((len(self.limits), len(_LEANINGS), len(ESTIMATED) + 3))
+
+    @property
+    def room(self) -> NDArray[np.float64]:
+        """The board's resources."""
+        return np.array(list(self.board.amounts(ESTIMATED).values()), dtype=np.float64)
+
+    def price(self, points: IntArray | Sequence[Point]) -> CircuitCosts:
+        chosen = self._chosen_of(points)
+        block = max(1, _BLOCK // (len(self.limits) * len(_LEANINGS)))
+        parts = [self._price(chosen[start : start + block]) for start in range(0, len(chosen), block)]
+        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS]
+        return CircuitCosts(
+            **dict(zip(_COLUMNS, columns, strict=True)), room=self.room, budget=self.wanted.share
+        )
+
+    def _price(self, chosen: IntArray) -> CircuitCosts:
+        _, rows = self._numbered(chosen)
+        table = self._rows.stacked
+        width = int(np.prod(table.shape[1:]))
+        ends = np.arange(0, rows.size + 1, rows.shape[1])
+        # A matrix of ones adds rows up in the order of the nodes, without a copy of each.
+        picked = csr_array((np.ones(rows.size), rows.ravel(), ends), shape=(len(rows), len(table)))
+        total = (picked @ table.reshape(len(table), width)).reshape(len(rows), *table.shape[1:])
+        intervals = np.ascontiguousarray(table[..., -1])
+        slowest = intervals[rows[:, 0]]
+        for column in rows.T[1:]:
+            np.maximum(slowest, intervals[column], out=slowest)
+        return self._chosen(total[..., :-1], slowest)
+
+    def _chosen(self, total: NDArray[np.float64], slowest: NDArray[np.float64]) -> CircuitCosts:
+        """The fastest interval that fits, or the slowest; there, the leaning with the least largest share."""
+        usage = total[..., : len(ESTIMATED)]
+        share = (usage / np.maximum(self.room, 1e-9)).max(axis=-1)
+        share = np.where(np.isfinite(slowest), share, np.inf)
+        leaning = share.argmin(axis=2)
+        least = np.take_along_axis(share, leaning[..., None], axis=2)[..., 0]
+        fits = least <= self.wanted.share
+        best = np.where(fits.any(axis=1), fits.argmax(axis=1), len(self.limits) - 1)
+        every = np.arange(len(total))
+        at = every, best, leaning[every, best]
+        return CircuitCosts(
+            usage=usage[at],
+            interval=slowest[at],
+            energy_nj=total[(*at, len(ESTIMATED))],
+            memory_bits=total[(*at, len(ESTIMATED) + 1)],
+            reaches=np.isfinite(slowest[at]),
+            room=self.room,
+            budget=self.wanted.share,
+        )
+
+    def _rows_of(self, place: int, cases: IntArray, found: Sequence[int]) -> list[int]:
         node = self.graph.nodes[place]
         known = [self._tensors[name] for name in (*self.graph.activations(node), node.output)]
         rows = []
         for (*numbers, option), result in zip(cases.tolist(), found, strict=True):
             kinds = tuple(of.kind_of[n] for of, n in zip(known, (*numbers, result), strict=True))
             rows.append(self._row(place, option % len(self.graphs), kinds))
-        return found, rows
+        return rows
 
     def _row(self, place: int, option: int, kinds: tuple[int, ...]) -> int:
         """The row of cost of a node whose computed operands and result have these types."""
@@ -347,6 +414,186 @@ class PointPricer:
         rising = np.array(sorted(intervals), dtype=np.float64)
         picked = np.unique(np.linspace(0, len(rising) - 1, min(len(rising), _INTERVALS)).round().astype(int))
         return np.asarray(rising[picked])
+
+
+class ProgramPricer(Pricer):
+    """Prices programs: sums over their parts (:class:`qhw.cost.pricing.architecture.Parts`), on whole maps.
+
+    A part is priced once for the types of all its tensors, and for which Requants keep every number that
+    reaches them: lowering leaves those out. Memory is no sum: whether maps find room, and by
+    which patches, is for the design of a point to say.
+
+    Args:
+        flow: whose programs; others as for :class:`Pricer`, graphs as they are lowered.
+
+    Raises:
+        UnsupportedError: the flow cannot carry a variant, or variants differ in what no variable explains.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[ExactGraph],
+        choices: Mapping[tuple[str, Kind], int],
+        counts: Sequence[int],
+        flow: Flow,
+        board: Board,
+        wanted: Wanted,
+    ) -> None:
+        designs = [flow.prepare(graph, board, wanted.multipliers) for graph in graphs]
+        pricing = designs[0].architecture.parts
+        assert pricing is not None
+        self._pricing = pricing
+        super().__init__([pricing.prepared(graph) for graph in graphs], choices, counts, board, wanted)
+        places = {node.name: place for place, node in enumerate(self.graph.nodes)}
+        self._parts = [tuple(places[name] for name in part) for part in pricing.split(self.graph)]
+        self._names = [self._tensors_of(part) for part in self._parts]
+        self._known: dict[tuple[int, ...], int] = {}
+        self._costs: list[PartCost | None] = []
+        self._shared: dict[str, int] = {}
+        self._bytes: list[int] = []
+        self._holds: list[list[int]] = []
+
+    def price(self, points: IntArray | Sequence[Point]) -> ProgramCosts:
+        chosen = self._chosen_of(points)
+        numbers, left_out = self._numbered(chosen)
+        rows = np.stack(
+            [self._rows_of_part(part, chosen, numbers, left_out) for part in range(len(self._parts))], axis=1
+        )
+        amounts = np.array(
+            [
+                (np.inf, np.inf, np.inf) if cost is None else (cost.instructions, cost.cycles, cost.flash)
+                for cost in self._costs
+            ]
+        )
+        instructions, cycles, flash = amounts[rows].sum(axis=1).T
+        flash = flash + self._shared_bytes(rows)
+        reaches = np.isfinite(instructions)
+        if self.wanted.fps is not None:
+            # as an estimate has it: cycles are at least one
+            reaches &= self.board.clock_mhz * 1e6 / np.maximum(cycles, 1) >= self.wanted.fps
+        return ProgramCosts(
+            usage=flash[:, np.newaxis],
+            interval=np.maximum(cycles, 1),
+            reaches=reaches,
+            room=np.array([self.board.capacity["flash"]], dtype=np.float64),
+            budget=self.wanted.share,
+            instructions=instructions,
+        )
+
+    def _shared_bytes(self, rows: IntArray) -> NDArray[np.float64]:
+        """Bytes of what is there once, of each point's parts together."""
+        ends = np.cumsum([0, *map(len, self._holds)])
+        held = np.array([name for names in self._holds for name in names], dtype=np.int64)
+        holds = csr_array((np.ones(len(held)), held, ends), shape=(len(self._holds), len(self._bytes)))
+        starts = np.arange(0, rows.size + 1, rows.shape[1])
+        picked = csr_array((np.ones(rows.size), rows.ravel(), starts), shape=(len(rows), len(self._holds)))
+        there = picked @ holds
+        there.data[:] = 1
+        return np.asarray(there @ np.array(self._bytes, dtype=np.float64))
+
+    def _tensors_of(self, part: Sequence[int]) -> list[str]:
+        """The computed tensors that a part reads or makes."""
+        nodes = [self.graph.nodes[place] for place in part]
+        names = [name for node in nodes for name in (*self.graph.activations(node), node.output)]
+        return list(dict.fromkeys(names))
+
+    def _rows_of_part(
+        self, part: int, chosen: IntArray, numbers: Mapping[str, IntArray], left_out: IntArray
+    ) -> IntArray:
+        """The row of cost of a part at each point."""
+        names, places = self._names[part], self._parts[part]
+        own = [
+            chosen[:, of] % len(self.graphs) for of in map(self._own.__getitem__, places) if of is not None
+        ]
+        kinds = [np.array(self._tensors[name].kind_of)[numbers[name]] for name in names]
+        cases, where = np.unique(
+            np.stack([*kinds, *left_out[:, places].T, *own], axis=1), axis=0, return_inverse=True
+        )
+        rows = [self._row(part, tuple(case)) for case in cases.tolist()]
+        return np.asarray(np.array(rows, dtype=np.int64)[where.reshape(-1)])
+
+    def _row(self, part: int, case: tuple[int, ...]) -> int:
+        """The row of cost of a part, its tensors being of some types and its nodes of some variants."""
+        key = (part, *case)
+        if key not in self._known:
+            self._known[key] = len(self._costs)
+            try:
+                cost = self._pricing.cost(*self._part(part, case), self.board.family)
+            except UnsupportedError:  # these types together, which no variant has
+                cost = None
+            self._costs.append(cost)
+            self._holds.append(
+                [self._number(*item) for item in ({} if cost is None else cost.shared).items()]
+            )
+            self.priced += 1
+        return self._known[key]
+
+    def _number(self, name: str, size: int) -> int:
+        """The number of something that is there once."""
+        if name not in self._shared:
+            self._shared[name] = len(self._bytes)
+            self._bytes.append(size)
+        return self._shared[name]
+
+    def _part(self, part: int, case: tuple[int, ...]) -> tuple[ExactGraph, list[str]]:
+        """A graph of one part at some types, and those of its tensors that the network gives out."""
+        names, places = self._names[part], self._parts[part]
+        kinds, case = case[: len(names)], case[len(names) :]
+        left_out, options = case[: len(places)], iter(case[len(places) :])
+        tensors = {name: self._tensors[name].kinds[kind] for name, kind in zip(names, kinds, strict=True)}
+        constants: dict[str, IntArray] = {}
+        instead: dict[str, str] = {}
+        nodes: list[Node] = []
+        for place, is_left_out in zip(places, left_out, strict=True):
+            graph = self.graphs[0 if self._own[place] is None else next(options)]
+            node = graph.nodes[place]
+            inputs = tuple(instead.get(name, name) for name in node.inputs)
+            if is_left_out:
+                instead[node.output] = inputs[0]
+                continue
+            nodes.append(dataclasses.replace(node, inputs=inputs))
+            for name in node.inputs:
+                if name in graph.constants:
+                    constants[name], tensors[name] = graph.constants[name], graph.tensors[name]
+        made = {node.output for node in nodes}
+        elsewhere = {
+            name for place, node in enumerate(self.graph.nodes) if place not in places for name in node.inputs
+        }
+        read, given_out = (
+            [name for name in dict.fromkeys(instead.get(name, name) for name in given) if name in made]
+            for given in (elsewhere, self.graph.outputs)
+        )
+        inputs = tuple(name for name in names if name not in made and name not in instead)
+        outputs = tuple(name for name in names if name in read or name in given_out)
+        return ExactGraph(self.graph.name, inputs, outputs, tensors, constants, nodes), given_out
+
+    def _rows_of(self, place: int, cases: IntArray, found: Sequence[int]) -> list[int]:
+        """1 where the node is left out: a Requant that keeps every number that reaches it."""
+        node = self.graph.nodes[place]
+        if not isinstance(node, ir.Requant):
+            return [0] * len(cases)
+        (x,), y = node.inputs, self._tensors[node.output]
+        joins_ends = x in self.graph.inputs and node.output in self.graph.outputs
+        rows = []
+        for (number, option), result in zip(cases.tolist(), found, strict=True):
+            before, after = self._tensors[x].operand(number), y.kinds[y.kind_of[result]]
+            own = self.graphs[option % len(self.graphs)].nodes[place]
+            is_same = before.type == after and not joins_ends
+            rows.append(int(is_same and keeps_numbers(own, before.type, before.range, after)))
+        return rows
+
+
+def pricer_for(
+    graphs: Sequence[ExactGraph],
+    choices: Mapping[tuple[str, Kind], int],
+    counts: Sequence[int],
+    flow: Flow,
+    board: Board,
+    wanted: Wanted,
+) -> Pricer:
+    """What prices a flow's points; arguments and errors as for :class:`CircuitPricer`."""
+    kind = ProgramPricer if flow.architecture(graphs[0]).parts is not None else CircuitPricer
+    return kind(graphs, choices, counts, flow, board, wanted)
 
 
 def _at_limits(

@@ -88,7 +88,8 @@ class SearchResult(Shown):
     def table_of(front: Front) -> Table:
         """The front of a document, cheapest first."""
         against, share = front["against"], front["metric"]["is_share"]
-        resources = [name for name in ("lut", "dsp", "bram18") if name != against]
+        there = front["points"][0]["resources"] if front["points"] else {}
+        resources = [name for name in _RESOURCES if name in there and name != against]
         columns = ("#", front["metric"]["name"], "95 %", "test", against.upper(), *map(str.upper, resources))
         rows = tuple(
             (
@@ -115,6 +116,10 @@ class SearchResult(Shown):
         )
         title = f"Pareto front of {front['model']} on {front['board']} ({front['flow']})"
         return Table(title, (*columns, "images/s", "formats"), rows, note, spare=("95 %", "images/s"))
+
+
+_RESOURCES = ("lut", "dsp", "bram18", "sram", "flash")
+"""Resources that the table of a front shows, where the board has them."""
 
 
 def tried_of(front: Front, trials: Sequence[Trial]) -> list[tuple[float, float]]:

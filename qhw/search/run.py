@@ -55,7 +55,7 @@ from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
 from qhw.search.evaluators.second_order import SecondOrder
 from qhw.search.options import SearchOptions
 from qhw.search.pareto import front as pareto_front
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import OBJECTIVES, Pricer, pricer_for
 from qhw.search.result import SearchResult, tried_of
 from qhw.search.space import Point, Space
 from qhw.search.strategies import Problem, Strategy, Trial, strategy_class
@@ -178,10 +178,25 @@ def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> Se
     recipe_of(source, build)
     flow = load_flow(build.flow, **build.flow_options)
     flow.check_board(board)
-    options = replace(options, space=options.space.carried(flow.carries, flow.name))
+    options = replace(
+        options,
+        space=options.space.carried(flow.carries, flow.name),
+        against=_objective(options.against, board),
+    )
     folder = build.out or DEFAULT_FOLDER / f"{source.name}-{board.name}-{build.flow}"
     check_ours(folder)
     return SearchPlan(options, source, board, flow, choice, folder)
+
+
+def _objective(against: str, board: Board) -> str:
+    """What is minimised: as asked for, or what is usual for the kind of board."""
+    known = OBJECTIVES[board.kind]
+    if against and against not in known:
+        raise InputError(
+            f"--against {against!r} is nothing that designs for {board.name}, a {board.kind}, are priced by",
+            allowed=", ".join(known),
+        )
+    return against or known[0]
 
 
 def _require_search() -> None:
@@ -363,6 +378,9 @@ def wanted_of(plan: SearchPlan, prepared: Prepared) -> tuple[Wanted, str]:
     wanted = plan.options.build.wanted
     if wanted.fps is not None:
         return wanted, "as asked for"
+    if plan.board.kind == "microcontroller":
+        _check_programs_fit(plan, prepared)
+        return wanted, "none: as fast as they are"
     if plan.options.against == "interval":
         return wanted, "none: the fastest that fits"
     order = sorted(
@@ -380,6 +398,20 @@ def wanted_of(plan: SearchPlan, prepared: Prepared) -> tuple[Wanted, str]:
         f"No point of the space fits {plan.board.name} at any rate",
         hint="allow fewer bits, a larger board, or a larger --budget",
     )
+
+
+def _check_programs_fit(plan: SearchPlan, prepared: Prepared) -> None:
+    """Refuse a board whose memory is too small for every variant: prices are sums, which memory is not."""
+    refused = None
+    for graph in prepared.graphs:
+        try:
+            best_design(graph, plan.board, plan.flow, plan.options.build.wanted)
+        except CheckFailedError as error:
+            refused = error
+        else:
+            return
+    assert refused is not None
+    raise refused
 
 
 def _bits(space: Space, point: Point) -> int:
@@ -443,7 +475,7 @@ def _asked(
     kind: type[Strategy],
     plan: SearchPlan,
     prepared: Prepared,
-    pricer: PointPricer,
+    pricer: Pricer,
     store: Store,
     watch: Watch | None,
     work: Workspace,
@@ -495,7 +527,7 @@ def _in_training(
     kind: type[TrainingStrategy],
     plan: SearchPlan,
     prepared: Prepared,
-    pricer: PointPricer,
+    pricer: Pricer,
     store: Store,
     watch: Watch | None,
     work: Workspace,
@@ -541,19 +573,17 @@ def _told(plan: SearchPlan, best: Sequence[Trial], done: int) -> str:
     if not best:
         return f"{done} points, none fits yet"
     sign = 1 if data.figure.higher_is_better else -1
-    ends = [
-        f"{data.figure.written(sign * t.quality)} at {t.cost:,.0f} {plan.options.against.upper()}"
-        for t in best
-    ]
+    against = plan.options.against.upper()
+    ends = [f"{data.figure.written(sign * t.quality)} at {t.cost:,.0f} {against}" for t in best]
     return f"{done} points; front of {len(best)}: {ends[0]} … {ends[-1]}"
 
 
-def _pricer(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> PointPricer:
+def _pricer(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> Pricer:
     sources, counts = prepared.variants.sources(), prepared.space.counts.tolist()
-    return PointPricer(prepared.graphs, sources, counts, plan.flow, plan.board, wanted)
+    return pricer_for(prepared.graphs, sources, counts, plan.flow, plan.board, wanted)
 
 
-def _problem(plan: SearchPlan, prepared: Prepared, pricer: PointPricer) -> Problem:
+def _problem(plan: SearchPlan, prepared: Prepared, pricer: Pricer) -> Problem:
     options = plan.options
     proxy = make_evaluator("output-error", prepared.variants, prepared.held)
 
@@ -574,7 +604,7 @@ def _problem(plan: SearchPlan, prepared: Prepared, pricer: PointPricer) -> Probl
     )
 
 
-def _trial(pricer: PointPricer, against: str, point: Point, quality: float) -> Trial:
+def _trial(pricer: Pricer, against: str, point: Point, quality: float) -> Trial:
     costs = pricer.price([point])
     return Trial(point, float(costs.objective(against)[0]), quality, bool(costs.fits[0]))
 
@@ -602,7 +632,7 @@ def _identity(plan: SearchPlan, prepared: Prepared, wanted: Wanted) -> Facts:
     }
 
 
-def _check_some_fit(plan: SearchPlan, space: Space, pricer: PointPricer) -> None:
+def _check_some_fit(plan: SearchPlan, space: Space, pricer: Pricer) -> None:
     """Refuse a budget or rate that no point meets, as far as some thousand points tell.
 
     Raises:
@@ -622,9 +652,7 @@ def _check_some_fit(plan: SearchPlan, space: Space, pricer: PointPricer) -> None
     nearest = int(np.where(costs.reaches, costs.share, np.inf).argmin())
     shares = costs.usage[nearest] / np.maximum(costs.room, 1)
     binding = int(shares.argmax())
-    from qhw.cost.pricing.costing import ESTIMATED
-
-    name, limit = ESTIMATED[binding].upper(), costs.room[binding] * costs.budget
+    name, limit = costs.resources[binding].upper(), costs.room[binding] * costs.budget
     raise CheckFailedError(
         f"No point of the space fits {plan.board.name}: the nearest one found needs "
         f"{costs.usage[nearest, binding]:,.0f} {name}, where {limit:,.0f} may be used "
@@ -634,7 +662,7 @@ def _check_some_fit(plan: SearchPlan, space: Space, pricer: PointPricer) -> None
     )
 
 
-def _cheapest(space: Space, pricer: PointPricer) -> Point:
+def _cheapest(space: Space, pricer: Pricer) -> Point:
     """A point of little cost, variable by variable."""
     point = space.uniform()[0]
     for index, variable in enumerate(space.variables):
@@ -673,7 +701,8 @@ def _points(prepare: Preparation, work: Workspace) -> Facts:
     for row in rows:
         if row not in kept:
             (work.scratch / row["model"]).unlink()
-    return {"points": kept, "summary": f"{len(kept)} points, each one a model to build"}
+    label = {row.pop("cost_model") for row in kept}.pop()  # of one flow and board, it is that of all
+    return {"points": kept, "cost_model": label, "summary": f"{len(kept)} points, each one a model to build"}
 
 
 def _network_of_point(
@@ -727,24 +756,17 @@ def _point(
         for samples, judge in ((prepared.held.samples, prepared.held.judge), (data.test_x, data.judge))
     )
     low, high = interval(on_held, len(prepared.held.samples)) if data.figure.is_share else (on_held, on_held)
-    share = max(value for value in priced.utilisation.values())
-    objectives = {
-        **{name: float(value) for name, value in priced.totals.items()},
-        "share": share,
-        "memory": float(priced.memory_bits),
-        "energy": priced.energy_uj * 1e3,
-        "interval": float(priced.initiation_interval),
-    }
+    figures = priced.figures
     return {
         "formats": formats,
-        "cost": objectives[plan.options.against],
+        "cost": figures[plan.options.against],
         "resources": priced.totals,
-        "share": share,
+        "share": figures["share"],
         "binding": priced.binding.node,
         "interval": priced.initiation_interval,
         "latency_cycles": priced.latency_cycles,
         "throughput_fps": priced.throughput_fps,
-        "energy_uj": priced.energy_uj,
+        "energy_uj": priced.energy_uj if "energy" in figures else None,
         "memory_bits": priced.memory_bits,
         "folding": {name: fold.to_json() for name, fold in priced.folding.items()},
         "figure": on_held,
@@ -754,6 +776,7 @@ def _point(
         "uniform": point in prepared.space.uniform(),
         "model": f"{fronts.POINTS}/{file.name}",
         "sha256": file_digest(file),
+        "cost_model": priced.label,
     }
 
 
@@ -767,7 +790,6 @@ def _exact_figure(graph: ExactGraph, samples: Any, judge: Judge) -> float:
 
 def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: float) -> fronts.Front:
     from qhw.cost.calibration.model_file import worst_lut_error
-    from qhw.cost.pricing.estimate import LABEL
     from qhw.doctor import package_version
 
     build, data, found = plan.options.build, plan.data.dataset, facts["search"]
@@ -805,7 +827,7 @@ def _front(plan: SearchPlan, facts: Mapping[str, Mapping[str, Any]], seconds: fl
         "seconds": round(seconds, 1),
         "held_out": {"samples": facts["train"]["samples"], "trained_on": build.is_trained},
         "float": {"held_out": facts["train"]["held_out"], "test": facts["train"]["test"]},
-        "cost_model": LABEL,
+        "cost_model": facts["front"]["cost_model"],
         "lut_error": worst_lut_error(plan.board.family),
         "build": _shared_options(plan, found["fps"]),
         "points": points,

@@ -171,6 +171,39 @@ def as_data_arrives(graph: ExactGraph, layers: Mapping[str, LayerCost]) -> tuple
 
 
 @dataclass(frozen=True)
+class PartCost:
+    """What a part of a program costs: these add up over the parts.
+
+    Args:
+        instructions: of one inference, modelled.
+        cycles: of one inference, modelled.
+        flash: bytes that are this part's own.
+        shared: bytes that are there once, however many parts need them, by a name of what they hold.
+    """
+
+    instructions: int
+    cycles: int
+    flash: int
+    shared: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How programs are priced by the hundred thousand: their parts depend on nothing outside but types.
+
+    Args:
+        prepared: a lowered graph in the form that is split, whatever its types.
+        split: the nodes of each part, by name; every node is in one.
+        cost: of a graph with one part's nodes, whose outputs are what others read; those that the network
+            gives out, and the device family.
+    """
+
+    prepared: Callable[[ExactGraph], ExactGraph]
+    split: Callable[[ExactGraph], Sequence[Sequence[str]]]
+    cost: Callable[[ExactGraph, Sequence[str], str], PartCost]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """The hardware that a flow makes of a graph.
 
@@ -184,6 +217,7 @@ class Architecture:
         options: the flow's options as chosen.
         timing: latency and interval of the whole from the layers' costs.
         estimator: prices a whole design, where it is no sum of units: a firmware.
+        parts: how such designs are priced by the hundred thousand.
         schedule: the same of a design, to the cycle, where the flow knows it; None where it does not.
     """
 
@@ -196,6 +230,7 @@ class Architecture:
     options: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing = as_data_arrives
     estimator: Callable[[Any], Any] | None = None
+    parts: Parts | None = None
     schedule: Callable[[Any], tuple[int, int] | None] | None = None
 
     def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:

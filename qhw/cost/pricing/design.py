@@ -54,8 +54,8 @@ class Design:
         """
         if self.architecture.estimator is not None:
             raise UnsupportedError(
-                f"Designs of the {self.architecture.flow} flow are priced as a whole, not layer by layer",
-                hint=f"'qhw cost --flow {self.architecture.flow}' prices a model; 'qhw search' cannot yet",
+                f"Designs of the {self.architecture.flow} flow are priced as a whole, not node by node",
+                hint=f"'qhw cost --flow {self.architecture.flow}' prices a model",
             )
         return Costing.of(self.graph, self.board.family, self.architecture, self.multipliers)
 

@@ -92,6 +92,23 @@ class Estimate:
         """Images per second."""
         return self.clock_mhz * 1e6 / self.initiation_interval
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What a search may minimise, by name: ``qhw.search.pricing.OBJECTIVES`` of the kind of board."""
+        return {
+            **self._common_figures,
+            "memory": float(self.memory_bits),
+            "energy": self.energy_uj * 1e3,
+        }
+
+    @property
+    def _common_figures(self) -> dict[str, float]:
+        return {
+            **{name: float(value) for name, value in self.totals.items()},
+            "share": max(self.utilisation.values()),
+            "interval": float(self.initiation_interval),
+        }
+
     def columns(self) -> tuple[str, ...]:
         """The columns of a table of layers."""
         fold = self.design.architecture.fold.title

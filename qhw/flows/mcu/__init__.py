@@ -33,8 +33,7 @@ from qhw.flows.mcu.toolchain import (
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
-from qhw.graph.ir import ExactGraph, Node
-from qhw.graph.passes import dead, merge_pads, to_threshold
+from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
 from qhw.sim.rows import Row, row_of
 
@@ -104,13 +103,9 @@ class McuFlow(ProjectFlow):
 
     def rewritten(self, graph: ExactGraph) -> ExactGraph:
         """Without dead nodes; zero padding merged into convolutions; uneven numbers found by comparing."""
-        for apply in (dead.apply, merge_pads.apply):
-            graph, _ = apply(graph)
+        from qhw.flows.mcu.parts import compared, joined
 
-        def is_listed(node: Node) -> bool:
-            return isinstance(graph.tensors[node.output].format, TableFormat)
-
-        return to_threshold.apply(graph, is_listed)[0]
+        return compared(joined(graph))
 
     def check(self, design: Design) -> None:
         from qhw.flows.mcu.design import program_of

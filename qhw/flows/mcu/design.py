@@ -13,10 +13,11 @@ from qhw.cost.pricing.architecture import Architecture, Fold, LayerFigures, Laye
 from qhw.cost.pricing.estimate import Estimate
 from qhw.cost.pricing.folding import DoesNotFitError
 from qhw.errors import InputError, UnsupportedError, closest
-from qhw.flows.mcu.emit import emit
-from qhw.flows.mcu.instructions import CPI_HIGH, instructions, model_label
+from qhw.flows.mcu.emit import arrays_of, emit
+from qhw.flows.mcu.instructions import cycles_of, instructions, model_label
 from qhw.flows.mcu.kernels import code_bytes
 from qhw.flows.mcu.layout import Layout
+from qhw.flows.mcu.parts import PARTS
 from qhw.flows.mcu.planner import plan_program
 from qhw.flows.mcu.program import Program
 from qhw.graph.ir import ExactGraph
@@ -82,6 +83,15 @@ class FirmwareEstimate(Estimate):
         """Bits of the arena."""
         return 8 * layout_of(self.design).arena.bytes
 
+    @property
+    def instructions(self) -> int:
+        """Modelled instructions of one inference."""
+        return sum(x.instructions for x in self.layers if isinstance(x, StepCost))
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {**self._common_figures, "instructions": float(self.instructions)}
+
     def columns(self) -> tuple[str, ...]:
         return ("layer", "operation", "patches", "kernel", "MACs", "instructions", "flash", "map bytes")
 
@@ -98,9 +108,8 @@ class FirmwareEstimate(Estimate):
             if plan is None
             else f"patches {layout.patches}, {plan.recomputation:+.1%} multiply-accumulates"
         )
-        total = sum(x.instructions for x in self.layers if isinstance(x, StepCost))
         return [
-            f"{total:,} instructions, {self.latency_us / 1e3:,.2f} ms at {self.clock_mhz:g} MHz; "
+            f"{self.instructions:,} instructions, {self.latency_us / 1e3:,.2f} ms at {self.clock_mhz:g} MHz; "
             f"'{self.binding.node}' takes most",
             f"{how}; arena {layout.arena.bytes:,} bytes (these steps need {layout.floor:,} at least)",
             f"cost model: {self.label}",
@@ -113,7 +122,9 @@ class FirmwareEstimate(Estimate):
 
 def architecture(options: Mapping[str, Any]) -> Architecture:
     """How a firmware is made: nothing of it is a circuit."""
-    return Architecture("mcu", Patches, {}, _no_streams, _legal, options=options, estimator=estimated)
+    return Architecture(
+        "mcu", Patches, {}, _no_streams, _legal, options=options, estimator=estimated, parts=PARTS
+    )
 
 
 def _no_streams(site: Site, folds: Sequence[Any]) -> LayerUsage:
@@ -182,7 +193,7 @@ def layout_of(design: Design) -> Layout:
 
 def resources(layout: Layout) -> dict[str, int]:
     """SRAM: the arena, the output, an estimated stack; flash: the constants, an estimate of the code."""
-    constants = sum(emit(layout, "").constant_bytes.values())
+    constants = sum(arrays_of(layout).values())
     arena = layout.arena.bytes
     return {
         "sram": arena + layout.io_bytes[1] + STACK_BYTES,
@@ -204,7 +215,7 @@ def estimated(design: Design) -> FirmwareEstimate:
         if index < layout.front and layout.plan is not None:
             grid = layout.plan.grid
             fold = Patches(1, grid[0]) if len(grid) == 1 else Patches(grid[0], grid[1])
-        cycles = round(count * CPI_HIGH)
+        cycles = cycles_of(count)
         layers.append(
             StepCost(
                 step.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,13 @@ def emit(layout: Layout, title: str) -> Sources:
     return Sources(_header(layout, title), f"// {title}\n{body}", writer.constant_bytes)
 
 
+def arrays_of(layout: Layout) -> dict[str, int]:
+    """The arrays of numbers that a network has in flash, each once: bytes by a digest of the numbers."""
+    counter = _Counter(layout)
+    counter.constants()
+    return counter.found
+
+
 def identifiers(names: Iterable[str]) -> dict[str, str]:
     """A C identifier for every name, no two the same."""
     found: dict[str, str] = {}
@@ -165,16 +173,7 @@ class _Writer:
     _step: str = ""
 
     def run(self) -> str:
-        program = self.layout.program
-        names = identifiers([*(step.name for step in program.steps), *program.constants])
-        self.names = names
-        for name, (kind, value) in program.constants.items():
-            self._step = name
-            self.maps[name] = self.bytes_of(f"{names[name]}_map", kind.pack(np.asarray(value)[np.newaxis])[0])
-        for step in program.steps:
-            self._step = step.name
-            self.constant_bytes.setdefault(step.name, 0)
-            self.layer(step)
+        self.constants()
         body = self.function()
         head = ['#include "model.h"', "", '#include "qhw_kernels_dsp.h"', ""]
         head += [
@@ -201,6 +200,19 @@ class _Writer:
 
     # --- constants ------------------------------------------------------------------------------
 
+    def constants(self) -> None:
+        """All arrays and the geometry of all steps."""
+        program = self.layout.program
+        names = identifiers([*(step.name for step in program.steps), *program.constants])
+        self.names = names
+        for name, (kind, value) in program.constants.items():
+            self._step = name
+            self.maps[name] = self.bytes_of(f"{names[name]}_map", kind.pack(np.asarray(value)[np.newaxis])[0])
+        for step in program.steps:
+            self._step = step.name
+            self.constant_bytes.setdefault(step.name, 0)
+            self.layer(step)
+
     def bytes_of(self, name: str, values: Any) -> str:
         return self.numbers(name, values, "uint8_t")
 
@@ -211,8 +223,7 @@ class _Writer:
             return self.known[c_type, numbers]
         self.known[c_type, numbers] = name
         texts = [_literal(value, c_type) for value in numbers]
-        size = int(re.search(r"\d+", c_type).group()) // 8  # type: ignore[union-attr]
-        self.constant_bytes[self._step] = self.constant_bytes.get(self._step, 0) + size * len(texts)
+        self.constant_bytes[self._step] = self.constant_bytes.get(self._step, 0) + _size(c_type) * len(texts)
         self.lines += [f"static const {c_type} {name}[{len(texts)}] ALIGNED = {{", *_wrapped(texts), "};"]
         return name
 
@@ -524,6 +535,33 @@ def _struct(fields: dict[str, Any]) -> str:
 def _shown(fields: dict[str, Any]) -> list[str]:
     """The fields of an initialiser; what is 0 is left out, since C makes it 0."""
     return [f".{name} = {value}" for name, value in fields.items() if value not in (0, "0")] or ["0"]
+
+
+@dataclass
+class _Counter(_Writer):
+    """Writes nothing: it remembers which arrays there would be."""
+
+    found: dict[str, int] = field(default_factory=dict)
+
+    def numbers(self, name: str, values: Sequence[int] | IntArray, c_type: str) -> str:
+        array = np.asarray(values).reshape(-1)
+        try:
+            memory = array.astype(np.int64).tobytes()
+        except OverflowError:  # unsigned, of 64 bits
+            memory = repr(array.tolist()).encode()
+        self.found[f"{c_type} {hashlib.sha256(memory).hexdigest()}"] = _size(c_type) * array.size
+        return name
+
+    def struct(self, c_type: str, name: str, fields: dict[str, Any]) -> None:
+        pass
+
+    def regions(self, step: Step, name: str) -> None:
+        pass
+
+
+def _size(c_type: str) -> int:
+    """Bytes of a number of a C type."""
+    return int(re.search(r"\d+", c_type).group()) // 8  # type: ignore[union-attr]
 
 
 def _literal(value: int, c_type: str) -> str:

@@ -122,6 +122,11 @@ def instructions(layout: Layout, step: Step, core: str) -> int:
     return round(max(predicted(weights, work) for weights in _weights(step, core)))
 
 
+def cycles_of(instructions: int) -> int:
+    """The modelled cycles of a step."""
+    return round(instructions * CPI_HIGH)
+
+
 def _weights(step: Step, core: str) -> list[dict[str, float]]:
     """The weights of a step's kernel; where it was not measured, of the portable one, or of all alike."""
     models = _models()

@@ -140,12 +140,17 @@ _SHARED = {
     "qhw_matmul": ("finish",),
 }
 _USUAL_CODE = 3000
-_STEP_BYTES = 200
+STEP_BYTES = 200
 """A step's geometry, and its call."""
 
 
 def code_bytes(kernels: Sequence[str]) -> int:
     """An estimate of the code and geometry of steps that call some kernels."""
+    return STEP_BYTES * len(kernels) + sum(code_parts(kernels).values())
+
+
+def code_parts(kernels: Sequence[str]) -> dict[str, int]:
+    """An estimate of the code that is there once, however many steps call it: bytes by name."""
     parts = {"frame", *kernels, *(part for name in kernels for part in _SHARED.get(name, ()))}
     own = {name for name in parts if name in _PARTS or name not in _SHARED}
-    return _STEP_BYTES * len(kernels) + sum(_PARTS.get(name, _USUAL_CODE) for name in own)
+    return {name: _PARTS.get(name, _USUAL_CODE) for name in own}

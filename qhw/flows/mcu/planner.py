@@ -7,7 +7,7 @@ name, before anything is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,8 +42,8 @@ _INT32 = 1 << 31
 _INT64 = 1 << 63
 _MOST_MULTIPLIER = (1 << 31) - 1
 _LONGEST_AXIS = 0xFFFF
-_CHANGES_VALUE = (ir.Affine, ir.Add, ir.Mul)
-_ENDS = (ir.Requant, ir.Threshold, ir.Table)
+CHANGES_VALUE = (ir.Affine, ir.Add, ir.Mul)
+ENDS = (ir.Requant, ir.Threshold, ir.Table)
 
 
 def plan_program(graph: ExactGraph) -> Program:
@@ -52,7 +52,21 @@ def plan_program(graph: ExactGraph) -> Program:
     Raises:
         UnsupportedError: an operation that no kernel carries out; named, with the layer that it came from.
     """
-    return _Planner(graph).run()
+    return _Planner(graph, value_ranges(graph)).run(graph.outputs)
+
+
+def plan_part(graph: ExactGraph, ranges: Mapping[str, Range], outputs: Sequence[str]) -> Program:
+    """The steps of a part of a network, which depend on nothing outside of it.
+
+    Args:
+        graph: the part's nodes alone; its outputs are what others read.
+        ranges: of its tensors.
+        outputs: those of its tensors that are outputs of the network.
+
+    Raises:
+        UnsupportedError: as for a whole graph.
+    """
+    return _Planner(graph, dict(ranges)).run(outputs)
 
 
 class _RefusedError(Exception):
@@ -77,16 +91,15 @@ class _Chain:
 @dataclass
 class _Planner:
     graph: ExactGraph
-    ranges: dict[str, Range] = field(default_factory=dict)
+    ranges: dict[str, Range]
     maps: dict[str, Map] = field(default_factory=dict)
     constants: dict[str, tuple[Map, IntArray]] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
 
-    def run(self) -> Program:
+    def run(self, outputs: Sequence[str]) -> Program:
         graph = self.graph
-        self.ranges = value_ranges(graph)
         for name in graph.inputs:
             self.maps[name] = map_of(graph.tensors[name])
         for node in graph.nodes:
@@ -96,7 +109,7 @@ class _Planner:
                 _RULES[type(node)](self, node)
             except (_RefusedError, UnsupportedError) as refused:
                 raise _named(node, str(refused)) from None
-        for output in graph.outputs:
+        for output in outputs:
             self._own(output)
         stored = {*graph.inputs, *self.aliases, *(step.writes for step in self.steps)}
         return Program(
@@ -185,7 +198,7 @@ class _Planner:
             zero if addend is None else addend,
         )
         while (reader := self._only_reader(chain.tensor)) is not None:
-            if not isinstance(reader, _CHANGES_VALUE):
+            if not isinstance(reader, CHANGES_VALUE):
                 break
             joined = self._joined(chain, reader)
             if joined is None:
@@ -265,7 +278,7 @@ class _Planner:
         """The end of a chain, the tensor that is stored, and the names of the chain's nodes."""
         end = self._only_reader(chain.tensor)
         nodes = [*chain.nodes]
-        if isinstance(end, _ENDS):
+        if isinstance(end, ENDS):
             try:
                 finish = self.ended(chain, end)
                 return finish, end.output, tuple(node.name for node in (*nodes, end))

@@ -6,7 +6,7 @@ import numpy as np
 
 from qhw.formats.modes import IntArray, shift_left
 from qhw.formats.table import TableFormat
-from qhw.graph.infer import requant_bounds
+from qhw.graph.infer import Range, requant_bounds
 from qhw.graph.ir import ExactGraph, Requant, TensorType
 from qhw.graph.passes.rewriting import Rewriting, only_readers
 
@@ -18,9 +18,11 @@ def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
     """Remove every Requant that is not needed."""
     changes, readers = Rewriting(graph), only_readers(graph)
     for node in graph.nodes:
-        if not isinstance(node, Requant) or not _is_exact(changes, node):
+        if not isinstance(node, Requant):
             continue
         (x,) = node.inputs
+        if not keeps_numbers(node, graph.tensors[x], changes.ranges[x], graph.tensors[node.output]):
+            continue
         reader = readers.get(node.output)
         joins_ends = x in graph.inputs and node.output in graph.outputs
         same = graph.tensors[x] == graph.tensors[node.output] and not joins_ends
@@ -29,14 +31,18 @@ def apply(graph: ExactGraph) -> tuple[ExactGraph, bool]:
     return changes.apply()
 
 
-def _is_exact(changes: Rewriting, node: Requant) -> bool:
-    """Whether the node keeps every number that reaches it, at the same exponent or a finer one."""
-    before, after = (changes.graph.tensors[name] for name in (node.inputs[0], node.output))
+def keeps_numbers(node: Requant, before: TensorType, span: Range, after: TensorType) -> bool:
+    """Whether the node keeps every number that reaches it, at the same exponent or a finer one.
+
+    Args:
+        before, after: the types of its operand and its result.
+        span: the range of the operand.
+    """
     rank = len(before.shape)
     shift = before.exponent.broadcast(rank) - after.exponent.broadcast(rank)
     if (shift < 0).any():
         return False
-    low, high = changes.ranges[node.inputs[0]].bounds
+    low, high = span.bounds
     most = int(shift.max())
     least_bound, most_bound = requant_bounds(node, after)
     if not (least_bound <= min(low << most, low) and max(high << most, high) <= most_bound):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import chain, count
 
 from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray
@@ -48,7 +49,8 @@ class Rewriting:
 
     def constant(self, stem: str, value: IntArray) -> str:
         """A new constant at exponent 0, in the narrowest format; its name."""
-        name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(2, 1 << 16))) if n not in self._taken)
+        taken = self._taken
+        name = next(n for n in chain([stem], (f"{stem}_{i}" for i in count(2))) if n not in taken)
         format = Integer.holding(int(value.min()), int(value.max()))
         self.types[name] = TensorType(value.shape, format, Exponent.scalar(0))
         self.constants[name] = value

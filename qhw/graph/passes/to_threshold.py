@@ -26,15 +26,20 @@ MOST_THRESHOLDS = 255
 
 
 def apply(
-    graph: ExactGraph, wanted: Callable[[Requant], bool] = lambda node: True, *, clipping: bool = False
+    graph: ExactGraph,
+    wanted: Callable[[Requant], bool] = lambda node: True,
+    *,
+    clipping: bool = False,
+    ranges: dict[str, Range] | None = None,
 ) -> tuple[ExactGraph, bool]:
     """Turn every saturating Requant that rounds, and has codes of at most 8 bits, into a Threshold.
 
     Args:
         wanted: selects the nodes to turn.
         clipping: also those that round nothing and only saturate.
+        ranges: of every tensor, where they are not to be worked out from the graph's inputs.
     """
-    changes, readers = Rewriting(graph), only_readers(graph)
+    changes, readers = Rewriting(graph, _ranges=ranges), only_readers(graph)
     for node in graph.nodes:
         if isinstance(node, Requant) and wanted(node) and is_convertible(graph, node):
             before = graph.producer(node.inputs[0])
