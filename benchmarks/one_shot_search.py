@@ -49,7 +49,7 @@ from qhw.search.evaluators.full_qat import FullQat
 from qhw.search.evaluators.output_error import OutputError
 from qhw.search.network import CALIBRATION, Variants, sites_of
 from qhw.search.pareto import front, hypervolume
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import CircuitPricer
 from qhw.search.space import Point, SpaceSettings
 from qhw.search.strategies.fliqs import Fliqs, FliqsSettings
 from qhw.search.strategies.gradient import Gradient, GradientSettings
@@ -142,7 +142,7 @@ class Bench:
         graphs = [lower(to_onnx(module)) for module in self.variants.modules]
         choices = self.variants.sources()
         wanted = Wanted(fps=recipe.fps, multipliers="lut")
-        pricer = PointPricer(graphs, choices, space.counts, load_flow(FLOW), load_board(BOARD), wanted)
+        pricer = CircuitPricer(graphs, choices, space.counts, load_flow(FLOW), load_board(BOARD), wanted)
 
         def price(points: Sequence[Point] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             costs = pricer.price(points)

@@ -28,7 +28,7 @@ from qhw.models.registry import model_entry
 from qhw.pipeline.designs import Wanted, best_design
 from qhw.quant_config import QuantConfig
 from qhw.search.network import CALIBRATION, Variants, sites_of
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import CircuitPricer
 from qhw.search.space import Point, SpaceSettings
 from qhw.train import Phase, TrainConfig
 
@@ -58,7 +58,7 @@ def measured(network: str, flow: str, count: int) -> list[object]:
     graphs = [lower(to_onnx(module)) for module in variants.modules]
     choices = variants.sources()
     wanted = Wanted(fps=RATES[network])
-    pricer = PointPricer(graphs, choices, space.counts.tolist(), load_flow(flow), load_board(BOARD), wanted)
+    pricer = CircuitPricer(graphs, choices, space.counts.tolist(), load_flow(flow), load_board(BOARD), wanted)
     prepared = time.perf_counter() - start
     rng = np.random.default_rng(0)
     points = space.sample(rng, DISTINCT)
@@ -85,7 +85,7 @@ def measured(network: str, flow: str, count: int) -> list[object]:
 
 
 def compared(
-    pricer: PointPricer, variants: Variants, points: list[Point], flow: str, wanted: Wanted
+    pricer: CircuitPricer, variants: Variants, points: list[Point], flow: str, wanted: Wanted
 ) -> tuple[int, int, float]:
     """How many points have the resources of their lowered graphs, of how many that fit; the time of that."""
     prices = pricer.price(points)

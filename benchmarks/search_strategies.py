@@ -55,7 +55,7 @@ from qhw.search.evaluators.output_error import OutputError
 from qhw.search.evaluators.second_order import SecondOrder
 from qhw.search.network import CALIBRATION, Variants, sites_of
 from qhw.search.pareto import front, hypervolume
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import CircuitPricer
 from qhw.search.space import Point, SpaceSettings
 from qhw.search.strategies import DEFAULT, Problem, Trial, strategy_class
 from qhw.search.strategies._improving import reference_of
@@ -157,7 +157,7 @@ class Bench:
         graphs = [lower(to_onnx(module)) for module in self.variants.modules]
         wanted = Wanted(fps=self.case.fps)
         board = load_board(BOARD)
-        pricer = PointPricer(graphs, choices, self.space.counts, load_flow(FLOW), board, wanted)
+        pricer = CircuitPricer(graphs, choices, self.space.counts, load_flow(FLOW), board, wanted)
         found = pricer.price(self.points)
         return found.objective(OBJECTIVE), found.fits
 

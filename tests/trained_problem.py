@@ -30,7 +30,7 @@ from qhw.quant_config import QuantConfig
 from qhw.search.evaluators.base import Held
 from qhw.search.evaluators.full_qat import FullQat
 from qhw.search.network import Variants, sites_of
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import CircuitPricer
 from qhw.search.space import Point, SpaceSettings
 from qhw.search.strategies.base import Prices
 from qhw.search.strategies.training import TrainedPoint, TrainingProblem
@@ -80,7 +80,7 @@ def prices_of(variants: Variants) -> Callable[[Sequence[Point]], Prices]:
     graphs = [lower(to_onnx(module)) for module in variants.modules]
     choices = variants.sources()
     flow, board = load_flow("hls4ml"), load_board("ultra96-v2")
-    pricer = PointPricer(graphs, choices, space.counts, flow, board, WANTED)
+    pricer = CircuitPricer(graphs, choices, space.counts, flow, board, WANTED)
 
     def price(points: Sequence[Point]) -> Prices:
         costs = pricer.price(points)

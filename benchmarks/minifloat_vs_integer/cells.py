@@ -22,7 +22,7 @@ from qhw.ptq.run import chosen_samples
 from qhw.ptq.settings import PtqSettings
 from qhw.quant_config import QuantConfig
 from qhw.search.network import CALIBRATION, Variants, sites_of
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import CircuitPricer
 from qhw.search.space import Space, SpaceSettings
 from qhw.train import evaluate, predict, quant_of
 
@@ -109,7 +109,7 @@ def priced(
     variants = Variants(model, space, samples)
     graphs = [lower(to_onnx(module)) for module in variants.modules]
     tell(f"{len(graphs)} variants in {time.perf_counter() - start:.0f} s")
-    pricer = PointPricer(
+    pricer = CircuitPricer(
         graphs,
         variants.sources(),
         space.counts,

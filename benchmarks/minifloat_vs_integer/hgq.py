@@ -33,7 +33,7 @@ from qhw.quant_config import QuantConfig
 from qhw.search.evaluators.full_qat import FullQat
 from qhw.search.network import CALIBRATION, Variants, sites_of
 from qhw.search.pareto import front
-from qhw.search.pricing import PointPricer
+from qhw.search.pricing import CircuitPricer
 from qhw.search.space import ACTIVATIONS, WEIGHTS, Point, SpaceSettings
 from qhw.search.strategies.gradient import Gradient, GradientSettings
 from qhw.search.strategies.training import TrainingProblem
@@ -74,9 +74,9 @@ class Bench:
         self.model = network.trained(seed)
         self.samples = torch.from_numpy(self.part.train_x[:CALIBRATION]).float()
         self.config: TrainConfig = dataclasses.replace(network.training, seed=seed, quantised_epochs=EPOCHS)
-        self._pricers: dict[str, tuple[Variants, PointPricer]] = {}
+        self._pricers: dict[str, tuple[Variants, CircuitPricer]] = {}
 
-    def priced(self, settings: SpaceSettings, inputs: str | None = None) -> tuple[Variants, PointPricer]:
+    def priced(self, settings: SpaceSettings, inputs: str | None = None) -> tuple[Variants, CircuitPricer]:
         """The network in all formats of a space, and its prices."""
         key = f"{settings} {inputs}"
         if key not in self._pricers:
@@ -86,7 +86,7 @@ class Bench:
             graphs = [lower(to_onnx(module)) for module in variants.modules]
             target, choices = self.network.target, variants.sources()
             flow, board = load_flow(target.flow), load_board(target.board)
-            pricer = PointPricer(graphs, choices, space.counts, flow, board, target.wanted)
+            pricer = CircuitPricer(graphs, choices, space.counts, flow, board, target.wanted)
             self._pricers[key] = variants, pricer
         return self._pricers[key]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +24,9 @@ from qhw.boards import Board
 from qhw.cost.pricing.architecture import LayerCost, PartCost
 from qhw.cost.pricing.costing import ESTIMATED, Costing
 from qhw.cost.pricing.design import Design
+from qhw.cost.pricing.estimate import estimate
 from qhw.devices import Kind as DeviceKind
-from qhw.errors import UnsupportedError
+from qhw.errors import CheckFailedError, UnsupportedError
 from qhw.flows.base import Flow
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
@@ -126,15 +127,23 @@ class CircuitCosts(Costs):
 
 @dataclass(frozen=True)
 class ProgramCosts(Costs):
-    """Costs of programs, layer by layer.
+    """Costs of programs.
 
     Args:
         instructions: of one inference, modelled.
+        memory: bytes of all maps and all scratch memory: more than any arena of them has.
+        has_room: whether nothing is known that says that the maps find no room.
     """
 
     resources: ClassVar[tuple[str, ...]] = ("flash",)
 
     instructions: NDArray[np.float64]
+    memory: NDArray[np.float64]
+    has_room: NDArray[np.bool_]
+
+    @property
+    def fits(self) -> NDArray[np.bool_]:
+        return super().fits & self.has_room
 
     def _columns(self) -> dict[str, NDArray[np.float64]]:
         return {**super()._columns(), "instructions": self.instructions}
@@ -248,6 +257,10 @@ class Pricer(ABC):
     @abstractmethod
     def price(self, points: IntArray | Sequence[Point]) -> Costs:
         """The costs of some points, (points, variables)."""
+
+    def settle(self, point: Point) -> Costs:
+        """The costs of one point, with all that is known only of whole designs."""
+        return self.price([point])
 
     def types(self, point: Point) -> dict[str, TensorType]:
         """The type of each computed tensor at a point."""
@@ -420,8 +433,8 @@ class ProgramPricer(Pricer):
     """Prices programs: sums over their parts (:class:`qhw.cost.pricing.architecture.Parts`), on whole maps.
 
     A part is priced once for the types of all its tensors, and for which Requants keep every number that
-    reaches them: lowering leaves those out. Memory is no sum: whether maps find room, and by
-    which patches, is for the design of a point to say.
+    reaches them: lowering leaves those out. Memory is no sum: whether maps find room, and by which patches,
+    :meth:`settle` asks of the design of a point.
 
     Args:
         flow: whose programs; others as for :class:`Pricer`, graphs as they are lowered.
@@ -442,7 +455,7 @@ class ProgramPricer(Pricer):
         designs = [flow.prepare(graph, board, wanted.multipliers) for graph in graphs]
         pricing = designs[0].architecture.parts
         assert pricing is not None
-        self._pricing = pricing
+        self._flow, self._pricing = flow, pricing
         super().__init__([pricing.prepared(graph) for graph in graphs], choices, counts, board, wanted)
         places = {node.name: place for place, node in enumerate(self.graph.nodes)}
         self._parts = [tuple(places[name] for name in part) for part in pricing.split(self.graph)]
@@ -461,24 +474,47 @@ class ProgramPricer(Pricer):
         )
         amounts = np.array(
             [
-                (np.inf, np.inf, np.inf) if cost is None else (cost.instructions, cost.cycles, cost.flash)
+                (np.inf,) * 4 if cost is None else (cost.instructions, cost.cycles, cost.flash, cost.memory)
                 for cost in self._costs
             ]
         )
-        instructions, cycles, flash = amounts[rows].sum(axis=1).T
+        instructions, cycles, flash, memory = amounts[rows].sum(axis=1).T
         flash = flash + self._shared_bytes(rows)
-        reaches = np.isfinite(instructions)
-        if self.wanted.fps is not None:
-            # as an estimate has it: cycles are at least one
-            reaches &= self.board.clock_mhz * 1e6 / np.maximum(cycles, 1) >= self.wanted.fps
+        interval = np.maximum(cycles, 1)
         return ProgramCosts(
             usage=flash[:, np.newaxis],
-            interval=np.maximum(cycles, 1),
-            reaches=reaches,
+            interval=interval,
+            reaches=self._is_fast(interval),
             room=np.array([self.board.capacity["flash"]], dtype=np.float64),
             budget=self.wanted.share,
             instructions=instructions,
+            memory=memory,
+            has_room=np.ones(len(rows), dtype=np.bool_),
         )
+
+    def settle(self, point: Point) -> ProgramCosts:
+        costs = self.price([point])
+        if not costs.fits[0] or costs.memory[0] <= self._pricing.room(self.board.capacity, self.wanted.share):
+            return costs
+        design = self._flow.prepare(self._graph_of(point), self.board, self.wanted.multipliers)
+        try:
+            figures = estimate(self._flow.best(design, budget=self.wanted.share)).figures
+        except CheckFailedError:
+            return dataclasses.replace(costs, has_room=np.zeros(1, dtype=np.bool_))
+        interval = np.array([figures["interval"]])
+        return dataclasses.replace(
+            costs,
+            usage=np.array([[figures["flash"]]]),
+            interval=interval,
+            reaches=self._is_fast(interval),
+            instructions=np.array([figures["instructions"]]),
+        )
+
+    def _is_fast(self, interval: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether intervals are those of the rate that is wanted, or shorter."""
+        if self.wanted.fps is None:
+            return np.isfinite(interval)
+        return np.asarray(self.board.clock_mhz * 1e6 / interval >= self.wanted.fps)
 
     def _shared_bytes(self, rows: IntArray) -> NDArray[np.float64]:
         """Bytes of what is there once, of each point's parts together."""
@@ -536,36 +572,70 @@ class ProgramPricer(Pricer):
         return self._shared[name]
 
     def _part(self, part: int, case: tuple[int, ...]) -> tuple[ExactGraph, list[str]]:
-        """A graph of one part at some types, and those of its tensors that the network gives out."""
+        """A graph of one part in a case, and those of its tensors that the network gives out."""
         names, places = self._names[part], self._parts[part]
         kinds, case = case[: len(names)], case[len(names) :]
-        left_out, options = case[: len(places)], iter(case[len(places) :])
-        tensors = {name: self._tensors[name].kinds[kind] for name, kind in zip(names, kinds, strict=True)}
-        constants: dict[str, IntArray] = {}
-        instead: dict[str, str] = {}
-        nodes: list[Node] = []
-        for place, is_left_out in zip(places, left_out, strict=True):
-            graph = self.graphs[0 if self._own[place] is None else next(options)]
-            node = graph.nodes[place]
-            inputs = tuple(instead.get(name, name) for name in node.inputs)
-            if is_left_out:
-                instead[node.output] = inputs[0]
-                continue
-            nodes.append(dataclasses.replace(node, inputs=inputs))
-            for name in node.inputs:
-                if name in graph.constants:
-                    constants[name], tensors[name] = graph.constants[name], graph.tensors[name]
-        made = {node.output for node in nodes}
+        owning = [place for place in places if self._own[place] is not None]
+        graph = self._graph(
+            places,
+            {name: self._tensors[name].kinds[kind] for name, kind in zip(names, kinds, strict=True)},
+            {place for place, is_out in zip(places, case, strict=False) if is_out},
+            dict(zip(owning, case[len(places) :], strict=True)),
+        )
+        made = {node.output for node in graph.nodes}
         elsewhere = {
             name for place, node in enumerate(self.graph.nodes) if place not in places for name in node.inputs
         }
-        read, given_out = (
-            [name for name in dict.fromkeys(instead.get(name, name) for name in given) if name in made]
-            for given in (elsewhere, self.graph.outputs)
-        )
+        instead = self._renamed(places, {node.name for node in graph.nodes})
+        read = {instead.get(name, name) for name in (*elsewhere, *self.graph.outputs)}
+        given_out = [name for name in graph.outputs if name in made]
         inputs = tuple(name for name in names if name not in made and name not in instead)
-        outputs = tuple(name for name in names if name in read or name in given_out)
-        return ExactGraph(self.graph.name, inputs, outputs, tensors, constants, nodes), given_out
+        outputs = tuple(name for name in names if name in made and name in read)
+        return dataclasses.replace(graph, inputs=inputs, outputs=outputs), given_out
+
+    def _renamed(self, places: Sequence[int], kept: Container[str]) -> dict[str, str]:
+        """What is read instead of the results of nodes that are left out."""
+        instead: dict[str, str] = {}
+        for node in (self.graph.nodes[place] for place in places):
+            if node.name not in kept:
+                instead[node.output] = instead.get(node.inputs[0], node.inputs[0])
+        return instead
+
+    def _graph(
+        self,
+        places: Sequence[int],
+        kinds: Mapping[str, TensorType],
+        left_out: Container[int],
+        options: Mapping[int, int],
+    ) -> ExactGraph:
+        """A graph of some nodes, each of the variant that is chosen for it, at some types."""
+        kept = [place for place in places if place not in left_out]
+        instead = self._renamed(places, {self.graph.nodes[place].name for place in kept})
+        tensors, constants, nodes = dict(kinds), dict[str, IntArray](), list[Node]()
+        for place in kept:
+            graph = self.graphs[options.get(place, 0)]
+            node = graph.nodes[place]
+            nodes.append(
+                dataclasses.replace(node, inputs=tuple(instead.get(name, name) for name in node.inputs))
+            )
+            for name in node.inputs:
+                if name in graph.constants:
+                    constants[name], tensors[name] = graph.constants[name], graph.tensors[name]
+        outputs = tuple(instead.get(name, name) for name in self.graph.outputs)
+        return dataclasses.replace(
+            self.graph, outputs=outputs, tensors=tensors, constants=constants, nodes=nodes
+        )
+
+    def _graph_of(self, point: Point) -> ExactGraph:
+        """The graph of a point, as lowering would give it."""
+        (numbers, (left_out,)) = self._numbered(np.array([point], dtype=np.int64))
+        known = {name: self._tensors[name] for name in numbers}
+        return self._graph(
+            range(len(self.graph.nodes)),
+            {name: known[name].kinds[known[name].kind_of[n[0]]] for name, n in numbers.items()},
+            {int(place) for place in np.flatnonzero(left_out)},
+            {place: point[of] % len(self.graphs) for place, of in enumerate(self._own) if of is not None},
+        )
 
     def _rows_of(self, place: int, cases: IntArray, found: Sequence[int]) -> list[int]:
         """1 where the node is left out: a Requant that keeps every number that reaches it."""

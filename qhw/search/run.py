@@ -372,16 +372,13 @@ def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str]
 def wanted_of(plan: SearchPlan, prepared: Prepared) -> tuple[Wanted, str]:
     """The requirements that every point is priced at, and where the rate is from.
 
-    Points are compared at one rate, unless it is the rate itself that is minimised: without ``--fps`` that of
-    the widest formats of the space that fit the board.
+    Circuits are compared at one rate, unless it is the rate itself that is minimised: without ``--fps`` that
+    of the widest formats of the space that fit the board. A program is not folded to a rate.
     """
     wanted = plan.options.build.wanted
     if wanted.fps is not None:
         return wanted, "as asked for"
-    if plan.board.kind == "microcontroller":
-        _check_programs_fit(plan, prepared)
-        return wanted, "none: as fast as they are"
-    if plan.options.against == "interval":
+    if plan.options.against == "interval" or plan.board.kind == "microcontroller":
         return wanted, "none: the fastest that fits"
     order = sorted(
         range(len(prepared.graphs)), key=lambda k: -_bits(prepared.space, prepared.variants.points[k])
@@ -400,18 +397,28 @@ def wanted_of(plan: SearchPlan, prepared: Prepared) -> tuple[Wanted, str]:
     )
 
 
-def _check_programs_fit(plan: SearchPlan, prepared: Prepared) -> None:
-    """Refuse a board whose memory is too small for every variant: prices are sums, which memory is not."""
-    refused = None
-    for graph in prepared.graphs:
+def _check_memory(plan: SearchPlan, prepared: Prepared) -> None:
+    """Refuse a board whose memory is too small for every variant: prices are sums, which memory is not.
+
+    Raises:
+        CheckFailedError: the narrowest variant does not fit; by how much.
+    """
+    wanted = replace(plan.options.build.wanted, fps=None)
+    refused: list[CheckFailedError] = []
+    for variant in _narrowest_first(prepared):
         try:
-            best_design(graph, plan.board, plan.flow, plan.options.build.wanted)
+            best_design(prepared.graphs[variant], plan.board, plan.flow, wanted)
         except CheckFailedError as error:
-            refused = error
+            refused.append(error)
         else:
             return
-    assert refused is not None
-    raise refused
+    raise refused[0]
+
+
+def _narrowest_first(prepared: Prepared) -> list[int]:
+    """The variants by the bits of their formats."""
+    points = prepared.variants.points
+    return sorted(range(len(prepared.graphs)), key=lambda k: _bits(prepared.space, points[k]))
 
 
 def _bits(space: Space, point: Point) -> int:
@@ -426,6 +433,8 @@ def _search(prepare: Preparation, watch: Watch | None, work: Workspace) -> Facts
     wanted, source = wanted_of(plan, prepared)
     pricer = _pricer(plan, prepared, wanted)
     _check_some_fit(plan, prepared.space, pricer)
+    if plan.board.kind == "microcontroller":
+        _check_memory(plan, prepared)
     from qhw.search.strategies.training import TrainingStrategy
 
     start = time.perf_counter()
@@ -605,7 +614,7 @@ def _problem(plan: SearchPlan, prepared: Prepared, pricer: Pricer) -> Problem:
 
 
 def _trial(pricer: Pricer, against: str, point: Point, quality: float) -> Trial:
-    costs = pricer.price([point])
+    costs = pricer.settle(point)
     return Trial(point, float(costs.objective(against)[0]), quality, bool(costs.fits[0]))
 
 

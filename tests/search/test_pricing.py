@@ -10,26 +10,28 @@ import pytest
 import torch
 from torch import nn
 
-from qhw.boards import load_board
+from qhw.boards import Board, load_board
 from qhw.cost import estimate
 from qhw.cost.pricing.costing import ESTIMATED
+from qhw.cost.pricing.folding import DoesNotFitError
 from qhw.errors import UnsupportedError
 from qhw.export import to_onnx
 from qhw.flows.base import load_flow
 from qhw.graph.lower import lower
+from qhw.patch.plan import cuts
 from qhw.pipeline.designs import Wanted, best_design
 from qhw.quant_config import QuantConfig
 from qhw.search.network import Variants, sites_of
-from qhw.search.pricing import OBJECTIVES, PointPricer, _check_alike
+from qhw.search.pricing import OBJECTIVES, CircuitPricer, Pricer, _check_alike, pricer_for
 from qhw.search.space import SpaceSettings
 
 BOARD = "zcu104"
 
 
-def pricer(small: Any, flow: str, wanted: Wanted) -> PointPricer:
+def pricer(small: Any, flow: str, wanted: Wanted) -> CircuitPricer:
     graphs = [lower(to_onnx(module)) for module in small.variants.modules]
     choices = small.variants.sources()
-    return PointPricer(
+    return CircuitPricer(
         graphs, choices, small.space.counts.tolist(), load_flow(flow), load_board(BOARD), wanted
     )
 
@@ -127,7 +129,7 @@ def test_what_is_known_is_not_priced_again(small: Any) -> None:
     count = prices.priced
     again = prices.price([*reversed(points)])
     assert prices.priced == count
-    for name in OBJECTIVES:
+    for name in OBJECTIVES["fpga"]:
         assert np.array_equal(first.objective(name), again.objective(name)[::-1])
 
 
@@ -144,3 +146,107 @@ def test_variants_of_other_networks_are_refused(small: Any) -> None:
         UnsupportedError, match="other operations in other formats, from 'classify_result' on"
     ):
         _check_alike([graph, graph.replace_nodes(graph.nodes[:-1])])
+
+
+# --- programs -----------------------------------------------------------------------------------------
+
+
+MCU = "stm32h743"
+
+
+def program_pricer(searched: Any, board: Board, wanted: Wanted, **options: str) -> Pricer:
+    graphs = [lower(to_onnx(module)) for module in searched.variants.modules]
+    counts = searched.space.counts.tolist()
+    return pricer_for(graphs, searched.variants.sources(), counts, load_flow("mcu", **options), board, wanted)
+
+
+def figures_of(searched: Any, point: Any, board: Board, **options: str) -> dict[str, float]:
+    """What the design of a point itself is estimated to take."""
+    graph = lower(to_onnx(searched.variants.module(point)))
+    return estimate(best_design(graph, board, load_flow("mcu", **options))).figures
+
+
+def mixed() -> Any:
+    torch.manual_seed(0)
+    model, samples = Mixed().eval(), torch.randn(64, 1, 8, 8)
+    base = QuantConfig(inputs="fixed<8>")
+    settings = SpaceSettings(
+        weights=("fixed<3>", "e2m1", "fixed<8>"), activations=("fixed<2>", "fixed<8>"), residual=False
+    )
+    space = settings.space(sites_of(model, base, samples[:2]), base)
+    return SimpleNamespace(variants=Variants(model, space, samples), space=space)
+
+
+@pytest.mark.parametrize("searched", ["small", "small_integers", "mixed"])
+def test_the_price_of_a_program_is_that_of_its_design(request: pytest.FixtureRequest, searched: str) -> None:
+    """Instructions and cycles of every point; flash where no result is found by comparing."""
+    net = mixed() if searched == "mixed" else request.getfixturevalue(searched)
+    board = load_board(MCU)
+    points = net.space.sample(np.random.default_rng(5), 12)
+    found = program_pricer(net, board, Wanted()).price(points)
+    assert found.fits.all()
+    for row, point in enumerate(points):
+        own = figures_of(net, point, board)
+        for name in ("instructions", "interval"):
+            assert found.objective(name)[row] == own[name]
+        flash = found.objective("flash")[row]
+        if any(text == "e3m2" for name, text in net.space.formats(point).items() if "activations" in name):
+            assert own["flash"] <= flash < 1.01 * own["flash"]  # codes that no number reaches count, too
+        else:
+            assert flash == own["flash"]
+
+
+def test_parts_of_a_program_are_priced_once(small: Any) -> None:
+    prices = program_pricer(small, load_board(MCU), Wanted())
+    points = small.space.sample(np.random.default_rng(6), 60)
+    first = prices.price(points)
+    count = prices.priced
+    again = prices.price([*reversed(points)])
+    assert prices.priced == count < 60 * 5
+    for name in OBJECTIVES["microcontroller"]:
+        assert np.array_equal(first.objective(name), again.objective(name)[::-1])
+
+
+def test_a_rate_is_for_programs_too(small_integers: Any) -> None:
+    board = load_board(MCU)
+    points = small_integers.space.sample(np.random.default_rng(7), 12)
+    rates = [board.clock_mhz * 1e6 / figures_of(small_integers, point, board)["interval"] for point in points]
+    middle = sorted(rates)[6]
+    found = program_pricer(small_integers, board, Wanted(fps=middle)).price(points)
+    assert found.reaches.tolist() == [rate >= middle for rate in rates]
+    assert 0 < found.fits.sum() < 12
+
+
+def test_memory_is_for_the_design_to_say(small_integers: Any) -> None:
+    """Where maps find no room side by side, a point costs what its patches take; or it does not fit."""
+    points = small_integers.space.sample(np.random.default_rng(8), 12)
+    plain = load_board(MCU)
+    arenas = [figures_of(small_integers, point, plain)["contiguous_sram"] for point in points]
+    board = plain.having(contiguous_sram=int(sorted(arenas)[6] / 0.8))
+    prices = program_pricer(small_integers, board, Wanted())
+    kinds = set()
+    for point in points:
+        found = prices.settle(point)
+        try:
+            own = figures_of(small_integers, point, board)
+        except DoesNotFitError:
+            kinds.add("none")
+            assert not found.fits[0]
+            continue
+        assert found.fits[0]
+        for name in OBJECTIVES["microcontroller"]:
+            assert found.objective(name)[0] == own[name]
+        patched = own["instructions"] != prices.price([point]).objective("instructions")[0]
+        kinds.add("patches" if patched else "whole")
+    assert len(kinds) > 1
+
+
+def test_a_plan_that_is_asked_for_is_priced(small_integers: Any) -> None:
+    board = load_board(MCU)
+    point = small_integers.space.uniform()[0]
+    graph = lower(to_onnx(small_integers.variants.module(point)))
+    plan = f"{[*cuts(load_flow('mcu').prepare(graph, board).graph)][-1]}:2x2"
+    prices = program_pricer(small_integers, board, Wanted(), patches=plan)
+    own = figures_of(small_integers, point, board, patches=plan)
+    assert prices.settle(point).objective("instructions")[0] == own["instructions"]
+    assert own["instructions"] > prices.price([point]).objective("instructions")[0]

@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 import qhw
+from qhw.boards import load_board
 from qhw.cli import main
+from qhw.cost import estimate
 from qhw.errors import CheckFailedError, InputError, UnsupportedError
+from qhw.flows.base import load_flow
+from qhw.graph.lower import lower_model
+from qhw.graph.reading.load import load_qonnx
+from qhw.pipeline.designs import best_design
 from qhw.pipeline.reporting import report
 from qhw.search import front as fronts
 from qhw.search.strategies import list_strategies
@@ -221,6 +227,48 @@ def test_a_point_that_was_trained_builds_at_the_costs_of_the_front(strategy: str
     assert manifest["accuracy"]["quantised"] == point["test"]
 
 
+def test_a_microcontroller_is_searched_by_instructions(tmp_path: Path) -> None:
+    """Each point's model costs what the front says, by the estimate of its own design."""
+    result = qhw.search(
+        "digits-cnn",
+        board="stm32h743",
+        flow="mcu",
+        space=SPACE,
+        evaluations=10,
+        training={"float_epochs": 4},
+        out=tmp_path / "o",
+    )
+    front = fronts.read(result.file)
+    assert (front["against"], front["fps"], front["lut_error"]) == ("instructions", None, None)
+    assert "instructions modelled" in front["cost_model"]
+    board, flow = load_board("stm32h743"), load_flow("mcu")
+    for point in front["points"]:
+        graph = lower_model(load_qonnx(result.folder / point["model"])).graph
+        own = estimate(best_design(graph, board, flow))
+        assert point["cost"] == own.figures["instructions"]
+        assert point["resources"] == own.totals
+        assert (point["interval"], point["energy_uj"]) == (own.initiation_interval, None)
+    (table,) = result.tables()
+    assert {"INSTRUCTIONS", "SRAM", "FLASH"} < set(table.columns)
+    assert "INSTRUCTIONS" in result.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("against", ["instructions", "flash"])
+def test_a_microcontroller_whose_memory_is_too_small(against: str, tmp_path: Path) -> None:
+    """Told before a point is judged."""
+    (tmp_path / "tiny.toml").write_text('based_on = "stm32f412"\nsram = 3000\ncontiguous_sram = 1000\n')
+    with pytest.raises(CheckFailedError, match="does not fit tiny"):
+        qhw.search(
+            "digits-cnn",
+            board=tmp_path / "tiny.toml",
+            flow="mcu",
+            space=SPACE,
+            against=against,
+            training={"float_epochs": 0},
+            out=tmp_path / "o",
+        )
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -247,6 +295,8 @@ def test_what_no_point_meets(options: dict[str, Any], says: str, tmp_path: Path)
     ("arguments", "says"),
     [
         (["--against", "watts"], "is nothing that a search minimises"),
+        (["--against", "instructions"], "Allowed: lut, ff"),
+        (["--board", "stm32h743", "--flow", "mcu", "--against", "lut"], "Allowed: instructions, interval"),
         (["--strategy", "luck"], "There is no strategy 'luck'"),
         (["--evaluator", "luck"], "There is no evaluator 'luck'"),
         (["--board", "stm32h743"], "stm32h743"),

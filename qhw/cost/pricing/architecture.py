@@ -178,12 +178,14 @@ class PartCost:
         instructions: of one inference, modelled.
         cycles: of one inference, modelled.
         flash: bytes that are this part's own.
+        memory: bytes of the maps that it reads and writes, and of its scratch memory.
         shared: bytes that are there once, however many parts need them, by a name of what they hold.
     """
 
     instructions: int
     cycles: int
     flash: int
+    memory: int
     shared: Mapping[str, int]
 
 
@@ -196,11 +198,14 @@ class Parts:
         split: the nodes of each part, by name; every node is in one.
         cost: of a graph with one part's nodes, whose outputs are what others read; those that the network
             gives out, and the device family.
+        room: bytes that the memory of all parts may have together, so that it fits whatever comes after what;
+            from a board's capacity and the share of it that may be used.
     """
 
     prepared: Callable[[ExactGraph], ExactGraph]
     split: Callable[[ExactGraph], Sequence[Sequence[str]]]
     cost: Callable[[ExactGraph, Sequence[str], str], PartCost]
+    room: Callable[[Mapping[str, int], float], int]
 
 
 @dataclass(frozen=True)

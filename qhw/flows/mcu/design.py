@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from qhw.errors import InputError, UnsupportedError, closest
 from qhw.flows.mcu.emit import arrays_of, emit
 from qhw.flows.mcu.instructions import cycles_of, instructions, model_label
 from qhw.flows.mcu.kernels import code_bytes
-from qhw.flows.mcu.layout import Layout
+from qhw.flows.mcu.layout import STACK_BYTES, Layout
 from qhw.flows.mcu.parts import PARTS
 from qhw.flows.mcu.planner import plan_program
 from qhw.flows.mcu.program import Program
@@ -25,9 +25,6 @@ from qhw.patch.plan import PatchPlan, cuts, make_plan, plans
 
 MOST_PATCHES = 8
 """Patches along an axis that a plan is searched with; ``patches`` may ask for more."""
-
-STACK_BYTES = 1024
-"""The estimate of the stack, which a build measures: kernels keep nothing large on it."""
 
 _PLAN = re.compile(r"(?P<cut>.+):(?P<grid>\d+(x\d+)?)")
 
@@ -122,8 +119,11 @@ class FirmwareEstimate(Estimate):
 
 def architecture(options: Mapping[str, Any]) -> Architecture:
     """How a firmware is made: nothing of it is a circuit."""
+    # Parts are priced on whole maps: with a plan that is asked for, the design has to be asked, room or not.
+    is_planned = options["patches"] not in ("auto", "none")
+    parts = replace(PARTS, room=lambda capacity, budget: 0) if is_planned else PARTS
     return Architecture(
-        "mcu", Patches, {}, _no_streams, _legal, options=options, estimator=estimated, parts=PARTS
+        "mcu", Patches, {}, _no_streams, _legal, options=options, estimator=estimated, parts=parts
     )
 
 

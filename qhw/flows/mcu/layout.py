@@ -17,6 +17,10 @@ INPUTS = ".inputs"
 """The buffer of all inputs, which lie one after the other."""
 
 ARENA_SCRATCH = ".scratch"
+
+STACK_BYTES = 1024
+"""The estimate of the stack, which a build measures: kernels keep nothing large on it."""
+
 _PATCHABLE = (ConvLayer, ElementwiseLayer, PoolLayer)
 
 

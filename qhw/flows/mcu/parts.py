@@ -6,13 +6,14 @@ within the part alone. Its price is that of its steps at whole maps, its ranges 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qhw.cost.pricing.architecture import PartCost, Parts
+from qhw.flows.mcu.arena import ALIGNMENT
 from qhw.flows.mcu.emit import arrays_of
 from qhw.flows.mcu.instructions import cycles_of, instructions
 from qhw.flows.mcu.kernels import STEP_BYTES, code_parts
-from qhw.flows.mcu.layout import Layout
+from qhw.flows.mcu.layout import STACK_BYTES, Layout
 from qhw.flows.mcu.planner import CHANGES_VALUE, ENDS, plan_part
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
@@ -86,6 +87,8 @@ def cost(part: ExactGraph, outputs: Sequence[str], family: str) -> PartCost:
         sum(counts),
         sum(map(cycles_of, counts)),
         STEP_BYTES * len(counts),
+        sum(kind.bytes + ALIGNMENT for kind in program.maps.values())
+        + sum(step.scratch + ALIGNMENT for step in program.steps),
         {**arrays_of(layout), **code_parts([step.kernel for step in program.steps])},
     )
 
@@ -99,4 +102,9 @@ def _range(graph: ExactGraph, tensor: str) -> Range:
     return Range.of(format.mantissa_low, format.mantissa_high)
 
 
-PARTS = Parts(joined, split, cost)
+def room(capacity: Mapping[str, int], budget: float) -> int:
+    """Bytes that maps may have together, so that they fit where no two share a byte."""
+    return min(int(capacity["contiguous_sram"] * budget), int(capacity["sram"] * budget) - STACK_BYTES)
+
+
+PARTS = Parts(joined, split, cost, room)

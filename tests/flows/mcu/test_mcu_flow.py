@@ -18,8 +18,10 @@ from qhw.data import fashion_mnist
 from qhw.errors import UnsupportedError
 from qhw.flows.base import load_flow, load_project_flow
 from qhw.flows.mcu import McuFlow
-from qhw.flows.mcu.design import STACK_BYTES, layout_of
+from qhw.flows.mcu.design import layout_of
+from qhw.flows.mcu.emit import arrays_of, emit
 from qhw.flows.mcu.instructions import features, fit, predicted
+from qhw.flows.mcu.layout import STACK_BYTES
 from qhw.formats import TableFormat, parse_format
 from qhw.formats.integer import Integer
 from qhw.graph.builder import GraphBuilder
@@ -39,6 +41,12 @@ def test_every_board_is_priced(board: str) -> None:
     assert weights < found.totals["flash"] < weights + 40_000
     assert found.latency_cycles == sum(layer.cycles for layer in found.layers)
     assert len(found.columns()) == len(next(found.rows()))
+
+
+def test_arrays_are_counted_as_they_are_written() -> None:
+    flow = load_flow("mcu")
+    layout = layout_of(flow.prepare(GRAPH, H743))
+    assert sum(arrays_of(layout).values()) == sum(emit(layout, "t").constant_bytes.values())
 
 
 def test_memory_over_time_is_that_of_the_arena() -> None:
