@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -460,6 +461,7 @@ class ProgramPricer(Pricer):
         places = {node.name: place for place, node in enumerate(self.graph.nodes)}
         self._parts = [tuple(places[name] for name in part) for part in pricing.split(self.graph)]
         self._names = [self._tensors_of(part) for part in self._parts]
+        self._kinds: dict[str, IntArray] = {}
         self._known: dict[tuple[int, ...], int] = {}
         self._costs: list[PartCost | None] = []
         self._shared: dict[str, int] = {}
@@ -472,14 +474,16 @@ class ProgramPricer(Pricer):
         rows = np.stack(
             [self._rows_of_part(part, chosen, numbers, left_out) for part in range(len(self._parts))], axis=1
         )
+        met, rows = np.unique(rows, return_inverse=True)
+        rows = rows.reshape(len(chosen), -1)
         amounts = np.array(
             [
                 (np.inf,) * 4 if cost is None else (cost.instructions, cost.cycles, cost.flash, cost.memory)
-                for cost in self._costs
+                for cost in (self._costs[row] for row in met.tolist())
             ]
         )
         instructions, cycles, flash, memory = amounts[rows].sum(axis=1).T
-        flash = flash + self._shared_bytes(rows)
+        flash = flash + self._shared_bytes(rows, met.tolist())
         interval = np.maximum(cycles, 1)
         return ProgramCosts(
             usage=flash[:, np.newaxis],
@@ -516,13 +520,13 @@ class ProgramPricer(Pricer):
             return np.isfinite(interval)
         return np.asarray(self.board.clock_mhz * 1e6 / interval >= self.wanted.fps)
 
-    def _shared_bytes(self, rows: IntArray) -> NDArray[np.float64]:
-        """Bytes of what is there once, of each point's parts together."""
-        ends = np.cumsum([0, *map(len, self._holds)])
-        held = np.array([name for names in self._holds for name in names], dtype=np.int64)
-        holds = csr_array((np.ones(len(held)), held, ends), shape=(len(self._holds), len(self._bytes)))
+    def _shared_bytes(self, rows: IntArray, met: Sequence[int]) -> NDArray[np.float64]:
+        """Bytes of what is there once, of each point's parts together: rows by their places in ``met``."""
+        names = [self._holds[row] for row in met]
+        ends, held = np.cumsum([0, *map(len, names)]), np.array([*chain(*names)], dtype=np.int64)
+        holds = csr_array((np.ones(len(held)), held, ends), shape=(len(met), len(self._bytes)))
         starts = np.arange(0, rows.size + 1, rows.shape[1])
-        picked = csr_array((np.ones(rows.size), rows.ravel(), starts), shape=(len(rows), len(self._holds)))
+        picked = csr_array((np.ones(rows.size), rows.ravel(), starts), shape=(len(rows), len(met)))
         there = picked @ holds
         there.data[:] = 1
         return np.asarray(there @ np.array(self._bytes, dtype=np.float64))
@@ -541,12 +545,19 @@ class ProgramPricer(Pricer):
         own = [
             chosen[:, of] % len(self.graphs) for of in map(self._own.__getitem__, places) if of is not None
         ]
-        kinds = [np.array(self._tensors[name].kind_of)[numbers[name]] for name in names]
+        kinds = [self._kinds_of(name)[numbers[name]] for name in names]
         cases, where = np.unique(
             np.stack([*kinds, *left_out[:, places].T, *own], axis=1), axis=0, return_inverse=True
         )
         rows = [self._row(part, tuple(case)) for case in cases.tolist()]
         return np.asarray(np.array(rows, dtype=np.int64)[where.reshape(-1)])
+
+    def _kinds_of(self, name: str) -> IntArray:
+        """The type of each number of a tensor."""
+        kind_of = self._tensors[name].kind_of
+        if len(self._kinds.get(name, ())) < len(kind_of):
+            self._kinds[name] = np.array(kind_of, dtype=np.int64)
+        return self._kinds[name]
 
     def _row(self, part: int, case: tuple[int, ...]) -> int:
         """The row of cost of a part, its tensors being of some types and its nodes of some variants."""
