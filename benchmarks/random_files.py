@@ -551,7 +551,17 @@ def page(records: list[Record]) -> str:
         "",
     ]
     if failed:
-        lines += ["## To be looked at", "", "| kind | seed | what | reason |", "|---|---:|---|---|"]
+        lines += [
+            "## To be looked at",
+            "",
+            "`changed`: the older checkout's codes contradict the contract; `slow`:",
+        ]
+        lines += [
+            f"more than {SECONDS} s, which a busy machine may take.",
+            "",
+            "| kind | seed | what | reason |",
+            "|---|---:|---|---|",
+        ]
         lines += [
             f"| {r['kind']} | {r['seed']} | {r['verdict']} | {sample_of(r['reason'])} |" for r in failed
         ]

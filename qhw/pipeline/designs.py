@@ -67,7 +67,8 @@ def best_design(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted | No
     try:
         return _best(graph, board, flow, wanted)
     except DoesNotFitError as error:
-        error.hint = f"{error.hint}; {_elsewhere(graph, board, flow, wanted)}"
+        if told := _elsewhere(graph, board, flow, wanted):
+            error.hint = f"{error.hint}; {told}"
         raise
 
 
@@ -87,12 +88,14 @@ def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design
 
 
 def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> str:
-    """A remedy: the other flows whose designs would fit."""
+    """A remedy: the other flows whose designs would fit; empty where no other builds for the board."""
     from qhw.cost import estimate
     from qhw.flows.base import ProjectFlow, list_flows, load_flow
 
     found = []
-    others = [name for name in list_flows() if name != flow.name]
+    others = [name for name in list_flows() if name != flow.name and load_flow(name).takes(board.device)]
+    if not others:
+        return ""
     for name in others:
         other = load_flow(name)
         try:

@@ -226,7 +226,7 @@ def layers_chart(layers: Sequence[Row], capacity: Mapping[str, int], width: int 
                 "axis": {"labelLimit": 150},
             },
             "yOffset": {"field": "resource", "sort": [name.upper() for name in resources]},
-            "x": _quantity("share", "share of the board", axis={"format": ".0%", "tickCount": 8}),
+            "x": _quantity("share", "share of the board", axis={"format": "~%", "tickCount": 8}),
             "color": {
                 "field": "resource",
                 "type": "nominal",
@@ -289,6 +289,10 @@ def distribution_chart(
     return _sized(width, height, {"layer": layers})
 
 
+_LIMIT_SHOWN = 4
+"""A limit is drawn up to so many times the height of what lies below it."""
+
+
 def memory_chart(
     buffers: Sequence[Row], steps: Sequence[str], limit: int | None, width: int | str = 640
 ) -> Spec:
@@ -297,7 +301,7 @@ def memory_chart(
     Args:
         buffers: ``name``, ``offset``, ``bytes``, and the ``first`` and ``last`` step (from 0) that need it.
         steps: the steps' names, in order.
-        limit: bytes of the memory: a dashed line.
+        limit: bytes of the memory: a dashed line, unless the buffers would be too low to be seen below it.
     """
     rows = [
         {
@@ -329,9 +333,19 @@ def memory_chart(
                     {"field": "to", "title": "last read at"},
                 ],
             },
-        }
+        },
+        {
+            "data": {"values": rows},
+            "mark": _mark("text", align="left", baseline="bottom", dx=4, dy=-3, fontSize=10, clip=True),
+            "encoding": {
+                "x": _quantity("first", "step"),
+                "y": _quantity("low", "KiB"),
+                "text": {"field": "name", "type": "nominal"},
+            },
+        },
     ]
-    if limit is not None and math.isfinite(limit):
+    peak = max((buffer["offset"] + buffer["bytes"] for buffer in buffers), default=0)
+    if limit is not None and math.isfinite(limit) and limit <= _LIMIT_SHOWN * peak:
         layers.append(
             {
                 "data": {"values": [{"low": limit / 1024}]},

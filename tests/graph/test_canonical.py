@@ -19,7 +19,7 @@ from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower, lower_model
 from qhw.graph.reading.load import load_qonnx
 from qhw.graph.serialize import graph_hash
-from qhw.sim.canonical import canonical_integers, compare_with_original
+from qhw.sim.canonical import canonical_integers, compare_with_original, functions_in_float64
 
 rng = np.random.default_rng(7)
 
@@ -612,3 +612,15 @@ def test_constants_that_are_not_quantised_are_no_weight_when_joined() -> None:
     y = net.node("MatMul", net.quant("x", 6, 0.11), whole, name="last")
     with pytest.raises(UnsupportedError, match=r"'last'.* is not a quantised constant"):
         lower(net.model(net.quant(y, 6, 0.171)))
+
+
+def test_functions_that_are_not_left_to_float32_kernels_are_named() -> None:
+    net, x = image_net()
+    y = net.quant(net.node("Tanh", net.quant(net.node("Sigmoid", x), 6, 0.0157, signed=0)), 6, 0.03)
+    canonical = lower_model(load_qonnx(net.model(y))).canonical
+    assert canonical is not None
+    assert functions_in_float64(canonical) == ["Sigmoid", "Tanh"]
+    plain, x = image_net()
+    other = lower_model(load_qonnx(plain.model(plain.quant(plain.node("Relu", x), 6, 0.0157)))).canonical
+    assert other is not None
+    assert functions_in_float64(other) == []

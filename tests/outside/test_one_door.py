@@ -47,9 +47,9 @@ ALLOWED = {
     "flows/finn/driver.py": {".read_text"},
     "flows/hls4ml/project.py": {".read_text"},
     "flows/mcu/execution.py": {"np.fromfile"},
-    "flows/hls4ml/simulation.py": {".open", "np.fromfile"},
+    "flows/hls4ml/simulation.py": {"np.fromfile"},
     "flows/hls4ml/synthesis.py": {"ElementTree.parse"},
-    "flows/rtl/simulation.py": {".open", ".read_bytes", "np.fromfile"},
+    "flows/rtl/simulation.py": {".read_bytes", "np.fromfile"},
     # copied into projects, it runs on a board that has NumPy and not this package
     "flows/finn/host.py": {"json.loads", ".read_text", "np.load"},
     # the package's own files
@@ -64,6 +64,7 @@ ALLOWED = {
     "native.py": {".read_text", ".read_bytes"},
     # bytes that are hashed, and not looked at
     "flows/base.py": {".read_bytes"},
+    "flows/sealed.py": {".open"},
     "pipeline/stages.py": {"json.loads", ".open", "os.open"},
     # the device that takes what nobody can be told
     "cli.py": {"os.open"},

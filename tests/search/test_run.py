@@ -314,6 +314,13 @@ def test_bad_options(
     assert "Traceback" not in err
 
 
+def test_methods_without_training_and_training_exclude_each_other(tmp_path: Path) -> None:
+    for given in ({"evaluator": "short-qat"}, {"strategy": "gradient"}):
+        with pytest.raises(InputError, match="gpfq quantise without training, but points are trained"):
+            qhw.search("digits-cnn", board="ultra96", methods="gpfq", out=tmp_path, **given)
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_empty_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="The search space is empty"):
         qhw.search(

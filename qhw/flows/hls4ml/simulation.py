@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -17,16 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qhw import vouched
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.hls4ml.carry import logical
 from qhw.flows.hls4ml.project import Description, SimulatedTensor, batch, read_description
 from qhw.flows.hls4ml.weights import check_weights
+from qhw.flows.sealed import SealedProgram
 from qhw.formats.modes import IntArray
 from qhw.native import compiler_version, told_by
 from qhw.outside import inside, refuse_link
-from qhw.outside.text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,21 +51,20 @@ def compile_project(project: Project) -> float:
     """
     started = time.monotonic()
     compiler = shutil.which("g++")
-    sources = _source_hash(project)
+    program = _program(project)
     version = "" if compiler is None else compiler_version(compiler).decode(errors="replace")
-    if _is_vouched_for(project, sources, version):
+    if program.is_vouched_for(version):
         return 0.0
     if compiler is None:
         raise ToolMissingError(
             "g++ is not installed: the C-simulation is compiled with it", hint="apt-get install g++"
         )
-    program = _program(project)
-    program.parent.mkdir(exist_ok=True)
+    program.file.parent.mkdir(exist_ok=True)
     units = {f"firmware/{project.name}.cpp": "firmware.o", f"{project.name}_test.cpp": "test.o"}
     for source in units:
         inside(project.folder, source)
     with (
-        tempfile.TemporaryDirectory(dir=program.parent, prefix="build-") as name,
+        tempfile.TemporaryDirectory(dir=program.file.parent, prefix="build-") as name,
         ThreadPoolExecutor() as pool,
     ):
         scratch = Path(name).absolute()
@@ -80,49 +76,14 @@ def compile_project(project: Project) -> float:
             job.result()
         built = scratch / "program"
         _run([compiler, *(str(scratch / target) for target in units.values()), "-o", str(built)], project)
-        seal = vouched.seal("hls4ml program", sources, version, _digest(built))
-        built.replace(program)
-        (scratch / "seal").write_text(json.dumps({"compiler": version, "seal": seal}))
-        (scratch / "seal").replace(_seal_file(project))
+        program.keep(built, version)
     return time.monotonic() - started
 
 
-def _program(project: Project) -> Path:
-    return inside(project.folder.absolute(), f"csim/{project.name}")
-
-
-def _seal_file(project: Project) -> Path:
-    return inside(project.folder, "csim/seal.json")
-
-
-def _is_vouched_for(project: Project, sources: str, version: str) -> bool:
-    """Whether this user compiled the program that is there from these sources, and nothing changed it since.
-
-    Args:
-        version: the compiler's; where there is none, any version is good.
-    """
-    try:
-        told = read_json(_seal_file(project), "seal of a program", 1 << 16)
-        program = _program(project)
-        by_this = told["compiler"] == version or not version
-        content = (sources, told["compiler"], _digest(program))
-        runs = by_this and os.access(program, os.X_OK)
-        return runs and vouched.vouches(told["seal"], "hls4ml program", *content)
-    except (OSError, InputError, ValueError, TypeError, KeyError):
-        return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _source_hash(project: Project) -> str:
-    """A hash of every file that the compiler may read, and of its flags."""
-    digest = hashlib.sha256(" ".join(COMPILE_FLAGS).encode())
-    for name in source_files(project.folder):
-        digest.update(f"\0{name}\0{_digest(project.folder / name)}".encode())
-    return digest.hexdigest()
+def _program(project: Project) -> SealedProgram:
+    return SealedProgram(
+        project.folder, f"csim/{project.name}", "hls4ml program", source_files(project.folder), COMPILE_FLAGS
+    )
 
 
 def source_files(folder: Path) -> list[str]:
@@ -234,7 +195,9 @@ def _simulate_part(
         folder = Path(name).absolute()  # the child runs in the project's folder
         np.ascontiguousarray(samples).tofile(folder / "in")
         files = [str(folder / part) for part in ("in", "out", "trace")]
-        _child([str(_program(project)), *files, *(port.carried.layer for port in traced)], project, timeout)
+        _child(
+            [str(_program(project).file), *files, *(port.carried.layer for port in traced)], project, timeout
+        )
         outputs = _split(folder / "out", description.outputs, len(samples), project)
         # The program writes the layers in its own order, which is the description's.
         return outputs | _split(folder / "trace", traced, len(samples), project)

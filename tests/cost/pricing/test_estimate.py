@@ -47,7 +47,7 @@ def two_layers() -> ExactGraph:
     return builder.finish([builder.requant("act", y, Integer(8), -6)])
 
 
-@pytest.mark.parametrize("flow", list_flows())
+@pytest.mark.parametrize("flow", [name for name in list_flows() if name != "mcu"])  # priced as a whole
 def test_every_operation_has_a_rule(flow: str) -> None:
     assert set(load_flow(flow).architecture(two_layers()).rules) == set(ir.OPERATIONS)
 

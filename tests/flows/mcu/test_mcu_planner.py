@@ -8,7 +8,7 @@ from firmware import H743, differing, layout, needs_gcc
 
 from qhw.errors import UnsupportedError
 from qhw.flows.mcu import McuFlow
-from qhw.flows.mcu.planner import plan_program
+from qhw.flows.mcu.planner import _RULES, plan_program
 from qhw.flows.mcu.program import ConvLayer
 from qhw.formats.integer import Integer
 from qhw.graph import ir
@@ -27,6 +27,10 @@ def test_a_residual_network_is_one_step_per_layer() -> None:
     assert joined["fc"] == 2  # with the Reshape in front of it
     assert {name for step in program.steps for name in step.nodes} == {node.name for node in graph.nodes}
     assert len(program.steps) == 9 + 3 + 1 + 1
+
+
+def test_every_operation_has_a_rule() -> None:
+    assert set(_RULES) == set(ir.OPERATIONS.values())
 
 
 def test_a_flattened_map_keeps_its_layout() -> None:

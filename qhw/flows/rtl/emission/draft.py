@@ -88,7 +88,7 @@ class Draft:
 
     def name(self, text: str) -> str:
         """A name that nothing else has."""
-        base = name = identifier(text)
+        base = name = text
         number = 0
         while name in self.names:
             number += 1
@@ -96,9 +96,10 @@ class Draft:
         self.names.add(name)
         return name
 
-    def label(self, node: Node) -> str:
-        """A name for something of a node: its place in the graph, and its name."""
-        return self.name(f"l{self.design.graph.nodes.index(node)}_{identifier(node.name)}")
+    def label(self, node: Node, what: str = "") -> str:
+        """A name for something of a node: its place in the graph, its name, and what it is."""
+        base = f"l{self.design.graph.nodes.index(node)}_{identifier(node.name)}"
+        return self.name(f"{base}_{what}" if what else base)
 
     def wire(self, tensor: str, lanes: int, element: Element, order: IntArray) -> Wire:
         """A new stream."""
@@ -170,7 +171,7 @@ class Draft:
         if order is not None:
             wire = self.ordered(wire, order)
         wire = self.geared(wire, lanes)
-        name, computed = f"{self.label(node)}_queue", [*self.design.graph.activations(node)]
+        name, computed = self.label(node, "queue"), [*self.design.graph.activations(node)]
         if not queue:
             return wire
         return self.queued(wire, name, DEEP_IMAGES * wire.words if len(computed) > 1 else STREAM_WORDS)

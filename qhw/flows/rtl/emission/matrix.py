@@ -54,7 +54,7 @@ def conv(draft: Draft, node: ir.Conv) -> None:
     wire = draft.read(
         node, 0, lanes, channels_last(x.shape), via=partial(as_integers, draft, node, format=x.format)
     )
-    wire = padded(draft, wire, (x.shape[0], *spatial), pads, 0, draft.label(node), node.name)
+    wire = padded(draft, wire, (x.shape[0], *spatial), pads, 0, draft.label(node, "pad"), node.name)
     rows, columns = spatial[0] + pads[0] + pads[2], spatial[1] + pads[1] + pads[3]
     strides, dilations = planes(node.strides), planes(node.dilations)
     places = planes(out.shape[1:])
@@ -84,7 +84,7 @@ def matmul(draft: Draft, node: ir.MatMul) -> None:
     if (rows // inner != rows[:, :1] // inner).any() or (rows % inner != rows[0] % inner).any():
         wire = draft.ordered(wire, np.arange(x.size))
         rows = wire.order.reshape(-1, inner)
-    wire = draft.queued(draft.geared(wire, fold.simd), f"{draft.label(node)}_queue")
+    wire = draft.queued(draft.geared(wire, fold.simd), draft.label(node, "queue"))
     words = inner // fold.simd
     vectors = len(rows)
     window = Window(1, vectors, words, ON=vectors, F=outputs // fold.pe)
@@ -134,11 +134,11 @@ def _biased(draft: Draft, node: Node, wire: Wire) -> None:
         refuse(node, "its input has an exponent per channel")
     if len(node.inputs) < 3 and (own == result).all():
         if wire.element != element:
-            lanes = Lanes(draft, draft.label(node), (wire,), wire.order)
+            lanes = Lanes(draft, draft.label(node, "bias"), (wire,), wire.order)
             wire = lanes.finish(lanes.moved(lanes.given(), element), node.output, node.name)
         draft.give(node, wire)
         return
-    lanes = Lanes(draft, draft.label(node), (wire,), wire.order)
+    lanes = Lanes(draft, draft.label(node, "bias"), (wire,), wire.order)
     places = powers(own - result)
     if (places != places[0]).any():
         refuse(node, "its sums have an exponent per channel and a bias of another")

@@ -50,7 +50,7 @@ def padded(
     order = channels_last((channels, more_rows, more_columns))
     out = draft.wire(wire.tensor, wire.lanes, wire.element, order)
     timing = Padded(_within((more_rows, more_columns, words), parts))
-    return draft.add("pad_stream", [wire], out, timing, settings, name=f"{name}_pad", node=node)
+    return draft.add("pad_stream", [wire], out, timing, settings, name=name, node=node)
 
 
 def _walk(sizes: tuple[int, int, int], parts: tuple[Part, Part, Part]) -> dict[str, Setting]:

@@ -64,7 +64,7 @@ def whole_integers(draft: Draft, node: Node, wire: Wire, format: Format) -> Wire
     """The stream of codes as one of integers, whatever the format."""
     if not isinstance(format, TableFormat):
         return wire
-    lanes = Lanes(draft, draft.label(node), (wire,), wire.order)
+    lanes = Lanes(draft, draft.label(node, "integers"), (wire,), wire.order)
     return lanes.finish(mantissas(lanes, format), wire.tensor, node.name)
 
 

@@ -128,14 +128,13 @@ def _pooled(
         node, 0, pe, channels_last(x.shape), via=partial(whole_integers, draft, node, format=x.format)
     )
     fill = _lowest(wire.element) if node.op == "MaxPool" else 0
-    name = draft.label(node)
-    wire = padded(draft, wire, (x.shape[0], *spatial), pads, fill, name, node.name)
+    wire = padded(draft, wire, (x.shape[0], *spatial), pads, fill, draft.label(node, "pad"), node.name)
     rows, columns = spatial[0] + pads[0] + pads[2], spatial[1] + pads[1] + pads[3]
     words = x.shape[0] // pe
     loops = (rows, columns, words, *kernel, *planes(strides), *planes(dilations), *planes(places))
     window = Window(*loops, G=words)
     order = channels_last((x.shape[0], *planes(places)))
-    _accumulated(draft, node, name, wire, window, math.prod(kernel), order)
+    _accumulated(draft, node, draft.label(node), wire, window, math.prod(kernel), order)
 
 
 def _lowest(element: Element) -> int:
@@ -172,7 +171,7 @@ def _accumulated(
     if isinstance(out.format, TableFormat):
         numbers = np.asarray(out.format.numbers, dtype=object)
         codes = np.asarray(out.format.code_of(out.format.numbers), dtype=object)
-        lanes = Lanes(draft, draft.label(node), (made,), order)
+        lanes = Lanes(draft, draft.label(node, "codes"), (made,), order)
         net = compared(
             lanes, node, lanes.given(), numbers[None, 1:], codes[None, :], Element.of(out.format), out.shape
         )
