@@ -448,22 +448,22 @@ feature maps fit in fewer patches, which compute less twice. So part of what it 
 rows at 4 and 2 bits with int8's patches show the widths alone.
 - Peak SRAM and constants are planned: bytes of feature maps, by `qhw.patch.plan`, and of weights and other
 constants; codes packed.
-- Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, one inference, -O2. Every
-map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes differ. The first table has the
-instructions of the quickest firmware of a row.
-- Patches run in two ways. By patch loops (`--patches`), one piece of code runs all of them: it needs widths
-that all patches share, as here, where no patch holds outliers. With a copy of the layers per patch
+- Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, one inference,
+-O2. Every map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes differ. The
+first table has the instructions of the quickest firmware of a row.
+- Patches run in two ways. By patch loops (`--patches`), one piece of code runs all of them: it needs
+widths that all patches share, as here, where no patch holds outliers. With a copy of the layers per patch
 (`qhw.patch.with_patches`), each may have its own. Copies are more steps: flash for their geometry, and
 instructions for Slices and Concats; the weights are there once.
-- Static RAM is not the planned peak. Kernels need scratch memory and the output a place, which the plan leaves out;
-so firmware by patches may take some hundred bytes more than it was planned for. Copies take less than planned:
-parts of the input and of the cut are there only while something reads them. So do additions that write over an
-operand.
-- What bit operations become: a Cortex-M multiplies two pairs of 16-bit numbers at once (SMLAD), whatever bits
-their codes have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone take more
-instructions, not fewer (the rows at 4 and 2 bits). What QuantMCU saves in instructions is recomputation, since
-narrower maps fit in fewer patches; what fewer bits save is memory. Where everything fits, 8 bits layer by
-layer is the quickest.
+- Static RAM is not the planned peak. Kernels need scratch memory and the output a place, which the plan
+leaves out; so firmware by patches may take some hundred bytes more than it was planned for. Copies take
+less than planned: parts of the input and of the cut are there only while something reads them. So do
+additions that write over an operand.
+- What bit operations become: a Cortex-M multiplies two pairs of 16-bit numbers at once (SMLAD), whatever
+bits feature maps have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone take
+more instructions, not fewer (the rows at 4 and 2 bits). What QuantMCU saves in instructions is
+recomputation, since narrower maps fit in fewer patches; what fewer bits save is memory. Where everything
+fits, 8 bits layer by layer is the quickest.
 - Ω by entropy is the paper's; by error is ours (`Settings.measure`).
 - λ: of those tried, the one with the fewest bit operations that loses no more than half a point on samples
 that are neither trained with nor reported; where there is none, the most accurate.
