@@ -448,8 +448,8 @@ feature maps fit in fewer patches, which compute less twice. So part of what it 
 rows at 4 and 2 bits with int8's patches show the widths alone.
 - Peak SRAM and constants are planned: bytes of feature maps, by `qhw.patch.plan`, and of weights and other
 constants; codes packed.
-- Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, one inference,
--O2. Every map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes differ. The
+- Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, compiled with
+-O2, one inference. Every map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes differ. The
 first table has the instructions of the quickest firmware of a row.
 - Patches run in two ways. By patch loops (`--patches`), one piece of code runs all of them: it needs
 widths that all patches share, as here, where no patch holds outliers. With a copy of the layers per patch
