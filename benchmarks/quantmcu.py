@@ -460,10 +460,10 @@ leaves out; so firmware by patches may take some hundred bytes more than it was 
 less than planned: parts of the input and of the cut are there only while something reads them. So do
 additions that write over an operand.
 - What bit operations become: a Cortex-M multiplies two pairs of 16-bit numbers at once (SMLAD), whatever
-bits feature maps have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone take
-more instructions, not fewer (the rows at 4 and 2 bits). What QuantMCU saves in instructions is
-recomputation, since narrower maps fit in fewer patches; what fewer bits save is memory. Where everything
-fits, 8 bits layer by layer is the quickest.
+bits feature maps have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone change
+instructions little, either way (the rows at 4 and 2 bits): the ResNets take more, the MobileNet fewer. What
+QuantMCU saves beyond that is recomputation, since narrower maps fit in fewer patches; what fewer bits save
+surely is memory. Where everything fits, 8 bits layer by layer is the quickest.
 - Ω by entropy is the paper's; by error is ours (`Settings.measure`).
 - λ: of those tried, the one with the fewest bit operations that loses no more than half a point on samples
 that are neither trained with nor reported; where there is none, the most accurate.
