@@ -25,17 +25,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "flows" / "mcu"))
 
-from kernel_cases import Case, compiled, conv_case, random_codes, run_cases
+from kernel_cases import SOURCES, Case, compiled, conv_case, random_codes, run_cases
 
 from qhw.errors import ToolMissingError
 from qhw.flows.mcu.containers import Container, Map
+from qhw.flows.mcu.dsp import fast_rounding, sum_bounds
 from qhw.flows.mcu.kernels import conv_kernel
 from qhw.flows.mcu.program import ConvLayer, ElementwiseLayer, Finish
 from qhw.flows.mcu.toolchain import Core, Firmware, compile_firmware, core_named, run_firmware
 from qhw.formats.integer import Integer
+from qhw.formats.khot import KHot
 from qhw.formats.modes import IntArray
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
+from qhw.resources import resource_dir
 
 RESULT = Path(__file__).parent / "results" / "mcu_kernels.md"
 CPI = (1.29, 1.60)
@@ -187,11 +190,70 @@ def cmsis(folder: Path, core: Core, cases: Sequence[Case]) -> list[tuple[float, 
     return found
 
 
+# --- weights with few ones -------------------------------------------------------------------------
+
+
+def khot_layer(format: KHot) -> tuple[ConvLayer, IntArray]:
+    """The first of SHAPES with weights of a k-hot format, the nearest to bell-shaped ones; and its input."""
+    layer, x = layer_of(SHAPES[0], format.width, 8)
+    nearest = np.abs(layer.weights[..., np.newaxis] - format.numbers).argmin(axis=-1)
+    return replace(layer, weights=format.numbers[nearest]), x
+
+
+def terms(weights: IntArray) -> IntArray:
+    """(powers of two from 1 on; sign: + and -; *shape): which terms weights are the sums of."""
+    powers = range(max(1, int(np.abs(weights).max()).bit_length()))
+    return np.array([[(np.abs(weights) >> p & 1) * (sign * weights > 0) for sign in (1, -1)] for p in powers])
+
+
+def khot_weights(layer: ConvLayer) -> bytes:
+    """Weights and roundings as ``mcu_khot.c`` takes them."""
+    numbers = []
+    for channel in layer.weights:
+        ones = terms(channel.reshape(-1))
+        powers = [p for p in reversed(range(len(ones))) if ones[p].any() or p == 0]
+        numbers.append(len(powers))
+        for power, before in zip(powers, [powers[0], *powers[:-1]], strict=True):
+            numbers.append(before - power)
+            for taps in ones[power]:
+                places = np.flatnonzero(taps)
+                assert len(places) * layer.x.high < 1 << 15, "16 bits hold the sum of no more taps"
+                numbers += [len(places), *(16 * places)]
+    stream = np.array(numbers, dtype="<u2").tobytes()
+    stream += bytes(-len(stream) % 4)
+    rounding = fast_rounding(layer.finish, *sum_bounds(layer))
+    assert rounding is not None
+    return struct.pack("<IHH", 8 + len(stream), rounding.ties_to_even, 0) + stream + rounding.pack().tobytes()
+
+
+def by_shifts(folder: Path, core: Core, cases: Sequence[Case]) -> list[float]:
+    """Instructions per multiply-accumulate without multiplying; AssertionError where a code is not exact."""
+    sources = [Path(__file__).with_name("mcu_khot.c")]
+    sources += [resource_dir("mcu") / "src" / name for name in SOURCES]
+    firmware = compile_firmware(sources, folder / "khot.elf", core)
+    found = []
+    for case in cases:
+        assert isinstance(case.layer, ConvLayer)
+        weights = khot_weights(case.layer)
+        head = [*case.x.shape[1:], case.layer.in_channels, case.layer.out_channels, case.layer.kernel[0]]
+        head += [case.layer.pads[0], len(weights)]
+        pixels = Map(case.x.shape, case.layer.x).pack(case.x[np.newaxis]).tobytes()
+        (folder / "layers.bin").write_bytes(struct.pack("<7i", *head) + pixels + weights)
+        run_firmware(firmware, folder)
+        results = (folder / "results.bin").read_bytes()
+        out = np.frombuffer(results, np.uint8, offset=4)[np.newaxis]
+        np.testing.assert_array_equal(
+            Map(case.expected.shape, case.layer.finish.out).unpack(out)[0], case.expected
+        )
+        found.append(core.instructions(struct.unpack_from("<I", results)[0]) / case.macs)
+    return found
+
+
 # --- the model of a dual-issue core --------------------------------------------------------------
 
 
-def hottest_loop(program: Path, function: str) -> list[str]:
-    """The instructions of the loop of a function that multiplies most."""
+def hottest_loop(program: Path, function: str, operation: str = "smla") -> list[str]:
+    """The instructions of the loop of a function that has an operation most often."""
     command = ["arm-none-eabi-objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", str(program)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = re.findall(r"^\s*([0-9a-f]+):\s+(.*?)\s*(?:[@;].*)?$", told, re.MULTILINE)
@@ -203,12 +265,12 @@ def hottest_loop(program: Path, function: str) -> list[str]:
             body = [text for _, text in lines[places[int(jump[1], 16)] : i]]
             if not any(re.match(r"b[lx. ]", text) for text in body):
                 loops.append(body)
-    return max(loops, key=lambda body: (multiplied(body) / len(body), len(body)))
+    return max(loops, key=lambda body: (multiplied(body, operation) / len(body), len(body)))
 
 
-def multiplied(loop: Sequence[str]) -> int:
-    """Instructions that multiply and accumulate."""
-    return sum("smla" in text for text in loop)
+def multiplied(loop: Sequence[str], operation: str = "smla") -> int:
+    """Instructions that multiply and accumulate, or have another operation."""
+    return sum(operation in text for text in loop)
 
 
 def cycles_of(loop: Sequence[str]) -> float:
@@ -227,6 +289,9 @@ def _mca() -> str:
         raise ToolMissingError("llvm-mca is missing", hint="install it (Debian: apt-get install llvm)")
     return found
 
+
+KHOTS = (KHot(2, 1), KHot(3, 1), KHot(4, 1), KHot(4, 2), KHot(8, 1), KHot(8, 2))
+"""Weights with few ones that are measured."""
 
 # --- the tables ----------------------------------------------------------------------------------
 
@@ -260,9 +325,57 @@ def table(folder: Path, core: Core) -> list[str]:
         "codes otherwise than the exact graph (by 1).",
         "",
     ]
+    lines += khot_table(folder, core, firmware)
     if core.name == "cortex-m7":
         lines += modelled(firmware, [found[i] for i in (0, 1, 5)], peers[0][0])
     return lines
+
+
+def khot_table(folder: Path, core: Core, firmware: Firmware) -> list[str]:
+    """k-hot weights by the kernels that multiply, and by shifts and additions alone."""
+    layers = [khot_layer(format) for format in KHOTS]
+    cases = [conv_case(layer, x, kernel_of(layer)) for layer, x in layers]
+    multiplying, shifting = per_mac(firmware, folder, cases), by_shifts(folder, core, cases)
+    lines = [
+        f"### Weights with few ones, {SHAPES[0].title}, inputs of 8 bits",
+        "",
+        "By shifts: `benchmarks/mcu_khot.c` adds up the taps with the same power of two, two sums of 16 bits "
+        "per register, for 8 pixels at a time, and shifts these sums; a weight of 0 takes nothing.",
+        "",
+        "| weights | ones per weight | zeros | kernel that multiplies | instructions per MAC | by shifts | "
+        "bytes of weights | by shifts |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for format, (layer, _), ours, shifts in zip(KHOTS, layers, multiplying, shifting, strict=True):
+        ones, zeros = terms(layer.weights).sum() / layer.weights.size, np.mean(layer.weights == 0)
+        sizes = f"{len(conv_kernel(layer).pack(layer)):,} | {len(khot_weights(layer)):,}"
+        figures = f"{ours:.2f} | {shifts:.2f} | {sizes}"
+        lines.append(f"| `{format}` | {ones:.2f} | {zeros:.0%} | `{kernel_of(layer)}` | {figures} |")
+    pairs = list(zip(KHOTS, multiplying, shifting, strict=True))
+    fewer = [f"`{format}`" for format, ours, shifts in pairs if shifts < ours]
+    lines += ["", f"Shifts take fewer instructions for: {', '.join(fewer) or 'none'}."]
+    if core.name == "cortex-m7":
+        lines.append(khot_cycles(firmware, folder / "khot.elf", [layer for layer, _ in layers]))
+    return [*lines, ""]
+
+
+def khot_cycles(firmware: Firmware, shifts: Path, layers: Sequence[ConvLayer]) -> str:
+    """What cycles may come of it, loop against loop."""
+    loop = hottest_loop(shifts, "sums_of", "add16")
+    each = cycles_of(loop) / (2 * multiplied(loop, "add16"))
+    told, faster = [], []
+    for format, layer in zip(KHOTS, layers, strict=True):
+        function, _, products = next(entry for entry in LOOPS if entry[0][-1] == kernel_of(layer)[-1])
+        dot = hottest_loop(firmware.program, function)
+        known = cycles_of(dot) / (products * multiplied(dot))
+        takes = each * terms(layer.weights).sum() / layer.weights.size
+        told.append(f"`{format}` {takes:.2f} ({known:.2f})")
+        faster += [f"`{format}`"] if takes < known else []
+    return (
+        "An instruction that loads the four words of a tap counts as one, but takes several cycles. Cycles "
+        "per MAC of the loops alone, by llvm-mca's dual-issue Cortex-M7 (of the kernel that multiplies): "
+        f"{', '.join(told)}. Shifts take fewer cycles for: {', '.join(faster) or 'none'}."
+    )
 
 
 def modelled(firmware: Firmware, ours: Sequence[float], peer: float) -> list[str]:

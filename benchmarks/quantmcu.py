@@ -1,11 +1,12 @@
-"""QuantMCU against its baselines: accuracy, bit operations, SRAM and flash of trained networks.
+"""QuantMCU against its baselines: accuracy, bit operations, SRAM, flash and instructions of trained networks.
 
 Layer by layer and by patches at 8 bits, by patches with every feature map at 4 and 2 bits, and with the
 widths that QuantMCU chooses. Feature maps are narrowed in one exact graph per network (8-bit weights and
 feature maps, post-training), so all rows have the same weights; accuracy is that of integers. λ is chosen on
-samples that are neither trained with nor reported. What is trained is kept under build/.
+samples that are neither trained with nor reported. Every row is built as firmware and run in QEMU. What is
+trained is kept under build/.
 
-    python benchmarks/quantmcu.py [--network NAME ...] [--afresh] [--report]
+    python benchmarks/quantmcu.py [--network NAME ...] [--afresh | --firmware | --report]
 """
 
 from __future__ import annotations
@@ -25,22 +26,30 @@ if __name__ != "__main__":  # run as a script, this folder is the first that is 
 
 import numpy as np
 import torch
+from mcu_nets.firmware import in_qemu, without_copies
 from mcu_nets.networks import NETWORKS, Network, Samples
 from numpy.typing import NDArray
 from rich.console import Console
 
-from qhw.boards import load_board
-from qhw.cost import estimate
 from qhw.data import Dataset
-from qhw.errors import CheckFailedError, UnsupportedError
+from qhw.errors import CheckFailedError
 from qhw.export import export_qonnx
-from qhw.flows.base import list_flows, load_flow
+from qhw.flows.base import load_project_flow
+from qhw.formats.modes import IntArray
 from qhw.graph.encode import encode_inputs
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.graph.passes import merge_pads
-from qhw.patch import PatchPlan, QuantMcu, Settings, layer_by_layer, plans, quantmcu, uniform
-from qhw.pipeline.designs import Wanted, best_design
+from qhw.patch import (
+    PatchPlan,
+    QuantMcu,
+    Settings,
+    layer_by_layer,
+    make_plan,
+    plans,
+    quantmcu,
+    uniform,
+)
 from qhw.ptq.run import quantise
 from qhw.ptq.settings import PtqSettings
 from qhw.quant_config import QuantConfig
@@ -57,6 +66,9 @@ STATISTICS = 64
 MOST_PATCHES = 4
 """Along an axis."""
 
+IN_QEMU = 8
+"""Test samples that firmware runs on."""
+
 ALLOWED = 0.005
 """What λ may cost on the samples that it is chosen by: half of the point that the result may cost."""
 
@@ -67,6 +79,12 @@ WEIGHTS: dict[str, tuple[float, ...]] = {
 """The λ that are tried, by what Ω measures."""
 
 Row = dict[str, Any]
+
+WIDE = "int8, by patches"
+"""The row that the others are compared with."""
+
+LAYERS, LOOPS, COPIES = "layer by layer", "patch loops", "a copy per patch"
+"""How firmware runs."""
 
 
 @dataclass
@@ -111,23 +129,12 @@ def flash_bytes(graph: ExactGraph) -> int:
     return sum(-(-graph.tensors[n].size * graph.tensors[n].format.width // 8) for n in read)
 
 
-def instructions(graph: ExactGraph) -> int | None:
-    """Modelled instructions of one inference on the board; None where no flow carries the graph there."""
-    if "mcu" not in list_flows():
-        return None
-    try:
-        layers = estimate(best_design(graph, load_board(BOARD), load_flow("mcu"), Wanted())).layers
-    except (UnsupportedError, CheckFailedError):
-        return None
-    return sum(layer.instructions for layer in layers)
-
-
 @dataclass
 class Bench:
     """One network in one memory: its rows, as far as they are there."""
 
     graph: ExactGraph
-    statistics: Mapping[str, NDArray[Any]]
+    statistics: Mapping[str, IntArray]
     memory: int
     held_out: Judge
     test: Judge
@@ -144,7 +151,7 @@ class Bench:
             "bit_operations": record.bit_operations,
             "peak_bytes": record.peak_bytes,
             "flash_bytes": flash_bytes(found.graph),
-            "instructions": instructions(found.graph),
+            "firmware": self.firmware(found),
             "cut": record.plan.cut,
             "grid": list(record.plan.grid),
             "recomputation": record.plan.recomputation,
@@ -152,6 +159,35 @@ class Bench:
             "widths": {str(b): bits.count(b) for b in sorted(set(bits), reverse=True)},
             **more,
         }
+
+    def firmware(self, found: QuantMcu) -> dict[str, Row]:
+        """What a row takes in QEMU, by how its patches run."""
+        plan = found.record.plan
+        inputs = encode_inputs(self.graph, self.test.samples[:IN_QEMU])
+        if not plan.cut:
+            return {LAYERS: in_qemu(found.graph, "none", BOARD, inputs)}
+        ways = {COPIES: in_qemu(found.graph, "none", BOARD, inputs)}
+        shared = without_copies(self.graph, found, self.statistics)
+        if shared is not None:
+            patches = f"{plan.cut}:{'x'.join(map(str, plan.grid))}"
+            ways = {LOOPS: in_qemu(shared, patches, BOARD, inputs)} | ways
+        return ways
+
+    def with_firmware(self, row: Row) -> Row:
+        """A row that was measured, built as firmware again.
+
+        Raises CheckFailedError where the graph is no longer the one that was measured.
+        """
+        plan = make_plan(self.graph, row["cut"], row["grid"]) if row["cut"] else layer_by_layer(self.graph)
+        settings, memory = uniform(max(map(int, row["widths"]))), None
+        if "omega_weight" in row:
+            measure = row["row"].rpartition(" ")[2]
+            settings, memory = Settings(omega_weight=row["omega_weight"], measure=measure), self.memory
+        made = quantmcu(self.graph, self.statistics, memory=memory, plan=plan, settings=settings)
+        found = made.record.bit_operations, made.record.peak_bytes, flash_bytes(made.graph)
+        if found != (row["bit_operations"], row["peak_bytes"], row["flash_bytes"]):
+            raise CheckFailedError(f"the row '{row['row']}' is another one now", hint="measure it --afresh")
+        return row | {"firmware": self.firmware(made)}
 
     def rows(self) -> list[Row]:
         """Every row of the table."""
@@ -162,7 +198,7 @@ class Bench:
         rows = [self.row("int8, layer by layer", whole)]
         for bits in (8, 4, 2):
             found = quantmcu(self.graph, self.statistics, plan=wide, settings=uniform(bits))
-            title = "int8, by patches" if bits == 8 else f"all at {bits} bits, the same patches"
+            title = WIDE if bits == 8 else f"all at {bits} bits, the same patches"
             rows.append(self.row(title, found))
             self.tell(f"{title}: {rows[-1]['share']:.2%}")
         allowed = self.held_out.share(self.graph) - ALLOWED
@@ -225,17 +261,39 @@ def measured(network: Network, tell: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
+def built_again(network: Network, found: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:
+    """What was measured of a network, with its firmware measured again: for other kernels."""
+    model, samples = network.load(FOLDER)
+    graph = exact_graph(network.name, model, samples)
+    judges = Judge(samples.held_out, np.empty(0)), Judge(samples.test, np.empty(0))
+    statistics = encode_inputs(graph, samples.calibration[:STATISTICS])
+    tables = {}
+    for memory, rows in found["tables"].items():
+        bench = Bench(graph, statistics, int(memory) << 10, *judges, (), tell)
+        tables[memory] = []
+        for row in rows:
+            tables[memory].append(bench.with_firmware(row))
+            tell(f"{row['row']}: {quickest(tables[memory][-1])['instructions']:,} instructions")
+    return found | {"tables": tables}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--network", action="append", choices=NETWORKS, default=[])
     parser.add_argument("--afresh", action="store_true", help="measure again what is there")
+    parser.add_argument("--firmware", action="store_true", help="only build again what is there, and run it")
     parser.add_argument("--report", action="store_true", help="write the tables of what is there")
     options = parser.parse_args()
+    if not options.report:
+        load_project_flow("mcu", run_on="qemu").check_tools()
     FOLDER.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     console = Console(stderr=True)
     for name in [] if options.report else options.network or NETWORKS:
-        if name not in stored() or options.afresh:
+        if options.firmware and name in stored():
+            found = built_again(NETWORKS[name], stored()[name], console.log)
+            STORE.write_text(json.dumps(stored() | {name: found}, indent=1) + "\n", encoding="utf-8")
+        elif name not in stored() or options.afresh:
             found = measured(NETWORKS[name], console.log)
             STORE.write_text(json.dumps(stored() | {name: found}, indent=1) + "\n", encoding="utf-8")
     RESULT.write_text(page(stored()), encoding="utf-8")
@@ -266,16 +324,20 @@ def network_page(network: Network, found: Mapping[str, Any]) -> list[str]:
         "",
     ]
     for memory, rows in found["tables"].items():
+        wide = next(row for row in rows if row["row"] == WIDE)
+        chosen = [row for row in rows if row["row"].startswith("QuantMCU")]
         lines += [f"{memory} KiB of SRAM for feature maps:", "", *table(rows), ""]
-        wide = next(row for row in rows if row["row"] == "int8, by patches")
-        lines += [verdict(row, wide) for row in rows if row["row"].startswith("QuantMCU")] + [""]
+        lines += [*(verdict(row, wide) for row in chosen), ""]
+        if all(row.get("firmware") for row in rows):
+            lines += ["As firmware, measured:", "", *firmware_table(rows), "", *over(rows, int(memory) << 10)]
+            lines += [*(becomes(row, wide) for row in rows if row is not wide), ""]
     return lines
 
 
 def table(rows: Sequence[Row]) -> list[str]:
     """A row per way to run the network."""
-    wide = next(row for row in rows if row["row"] == "int8, by patches")
-    columns = ("", "share, %", "bit operations, M", "fewer", "peak SRAM", "flash", "instructions")
+    wide = next(row for row in rows if row["row"] == WIDE)
+    columns = ("", "share, %", "bit operations, M", "fewer", "peak SRAM", "constants", "instructions, M")
     lines = [
         f"| {' | '.join((*columns, 'patches', 'recomputed', 'feature maps of bits'))} |",
         "|---|---:|---:|---:|---:|---:|---:|---|---:|---|",
@@ -286,19 +348,76 @@ def table(rows: Sequence[Row]) -> list[str]:
         widths = ", ".join(f"{count} of {bits}" for bits, count in row["widths"].items())
         kept = f", {row['outlier_patches']} patches at 8" if row["outlier_patches"] else ""
         cells = [
-            row["row"] + (f" (λ = {row['omega_weight']:g})" if "omega_weight" in row else ""),
+            title_of(row),
             f"{100 * row['share']:.2f} ± {100 * row['error']:.2f}",
             f"{row['bit_operations'] / 1e6:,.1f}",
             f"{wide['bit_operations'] / row['bit_operations']:.2f}x",
             f"{row['peak_bytes']:,}",
             f"{row['flash_bytes']:,}",
-            "" if row["instructions"] is None else f"{row['instructions']:,}",
+            f"{quickest(row)['instructions'] / 1e6:,.1f}" if row.get("firmware") else "",
             where,
             f"{row['recomputation']:.1%}",
             widths + kept,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def title_of(row: Row) -> str:
+    return row["row"] + (f" (λ = {row['omega_weight']:g})" if "omega_weight" in row else "")
+
+
+def quickest(row: Row) -> Row:
+    """The firmware of a row with the fewest instructions."""
+    found: Row = min(row["firmware"].values(), key=lambda ran: ran["instructions"])
+    return found
+
+
+def firmware_table(rows: Sequence[Row]) -> list[str]:
+    """A row per firmware."""
+    lines = [
+        "|  | runs | instructions | per MAC | flash | static RAM | planned peak | stack | steps | codes |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        for way, ran in row["firmware"].items():
+            numbers = (ran["flash"], ran["static_ram"], row["peak_bytes"], ran["stack"], ran["steps"])
+            cells = [
+                title_of(row),
+                way,
+                f"{ran['instructions']:,}",
+                f"{ran['instructions'] / ran['macs']:.2f}",
+            ]
+            cells += [f"{number:,}" for number in (*numbers, ran["codes_compared"])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def becomes(row: Row, wide: Row) -> str:
+    """What the bit operations that a row saves become in instructions."""
+    ran, before = quickest(row), quickest(wide)
+    per_mac = [found["instructions"] / found["macs"] for found in (before, ran)]
+    return (
+        f"- {title_of(row)}: {wide['bit_operations'] / row['bit_operations']:.2f}x fewer bit operations "
+        f"become {times(before['instructions'] / ran['instructions'])} instructions: "
+        f"{times(before['macs'] / ran['macs'])} multiply-accumulates, each at {per_mac[1]:.2f} "
+        f"instructions instead of {per_mac[0]:.2f}."
+    )
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.2f}x fewer" if ratio >= 1 else f"{1 / ratio:.2f}x more"
+
+
+def over(rows: Sequence[Row], memory: int) -> list[str]:
+    """The firmware by patches that takes more RAM than feature maps were given."""
+    found = [
+        f"{title_of(row)}, {way}, by {ran['static_ram'] - memory:,}"
+        for row in rows
+        for way, ran in row["firmware"].items()
+        if row["peak_bytes"] <= memory < ran["static_ram"]
+    ]
+    return [f"- Above {memory:,} bytes, with scratch memory and output: {'; '.join(found)}."] if found else []
 
 
 def verdict(row: Row, wide: Row) -> str:
@@ -327,8 +446,24 @@ network's input has 8 bits in every row.
 its own plan for the same memory: narrower
 feature maps fit in fewer patches, which compute less twice. So part of what it saves is recomputation; the
 rows at 4 and 2 bits with int8's patches show the widths alone.
-- Peak SRAM: bytes of feature maps, codes packed, by `qhw.patch.plan`. Flash: weights and other constants,
-codes packed. Instructions: modelled by the microcontroller flow for {BOARD}, where it carries the graph.
+- Peak SRAM and constants are planned: bytes of feature maps, by `qhw.patch.plan`, and of weights and other
+constants; codes packed.
+- Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, compiled with
+-O2, one inference. Every map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes differ. The
+first table has the instructions of the quickest firmware of a row.
+- Patches run in two ways. By patch loops (`--patches`), one piece of code runs all of them: it needs
+widths that all patches share, as here, where no patch holds outliers. With a copy of the layers per patch
+(`qhw.patch.with_patches`), each may have its own. Copies are more steps: flash for their geometry, and
+instructions for Slices and Concats; the weights are there once.
+- Static RAM is not the planned peak. Kernels need scratch memory and the output a place, which the plan
+leaves out; so firmware by patches may take some hundred bytes more than it was planned for. Copies take
+less than planned: parts of the input and of the cut are there only while something reads them. So do
+additions that write over an operand.
+- What bit operations become: a Cortex-M multiplies two pairs of 16-bit numbers at once (SMLAD), whatever
+bits feature maps have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone change
+instructions little, either way (the rows at 4 and 2 bits): the ResNets take more, the MobileNet fewer. What
+QuantMCU saves beyond that is recomputation, since narrower maps fit in fewer patches; what fewer bits save
+surely is memory. Where everything fits, 8 bits layer by layer is the quickest.
 - Ω by entropy is the paper's; by error is ours (`Settings.measure`).
 - λ: of those tried, the one with the fewest bit operations that loses no more than half a point on samples
 that are neither trained with nor reported; where there is none, the most accurate.

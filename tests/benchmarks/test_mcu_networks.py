@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from finn_nets import Network
 
 from qhw.errors import UnsupportedError
+from qhw.flows.mcu.toolchain import COMPILER, EMULATOR
+from qhw.patch import make_plan, quantmcu, uniform
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)
-script, silabs = (importlib.import_module(name) for name in ("quantmcu", "mcu_nets.silabs"))
+script, silabs, firmware = (
+    importlib.import_module(name) for name in ("quantmcu", "mcu_nets.silabs", "mcu_nets.firmware")
+)
 sys.path[:] = [folder for folder in sys.path if folder != BENCHMARKS]  # the script adds it, too
 
 CASES = [((8, 6), 2, (3, 3)), ((9, 5), 2, (10, 4)), ((5, 5), 1, (3, 3))]
@@ -96,3 +103,34 @@ def test_the_page_says_what_was_met_and_what_was_not() -> None:
     assert "is met" in met
     assert "missed" in script.verdict({**row, "bit_operations": 100, "share": 0.88}, wide)
     assert "missed" in script.verdict({**row, "bit_operations": 110, "share": 0.9}, wide)
+
+
+def test_patches_run_as_loops_and_as_copies() -> None:
+    """Both give the exact graph's codes, and compute as much as the plan says; loops take fewer steps."""
+    for tool in (COMPILER, EMULATOR):
+        if shutil.which(tool.program) is None:
+            pytest.skip(f"{tool.program} is not installed")
+    n = Network(5, (2, 12, 12))
+    x = n.act("a", n.conv("a_c", n.last, 4, (3, 3), pads=(1,) * 4, bits=8), 8)
+    cut = n.act("b", n.conv("b_c", x, 6, (3, 3), strides=(2, 2), pads=(1,) * 4, bits=8), 8)
+    graph = n.finish(n.matmul("fc", n.flat("flat", cut), 3, bits=8))
+    inputs = {name: np.random.default_rng(0).integers(0, 256, (4, 2, 12, 12)) for name in graph.inputs}
+    plan = make_plan(graph, cut, (2, 3))
+    found = quantmcu(graph, inputs, plan=plan, settings=uniform(4))
+    shared = firmware.without_copies(graph, found, inputs)
+    loops = firmware.in_qemu(shared, f"{cut}:2x3", script.BOARD, inputs)
+    copies = firmware.in_qemu(found.graph, "none", script.BOARD, inputs)
+    assert loops["macs"] == copies["macs"] == plan.macs > plan.layer_macs
+    assert loops["steps"] < copies["steps"]
+    assert min(loops["instructions"], copies["instructions"]) > plan.macs
+    own = replace(found, record=replace(found.record, outlier_patches=(1,)))
+    assert firmware.without_copies(graph, own, inputs) is None
+
+
+def test_what_bit_operations_become() -> None:
+    ran = [{"instructions": 300, "macs": 200}, {"instructions": 280, "macs": 100}]
+    wide, row = ({"row": "x", "firmware": {"": each, "slower": {"instructions": 999}}} for each in ran)
+    told = script.becomes({**row, "bit_operations": 100}, {**wide, "bit_operations": 250})
+    assert "2.50x fewer bit operations" in told
+    assert "1.07x fewer instructions: 2.00x fewer multiply-accumulates" in told
+    assert "at 2.80 instructions instead of 1.50" in told
