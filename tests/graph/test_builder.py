@@ -188,3 +188,9 @@ def test_a_square_is_not_negative() -> None:
     other = builder.requant("other", x, Integer(5), -2)
     ranges = [builder.ranges[builder.mul(f"product{i}", x, y)].bounds for i, y in enumerate((x, other))]
     assert ranges == [(0, 256), (-240, 256)]
+
+
+def test_squares_may_be_wider_than_a_machine_word() -> None:
+    builder = GraphBuilder("square")
+    x = builder.input("x", (3, 2), Integer(40), 0)
+    assert builder.ranges[builder.mul("product", x, x)].bounds == (0, 1 << 78)

@@ -23,8 +23,9 @@ def product_range(a_low: Any, a_high: Any, b_low: Any, b_high: Any) -> Range:
 
 def square_range(low: IntArray, high: IntArray) -> Range:
     """The range of the squares of integers within bounds."""
-    ends = np.minimum(low * low, high * high), np.maximum(low * low, high * high)
-    return Range.of(np.where((low < 0) & (high > 0), 0, ends[0]), ends[1])
+    squares = [np.asarray(bound * bound, dtype=object) for bound in (low, high)]
+    least = np.where((low < 0) & (high > 0), 0, np.asarray(np.minimum(*squares), dtype=object))
+    return Range.of(least, np.maximum(*squares))
 
 
 def broadcast_range(operand: Operand, rank: int) -> tuple[IntArray, IntArray]:
