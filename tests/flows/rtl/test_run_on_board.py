@@ -13,7 +13,8 @@ import pytest
 from board_on_a_pty import answering, compiled, plugged_in
 from rtl_designs import chain, design_of
 
-from qhw.errors import CheckFailedError, InputError, QhwError, UnsupportedError
+import qhw
+from qhw.errors import CheckFailedError, InputError, UnsupportedError
 from qhw.flows.base import BoardRun, Project, SerialLine, list_flows, load_flow, load_project_flow
 from qhw.flows.rtl.project import identity, read_description
 from qhw.graph.interpreter import interpret
@@ -60,27 +61,75 @@ def test_words_of_a_port_become_codes(project: Project) -> None:
     assert found.design == identity(project.folder)[3:].hex()
 
 
+def test_a_silent_port(project: Project) -> None:
+    with answering([]) as port, pytest.raises(InputError, match=r"does not answer within 0\.3 s"):
+        sent(project, port)
+
+
+def test_a_board_with_another_design(project: Project) -> None:
+    with (
+        answering([b"qhw12345"]) as port,
+        pytest.raises(CheckFailedError, match=r"another design \(3132333435\)"),
+    ):
+        sent(project, port, timeout=LONG)
+
+
+class Played:
+    """A port that answers each message with the next of some texts, whatever the time."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self.answers, self.waiting, self.closed = answers, b"", False
+
+    def write(self, content: bytes) -> None:
+        self.waiting += self.answers.pop(0) if self.answers else b""
+
+    def read(self, size: int) -> bytes:
+        found, self.waiting = self.waiting[:size], self.waiting[size:]
+        return found
+
+    def reset_input_buffer(self) -> None:
+        self.waiting = b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+OWN = b"the project's identity"
+
+
 @pytest.mark.parametrize(
-    ("answers", "error", "text"),
+    ("answers", "text"),
     [
-        ([], InputError, "does not answer within 0.3 s"),
-        ([b"", b"", b"qhw"], InputError, r"answers 3 bytes \(71 68 77\) when it is asked for its design"),
-        ([b"\xff" * 8] * 3, InputError, "--baud"),
-        ([b"qhw12345"], CheckFailedError, "holds another design"),
-        ([b"OWN", b"\x00"], InputError, r"answered sample 0 with 1 of \d+ bytes"),
+        ([b"", b"", b"qhw"], r"answers 3 bytes \(71 68 77\) when it is asked for its design"),
+        ([b"\xff" * 8, b"\xff" * 90, b"\xff" * 8], r"(?s)ff ff.*--baud"),
+        ([OWN, b"\x00"], r"answered sample 0 with 1 of \d+ bytes"),
+        ([b"late", b"more" * 3000, OWN], r"answered sample 0 with 0 of \d+ bytes"),
     ],
-    ids=["silent", "short", "noise", "other", "stops"],
+    ids=["short", "noise", "stops", "begun"],
 )
 def test_a_port_with_something_else(
-    project: Project, answers: list[bytes], error: type[QhwError], text: str
+    project: Project, answers: list[bytes], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import serial
+
     own = identity(project.folder)
-    with (
-        answering([own if answer == b"OWN" else answer for answer in answers]) as port,
-        pytest.raises(error, match=text) as told,
-    ):
-        sent(project, port)
-    assert told.value.exit_code == (1 if error is CheckFailedError else 2)
+    port = Played([own if answer == OWN else answer for answer in answers])
+    monkeypatch.setattr(serial, "Serial", lambda *given, **settings: port)
+    with pytest.raises(InputError, match=text) as told:
+        sent(project, "/dev/ttyPlayed")
+    assert told.value.exit_code == 2
+    assert "/dev/ttyPlayed" in told.value.message
+    assert port.closed
+
+
+def test_what_is_given_is_checked_first(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match="timeout is -1"):
+        qhw.run(tmp_path, port="/dev/ttyNone", timeout=-1)
+    with pytest.raises(InputError, match="no board holds it"):
+        qhw.run(tmp_path / "model.onnx", port="/dev/ttyNone")
+    with pytest.raises(InputError, match="is not a build folder"):
+        qhw.run(tmp_path, port="/dev/ttyNone")
 
 
 def test_a_port_that_is_none(project: Project, tmp_path: Path) -> None:
@@ -137,9 +186,9 @@ def test_the_graph_the_serial_line_and_the_host(project: Project, tmp_path: Path
         assert np.array_equal(sent(project, port, timeout=2.0).values["y"], expected)
 
 
-def qhw(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "qhw", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "qhw", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.slow
@@ -149,7 +198,7 @@ def test_the_command_runs_a_trained_network_on_a_board(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TINY)
     out = tmp_path / "build"
     model = f"{tmp_path / 'tiny.py'}:net"
-    built = qhw(
+    built = command(
         *("build", model, "--data", "digits", "--board", "ulx3s", "--flow", "rtl", "--fps", "1000"),
         *("--float-epochs", "2", "--quantised-epochs", "1", "--vectors", "8", "--out", out, "--json"),
     )
@@ -159,7 +208,7 @@ def test_the_command_runs_a_trained_network_on_a_board(tmp_path: Path) -> None:
     before = sorted(path for path in out.rglob("*"))
     with plugged_in(program, folder) as port:
         everything = ("run", out, "--port", port, "--timeout", str(LONG), "--json")
-        done = qhw(*everything, "--data", "digits")
+        done = command(*everything, "--data", "digits")
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
         assert (told["samples"], told["mismatches"]) == (364, 0)
@@ -167,7 +216,7 @@ def test_the_command_runs_a_trained_network_on_a_board(tmp_path: Path) -> None:
         assert told["accuracy"] == json.loads(built.stdout)["accuracy"]["quantised"]
         assert told["images_per_second"] > 0
         # What the build was verified on, without --data.
-        done = qhw(*everything[:-1], "--count", "5")
+        done = command(*everything[:-1], "--count", "5")
         assert done.returncode == 0, done.stderr
         assert "images per second" in done.stdout
     assert sorted(path for path in out.rglob("*")) == before
@@ -177,12 +226,12 @@ def test_the_command_runs_a_trained_network_on_a_board(tmp_path: Path) -> None:
     for memory in (broken / "memories").glob("*.mem"):
         memory.write_text(memory.read_text().translate(str.maketrans("0123456789abcdef", "fedcba9876543210")))
     with plugged_in(program, broken) as port:
-        done = qhw("run", out, "--port", port, "--timeout", str(LONG), "--count", "5", "--json")
+        done = command("run", out, "--port", port, "--timeout", str(LONG), "--count", "5", "--json")
         assert done.returncode == 1, done.stderr
         told = json.loads(done.stdout)
         assert told["mismatches"] > 0
         assert "sample 0, element (" in told["first_difference"]
         assert "in the board" in told["first_difference"]
-    done = qhw("run", out, "--port", "/dev/ttyNone", "--count", "1")
+    done = command("run", out, "--port", "/dev/ttyNone", "--count", "1")
     assert done.returncode == 2
     assert "The serial port /dev/ttyNone cannot be opened" in done.stderr
