@@ -42,7 +42,7 @@ def board_text(circuit: Circuit, board: Board, identity: bytes) -> str:
     """
     x, y = circuit.inputs[0], circuit.outputs[0]
     x_bits, y_bits = axis_bits(x), axis_bits(y)
-    settings = {
+    settings: dict[str, int | str] = {
         "X": x_bits // 8,
         "Y": y_bits // 8,
         "BYTES": x.words * (x_bits // 8),

@@ -188,8 +188,8 @@ class _Port:
     def ask(self, size: int) -> bytes:
         """What the board answers to the question for its design."""
         try:
-            self._line.reset_input_buffer()
-        except (OSError, *_terminal_errors()) as error:
+            self._line.read(self._line.in_waiting)  # of a host before this one
+        except OSError as error:
             self._lost(error)
         self.write(ASK)
         return self.read(size)
@@ -199,15 +199,6 @@ class _Port:
             f"{self.name} is lost: {_reason(error)}",
             hint="plug the board in again; then run the same command",
         ) from None
-
-
-def _terminal_errors() -> tuple[type[Exception], ...]:
-    """What POSIX's terminals raise beside OSError."""
-    try:
-        import termios
-    except ImportError:
-        return ()
-    return (termios.error,)
 
 
 def _reason(error: Exception) -> Any:

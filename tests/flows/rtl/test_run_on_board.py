@@ -87,8 +87,9 @@ class Played:
         found, self.waiting = self.waiting[:size], self.waiting[size:]
         return found
 
-    def reset_input_buffer(self) -> None:
-        self.waiting = b""
+    @property
+    def in_waiting(self) -> int:
+        return len(self.waiting)
 
     def close(self) -> None:
         self.closed = True
