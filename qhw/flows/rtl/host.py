@@ -66,7 +66,7 @@ def run_on_board(
     with _Port(line.port, baud, seconds) as port:
         _identify(port, own, len(images[0]), project.folder)
         answers = []
-        every = max(1, count // 100)
+        every = max(1, count // 10)
         started = time.perf_counter()
         for index, image in enumerate(images):
             port.write(IMAGE + image)
