@@ -1,7 +1,8 @@
 """qhw: from a PyTorch model to bit-exact hardware.
 
-``qhw.build``, ``qhw.search``, ``qhw.simulate``, ``qhw.cost`` and ``qhw.diff`` do what the commands do;
-``qhw.convert`` and ``qhw.ptq`` make a quantised model of a module, and ``qhw.export_qonnx`` a file of that.
+``qhw.build``, ``qhw.search``, ``qhw.simulate``, ``qhw.cost``, ``qhw.diff`` and ``qhw.run`` do what the
+commands do; ``qhw.convert`` and ``qhw.ptq`` make a quantised model of a module, and ``qhw.export_qonnx`` a
+file of that.
 Nothing is imported before it is used.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qhw.api import (
+        BoardResult,
         BuildResult,
         CostResult,
         DiffResult,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         cost,
         diff,
         ptq,
+        run,
         search,
         simulate,
     )
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from qhw.quant_config import QuantConfig
 
 __all__ = [
+    "BoardResult",
     "BuildResult",
     "CostResult",
     "DiffResult",
@@ -43,6 +47,7 @@ __all__ = [
     "diff",
     "export_qonnx",
     "ptq",
+    "run",
     "search",
     "simulate",
 ]

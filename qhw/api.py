@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from qhw.cost import Estimate
     from qhw.data import Dataset, Reading
     from qhw.formats.modes import IntArray
+    from qhw.pipeline.data_choice import DataChoice
     from qhw.pipeline.stages import Observer
     from qhw.quant_config import QuantConfig
     from qhw.tracing import Example
     from qhw.train import TrainConfig
 
 __all__ = [
+    "BoardResult",
     "BuildResult",
     "CostResult",
     "DiffResult",
@@ -47,6 +49,7 @@ __all__ = [
     "cost",
     "diff",
     "ptq",
+    "run",
     "search",
     "simulate",
 ]
@@ -482,19 +485,11 @@ def simulate(
     Raises:
         InputError: something given cannot be used.
     """
-    from qhw.data import Reading
     from qhw.graph.encode import decode_output, encode_inputs
     from qhw.pipeline.build_stages import score
-    from qhw.pipeline.data_choice import choose_data
     from qhw.sim.postprocess import postprocess, predicted_classes
 
-    choice = None if data is None else choose_data(data, reading)
-    metric = "" if reading is None else reading.metric
-    if choice is None and reading is not None and replace(reading, metric="") != Reading():
-        raise InputError(
-            "task, target and layout say how a data set is read, and none is given",
-            hint="name one with --data, or leave them out",
-        )
+    choice, metric = _data_and_metric(data, reading)
     dataset = None if choice is None else choice.dataset
     target = find_target(model, backend, input=input, data=dataset, device=device)
     graph = target.graph
@@ -517,6 +512,159 @@ def simulate(
         return result
     figure, name = score(graph, execution, judge), judge.metric.name
     return replace(result, accuracy=figure, metric=name, written=judge.metric.written(figure))
+
+
+@dataclass(frozen=True, repr=False)
+class BoardResult(Shown):
+    """What a board answered, beside the exact graph.
+
+    Args:
+        folder: the build folder.
+        port: where the board is.
+        design: what the board says that it holds, which is the folder's.
+        comparison: the exact graph's outputs and the board's, code by code.
+        classes: the class of each sample: the index that the file answers with, or that of the largest value.
+        seconds: from the first byte sent to the last received.
+        accuracy, metric: the board's figure and its name, where targets were known.
+    """
+
+    folder: str
+    port: str
+    design: str
+    comparison: Comparison
+    classes: NDArray[np.int64]
+    seconds: float
+    accuracy: float | None = None
+    metric: str | None = None
+    written: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether no code differs."""
+        return self.comparison.mismatches == 0
+
+    @property
+    def first_difference(self) -> str:
+        """The first sample and element that differ, and both values; empty where all are equal."""
+        c = self.comparison
+        return "" if c.first is None else describe(c.first, c.left, c.right)
+
+    @property
+    def images_per_second(self) -> float:
+        """By the serial line, one image at a time."""
+        return len(self.classes) / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures and predictions as JSON values."""
+        return {
+            "folder": self.folder,
+            "port": self.port,
+            "design": self.design,
+            "samples": len(self.classes),
+            "codes_compared": self.comparison.codes,
+            "mismatches": self.comparison.mismatches,
+            "first_difference": self.first_difference or None,
+            "accuracy": self.accuracy,
+            "metric": self.metric,
+            "seconds": round(self.seconds, 4),
+            "images_per_second": round(self.images_per_second, 2),
+            "predictions": self.classes.tolist(),
+        }
+
+    def tables(self) -> list[Table]:
+        """The figures of the run."""
+        c = self.comparison
+        accuracy = () if self.accuracy is None else ((f"accuracy ({self.metric})", self.written),)
+        rows = (
+            ("design", self.design),
+            ("samples", f"{len(self.classes):,}"),
+            ("codes compared", f"{c.codes:,}"),
+            ("differ", f"{c.mismatches:,}"),
+            *accuracy,
+            ("images per second", f"{self.images_per_second:,.1f}"),
+        )
+        note = f"First difference: {self.first_difference}" if self.first_difference else ""
+        return [Table(f"{self.folder} on the board at {self.port}", ("", ""), rows, note)]
+
+
+def run(
+    folder: str | Path,
+    *,
+    port: str,
+    data: Any = None,
+    inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Path | None = None,
+    samples: int | None = None,
+    baud: int | None = None,
+    timeout: float | None = None,
+    reading: Reading | None = None,
+    observer: Observer | None = None,
+) -> BoardResult:
+    """Run a build on its board, and compare every code with the exact graph: what ``qhw run`` does.
+
+    Nothing of the folder is executed: its graph, its description and its Verilog are read as data.
+
+    Args:
+        folder: a build folder, whose bitstream the board holds.
+        port: the board's serial port, ``/dev/ttyUSB0``.
+        data, inputs, samples, reading: as for :func:`simulate`.
+        baud: bits a second; None: those of the flow's boards.
+        timeout: seconds without an answer that are too many; None: by how long one takes.
+        observer: receives the progress.
+
+    Raises:
+        InputError: something given cannot be used; nothing answers at the port, or too little.
+        UnsupportedError: the flow's designs are behind no serial line.
+        ToolMissingError: pyserial is not installed.
+        CheckFailedError: the board holds another design.
+    """
+    from qhw.flows.base import SerialLine, load_project_flow
+    from qhw.graph.encode import decode_output, encode_inputs
+    from qhw.pipeline import manifest
+    from qhw.pipeline.build_stages import PROJECT_FOLDER, open_project, score
+    from qhw.pipeline.stages import Silent, check_written
+    from qhw.sim.postprocess import predicted_classes
+
+    for name, value in (("baud", baud), ("timeout", timeout)):
+        if value is not None and not 0 < value < 1e9:
+            raise InputError(f"{name} is {value}", allowed="a number above 0")
+    target = find_target(folder, "exact")
+    if not target.path.is_dir():
+        raise InputError(f"{folder} is a file: no board holds it", hint="give a build folder")
+    choice, metric = _data_and_metric(data, reading)
+    flow = load_project_flow(manifest.read(target.path)["flow"]["name"])
+    if not check_written(target.path, PROJECT_FOLDER):
+        raise InputError(f"{folder} has no project", hint="run the same qhw build again, to its end")
+    arrays, judge = choose_inputs(target, data=choice, inputs=inputs, samples=samples, metric=metric)
+    graph, watching = target.graph, observer or Silent()
+    watching.started("run")
+    expected = target.run(arrays, "outputs")
+    line = SerialLine(port, baud, timeout)
+    mantissas = encode_inputs(graph, dict(arrays))
+    got = flow.run_on_board(open_project(flow, target.path), mantissas, line, tell=watching.progress)
+    outputs = {name: expected[name] for name in graph.outputs}
+    comparison = compare(graph, outputs, got.values, names=("exact graph", "the board"))
+    classes = predicted_classes(
+        graph, {name: decode_output(graph, name, got.values[name]) for name in graph.outputs}
+    )
+    result = BoardResult(str(folder), port, got.design, comparison, classes, got.seconds)
+    if judge is None:
+        return result
+    figure, name = score(graph, got.values, judge), judge.metric.name
+    return replace(result, accuracy=figure, metric=name, written=judge.metric.written(figure))
+
+
+def _data_and_metric(data: Any, reading: Reading | None) -> tuple[DataChoice | None, str]:
+    """A data set as it is read, and the metric; InputError where it is said how to read none."""
+    from qhw.data import Reading
+    from qhw.pipeline.data_choice import choose_data
+
+    choice = None if data is None else choose_data(data, reading)
+    if choice is None and reading is not None and replace(reading, metric="") != Reading():
+        raise InputError(
+            "task, target and layout say how a data set is read, and none is given",
+            hint="name one with --data, or leave them out",
+        )
+    return choice, "" if reading is None else reading.metric
 
 
 @dataclass(frozen=True, repr=False)

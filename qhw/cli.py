@@ -577,6 +577,54 @@ def simulate(
         _show(result.tables(), hidden=as_json)
 
 
+@app.command()
+def run(
+    folder: Annotated[str, typer.Argument(help="A build folder, whose bitstream the board holds.")],
+    port: Annotated[str, typer.Option("--port", "-p", help="The board's serial port, e.g. /dev/ttyUSB0.")],
+    data: Data = None,
+    task: TaskName = None,
+    metric: MetricName = None,
+    target: Target = None,
+    layout: Layout = None,
+    input_file: InputFile = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "--samples", min=1, help="Send at most this many samples.")
+    ] = None,
+    baud: Annotated[
+        int | None, typer.Option("--baud", min=1, help="Bits a second.  [default: those of the build]")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", help="Seconds without an answer that are too many.  [default: by how long one takes]"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Send samples to a board, and compare every code with the exact graph; exit code 1 if one differs."""
+    with _command(as_json) as document:
+        from qhw import api
+        from qhw.data import Reading
+
+        reading = Reading(task or "", metric or "", tuple(target or ()), layout or "")  # type: ignore[arg-type]
+        with _live_progress() as progress:
+            result = api.run(
+                folder,
+                port=port,
+                data=data,
+                inputs=input_file,
+                samples=count,
+                baud=baud,
+                timeout=timeout,
+                reading=reading,
+                observer=progress,
+            )
+        document.update(result.to_json())
+        _show(result.tables(), hidden=as_json)
+    if not result.equal:
+        raise typer.Exit(1)
+
+
 @app.command(cls=FlowCommand)
 def cost(
     context: typer.Context,

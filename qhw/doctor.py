@@ -176,6 +176,12 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
         "pip install 'qhw[synth]'",
     ),
     (
+        "pyserial",
+        _package("pyserial"),
+        "qhw run: samples through a board, by its serial port",
+        "pip install 'qhw[synth]'",
+    ),
+    (
         "Vivado",
         lambda: shutil.which("vivado"),
         "qhw calibrate --tool vivado: the vendor's own counts",

@@ -33,11 +33,13 @@ from qhw.sim.compare import compare
 from qhw.sim.rows import Row, row_of
 
 __all__ = [
+    "BoardRun",
     "Flow",
     "FlowOption",
     "FlowStage",
     "Project",
     "ProjectFlow",
+    "SerialLine",
     "Tool",
     "default_vectors",
     "list_flows",
@@ -138,6 +140,36 @@ class Project:
             digest.update(f"{relative.as_posix()}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SerialLine:
+    """Where a board is.
+
+    Args:
+        port: the device's name: ``/dev/ttyUSB0``, ``COM3``.
+        baud: bits a second; None: those of the flow's boards.
+        timeout: seconds without an answer that are too many; None: by how long one takes.
+    """
+
+    port: str
+    baud: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class BoardRun:
+    """What a board answered.
+
+    Args:
+        values: mantissas (N, *shape) of the outputs, by tensor.
+        seconds: from the first image's first byte to the last answer's last.
+        design: what the board said that it holds.
+    """
+
+    values: Execution
+    seconds: float
+    design: str
 
 
 @dataclass(frozen=True)
@@ -364,6 +396,31 @@ class ProjectFlow(Flow):
         expected = FastExecutor(graph)(inputs, keep=set(got))
         comparison = compare(graph, expected, got, names=("exact graph", f"{self.name} {self.simulation}"))
         yield row_of(comparison, len(next(iter(inputs.values())))), {}
+
+    def run_on_board(
+        self,
+        project: Project,
+        inputs: Mapping[str, IntArray],
+        line: SerialLine,
+        *,
+        tell: Callable[[float | None, str], None],
+    ) -> BoardRun:
+        """Run input mantissas (N, *shape) through the board that holds the project's design.
+
+        Args:
+            tell: as for :meth:`verify`.
+
+        Raises:
+            UnsupportedError: designs of this flow are behind no serial line.
+            InputError: nothing answers at the port, or too little.
+            CheckFailedError: the board holds another design.
+        """
+        own = ProjectFlow.run_on_board
+        able = [name for name in list_flows() if getattr(flow_class(name), "run_on_board", own) is not own]
+        raise UnsupportedError(
+            f"Designs of the {self.name} flow do not answer by a serial line",
+            allowed=f"the flow {', '.join(able)}",
+        )
 
 
 def load_flow(name: str, **options: Any) -> Flow:

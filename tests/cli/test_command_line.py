@@ -45,7 +45,7 @@ def float_model(path: Path) -> Path:
 def test_help_lists_every_command() -> None:
     command = [sys.executable, "-m", "qhw", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for verb in ("build", "simulate", "cost", "diff", "boards", "doctor"):
+    for verb in ("build", "simulate", "run", "cost", "diff", "boards", "doctor"):
         assert verb in done.stdout
 
 

@@ -14,7 +14,7 @@ from qhw.cost.pricing.architecture import Architecture, LayerCost
 from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
-from qhw.flows.base import Execution, FlowStage, Project, ProjectFlow, Trace
+from qhw.flows.base import BoardRun, Execution, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.rtl.template import WRITTEN
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
@@ -136,6 +136,19 @@ class RtlFlow(ProjectFlow):
         expected = FastExecutor(graph)(inputs, keep=set(got))
         comparison = compare(graph, expected, got, names=("exact graph", f"{self.name} {self.simulation}"))
         yield row_of(comparison, count), {"stalls_seed": SEED} | self._cycles(project, inputs)
+
+    def run_on_board(
+        self,
+        project: Project,
+        inputs: Mapping[str, IntArray],
+        line: SerialLine,
+        *,
+        tell: Callable[[float | None, str], None],
+    ) -> BoardRun:
+        """By the loader of ``board/board.v``, whose design must be the project's."""
+        from qhw.flows.rtl.host import run_on_board
+
+        return run_on_board(project, inputs, line, tell)
 
     def _cycles(self, project: Project, inputs: Mapping[str, IntArray]) -> dict[str, int]:
         """Latency and interval of a run without stalls, which must be the schedule's."""

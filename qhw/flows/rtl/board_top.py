@@ -32,18 +32,22 @@ def constraints_text(board: Board) -> str | None:
     return path.read_text() + f'FREQUENCY PORT "clk" {board.clock_mhz:g} MHZ;\n'
 
 
-def board_text(circuit: Circuit, board: Board) -> str:
-    """The module that the pins belong to: a reset, the design, and its loader.
+def board_text(circuit: Circuit, board: Board, identity: bytes) -> str:
+    """The module that the pins belong to: a reset, the design, and its loader, which tells its identity.
+
+    Args:
+        identity: 8 bytes, see :func:`qhw.flows.rtl.project.identity`.
 
     The LEDs: a reset is over, the design waits for an input, an output waits, a byte was lost.
     """
     x, y = circuit.inputs[0], circuit.outputs[0]
     x_bits, y_bits = axis_bits(x), axis_bits(y)
-    settings = {
+    settings: dict[str, int | str] = {
         "X": x_bits // 8,
         "Y": y_bits // 8,
         "BYTES": x.words * (x_bits // 8),
         "DIVIDER": max(2, round(board.clock_mhz * 1e6 / BAUD)),
+        "IDENTITY": f"64'h{identity.hex()}",
     }
     loader = {name: name for name in ("clk", "receive", "transmit", "x_ready", "y_valid", "x", "y")}
     loader |= {"reset": "~ready", "x_valid": "x_valid", "y_ready": "y_ready", "lost": "lost"}
@@ -53,7 +57,7 @@ def board_text(circuit: Circuit, board: Board) -> str:
     design |= {"m_axis_tready": "y_ready", "m_axis_tlast": ""}
     return f"""\
 // The design behind a serial line of {BAUD:,} baud, 8 bits, no parity, 1 stop bit: an image is
-// {settings["BYTES"]} bytes in and {y.words * (y_bits // 8)} bytes out.
+// a byte 1 and {settings["BYTES"]} bytes in, and {y.words * (y_bits // 8)} bytes out.
 module {BOARD_TOP} (
     input  clk, receive, button,
     output transmit, high,

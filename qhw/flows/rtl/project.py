@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -32,6 +33,7 @@ from qhw.formats import parse_format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph.ir import TENSOR_SIZE_LIMIT
+from qhw.outside import opened, refuse_link
 from qhw.outside.schema import check, table
 from qhw.outside.text import read_json
 from qhw.resources import resource_dir
@@ -77,6 +79,11 @@ class Travelling:
     def bits(self) -> int:
         """Bits of a word."""
         return self.lanes * self.element.width
+
+    @property
+    def axis_bytes(self) -> int:
+        """Bytes of a word at the design's ends."""
+        return -(-self.bits // 8)
 
     def codes(self, mantissas: IntArray) -> IntArray:
         """Mantissas (N, *shape) as codes (N * words, lanes) of the stream."""
@@ -148,11 +155,33 @@ def _write_board(circuit: Circuit, board: Board, folder: Path) -> None:
     if constraints is None or not is_loadable(circuit):
         return
     (folder / BOARD_UNITS).mkdir(parents=True)
-    (folder / BOARD_SOURCE).write_text(board_text(circuit, board))
+    (folder / BOARD_SOURCE).write_text(board_text(circuit, board, identity(folder)))
     (folder / CONSTRAINTS).write_text(constraints)
     for file in files_of(["uart_loader"]):
         if not (folder / UNIT_SOURCES / file.name).exists():
             shutil.copyfile(file, folder / BOARD_UNITS / file.name)
+
+
+MARK = b"qhw"
+
+
+def identity(folder: Path) -> bytes:
+    """What a board answers with when it is asked for its design: ``qhw`` and 5 bytes of a SHA-256.
+
+    It is that of the design's Verilog and memories, without what depends on the board's pins.
+
+    Raises:
+        InputError: a file of them cannot be read, or is a link.
+    """
+    digest = hashlib.sha256()
+    for name, pattern in ((SOURCES, "*.v"), (UNIT_SOURCES, "*.v"), (MEMORIES, "*.mem")):
+        refuse_link(folder / name)
+        for path in sorted((folder / name).glob(pattern)):
+            refuse_link(path)
+            with opened(path, "design's file", _LARGEST_FILE) as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
+    return MARK + digest.digest()[:5]
 
 
 def _instances(text: str) -> list[str]:
@@ -463,6 +492,22 @@ def unpacked(content: bytes, width: int, lanes: int, bits: int) -> IntArray:
         return np.asarray(spread.astype(np.int64) @ (np.int64(1) << np.arange(width, dtype=np.int64)))
     powers = np.array([1 << i for i in range(width)], dtype=object)
     return np.asarray(spread.astype(object) @ powers)
+
+
+def checked_inputs(description: Description, inputs: Mapping[str, IntArray]) -> int:
+    """How many images are given; InputError where an array is missing, or has another shape or number."""
+    for port in description.inputs:
+        if port.tensor not in inputs:
+            raise InputError(f"no array is given for input '{port.tensor}'")
+        if np.shape(inputs[port.tensor])[1:] != port.shape:
+            raise InputError(
+                f"input '{port.tensor}' has shape {np.shape(inputs[port.tensor])}",
+                allowed=f"(N, *{port.shape})",
+            )
+    counts = {len(inputs[port.tensor]) for port in description.inputs}
+    if len(counts) != 1:
+        raise InputError(f"the inputs have {sorted(counts)} samples", allowed="as many of each")
+    return counts.pop()
 
 
 def replace_folder(beside: Path, out: Path) -> None:

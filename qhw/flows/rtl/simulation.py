@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qhw.errors import CheckFailedError, InputError, ToolMissingError
+from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.rtl.project import (
     BENCH,
@@ -22,8 +22,8 @@ from qhw.flows.rtl.project import (
     SIMULATION_TOP,
     SOURCES,
     UNIT_SOURCES,
-    Description,
     Travelling,
+    checked_inputs,
     packed,
     read_description,
     unpacked,
@@ -163,14 +163,14 @@ def simulate_project(
             ``timeout`` seconds.
     """
     description = read_description(project.folder)
-    images = _checked(description, inputs)
+    images = checked_inputs(description, inputs)
     compile_project(project)
     wanted = [i for i, port in enumerate(description.traced) if _is_wanted(port.tensor, trace)]
     with tempfile.TemporaryDirectory(dir=project.folder / FOLDER, prefix="run-") as name:
         folder = Path(name).absolute()
         for index, port in enumerate(description.inputs):
             codes = port.codes(np.asarray(inputs[port.tensor]))
-            (folder / f"in{index}").write_bytes(packed(codes, port.element.width, _axis(port.bits)))
+            (folder / f"in{index}").write_bytes(packed(codes, port.element.width, 8 * port.axis_bytes))
         arguments = [str(folder), str(seed), str(images), *map(str, wanted)]
         _run([str(_program(project).file), *arguments], project, timeout or _TIMEOUT)
         values = {}
@@ -179,33 +179,13 @@ def simulate_project(
             values[port.tensor] = _read(folder / f"trace{index}", port, port.bits, images)
         for index, port in enumerate(description.outputs):
             if trace in ("outputs", "all") or port.tensor in set(trace):
-                values[port.tensor] = _read(folder / f"out{index}", port, _axis(port.bits), images)
+                values[port.tensor] = _read(folder / f"out{index}", port, 8 * port.axis_bytes, images)
         stamps = (np.fromfile(folder / name, dtype=np.uint64).astype(np.int64) for name in ("begins", "ends"))
         return Run(values, *stamps)
 
 
 def _is_wanted(tensor: str, trace: Trace) -> bool:
     return trace == "all" or (trace != "outputs" and tensor in set(trace))
-
-
-def _axis(bits: int) -> int:
-    return -(-bits // 8) * 8
-
-
-def _checked(description: Description, inputs: Mapping[str, IntArray]) -> int:
-    """How many images are given."""
-    for port in description.inputs:
-        if port.tensor not in inputs:
-            raise InputError(f"no array is given for input '{port.tensor}'")
-        if np.shape(inputs[port.tensor])[1:] != port.shape:
-            raise InputError(
-                f"input '{port.tensor}' has shape {np.shape(inputs[port.tensor])}",
-                allowed=f"(N, *{port.shape})",
-            )
-    counts = {len(inputs[port.tensor]) for port in description.inputs}
-    if len(counts) != 1:
-        raise InputError(f"the inputs have {sorted(counts)} samples", allowed="as many of each")
-    return counts.pop()
 
 
 def _run(command: Sequence[str], project: Project, timeout: float) -> None:

@@ -11,7 +11,8 @@ from rtl_designs import chain, design_of
 from qhw.boards import load_board
 from qhw.flows.base import load_project_flow
 from qhw.flows.rtl.board_top import BAUD, constraints_text
-from qhw.flows.rtl.project import read_description
+from qhw.flows.rtl.host import ASK, IMAGE
+from qhw.flows.rtl.project import identity, read_description
 from qhw.formats.modes import IntArray
 from qhw.graph.interpreter import interpret
 from qhw.rtl.base import Port, Ports, Unit
@@ -54,8 +55,10 @@ def test_images_go_in_and_codes_come_out_by_the_serial_line(simulator: Simulator
     x, y = description.inputs[0], description.outputs[0]
     images = np.random.default_rng(0).integers(-8, 8, (5, 6))
     codes = x.codes(images) & 0xF
-    given = bytes(sum(int(v) << 4 * i for i, v in enumerate(row)) for row in codes)
+    words = bytes(sum(int(v) << 4 * i for i, v in enumerate(row)) for row in codes)
     assert x.bits <= 8
+    rows = np.frombuffer(words, dtype=np.uint8).reshape(len(images), -1)
+    given = ASK + b"?".join(IMAGE + row.tobytes() for row in rows)
     sources = [p.read_text() for p in sorted((project.folder / "rtl").rglob("*.v"))]
     sources += [p.read_text() for p in sorted((project.folder / "board").rglob("*.v"))]
     memories = f"{(project.folder / 'memories').as_posix()}/"
@@ -76,6 +79,9 @@ def test_images_go_in_and_codes_come_out_by_the_serial_line(simulator: Simulator
     stimuli = pack(ports.inputs, {"receive": receive[:, None], "button": np.zeros_like(receive)[:, None]})
     (shown,) = simulator.run([Instance(unit, {})], [stimuli])
     got = read_from(shown[:, 0] & 1, DIVIDER)
+    own = identity(project.folder)
+    assert got[: len(own)] == own
+    got = got[len(own) :]
     width = -(-y.bits // 8)
     words = np.frombuffer(got, dtype=np.uint8).reshape(-1, width).astype(np.int64) @ (
         1 << 8 * np.arange(width)
