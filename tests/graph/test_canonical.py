@@ -587,7 +587,10 @@ def test_where_numbers_of_a_tail_end_is_said() -> None:
     assert "Relu" in str(error.value)
     unsigned = Net((8,))
     root = unsigned.node("Sqrt", unsigned.quant("x", 5, 0.1, signed=0))
-    check(unsigned.model(unsigned.quant(root, 5, 0.1)), np.abs(images(8, 1)).reshape(-1, 8))
+    check(
+        unsigned.model(unsigned.quant(root, 5, 0.1)),
+        np.abs(np.random.default_rng(5).normal(size=(96, 8))).astype(np.float32),
+    )
 
 
 @pytest.mark.parametrize(
@@ -601,7 +604,8 @@ def test_a_weight_may_be_joined_from_quantised_parts(op: str, scales: tuple[floa
     shapes = ((2, 3, 3, 3), (3, 3, 3, 3)) if op == "Conv" else ((8, 2), (8, 3))
     parts = [net.quant(weights(*shape) * 3, 5, scale) for shape, scale in zip(shapes, scales, strict=True)]
     y = net.node(op, x, net.node("Concat", *parts, axis=axis))
-    samples = images() if op == "Conv" else images(8, 1).reshape(-1, 8)
+    shape = (12, 3, 6, 6) if op == "Conv" else (100, 8)
+    samples = (np.random.default_rng(5).normal(size=shape) * 1.5).astype(np.float32)
     graph = check(net.model(net.quant(y, 6, 0.171)), samples, apart=0.01)
     assert ops(graph) == [op, "Threshold"]
 
