@@ -222,7 +222,7 @@ def test_what_the_flow_cannot_round_to_is_refused_before_training(
     code, _, errors = build(*arguments, "--out", tmp_path / "out")
     assert code == 2
     assert words in errors
-    assert "no flow carries it; qhw.convert, qhw.export_qonnx and 'qhw simulate' do" in errors
+    assert "use --flow rtl" in errors
     assert not (tmp_path / "out").exists()
 
 

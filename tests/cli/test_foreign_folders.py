@@ -51,7 +51,7 @@ def statuses(result: BuildResult) -> dict[str, str]:
 
 
 def artefacts(folder: Path) -> dict[str, str]:
-    skipped = (f"{MARKER}/", "build.json", "project/csim/")
+    skipped = (f"{MARKER}/", "build.json", "report.html", "project/csim/")
     return {name: digest for name, digest in tree_digests(folder).items() if not name.startswith(skipped)}
 
 

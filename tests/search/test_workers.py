@@ -332,7 +332,7 @@ def test_another_qhw_is_refused(programs: list[subprocess.Popen[bytes]], tmp_pat
 
     other = tmp_path / "other"
     shutil.copytree(ROOT / "qhw", other / "qhw", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("hls", "boards", "cost_models"):
+    for name in ("hls", "mcu", "boards", "cost_models"):
         (other / name).symlink_to(ROOT / name)
     with (other / "qhw" / "search" / "pareto.py").open("a") as file:
         file.write("\n# changed\n")

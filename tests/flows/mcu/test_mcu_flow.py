@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ import qhw
 from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.cost.pricing.folding import DoesNotFitError
-from qhw.data import fashion_mnist
+from qhw.data import fashion_mnist, load_dataset
 from qhw.errors import UnsupportedError
 from qhw.flows.base import load_flow, load_project_flow
 from qhw.flows.mcu import McuFlow
@@ -25,6 +26,7 @@ from qhw.flows.mcu.layout import STACK_BYTES
 from qhw.formats import TableFormat, parse_format
 from qhw.formats.integer import Integer
 from qhw.graph.builder import GraphBuilder
+from qhw.train import TrainConfig
 from tests.graph_factory import resnet8_graph
 from tests.random_graphs import random_inputs
 
@@ -161,13 +163,22 @@ def test_the_default_model_runs_in_qemu(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.is_dir(), reason="Fashion-MNIST is not installed")
 def test_resnet8_runs_in_qemu(tmp_path: Path) -> None:
+    """Briefly trained: real weights on real images."""
+    data = load_dataset("fashion-mnist")
+    short = dataclasses.replace(
+        data,
+        train_x=data.train_x[:4000],
+        train_y=data.train_y[:4000],
+        test_x=data.test_x[:500],
+        test_y=data.test_y[:500],
+    )
     qhw.build(
         "resnet8",
         board="stm32h743",
+        data=short,
         flow="mcu",
         vectors=100,
-        float_epochs=1,
-        quantised_epochs=1,
+        training=TrainConfig(float_epochs=1, quantised_epochs=1),
         out=tmp_path / "build",
     )
     check_build(tmp_path / "build", "resnet8")
