@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from qhw.flows.finn.emission import emit
 from qhw.flows.finn.emission.draft import Emitted, is_streamed
 from qhw.flows.finn.prepare import prepared
 from qhw.flows.finn.template import ARCHITECTURE
+from qhw.flows.folders import written_beside
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.graph.interpreter import interpret
@@ -92,19 +92,11 @@ class FinnFlow(ProjectFlow):
         if out.exists():
             files.read_description(out)
         emitted = emit(design.graph)
-        beside = out.with_name(out.name + ".partial")
-        if beside.exists():
-            shutil.rmtree(beside)
-        beside.mkdir(parents=True)
-        try:
+        with written_beside(out) as beside:
             with finn() as scratch:
                 self._write_models(design, emitted, beside, scratch)
             files.write_vectors(emitted, vectors or default_vectors(design.graph), beside / "vectors")
             files.save_host(files.host_graph(emitted), beside)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-        files.replace_folder(beside, out)
         return self._project(out, design.graph.name)
 
     def _write_models(self, design: Design, emitted: Emitted, folder: Path, scratch: Path) -> None:

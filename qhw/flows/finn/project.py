@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,10 +194,3 @@ def save_host(graph: ExactGraph | None, folder: Path) -> None:
     if graph is not None:
         (folder / HOST).mkdir()
         save_graph(graph, folder / HOST)
-
-
-def replace_folder(beside: Path, out: Path) -> None:
-    """Put a finished folder in its place."""
-    if out.exists():
-        shutil.rmtree(out)
-    beside.rename(out)

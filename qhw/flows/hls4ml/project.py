@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qhw.boards import Board
 from qhw.errors import InputError, ToolMissingError
+from qhw.flows.folders import written_beside
 from qhw.flows.hls4ml.carry import Carried, FixedType, Order, natural_order, physical
 from qhw.flows.hls4ml.operands import TABLES_HEADER, is_looked_up, tables_header
 from qhw.flows.hls4ml.plan import LayerPlan, Plan
@@ -91,11 +92,7 @@ def write_project(
     """
     if out.exists():
         read_description(out)
-    beside = out.with_name(out.name + ".partial")
-    if beside.exists():
-        shutil.rmtree(beside)
-    beside.mkdir(parents=True)
-    try:
+    with written_beside(out) as beside:
         model = _hls4ml_project(plan, board, beside)
         library = beside / "firmware" / "qhw"
         shutil.copytree(resource_dir("hls") / "include" / "qhw", library)
@@ -109,12 +106,6 @@ def write_project(
         _write_build_options(beside)
         _set_language(beside / "build_prj.tcl")
         _set_multipliers(beside / "build_prj.tcl", multipliers)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    if out.exists():
-        shutil.rmtree(out)
-    beside.rename(out)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 
 from qhw.boards import Board
 from qhw.errors import InputError
+from qhw.flows.folders import written_beside
 from qhw.flows.mcu.containers import WIDTHS, Container, Map
 from qhw.flows.mcu.emit import emit
 from qhw.flows.mcu.execution import Observed, Port
@@ -91,18 +92,8 @@ def write_project(layout: Layout, board: Board, out: Path, vectors: Mapping[str,
     """
     if out.exists():
         read_description(out)
-    beside = out.with_name(out.name + ".partial")
-    if beside.exists():
-        shutil.rmtree(beside)
-    beside.mkdir(parents=True)
-    try:
+    with written_beside(out) as beside:
         _write_files(layout, board, beside, vectors)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    if out.exists():
-        shutil.rmtree(out)
-    beside.rename(out)
 
 
 def _write_files(layout: Layout, board: Board, folder: Path, vectors: Mapping[str, IntArray]) -> None:

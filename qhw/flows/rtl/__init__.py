@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import BoardRun, Execution, FlowStage, Project, ProjectFlow, SerialLine, Trace
+from qhw.flows.folders import written_beside
 from qhw.flows.rtl.template import WRITTEN
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
@@ -66,16 +66,8 @@ class RtlFlow(ProjectFlow):
         if out.exists():
             files.read_description(out)
         circuit, schedule = settled(design)
-        beside = out.with_name(out.name + ".partial")
-        if beside.exists():
-            shutil.rmtree(beside)
-        beside.mkdir(parents=True)
-        try:
+        with written_beside(out) as beside:
             files.write_project(circuit, design, (schedule.latency, schedule.interval), beside)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
-        files.replace_folder(beside, out)
         return self._project(out, design.graph.name)
 
     def open(self, folder: Path) -> Project:

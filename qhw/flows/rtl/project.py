@@ -508,10 +508,3 @@ def checked_inputs(description: Description, inputs: Mapping[str, IntArray]) -> 
     if len(counts) != 1:
         raise InputError(f"the inputs have {sorted(counts)} samples", allowed="as many of each")
     return counts.pop()
-
-
-def replace_folder(beside: Path, out: Path) -> None:
-    """Put a finished folder in its place."""
-    if out.exists():
-        shutil.rmtree(out)
-    beside.rename(out)

@@ -180,12 +180,10 @@ class GearMachine(Machine):
 
 
 @dataclass(frozen=True, eq=False)
-class Padded(Timing):
-    """``pad_stream``: whether each word of an output image comes from the input."""
+class Masked(Timing):
+    """Some words of an image pass; the others are made, or dropped."""
 
     within: IntArray
-
-    kind = 3
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -195,15 +193,25 @@ class Padded(Timing):
     def flags(self) -> IntArray:
         return self.within
 
+
+class MaskMachine(Machine):
+    """The place in the image."""
+
+    def __init__(self, within: list[bool]) -> None:
+        self.within, self.place = within, 0
+
+
+class Padded(Masked):
+    """``pad_stream``: whether each word of an output image comes from the input."""
+
+    kind = 3
+
     def machine(self) -> PadMachine:
         return PadMachine(self.within.tolist())
 
 
-class PadMachine(Machine):
+class PadMachine(MaskMachine):
     """The place in the output image."""
-
-    def __init__(self, within: list[bool]) -> None:
-        self.within, self.place = within, 0
 
     def valid(self, inputs: Sequence[bool]) -> Sequence[bool]:
         return (inputs[0] or not self.within[self.place],)
@@ -216,31 +224,17 @@ class PadMachine(Machine):
             self.place = (self.place + 1) % len(self.within)
 
 
-@dataclass(frozen=True, eq=False)
-class Cropped(Timing):
+class Cropped(Masked):
     """``crop_stream``: whether each word of an input image goes to the output."""
 
-    within: IntArray
-
     kind = 4
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        return (len(self.within),)
-
-    @property
-    def flags(self) -> IntArray:
-        return self.within
 
     def machine(self) -> CropMachine:
         return CropMachine(self.within.tolist())
 
 
-class CropMachine(Machine):
+class CropMachine(MaskMachine):
     """The place in the input image."""
-
-    def __init__(self, within: list[bool]) -> None:
-        self.within, self.place = within, 0
 
     def valid(self, inputs: Sequence[bool]) -> Sequence[bool]:
         return (inputs[0] and self.within[self.place],)
