@@ -85,7 +85,8 @@ def section(model: str, state: Path | None, evaluations: int) -> list[str]:
         f"points, each judged on {front['held_out']['samples']:,} samples by the build's method "
         f"({front['methods'] or 'none'}). {os.cpu_count()} processors, mean load over the last 15 minutes "
         f"{os.getloadavg()[2]:.0f}. Front of {len(points)}; the float network has "
-        f"{front['float']['test']:.2%} on the test split. Each point that was built has the front's resources, to the last LUT.",
+        f"{front['float']['test']:.2%} on the test split. "
+        "Each point that was built has the front's resources, to the last LUT.",
         "",
         "| point | held out | test | LUT | formats | codes compared | differ | seconds to build |",
         "|---:|---:|---:|---:|---|---:|---:|---:|",
