@@ -164,8 +164,9 @@ def test_workers_that_die_lose_nothing_and_count_nothing_twice(
     every = digits_search.space().every().tolist()
     times = [sum(place == str(every.index(list(point))) for _, place in begun) for point in asked]
     assert times[asked.index(deadly)] == 3
-    assert times[asked.index(slow)] == 2
-    # What was finished, but not fetched yet when its worker died, was done once more: few at each death.
+    # What was finished, but not fetched yet when its worker died, was done once more, the slow point as well:
+    # at each of the four deaths up to two points beside the one that was being evaluated.
+    assert times[asked.index(slow)] >= 2
     assert min(times) >= 1
     assert sum(times) <= len(asked) + 3 + 2 * 4
     made = (tmp_path / "made").read_text().split()

