@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from qhw.rtl.simulation.verilator import joined
+
 HARNESS = Path(__file__).with_suffix(".cpp")
 _SECONDS = 300.0
 
