@@ -210,9 +210,7 @@ def test_commands_run_as_printed(
             Path(named[1]).write_text(code)
     words = shlex.split(line, comments=True)[1:]
     model = Path("qhw-build/digits-cnn-ultra96-hls4ml")
-    if (
-        "qhw-build/digits-cnn-stm32h743-mcu" in words
-    ):  # the same network
+    if "qhw-build/digits-cnn-stm32h743-mcu" in words:  # the same network
         shutil.copytree(model, "qhw-build/digits-cnn-stm32h743-mcu", dirs_exist_ok=True)
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -307,3 +305,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = re.sub(r"<[^>]*>", "", (tmp_path / "site/reference/index.html").read_text())
     assert "what qhw build does" in page
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        page = (tmp_path / "site/notebooks" / notebook.stem / "index.html").read_text()
+        assert f"notebooks/{notebook.name}" in page
