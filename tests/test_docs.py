@@ -25,6 +25,7 @@ from qonnx_factory import Net
 from torch import nn
 
 import qhw
+from qhw import api
 from qhw.cli import app, main
 from qhw.search import options as search_options
 
@@ -170,6 +171,11 @@ ELSEWHERE = {
 RUN = [(page, line) for page, line in COMMANDS if not line.startswith(tuple(ELSEWHERE))]
 
 
+def words_of(line: str) -> list[str]:
+    """The words behind the program's name, without the remark behind them."""
+    return shlex.split(re.sub(r"\s#.*", "", line))[1:]
+
+
 def test_every_command_is_run_or_listed() -> None:
     assert len(RUN) >= 9
     assert all(line.startswith("qhw ") for _, line in RUN)
@@ -181,7 +187,7 @@ def test_every_command_is_run_or_listed() -> None:
 
 @pytest.mark.parametrize(("page", "line"), OF_QHW, ids=str)
 def test_commands_have_the_options_that_pages_say(page: str, line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
+    words = words_of(line)
     group = typer.main.get_command(app)
     with click.Context(group) as context:
         verb = group.commands[words[0]]  # type: ignore[attr-defined]
@@ -208,7 +214,7 @@ def test_commands_run_as_printed(
     for kind, code in blocks((ROOT / "docs" / page).read_text()):
         if kind == "python" and (named := re.match(r"# (\w+\.py)\n", code)):
             Path(named[1]).write_text(code)
-    words = shlex.split(line, comments=True)[1:]
+    words = words_of(line)
     model = Path("qhw-build/digits-cnn-ultra96-hls4ml")
     if "qhw-build/digits-cnn-stm32h743-mcu" in words:  # the same network
         shutil.copytree(model, "qhw-build/digits-cnn-stm32h743-mcu", dirs_exist_ok=True)
@@ -264,7 +270,7 @@ def test_examples_of_docstrings_give_what_they_say(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", [qhw.build, qhw.ptq, qhw.search], ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("verb", [api.build, api.ptq, api.search], ids=lambda verb: verb.__name__)
 def test_examples_of_verbs_run(
     verb: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
