@@ -246,6 +246,15 @@ def test_the_tutorial_builds_the_same_in_python(
     assert {stage["status"] for stage in stages} == {"skipped"}
 
 
+def test_other_python_is_python() -> None:
+    """Blocks of extend.md and tutorial.md are run; the only other one needs a batch system."""
+    found = {page.name for page in PAGES for kind, _ in blocks(page.read_text()) if kind == "python"}
+    assert found == {"extend.md", "tutorial.md", "search.md"}
+    (farm,) = (code for kind, code in blocks((ROOT / "docs/search.md").read_text()) if kind == "python")
+    assert "from dask_jobqueue import SLURMCluster" in farm
+    compile(farm, "search.md", "exec")
+
+
 def test_the_space_of_a_search_is_read(tmp_path: Path) -> None:
     (text,) = (code for kind, code in blocks((ROOT / "docs/search.md").read_text()) if kind == "toml")
     (tmp_path / "space.toml").write_text(text)
