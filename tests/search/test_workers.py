@@ -175,6 +175,20 @@ def test_workers_that_die_lose_nothing_and_count_nothing_twice(
     assert children() == before
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_workers_that_do_not_come_back_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qhw.search.cluster._RETURN_S", 0.0)
+    asked = points(digits_search.space(), 2)
+    with pool(trouble(tmp_path, deadly=tuple(asked)), 2) as workers:
+        for point in asked:
+            workers.submit(point)
+        with pytest.raises(CheckFailedError, match=r"do not come back\. What was evaluated is kept"):
+            list(workers.results())
+
+
 SEARCH = """
 import os, signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell runs the tests behind it
