@@ -182,7 +182,7 @@ def build(
 
     Example::
 
-        result = qhw.build("digits-cnn", board="ultra96", out="digits")
+        result = qhw.build("mlp", board="ultra96", out="digits")
         result.manifest["accuracy"]
     """
     if design is not None:
@@ -345,9 +345,9 @@ def search(
 
     Example::
 
-        result = qhw.search("digits-cnn", board="ultra96", against="lut", evaluations=100)
+        result = qhw.search("mlp", board="ultra96", against="lut", evaluations=20)
         result.to_dataframe()
-        qhw.build(design=f"{result.file}#3")
+        qhw.build(design=f"{result.file}#1")
     """
     from qhw.search.options import SearchOptions
     from qhw.search.plot import live_plot

@@ -1,4 +1,4 @@
-"""Puts this folder on the path, so that tests share graph_factory and random_graphs; fast tests run first."""
+"""Puts this folder on the path, so that tests share graph_factory and random_graphs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,18 @@ if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests last, notebooks (which carry no marks) among them; otherwise the order stays."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None or item.path.suffix == ".ipynb")
+def is_slow(item: pytest.Item) -> bool:
+    """Notebooks carry no marks."""
+    return item.get_closest_marker("slow") is not None or item.path.suffix == ".ipynb"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests last; but where workers take files, those with slow tests first: all end together."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if is_slow(item)}
+        items.sort(key=lambda item: item.path not in long)
+    else:
+        items.sort(key=is_slow)
 
 
 @pytest.fixture(scope="session")

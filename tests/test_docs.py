@@ -1,13 +1,20 @@
-"""The documentation: examples run, commands have their options, links lead somewhere, the site builds."""
+"""The documentation: examples and commands run as printed, links lead somewhere, the site builds."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -15,8 +22,12 @@ import onnx
 import pytest
 import typer
 from qonnx_factory import Net
+from torch import nn
 
-from qhw.cli import app
+import qhw
+from qhw import api
+from qhw.cli import app, main
+from qhw.search import options as search_options
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -127,22 +138,56 @@ main({command("A flow")})
 
 
 COMMANDS = [
-    (page.name, line)
+    (page.name, line.strip())
     for page in PAGES
     for kind, code in blocks(page.read_text())
     if not kind
     for line in code.replace("\\\n", " ").splitlines()
-    if line.startswith("qhw ")
+    if line.strip()
 ]
+OF_QHW = [(page, line.removeprefix("host$ ")) for page, line in COMMANDS if re.match(r"(host\$ )?qhw ", line)]
+
+# Commands that are not run here, by how they begin: the test that runs them, or what they need.
+ELSEWHERE = {
+    "qhw build --board ultra96 --flow finn": "tests/cli/test_build_finn.py, with less training",
+    "qhw build net.py:make_net --data mnist --board kv260 --flow finn": "tests/cli/test_build_finn.py, kv260",
+    "qhw build --board stm32h743 --flow mcu": "tests/flows/mcu/test_mcu_flow.py",
+    "qhw build resnet8 --board nano-33-ble-sense": "minutes of training; tests/flows/mcu/test_mcu_patches.py",
+    "qhw search --board stm32h743 --flow mcu": "200 evaluations; tests/search/test_run.py has ten",
+    "qhw build --board ulx3s --flow rtl --synth": "8 minutes of nextpnr; tests/cli/test_build_rtl.py",
+    "qhw run ": "a board on a serial port; tests/flows/rtl/test_run_on_board.py",
+    "qhw search MODEL": "machines of a cluster, a server; tests/search/test_workers.py, test_store.py",
+    "host$ ": "machines of a cluster; tests/search/test_workers.py",
+    "node$ ": "machines of a cluster; tests/search/test_workers.py",
+    "optuna-dashboard": "a program of Optuna's that serves pages until it is stopped",
+    "pip install": "make setup does it",
+    "apt-get install": "make data does it",
+    "openFPGALoader": "a board",
+    "cd qhw-build/digits-cnn-ultra96-finn/project": "Vivado; tests/flows/finn/test_finn_builder.py",
+    "cd deploy/driver": "a board with PYNQ; tests/flows/finn/test_host.py",
+    "qhw search --board ultra96 --strategy thrifty": "test_a_strategy_searches",
+    "qhw cost model.onnx --board ulx3s --flow smallest": "test_a_flow_is_priced",
+}
+RUN = [(page, line) for page, line in COMMANDS if not line.startswith(tuple(ELSEWHERE))]
 
 
-def test_pages_have_commands() -> None:
-    assert len(COMMANDS) >= 15
+def words_of(line: str) -> list[str]:
+    """The words behind the program's name, without the remark behind them."""
+    return shlex.split(re.sub(r"\s#.*", "", line))[1:]
 
 
-@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=str)
+def test_every_command_is_run_or_listed() -> None:
+    assert len(RUN) >= 9
+    assert all(line.startswith("qhw ") for _, line in RUN)
+    for start, reason in ELSEWHERE.items():
+        assert any(line.startswith(start) for _, line in COMMANDS), f"no page has {start}"
+        for file in re.findall(r"tests/[\w/]+\.py", reason):
+            assert (ROOT / file).is_file()
+
+
+@pytest.mark.parametrize(("page", "line"), OF_QHW, ids=str)
 def test_commands_have_the_options_that_pages_say(page: str, line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
+    words = words_of(line)
     group = typer.main.get_command(app)
     with click.Context(group) as context:
         verb = group.commands[words[0]]  # type: ignore[attr-defined]
@@ -150,6 +195,103 @@ def test_commands_have_the_options_that_pages_say(page: str, line: str) -> None:
             verb.make_context(words[0], list(words[1:]), parent=context)
         except click.UsageError as error:
             pytest.fail(f"{page}: {line}: {error.format_message()}")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all pages: a command finds what those before it left."""
+    return tmp_path_factory.mktemp("docs")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("page", "line"), RUN, ids=lambda text: text.partition(" ")[2] or text)
+def test_commands_run_as_printed(
+    page: str, line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In the order of the pages, and of the commands on them."""
+    monkeypatch.chdir(place)
+    for kind, code in blocks((ROOT / "docs" / page).read_text()):
+        if kind == "python" and (named := re.match(r"# (\w+\.py)\n", code)):
+            Path(named[1]).write_text(code)
+    words = words_of(line)
+    model = Path("qhw-build/digits-cnn-ultra96-hls4ml")
+    if "qhw-build/digits-cnn-stm32h743-mcu" in words:  # the same network
+        shutil.copytree(model, "qhw-build/digits-cnn-stm32h743-mcu", dirs_exist_ok=True)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, err = capfd.readouterr()
+    assert ended.value.code in (0, None), err
+    if words[0] == "build":
+        built = max(place.glob("**/build.json"), key=lambda path: path.stat().st_mtime_ns)
+        rows = [row for row in json.loads(built.read_text())["verification"] if "not_compared" not in row]
+        assert {row["mismatches"] for row in rows} == {0}
+    else:
+        assert out
+
+
+@pytest.mark.slow
+def test_the_tutorial_builds_the_same_in_python(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Behind its commands: every stage is there already."""
+    if not (place / "qhw-build/digits-cnn-ultra96-hls4ml/build.json").exists():
+        pytest.skip("the tutorial's first command did not run before")
+    monkeypatch.chdir(place)
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    (code,) = (code for kind, code in blocks(text) if kind == "python" and code.startswith("import qhw"))
+    names: dict[str, Any] = {}
+    exec(compile(code, "tutorial.md", "exec"), names)
+    stages = names["result"].manifest["stages"]
+    assert {stage["status"] for stage in stages} == {"skipped"}
+
+
+def test_other_python_is_python() -> None:
+    """Blocks of extend.md and tutorial.md are run; the only other one needs a batch system."""
+    found = {page.name for page in PAGES for kind, _ in blocks(page.read_text()) if kind == "python"}
+    assert found == {"extend.md", "tutorial.md", "search.md"}
+    (farm,) = (code for kind, code in blocks((ROOT / "docs/search.md").read_text()) if kind == "python")
+    assert "from dask_jobqueue import SLURMCluster" in farm
+    compile(farm, "search.md", "exec")
+
+
+def test_the_space_of_a_search_is_read(tmp_path: Path) -> None:
+    (text,) = (code for kind, code in blocks((ROOT / "docs/search.md").read_text()) if kind == "toml")
+    (tmp_path / "space.toml").write_text(text)
+    options = search_options.merged(tmp_path / "space.toml", {"model": "resnet8", "board": "ultra96"})
+    assert (options.evaluations, options.against) == (300, "lut")
+    assert options.space.tie == (("block1.conv1", "block1.conv2"),)
+    assert set(options.space.pin) == {"classify"}
+
+
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "qhw").rglob("*.py"))
+    if re.search(r"^ +>>> ", path.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_of_docstrings_give_what_they_say(name: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+    assert tried > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [api.build, api.ptq, api.search], ids=lambda verb: verb.__name__)
+def test_examples_of_verbs_run(
+    verb: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = textwrap.dedent(str(verb.__doc__).partition("Example::\n")[2])
+    names: dict[str, Any] = {"qhw": qhw}
+    if "net" in code:
+        names["net"] = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    exec(compile(code, verb.__name__, "exec"), names)
+    (built,) = tmp_path.glob("**/build.json")
+    rows = [row for row in json.loads(built.read_text())["verification"] if "not_compared" not in row]
+    assert {row["mismatches"] for row in rows} == {0}
 
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -178,3 +320,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = re.sub(r"<[^>]*>", "", (tmp_path / "site/reference/index.html").read_text())
     assert "what qhw build does" in page
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        page = (tmp_path / "site/notebooks" / notebook.stem / "index.html").read_text()
+        assert f"notebooks/{notebook.name}" in page

@@ -7,7 +7,7 @@ from typing import Any
 
 from qhw.report.charts import Spec, front_chart
 from qhw.report.page import chart, rendered
-from qhw.report.tables import cell_text
+from qhw.report.tables import cell_text, size_text
 
 Front = dict[str, Any]
 Tried = Sequence[tuple[float, float]]
@@ -107,7 +107,7 @@ def _tiles(front: Front) -> list[dict[str, str]]:
 
 
 def _evaluated(front: Front) -> str:
-    return f"{front['evaluations']:,} of {front['space_size']:.3g} evaluated"
+    return f"{front['evaluations']:,} of {size_text(front['space_size'])} evaluated"
 
 
 def _about(front: Front) -> str:

@@ -136,6 +136,11 @@ def tables_html(tables: Iterable[Table]) -> str:
     return "\n".join(table.to_html() for table in tables)
 
 
+def size_text(count: float) -> str:
+    """How many points a space has: 3,472, but 8.5e+18."""
+    return f"{count:,.0f}" if count < 10_000_000 else f"{count:.3g}"
+
+
 def cell_text(cell: Cell) -> str:
     """A cell as text: thousands separated, floats with four significant digits."""
     if cell is None:

@@ -25,6 +25,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ ANSWER_S = 10
 """How long a scheduler may take to answer."""
 
 _START_S = 120
+_RETURN_S = 600.0
+"""How long a worker of this machine that died may take to come back: on a busy one Dask waits too short."""
+
 _CLOSE_S = 10
 _LOOK_S = 2.0
 _QUIET_S = 60.0
@@ -100,7 +104,9 @@ def local(setup: Setup, workers: int) -> ClusterPool:
             raise CheckFailedError(f"The workers do not start: {_line(error)}") from None
         try:
             client = Client(cluster, timeout=_START_S, set_as_default=False)
-            return ClusterPool(client, packed, "the local cluster", cluster)
+            # Read whenever a worker dies, so set as long as there are workers.
+            patience = dask.config.set({"distributed.deploy.lost-worker-timeout": _RETURN_S})
+            return ClusterPool(client, packed, "the local cluster", cluster, patience)
         except BaseException:
             cluster.close(timeout=_CLOSE_S)
             raise
@@ -142,12 +148,18 @@ class ClusterPool(Pool):
         packed: the pickled setup.
         where: the scheduler, in messages.
         cluster: what is closed with the pool.
+        settings: what ends with it.
     """
 
     def __init__(
-        self, client: Client, packed: bytes, where: str, cluster: LocalCluster | None = None
+        self,
+        client: Client,
+        packed: bytes,
+        where: str,
+        cluster: LocalCluster | None = None,
+        settings: AbstractContextManager[object] | None = None,
     ) -> None:
-        self._client, self._where, self._cluster = client, where, cluster
+        self._client, self._where, self._cluster, self._settings = client, where, cluster, settings
         self._name = f"qhw-search-{os.getpid()}-{time.time_ns():x}"
         self._flying: dict[Point, Future[Any]] = {}
         self._done: queue.SimpleQueue[tuple[Point, Result]] = queue.SimpleQueue()
@@ -210,6 +222,11 @@ class ClusterPool(Pool):
         except (OSError, RuntimeError) as error:
             raise self._lost() from error
         self._looked = now
+        if not self._workers and self._cluster is not None and not self._cluster.workers:
+            raise LostError(
+                "The workers of this machine died, and do not come back. What was evaluated is kept",
+                hint="go on with --resume, with fewer --workers if memory was short",
+            )
         if self._workers:
             self._seen = now
         elif now - self._seen > _QUIET_S:
@@ -233,6 +250,9 @@ class ClusterPool(Pool):
         self._client.close(timeout=_CLOSE_S)
         if self._cluster is not None:
             self._cluster.close(timeout=_CLOSE_S)
+        if self._settings is not None:
+            self._settings.__exit__(None, None, None)
+            self._settings = None
 
 
 class Bench(WorkerPlugin):

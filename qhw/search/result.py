@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhw.report import FILE_NAME as REPORT
-from qhw.report.tables import Cell, Shown, Table
+from qhw.report.tables import Cell, Shown, Table, size_text
 from qhw.search.front import FILE_NAME, Front
 from qhw.search.strategies.base import Trial
 
@@ -110,7 +110,8 @@ class SearchResult(Shown):
             f"{front['metric']['name']} on {front['held_out']['samples']:,} samples held out of the training "
             f"split (float {float_figure}), with its 95 % interval; test: on the test split, afterwards\n"
             f"{rate}, {front['budget']:.0%} of {front['board']} at most; {front['evaluations']} of "
-            f"{front['space_size']:.3g} points evaluated by {front['evaluator']} ({front['strategy']})\n"
+            f"{size_text(front['space_size'])} points evaluated by {front['evaluator']} "
+            f"({front['strategy']})\n"
             "formats: of weights | of results, in the network's order; a number is the bits of fixed point\n"
             f"cost model: {front['cost_model']}{_error(front['lut_error'])}"
         )

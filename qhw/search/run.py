@@ -49,6 +49,7 @@ from qhw.pipeline.stages import (
     telling_full_disk,
 )
 from qhw.pipeline.state import LARGEST_STATE
+from qhw.report.tables import size_text
 from qhw.search import front as fronts
 from qhw.search.evaluators import evaluator_class, make_evaluator
 from qhw.search.evaluators.base import Evaluation, Evaluator, Held, interval
@@ -358,7 +359,7 @@ def _prepared(plan: SearchPlan, folder: Path, tell: Callable[[float | None, str]
     base = quant_of(options.build.quant_config(), part, given)
     with torch.random.fork_rng(devices=[]):
         space = options.space.space(sites_of(module, base, samples[:2]), base)
-        tell(None, f"{len(space.variables)} variables, {space.size:.3g} points")
+        tell(None, f"{len(space.variables)} variables, {size_text(space.size)} points")
         variants = Variants(module, space, samples)
     graphs = [lower(to_onnx(variant)) for variant in variants.modules]
     training = (part, recipe_of(plan.source, options.build))
@@ -456,7 +457,8 @@ def _search(prepare: Preparation, watch: Watch | None, work: Workspace) -> Facts
         "trials": [[list(t.point), t.cost, None if t.failed else t.quality, t.fits] for t in found.trials],
         "front": [[list(point), state] for point, state in found.front],
         "seconds": time.perf_counter() - start,
-        "summary": f"{evaluations} of {prepared.space.size:.3g} points, {len(found.front)} on the front",
+        "summary": f"{evaluations} of {size_text(prepared.space.size)} points, "
+        f"{len(found.front)} on the front",
     }
 
 

@@ -170,7 +170,7 @@ def weights_of(project: Path, node: str) -> Path:
 
 @pytest.fixture(scope="module")
 def fashion() -> Dataset:
-    """A part of Fashion-MNIST: enough to train a real network, and a hundred test images."""
+    """A part of Fashion-MNIST: enough to train a real network, and forty test images."""
     if not DEBIAN_FOLDER.is_dir():
         pytest.skip("dataset-fashion-mnist is not installed")
     data = load_dataset("fashion-mnist")
@@ -178,13 +178,14 @@ def fashion() -> Dataset:
         data,
         train_x=data.train_x[:1500],
         train_y=data.train_y[:1500],
-        test_x=data.test_x[:100],
-        test_y=data.test_y[:100],
+        test_x=data.test_x[:40],
+        test_y=data.test_y[:40],
     )
 
 
 @pytest.mark.parametrize("name", ["e4m3", "khot<8,2>", "mixed"])
-def test_a_hundred_images_through_resnet8(fashion: Dataset, tmp_path: Path, name: str) -> None:
+def test_forty_images_through_resnet8(fashion: Dataset, tmp_path: Path, name: str) -> None:
+    """A few million codes; benchmarks/results/format_builds.md has a hundred images."""
     quant = formats_named("e3m2" if name == "mixed" else name)
     if name == "mixed":
         quant["overrides"] = {layer: formats_named("fixed<8>") for layer in ("conv", "classify")}
@@ -194,14 +195,14 @@ def test_a_hundred_images_through_resnet8(fashion: Dataset, tmp_path: Path, name
         data=fashion,
         quant=quant,
         training=TrainConfig(float_epochs=1, quantised_epochs=1, batch_size=64, learning_rate=4e-3),
-        vectors=100,
+        vectors=40,
         out=tmp_path / "out",
     )
     simulated = compared(result.manifest)
-    assert simulated["vectors"] == 100
+    assert simulated["vectors"] == 40
     assert simulated["layers"] >= 15
-    assert simulated["codes_compared"] > 10_000_000
-    assert simulated["distinct_codes"] > 50
+    assert simulated["codes_compared"] > 4_000_000
+    assert simulated["distinct_codes"] > 30
     if name == "khot<8,2>":
         assert result.manifest["resources"]["estimated"]["dsp"] == 0
 

@@ -17,6 +17,7 @@ pytest.importorskip("hls4ml")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize(
     ("kind", "io_type", "folded"),
     [
@@ -48,6 +49,7 @@ def test_every_operation_keeps_its_codes(tmp_path: Path, kind: str, io_type: str
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
 @pytest.mark.parametrize(
     ("kind", "folded"), [("products", 0.5), ("elementwise", 0.0), ("moves", 0.3), ("requants", 0.0)]

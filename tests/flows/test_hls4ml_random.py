@@ -19,6 +19,7 @@ pytest.importorskip("hls4ml")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
 @pytest.mark.parametrize(("io_type", "seed"), [("io_stream", 1), ("io_parallel", 2)])
 def test_random_designs_keep_their_codes(tmp_path: Path, io_type: str, seed: int) -> None:
     graph, rng, flow = random_design(seed, 12, large=False), np.random.default_rng(seed), Hls4mlFlow(io_type)

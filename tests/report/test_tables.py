@@ -9,7 +9,7 @@ import rich.console
 
 from qhw.doctor import diagnose
 from qhw.report.boards import boards_tables
-from qhw.report.tables import Table, cell_text, print_tables
+from qhw.report.tables import Table, cell_text, print_tables, size_text
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,10 @@ from qhw.report.tables import Table, cell_text, print_tables
 )
 def test_cells(cell: object, text: str) -> None:
     assert cell_text(cell) == text  # type: ignore[arg-type]
+
+
+def test_sizes_are_exact_while_they_can_be_read() -> None:
+    assert [size_text(9.0), size_text(3472), size_text(8.5e18)] == ["9", "3,472", "8.5e+18"]
 
 
 def test_html_escapes_what_a_model_file_could_hold() -> None:

