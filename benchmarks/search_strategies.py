@@ -49,7 +49,7 @@ from qhw.graph.lower import lower
 from qhw.models import build_model, model_entry
 from qhw.pipeline.designs import Wanted
 from qhw.quant_config import QuantConfig
-from qhw.search.evaluators import evaluator_class, list_evaluators
+from qhw.search.evaluators import evaluator_class, list_evaluators, make_evaluator
 from qhw.search.evaluators.base import Held
 from qhw.search.evaluators.output_error import OutputError
 from qhw.search.evaluators.second_order import SecondOrder
@@ -65,6 +65,9 @@ from qhw.train import Phase
 RESULT = Path(__file__).parent / "results" / "search_strategies.md"
 CACHE = Path(__file__).parents[1] / "build" / "search_strategies"
 BOARD, FLOW, OBJECTIVE = "ultra96", "hls4ml", "lut"
+METHODS = ("gpfq",)
+"""What points are quantised by: a search's default."""
+
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Shares of a space's points at which strategies are compared."""
 
@@ -87,6 +90,7 @@ class Case:
         weights, activations: the formats to choose from.
         fps: images per second that every point must reach.
         held: samples of the training split that are held out.
+        seed: of the training.
     """
 
     model: str
@@ -95,6 +99,7 @@ class Case:
     activations: tuple[str, ...]
     fps: float
     held: int
+    seed: int = 2
 
     @property
     def name(self) -> str:
@@ -131,7 +136,7 @@ class Bench:
     def __init__(self, case: Case, cache: Path, bar: Bar) -> None:
         self.case = case
         rest, held_x, held_y = split(load_dataset(case.data), case.held)
-        self.data, self.cache = rest, cache / case.name
+        self.data, self.cache = rest, cache / f"{case.name}-{case.seed}"
         checkpoints.prepare_folder(self.cache)
         self.model, self.held = self._trained(), Held(held_x, Judge(rest.kind, rest.figure, held_y))
         samples = torch.from_numpy(rest.train_x[:CALIBRATION]).float()
@@ -140,13 +145,13 @@ class Bench:
         self.variants = Variants(self.model, self.space, samples)
         self.points = self.space.every()
         weights = checkpoints.weights_hash(self.model)
-        self.identity = checkpoints.fingerprint(case, weights, rest.sha256)[:12]
+        self.identity = checkpoints.fingerprint(case, METHODS, weights, rest.sha256)[:12]
         self.costs, self.fits = self._priced()
         self.qualities = self._exhausted(bar)
 
     def _trained(self) -> nn.Module:
-        recipe = dataclasses.replace(model_entry(self.case.model).recipe(), seed=0)
-        model = build_model(self.case.model, self.data, seed=0)
+        recipe = dataclasses.replace(model_entry(self.case.model).recipe(), seed=self.case.seed)
+        model = build_model(self.case.model, self.data, seed=self.case.seed)
         start = checkpoints.fingerprint(checkpoints.weights_hash(model), self.data.sha256, torch.__version__)
         phase = Phase("float", recipe.float_epochs, recipe.learning_rate, recipe, self.cache, start)
         phase.run(model, self.data, None)
@@ -166,7 +171,7 @@ class Bench:
         path = self.cache / f"exhaustive-{self.identity}.npy"
         if path.is_file():
             return np.load(path, allow_pickle=False)
-        evaluator = evaluator_class("calibrated")(self.variants, self.held)
+        evaluator = make_evaluator("calibrated", self.variants, self.held, methods=METHODS)
         task = bar.add_task(f"{self.case.name}, every point", total=len(self.points))
         qualities = np.empty(len(self.points))
         for place, point in enumerate(self.points):
