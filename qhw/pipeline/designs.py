@@ -56,8 +56,8 @@ class Wanted:
 def best_design(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted | None = None) -> Design:
     """A flow's design at the fastest folding that fits the board, or the smallest at a rate.
 
-    Channels that are constant, and those that nothing needs, are left out of it where that makes it smaller or
-    faster: fewer channels may have fewer foldings.
+    Channels that are constant, and those that nothing needs, are left out where that makes the design smaller
+    or faster: fewer channels may have fewer foldings.
 
     Raises:
         UnsupportedError: the flow cannot carry the graph, or build for the board.

@@ -103,8 +103,8 @@ def compare(
 ) -> Comparison:
     """Compare every tensor that both executions hold, in the order of ``graph``.
 
-    Channels that a design leaves out, because they are constant (``graph.passes.constant_channels``), are left
-    out of the other execution, too.
+    Channels that one of them lacks, because its design leaves them out (``graph.passes.constant_channels``),
+    are left out of the other, too.
 
     Args:
         left, right: mantissas (N, *shape) by tensor name, as the interpreter returns them.
