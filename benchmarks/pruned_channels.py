@@ -194,7 +194,8 @@ def searched(seeds: Sequence[int]) -> Iterator[str]:
     yield (
         f"digits-cnn of {WIDTH} channels, {SETTINGS.cycles * SETTINGS.epochs} epochs, one run each; LUT "
         f"({FLOW}, {BOARD}, {WANTED.fps:,.0f} images/s), accuracy on held-out samples of the training "
-        "split, channels. A run with 0 bits takes another way through the formats, so not every part of its front is better."
+        "split, channels. A run with 0 bits takes another way through the formats, so not every part of its "
+        "front is better."
     )
     for seed in seeds:
         problem = problem_of(seed)
