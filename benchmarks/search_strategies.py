@@ -5,9 +5,8 @@ every point of the space is evaluated on it once (evaluator `calibrated`: no tra
 for points and is told what is known of them. Test splits are not looked at. What was trained, evaluated or
 run lies in the cache, by its settings, and is not done again: delete the cache after a change of a strategy.
 
-    python benchmarks/search_strategies.py [--cache build/search_strategies] [--seeds 3] [--most 0.02] [--jobs
-    2]
-        [--strategies S ...] [--networks digits-cnn-digits ...]
+    python benchmarks/search_strategies.py [--cache build/search_strategies] [--seeds 0 1 2] [--most 0.02]
+        [--jobs 2] [--methods gpfq] [--trained 0] [--strategies S ...] [--networks digits-cnn-digits ...]
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from qhw.graph.lower import lower
 from qhw.models import build_model, model_entry
 from qhw.pipeline.designs import Wanted
 from qhw.quant_config import QuantConfig
-from qhw.search.evaluators import evaluator_class, list_evaluators
+from qhw.search.evaluators import evaluator_class, list_evaluators, make_evaluator
 from qhw.search.evaluators.base import Held
 from qhw.search.evaluators.output_error import OutputError
 from qhw.search.evaluators.second_order import SecondOrder
@@ -126,12 +125,17 @@ def split(data: Dataset, held: int) -> tuple[Dataset, NDArray[Any], NDArray[Any]
 
 
 class Bench:
-    """A trained network, its prices, and the quality of every point."""
+    """A trained network, its prices, and the quality of every point.
 
-    def __init__(self, case: Case, cache: Path, bar: Bar) -> None:
-        self.case = case
+    Args:
+        methods: what points are quantised by.
+        seed: of the network's training.
+    """
+
+    def __init__(self, case: Case, cache: Path, bar: Bar, methods: Sequence[str] = (), seed: int = 0) -> None:
+        self.case, self.methods, self.seed = case, tuple(methods), seed
         rest, held_x, held_y = split(load_dataset(case.data), case.held)
-        self.data, self.cache = rest, cache / case.name
+        self.data, self.cache = rest, cache / (f"{case.name}-{seed}" if seed else case.name)
         checkpoints.prepare_folder(self.cache)
         self.model, self.held = self._trained(), Held(held_x, Judge(rest.kind, rest.figure, held_y))
         samples = torch.from_numpy(rest.train_x[:CALIBRATION]).float()
@@ -140,13 +144,13 @@ class Bench:
         self.variants = Variants(self.model, self.space, samples)
         self.points = self.space.every()
         weights = checkpoints.weights_hash(self.model)
-        self.identity = checkpoints.fingerprint(case, weights, rest.sha256)[:12]
+        self.identity = checkpoints.fingerprint(case, *self.methods, weights, rest.sha256)[:12]
         self.costs, self.fits = self._priced()
         self.qualities = self._exhausted(bar)
 
     def _trained(self) -> nn.Module:
-        recipe = dataclasses.replace(model_entry(self.case.model).recipe(), seed=0)
-        model = build_model(self.case.model, self.data, seed=0)
+        recipe = dataclasses.replace(model_entry(self.case.model).recipe(), seed=self.seed)
+        model = build_model(self.case.model, self.data, seed=self.seed)
         start = checkpoints.fingerprint(checkpoints.weights_hash(model), self.data.sha256, torch.__version__)
         phase = Phase("float", recipe.float_epochs, recipe.learning_rate, recipe, self.cache, start)
         phase.run(model, self.data, None)
@@ -166,7 +170,7 @@ class Bench:
         path = self.cache / f"exhaustive-{self.identity}.npy"
         if path.is_file():
             return np.load(path, allow_pickle=False)
-        evaluator = evaluator_class("calibrated")(self.variants, self.held)
+        evaluator = make_evaluator("calibrated", self.variants, self.held, methods=self.methods)
         task = bar.add_task(f"{self.case.name}, every point", total=len(self.points))
         qualities = np.empty(len(self.points))
         for place, point in enumerate(self.points):
@@ -299,9 +303,11 @@ class Store:
         beside.replace(self.path)
 
 
-def searched(names: Sequence[str], seeds: int, most: float, jobs: int, store: Store, bar: Bar) -> Results:
+def searched(
+    names: Sequence[str], seeds: Sequence[int], most: float, jobs: int, store: Store, bar: Bar
+) -> Results:
     """Every strategy on every network, each seed."""
-    wanted = [(c, name, seed) for seed in range(seeds) for c in range(len(BENCHES)) for name in names]
+    wanted = [(c, name, seed) for seed in seeds for c in range(len(BENCHES)) for name in names]
     keys = {item: f"{BENCHES[item[0]].identity} {item[1]} {item[2]} {most:g}" for item in wanted}
     task = bar.add_task("searches", total=len(wanted))
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
@@ -419,16 +425,18 @@ def plot(results: Results, names: Sequence[str], path: Path) -> None:
 INTRODUCTION = """# Search strategies: hypervolume against evaluations
 
 Formats of weights and results, layer by layer; quality is the accuracy on samples held out of the training
-split, without any training in the formats (`calibrated`); cost is LUT ({flow}, {board}). Every point was
-evaluated once, which gives the true front. A figure is the percentage of its hypervolume that a strategy has
-after so many evaluations: median of {seeds} seeds of the strategy, on one trained network. The reference is
-the front's nadir, moved out by a tenth of its range; *whole space* is up to the dearest and the worst point
-instead, where a single lucky sample at the dear end counts most. Strategies price points freely, and may call
-the SQNR proxy (*proxies*: how often) and the second-order model (one backward pass per output, once). Some
-end by themselves (*evaluations*). Seconds are those of a strategy's own work, on a shared machine.
+split, without any training in the formats (`calibrated`, {methods}); cost is LUT ({flow}, {board}). Every
+point was evaluated once, which gives the true front. A figure is the percentage of its hypervolume that a
+strategy has after so many evaluations: median of {seeds} seeds of the strategy, on one trained network. The
+reference is the front's nadir, moved out by a tenth of its range; *whole space* is up to the dearest and
+the worst point instead, where a single lucky sample at the dear end counts most. Strategies price points
+freely, and may call the SQNR proxy (*proxies*: how often) and the second-order model (one backward pass per
+output, once). Some end by themselves (*evaluations*). Seconds are those of a strategy's own work, on a
+shared machine.
 
-The default's settings were chosen by what it reached on digits-cnn-digits and mlp-mnist, on these seeds:
-there its figures flatter it. mlp-digits had no part in that.
+Networks were trained with seed {trained}, strategies run with seeds {which}. The default's settings were
+chosen by what it reached on digits-cnn-digits and mlp-mnist without methods, with seed 0 of training and
+seeds 0 to 2: there its figures flatter it. mlp-digits had no part in that.
 
 ![hypervolume missing against evaluations]({plot})
 
@@ -436,12 +444,15 @@ Dashed: {promise:.0%} with {limit:.0%} of the evaluations.
 """
 
 
-def report(results: Results, names: Sequence[str], seeds: int, most: float) -> str:
+def report(results: Results, names: Sequence[str], seeds: Sequence[int], most: float) -> str:
     """The whole file."""
     text = INTRODUCTION.format(
+        methods=" and ".join(BENCHES[0].methods) or "no method",
+        trained=BENCHES[0].seed,
+        which=", ".join(map(str, seeds)),
         flow=FLOW,
         board=BOARD,
-        seeds=seeds,
+        seeds=len(seeds),
         plot=RESULT.with_suffix(".png").name,
         promise=PROMISE,
         limit=LIMIT,
@@ -468,7 +479,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the strategies")
+    parser.add_argument("--methods", nargs="*", default=[], metavar="M", help="what points are quantised by")
+    parser.add_argument("--trained", type=int, default=0, help="seed of the networks' training")
     parser.add_argument("--most", type=float, default=LIMIT, help="share of the points that is evaluated")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), metavar="S")
@@ -478,7 +491,7 @@ def main() -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
         chosen = [case for case in CASES if case.name in given.networks]
-        BENCHES.extend(Bench(case, given.cache, bar) for case in chosen)
+        BENCHES.extend(Bench(case, given.cache, bar, given.methods, given.trained) for case in chosen)
         for bench in BENCHES:  # made once, before processes are forked
             bench.prepare()
         store = Store(given.cache / "searches.json")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from qhw.boards import load_board
+from qhw.cost import estimate
 from qhw.data import load_dataset
 from qhw.data.base import Dataset
 from qhw.export import export_qonnx, to_onnx
@@ -25,7 +26,7 @@ from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
 from qhw.models.digits_cnn import DigitsCnn
-from qhw.pipeline.designs import Wanted
+from qhw.pipeline.designs import Wanted, best_design
 from qhw.quant_config import QuantConfig
 from qhw.search.evaluators.base import Held
 from qhw.search.evaluators.full_qat import FullQat
@@ -72,6 +73,17 @@ def problem_of(
     space = settings.space(sites_of(model, QuantConfig(), example[:2]), QuantConfig())
     variants = Variants(model, space, example)
     return TrainingProblem(variants, prices_of(variants), data, held, config)
+
+
+def price_of_network(network: fx.GraphModule) -> tuple[float, bool]:
+    """The LUT of a network's own design at the rate."""
+    return lut_of(lower(to_onnx(network))), True
+
+
+def lut_of(graph: ExactGraph) -> float:
+    """The LUT of a graph's design at the rate."""
+    design = best_design(graph, load_board("ultra96-v2"), load_flow("hls4ml"), WANTED)
+    return float(estimate(design).totals["lut"])
 
 
 def prices_of(variants: Variants) -> Callable[[Sequence[Point]], Prices]:

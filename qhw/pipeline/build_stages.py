@@ -35,7 +35,7 @@ from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
 from qhw.pipeline.data_choice import DataChoice
-from qhw.pipeline.designs import best_design, check_computes
+from qhw.pipeline.designs import best_design, check_computes, without_channels
 from qhw.pipeline.input_type import annotated_copy
 from qhw.pipeline.options import PTQ_OPTIONS, BuildOptions
 from qhw.pipeline.own_metric import record_of
@@ -799,17 +799,22 @@ def _cost(plan: BuildPlan, work: Workspace) -> Facts:
     """Choose the folding that fits the board, and keep what the design is estimated to take."""
     from qhw.cost import estimate
     from qhw.cost.calibration.model_file import worst_lut_error
+    from qhw.graph.passes import constant_channels
 
-    design = best_design(read_graph(work.build), plan.board, plan.flow, plan.options.wanted)
+    graph = read_graph(work.build)
+    design = best_design(graph, plan.board, plan.flow, plan.options.wanted)
+    removed = constant_channels.removed(graph, design.graph)
     estimated = estimate(design)
     folding = {name: fold.to_json() for name, fold in design.folding.items()}
     folder = work.scratch / "cost"
     folder.mkdir()
     _write_json(folder / "folding.json", folding)
+    _write_json(folder / "channels.json", {"removed": removed})
     _write_json(folder / "layers.json", [asdict(layer) for layer in estimated.layers])
     used = estimated.utilisation
     fullest = max(used, key=lambda name: used[name])
     share = f"{used[fullest]:.0%} of the {fullest.upper()}"
+    left_out = f"; {removed} constant channels left out" if removed else ""
     return {
         "folding": folding,
         "options": dict(design.architecture.options),
@@ -820,7 +825,7 @@ def _cost(plan: BuildPlan, work: Workspace) -> Facts:
             "cycles": estimated.latency_cycles,
             "initiation_interval": estimated.initiation_interval,
         },
-        "summary": f"{share}, {estimated.throughput_fps:,.0f} inferences/s ({estimated.label})",
+        "summary": f"{share}, {estimated.throughput_fps:,.0f} inferences/s ({estimated.label}){left_out}",
     }
 
 
@@ -830,7 +835,11 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _design(plan: BuildPlan, build: Path) -> Design:
     """The design that was priced, with the folding that was chosen for it."""
-    design = plan.flow.prepare(read_graph(build), plan.board, plan.options.wanted.multipliers)
+    path = build / "cost" / "channels.json"
+    stored = read_json(path, "channels", 1 << 10)
+    check(stored, table({"removed": {"type": "integer", "minimum": 0}}), str(path))
+    graph = without_channels(read_graph(build), stored["removed"])
+    design = plan.flow.prepare(graph, plan.board, plan.options.wanted.multipliers)
     path, notion = build / "cost" / "folding.json", design.architecture.fold
     stored = read_json(path, "folding", 1 << 26)
     factors = table({item.name: {"type": "integer", "minimum": 1} for item in fields(notion)})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qhw.boards import Board
-from qhw.errors import QhwError, UnsupportedError
+from qhw.errors import InputError, QhwError, UnsupportedError
 
 if TYPE_CHECKING:
     from qhw.cost import Design
@@ -56,6 +56,9 @@ class Wanted:
 def best_design(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted | None = None) -> Design:
     """A flow's design at the fastest folding that fits the board, or the smallest at a rate.
 
+    Channels that are constant, and those that nothing needs, are left out where that makes the design smaller
+    or faster: fewer channels may have fewer foldings.
+
     Raises:
         UnsupportedError: the flow cannot carry the graph, or build for the board.
         DoesNotFitError: nothing fits; names the flows whose designs would.
@@ -83,8 +86,51 @@ def check_computes(graph: ExactGraph) -> None:
 
 
 def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design:
+    from qhw.cost.pricing.folding import DoesNotFitError
+    from qhw.graph.passes import constant_channels
+
+    smaller, changed = constant_channels.apply(graph)
+    if not changed:
+        return _folded(graph, board, flow, wanted)
+    found = []
+    for each in (smaller, graph):
+        try:
+            found.append(_folded(each, board, flow, wanted))
+        except DoesNotFitError:
+            if each is graph and not found:
+                raise
+    return min(found, key=lambda design: _size(design, wanted))
+
+
+def _folded(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design:
     design = flow.prepare(graph, board, wanted.multipliers)
     return flow.best(design, budget=wanted.share, fps=wanted.fps)
+
+
+def _size(design: Design, wanted: Wanted) -> tuple[float, ...]:
+    """What is less in the better one of two designs: the interval unless a rate is enough, then resources."""
+    from qhw.cost import estimate
+
+    estimated = estimate(design)
+    interval = estimated.initiation_interval if wanted.fps is None else 0
+    shares = estimated.utilisation.values()
+    return interval, max(shares), sum(shares)
+
+
+def without_channels(graph: ExactGraph, removed: int) -> ExactGraph:
+    """The graph of a design from which :func:`best_design` left so many channels out.
+
+    Raises:
+        InputError: the graph has not so many.
+    """
+    from qhw.graph.passes import constant_channels
+
+    if not removed:
+        return graph
+    smaller, _ = constant_channels.apply(graph)
+    if (found := constant_channels.removed(graph, smaller)) != removed:
+        raise InputError(f"The design lacks {removed} channels, but {found} of its graph are constant")
+    return smaller
 
 
 def _elsewhere(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> str:

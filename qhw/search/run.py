@@ -440,9 +440,11 @@ def _search(prepare: Preparation, watch: Watch | None, work: Workspace) -> Facts
 
     start = time.perf_counter()
     kind: Any = strategy_class(options.strategy)
-    search = _in_training if issubclass(kind, TrainingStrategy) else _asked
     with contextlib.closing(_store(plan, prepared, wanted)) as store:
-        found = search(kind, plan, prepared, pricer, store, watch, work)
+        if issubclass(kind, TrainingStrategy):
+            found = _in_training(kind, plan, prepared, pricer, wanted, store, watch, work)
+        else:
+            found = _asked(kind, plan, prepared, pricer, store, watch, work)
     if not found.front:
         raise CheckFailedError(f"None of the {len(found.trials)} points that were evaluated fits", hint=_HINT)
     failed = sum(trial.failed for trial in found.trials)
@@ -539,6 +541,7 @@ def _in_training(
     plan: SearchPlan,
     prepared: Prepared,
     pricer: Pricer,
+    wanted: Wanted,
     store: Store,
     watch: Watch | None,
     work: Workspace,
@@ -555,7 +558,20 @@ def _in_training(
         costs = pricer.price(points)
         return costs.objective(plan.options.against), costs.fits
 
-    problem = TrainingProblem(prepared.variants, price, data, prepared.held, config, work.partial)
+    def price_network(network: Any) -> tuple[float, bool]:
+        from qhw.cost import estimate
+        from qhw.export import to_onnx
+        from qhw.graph.lower import lower
+
+        try:
+            design = best_design(lower(to_onnx(network)), plan.board, plan.flow, wanted)
+        except CheckFailedError:
+            return math.inf, False
+        return float(estimate(design).figures[plan.options.against]), True
+
+    problem = TrainingProblem(
+        prepared.variants, price, data, prepared.held, config, work.partial, price_network
+    )
     points = kind(problem).run(telling(work.progress))
     recorded = {stored.point for stored in store.trials() if stored.state == "done"}
     for trained in sorted(points, key=lambda one: -one.evaluation.quality):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import IntArray, shift_left
 from qhw.graph.ir import ExactGraph, TensorType
+from qhw.graph.passes.constant_channels import Kept, kept_channels
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ def compare(
 ) -> Comparison:
     """Compare every tensor that both executions hold, in the order of ``graph``.
 
+    Channels that one of them lacks, because its design leaves them out (``graph.passes.constant_channels``),
+    are left out of the other, too.
+
     Args:
         left, right: mantissas (N, *shape) by tensor name, as the interpreter returns them.
         names: the two executions' names in messages.
@@ -111,9 +116,12 @@ def compare(
         InputError: no tensor is in both, or one has different shapes.
     """
     layers = []
+    common = _Common(graph, right_graph or graph)
     for tensor, layer, op, source in _tensors(graph):
         if tensor in left and tensor in right:
-            pair = _aligned(graph, right_graph or graph, tensor, left[tensor], right[tensor])
+            pair = _aligned(
+                graph, right_graph or graph, tensor, *common.of(tensor, left[tensor], right[tensor])
+            )
             found = LayerComparison(tensor, layer, op, source, *_difference(tensor, *pair, names))
             covers = _covered(graph, tensor, left.keys() & right.keys()) if found.mismatches else ()
             layers.append(replace(found, covers=covers))
@@ -123,6 +131,26 @@ def compare(
             hint="keep the same layers in both (keep='all')",
         )
     return Comparison(*names, tuple(layers))
+
+
+class _Common:
+    """The channels that two executions have in common where a design leaves some out."""
+
+    def __init__(self, *graphs: ExactGraph) -> None:
+        self._graphs = graphs
+
+    def of(self, tensor: str, *both: IntArray) -> Iterator[IntArray]:
+        """Two arrays (N, C, …) of a tensor; of the larger one, the channels that the other has."""
+        for graph, x, other in zip(self._graphs, both, both[::-1], strict=True):
+            if x.ndim == other.ndim > 1 and x.shape[1] > other.shape[1]:
+                kept = self._kept[id(graph)].get(tensor)
+                if kept is not None and (len(kept), kept.sum()) == (x.shape[1], other.shape[1]):
+                    x = x[:, kept]
+            yield x
+
+    @cached_property
+    def _kept(self) -> dict[int, dict[str, Kept]]:
+        return {id(graph): kept_channels(graph) for graph in self._graphs}
 
 
 def _covered(graph: ExactGraph, tensor: str, compared: Collection[str]) -> tuple[str, ...]:

@@ -11,14 +11,14 @@ from qonnx_factory import Net
 
 import qhw
 from qhw.boards import load_board
-from qhw.cost import estimate
+from qhw.cost import Design, estimate
 from qhw.cost.pricing.folding import DoesNotFitError
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import load_flow
 from qhw.formats import Integer
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.ir import ExactGraph
-from qhw.pipeline.designs import Wanted, best_design
+from qhw.pipeline.designs import Wanted, best_design, without_channels
 
 pytest.importorskip("hls4ml")
 
@@ -76,3 +76,42 @@ def test_a_model_that_computes_nothing_has_no_cost(tmp_path: Path) -> None:
     file.write_bytes(net.model(net.quant("x", 8, 0.5)).SerializeToString())
     with pytest.raises(UnsupportedError, match="computes nothing"):
         qhw.cost(file, board="ultra96")
+
+
+def half_of_zeros(channels: int = 16) -> ExactGraph:
+    """Two convolutions; half of the first one's filters are zero."""
+    random, b = np.random.default_rng(0), GraphBuilder("pruned")
+    x = b.input("x", (4, 8, 8), Integer(6, False))
+    first = random.integers(1, 16, (channels, 4, 3, 3))
+    first[channels // 2 :] = 0
+    y = b.conv("first", x, b.constant("w", first, Integer(6)), pads=(1, 1, 1, 1))
+    y = b.requant("act", y, Integer(6, False), 6)
+    last = b.constant("v", random.integers(-16, 16, (8, channels, 3, 3)), Integer(6))
+    return b.finish([b.requant("out", b.conv("last", y, last, pads=(1, 1, 1, 1)), Integer(6), 8)])
+
+
+@pytest.mark.parametrize(("flow", "board"), [("hls4ml", "zcu102"), ("rtl", "ulx3s"), ("mcu", "stm32h743")])
+def test_channels_of_zeros_are_not_built(flow: str, board: str) -> None:
+    graph, target, found = half_of_zeros(), load_board(board), load_flow(flow)
+    design = best_design(graph, target, found, Wanted())
+    assert design.graph.tensors["first"].shape == (8, 8, 8)
+    whole = found.best(found.prepare(graph, target))
+    assert estimate(design).initiation_interval <= estimate(whole).initiation_interval
+    assert best_design(without_channels(graph, 8), target, found).folding == design.folding
+
+
+def test_all_channels_stay_where_fewer_are_dearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer channels may have fewer foldings: the better design is built, whichever it is."""
+
+    def size(design: Design, wanted: Wanted) -> tuple[float, ...]:
+        return (-design.graph.tensors["first"].shape[0],)
+
+    monkeypatch.setattr("qhw.pipeline.designs._size", size)
+    design = best_design(half_of_zeros(), load_board("zcu102"), load_flow("hls4ml"))
+    assert design.graph.tensors["first"].shape[0] == 16
+
+
+def test_a_design_of_another_graph_is_refused() -> None:
+    with pytest.raises(InputError, match="lacks 3 channels, but 8 of its graph are constant"):
+        without_channels(half_of_zeros(), 3)
+    assert without_channels(graph := half_of_zeros(), 0) is graph

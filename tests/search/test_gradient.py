@@ -8,15 +8,27 @@ import numpy as np
 import pytest
 import torch
 from trained_problem import (
+    WANTED,
     codes_differ,
     digits_problem,
+    exact_graph,
     failing_loss,
     is_not_dominated,
+    lut_of,
+    price_of_network,
     same,
     small_problem,
 )
 
+from qhw.boards import load_board
+from qhw.cost import estimate
 from qhw.errors import CheckFailedError, InputError
+from qhw.flows.base import load_flow
+from qhw.graph.encode import encode_inputs
+from qhw.graph.interpreter import interpret
+from qhw.graph.ir import ExactGraph
+from qhw.graph.passes import constant_channels
+from qhw.search.strategies._channels import ChannelGroup, channel_groups, gated, silenced
 from qhw.search.strategies.gradient import (
     Gradient,
     GradientSettings,
@@ -167,7 +179,7 @@ def test_the_price_pulls_down_and_the_task_up():
         with torch.no_grad():
             walk.positions.copy_(start)
         for _ in range(200):
-            walk._move(torch.full_like(start, slope), walk.rungs, 1, 1.0)
+            walk._move(torch.full_like(start, slope), [], walk.rungs, 1, 1.0)
     assert bool((up.positions == up.tops).all())
     assert float(down.strategy.costs([down._point(down.rungs)])[0]) < 0.7 * down.price_of_top
     assert bool((down.positions >= 0).all())
@@ -229,3 +241,89 @@ def test_settings_out_of_range_are_refused(wrong):
 def test_uniform_points_do_not_dominate_it_on_digits():
     """One run of 15 epochs, against every uniform point trained for 10 from the same float weights."""
     assert is_not_dominated(Gradient(digits_problem(), GradientSettings(cycles=5, epochs=3)).run())
+
+
+# --- channels of 0 bits ------------------------------------------------------------------------------
+
+
+def without_channels() -> Positions:
+    """Positions whose group has lost channels 1 and 2 of 4."""
+    walk = positions()
+    (group,) = channel_groups(small_problem().variants)
+    walk = dataclasses.replace(walk, prunable=[(group, 0.1)])
+    with torch.no_grad():
+        walk.channels[0].copy_(torch.tensor([1.0, 0.4, 0.0, 0.6]))
+    return walk
+
+
+def test_channels_that_meet_in_a_sum_go_together():
+    """conv1 and conv2 of digits-cnn are added; what classify gives are the outputs."""
+    assert channel_groups(small_problem().variants) == [ChannelGroup(4, ("norm1", "norm2"))]
+
+
+def test_one_channel_stays():
+    walk = without_channels()
+    assert walk.masks[0].tolist() == [True, False, False, True]
+    with torch.no_grad():
+        walk.channels[0].copy_(torch.tensor([0.1, 0.0, 0.3, 0.3]))
+    assert walk.masks[0].sum() == 1
+
+
+def test_what_is_gated_while_it_trains_is_what_is_kept():
+    """Zeros in batch norm give what the mask of its result gives; afterwards all is as it was."""
+    walk, shared = without_channels(), SharedWeights(small_problem().variants).eval()
+    shared.choose(walk._point(walk.rungs))
+    x, _ = batch()
+    before = shared(x)
+    with gated(shared.network, walk.groups, walk.masks):
+        masked = shared(x)
+    with silenced(shared.network, walk.groups, walk.masks):
+        assert torch.equal(shared(x), masked)
+    assert not torch.equal(before, masked)
+    assert torch.equal(shared(x), before)
+
+
+def test_the_slope_of_a_channels_price_is_that_of_its_formula():
+    walk = without_channels()
+    (found,) = walk._price_slopes_of_channels(walk.rungs)
+    price = float(walk.strategy.costs([walk._point(walk.rungs)])[0]) / walk.price_of_top
+
+    def cost(place: float) -> float:
+        weights = np.exp(-((np.arange(2) - place) ** 2) / 2)
+        return float(weights[1] / weights.sum()) * 0.1 * price
+
+    for slope, place in zip(found.tolist(), walk.channels[0].tolist(), strict=True):
+        assert slope == pytest.approx((cost(place + 1e-5) - cost(place - 1e-5)) / 2e-5, rel=1e-6)
+
+
+def test_lost_channels_make_the_design_smaller(tmp_path):
+    """Only the price pulls: channels go, also of the exact graph, whose design has the point's price."""
+    problem = dataclasses.replace(small_problem(), price_network=price_of_network)
+    kept = Gradient(problem, dataclasses.replace(QUICK, beta=(300.0, 1000.0))).run()
+    lost = 0
+    for point in kept:
+        module = point.network(problem.variants)
+        graph = exact_graph(module, tmp_path)
+        smaller, changed = constant_channels.apply(graph)
+        if changed:
+            lost = max(lost, graph.tensors["conv1"].shape[0] - smaller.tensors["conv1"].shape[0])
+            assert point.cost == lut_of(graph) < lut_of_all(graph)
+            assert codes_differ(point, problem.variants, problem.held.samples[:50], tmp_path) == 0
+            inputs = encode_inputs(graph, problem.held.samples[:50])
+            pair = [interpret(each, inputs)[graph.outputs[0]] for each in (graph, smaller)]
+            np.testing.assert_array_equal(*pair)
+    assert lost > 0
+
+
+def lut_of_all(graph: ExactGraph) -> float:
+    """The LUT of the design that keeps all channels."""
+    flow, board = load_flow("hls4ml"), load_board("ultra96-v2")
+    design = flow.best(flow.prepare(graph, board, WANTED.multipliers), fps=WANTED.fps)
+    return float(estimate(design).totals["lut"])
+
+
+def test_channels_stay_where_nothing_prices_them():
+    widest = small_problem().space.widest()
+    assert Gradient(small_problem(), QUICK).prunable(widest) == []
+    problem = dataclasses.replace(small_problem(), price_network=price_of_network)
+    assert Gradient(problem, dataclasses.replace(QUICK, prune=False)).prunable(widest) == []

@@ -161,9 +161,9 @@ def program_pricer(searched: Any, board: Board, wanted: Wanted, **options: str) 
 
 
 def figures_of(searched: Any, point: Any, board: Board, **options: str) -> dict[str, float]:
-    """What the design of a point itself is estimated to take."""
-    graph = lower(to_onnx(searched.variants.module(point)))
-    return estimate(best_design(graph, board, load_flow("mcu", **options))).figures
+    """What the design of a point itself, with all channels, is estimated to take."""
+    graph, flow = lower(to_onnx(searched.variants.module(point))), load_flow("mcu", **options)
+    return estimate(flow.best(flow.prepare(graph, board))).figures
 
 
 def mixed() -> Any:

@@ -24,9 +24,15 @@ others' whole ones, relative to the price of the topmost point:
 with ``s = 1`` rung: prices are no monotone function of the format (a multiplier turns into a DSP slice),
 and a slope between two rungs alone would be caught in each dent.
 
-What HGQ has and this has not: a position per weight or per channel (a tensor of the exact graph has one
-format; per channel, only its binary point), and 0 bits: no format has none, and a layer without bits is a
-constant, which is another network. Zeros of ternary and k-hot weights prune single weights.
+**0 bits.** Every channel that can be left out of a design (:mod:`._channels`) has a ladder of its own, of two
+rungs: 0 bits, which is the number 0, and the layer's format. The slope of the task is the same as above, with
+``y_0 = 0``; that of the price is what the topmost design saves per channel where half of them are left out,
+by the exact graph that is then built. So channels go as ``beta`` rises, and come back where the task asks for
+them: ``y_1`` is computed all along. A point that was kept has zeros in place of its lost channels, and the
+price of its own design.
+
+What HGQ has and this has not: a position per weight, and widths per channel between 0 and the layer's: units
+that are folded compute all channels with one multiplier, as wide as the widest of them.
 """
 
 from __future__ import annotations
@@ -34,7 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +56,7 @@ from qhw.search.evaluators.base import relative_error
 from qhw.search.network import PrefixCache, Variants
 from qhw.search.pareto import front
 from qhw.search.space import Point
+from qhw.search.strategies._channels import ChannelGroup, channel_groups, gated, silenced
 from qhw.search.strategies.training import (
     Place,
     SharedWeights,
@@ -79,6 +86,7 @@ class GradientSettings:
         beta: the first and the last value, of a loss in the task's own unit per price of the topmost point;
             those between are in equal ratios.
         rate: peak learning rate of the positions (Adam), in rungs.
+        prune: whether channels may have 0 bits.
 
     Raises:
         InputError: a number is out of its range.
@@ -88,6 +96,7 @@ class GradientSettings:
     epochs: int = 4
     beta: tuple[float, float] = (0.01, 10.0)
     rate: float = 0.05
+    prune: bool = True
 
     def __post_init__(self) -> None:
         first, last = self.beta
@@ -133,6 +142,8 @@ class Positions:
         settings: as the user gave them.
         rate: the peak learning rate of the weights.
         steps: steps of an epoch.
+        prunable: groups of channels that may be left out, each with the share of the topmost point's price
+            that one of its channels saves.
     """
 
     strategy: Gradient
@@ -141,6 +152,7 @@ class Positions:
     settings: GradientSettings
     rate: float
     steps: int
+    prunable: Sequence[tuple[ChannelGroup, float]] = ()
     done: int = 0
     kept: list[TrainedPoint] = field(default_factory=list)
 
@@ -148,7 +160,9 @@ class Positions:
         tops = [float(len(ladder) - 1) for ladder in self.ladders]
         self.tops = torch.tensor(tops, dtype=torch.float64)
         self.positions = self.tops.clone().requires_grad_()
-        self.optimizer = torch.optim.Adam([self.positions], lr=self.settings.rate)
+        self.groups = [group for group, _ in self.prunable]
+        self.channels = [torch.ones(g.channels, dtype=torch.float64).requires_grad_() for g in self.groups]
+        self.optimizer = torch.optim.Adam([self.positions, *self.channels], lr=self.settings.rate)
         top = self._point([int(rung) for rung in tops])
         self.price_of_top = float(self.strategy.finite_costs([top])[0])
 
@@ -156,6 +170,14 @@ class Positions:
     def rungs(self) -> tuple[int, ...]:
         """The whole rungs that the network runs at."""
         return tuple(int(rung) for rung in torch.round(self.positions.detach()))
+
+    @property
+    def masks(self) -> list[Tensor]:
+        """Per group (channels,): whether a channel has its format, else 0 bits; one of them stays."""
+        masks = [each.detach() > 0.5 for each in self.channels]
+        for mask, each in zip(masks, self.channels, strict=True):
+            mask[each.detach().argmax()] = True
+        return masks
 
     def _point(self, rungs: Sequence[int]) -> Point:
         return tuple(ladder[rung] for ladder, rung in zip(self.ladders, rungs, strict=True))
@@ -173,23 +195,30 @@ class Positions:
         model.choose(self._point(rungs))
         slopes = torch.zeros_like(self.positions)
         optimizer.zero_grad(set_to_none=True)
-        with _watched(model, self._raised(rungs), slopes):
+        masks = [mask.double().requires_grad_() for mask in self.masks]
+        with _watched(model, self._raised(rungs), slopes), gated(model.network, self.groups, masks):
             loss = batch_losses(model, self.data, *batch)
             torch.autograd.backward(loss)
         optimizer.step()
-        if bool(torch.isfinite(slopes).all()):
-            self._move(slopes, rungs, cycle, share)
+        of_channels = [mask.grad if mask.grad is not None else torch.zeros_like(mask) for mask in masks]
+        if all(bool(torch.isfinite(each).all()) for each in (slopes, *of_channels)):
+            self._move(slopes, of_channels, rungs, cycle, share)
         self.done += 1
         return loss.detach()
 
     def epoch_done(self, model: SharedWeights, data: Dataset, epoch: int) -> None:
         """Keep the point that was trained last, and its weights, if no other epoch's beats it."""
-        self.kept = front_of([*self.kept, self.strategy.trained(model, self.strategy.name, epoch + 1)])
+        with silenced(model.network, self.groups, self.masks):
+            trained = self.strategy.trained(model, self.strategy.name, epoch + 1)
+        if not all(bool(mask.all()) for mask in self.masks):
+            trained = self.strategy.priced_alone(trained)
+        self.kept = front_of([*self.kept, trained])
 
     def state(self) -> dict[str, Any]:
         """Positions, their optimizer and what was kept."""
         return {
             "positions": self.positions.detach(),
+            "channels": [each.detach() for each in self.channels],
             "optimizer": self.optimizer.state_dict(),
             "done": self.done,
             "kept": [point.to_mapping() for point in self.kept],
@@ -199,22 +228,32 @@ class Positions:
         """Go on from such a state."""
         with torch.no_grad():
             self.positions.copy_(state["positions"])
+            for each, stored in zip(self.channels, state["channels"], strict=True):
+                each.copy_(stored)
         self.optimizer.load_state_dict(state["optimizer"])
         self.done = state["done"]
         self.kept = [TrainedPoint.from_mapping(stored) for stored in state["kept"]]
 
     # --- how positions move
 
-    def _move(self, slopes: Tensor, rungs: tuple[int, ...], cycle: int, share: float) -> None:
+    def _move(
+        self, slopes: Tensor, of_channels: Sequence[Tensor], rungs: tuple[int, ...], cycle: int, share: float
+    ) -> None:
         """One step of the positions, by the task's slopes and the price's."""
         first, last = self.settings.beta
         beta = first * (last / first) ** (cycle / max(self.settings.cycles - 1, 1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * share
         self.positions.grad = slopes + beta * torch.from_numpy(self._price_slopes(rungs))
+        for channels, slope, price in zip(
+            self.channels, of_channels, self._price_slopes_of_channels(rungs), strict=True
+        ):
+            channels.grad = slope + beta * price
         self.optimizer.step()
         with torch.no_grad():
             self.positions.clamp_(min=torch.zeros_like(self.tops), max=self.tops)
+            for channels in self.channels:
+                channels.clamp_(min=0, max=1)
 
     def _price_slopes(self, rungs: tuple[int, ...]) -> NDArray[np.float64]:
         """``dC/du`` of each variable: the covariance of price and rung under ``g``, over ``s^2``."""
@@ -227,6 +266,15 @@ class Positions:
             weight /= weight.sum()
             apart = rung - weight @ rung
             found[index] = (weight * apart) @ table / SMOOTHING**2
+        return found
+
+    def _price_slopes_of_channels(self, rungs: tuple[int, ...]) -> list[Tensor]:
+        """``dC/dv`` of each channel's position: the same, with two rungs."""
+        price = float(self.strategy.finite_costs([self._point(rungs)])[0]) / self.price_of_top
+        found = []
+        for (_, share), channels in zip(self.prunable, self.channels, strict=True):
+            weight = torch.sigmoid((channels.detach() - 0.5) / SMOOTHING**2)  # of the upper of two rungs
+            found.append(share * price * weight * (1 - weight) / SMOOTHING**2)
         return found
 
     def _prices(self, rungs: tuple[int, ...]) -> list[NDArray[np.float64]]:
@@ -334,6 +382,29 @@ class Gradient(TrainingStrategy):
         super().__init__(problem)
         self.settings = settings or GradientSettings()
 
+    def priced_alone(self, trained: TrainedPoint) -> TrainedPoint:
+        """A point of which channels are left out, at the price of its own design."""
+        assert self.problem.price_network is not None
+        cost, fits = self.problem.price_network(trained.network(self.problem.variants))
+        return replace(trained, cost=cost, fits=fits)
+
+    def prunable(self, top: Point) -> list[tuple[ChannelGroup, float]]:
+        """Groups of channels that may be left out, and what one channel saves of the topmost price."""
+        price = self.problem.price_network
+        if price is None or not self.settings.prune:
+            return []
+        network = self.problem.variants.module(top).eval()
+        whole, _ = price(network)
+        found = []
+        for group in channel_groups(self.problem.variants) if math.isfinite(whole) else ():
+            mask = torch.arange(group.channels) % 2 == 0
+            with silenced(network, [group], [mask]):
+                half, _ = price(network)
+            share = (whole - half) / whole / int((~mask).sum())
+            if math.isfinite(half) and share > 0:
+                found.append((group, share))
+        return found
+
     def run(self, progress: ProgressCallback | None = None) -> list[TrainedPoint]:
         """See :class:`TrainingStrategy`; the epochs that fit and that no other beats.
 
@@ -345,9 +416,10 @@ class Gradient(TrainingStrategy):
         rungs = ladders(self, self.problem.variants, samples)
         size = min(config.batch_size, len(data.train_x))
         rate = config.quantised_learning_rate
-        positions = Positions(self, data, rungs, self.settings, rate, len(data.train_x) // size)
+        prunable = self.prunable(tuple(ladder[-1] for ladder in rungs))
+        positions = Positions(self, data, rungs, self.settings, rate, len(data.train_x) // size, prunable)
         epochs = self.settings.cycles * self.settings.epochs
-        self.train(self.name, epochs, positions, self.identity(self.settings, rungs), progress)
+        self.train(self.name, epochs, positions, self.identity(self.settings, rungs, prunable), progress)
         if not positions.kept:
             raise CheckFailedError(
                 f"gradient: in none of {epochs} epochs did the point keep to the budget of the board",

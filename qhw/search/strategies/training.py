@@ -47,6 +47,8 @@ class TrainingProblem:
         held: samples that points are compared by.
         config: batch size, peak learning rate (``quantised_learning_rate``), decay, seed, threads, device.
         folder: of the checkpoints after every epoch; None: there are none.
+        price_network: the cost of a quantised network's own design, and whether it fits: that of one with
+            channels that are left out is not its formats' alone. None: channels are not left out.
     """
 
     variants: Variants
@@ -55,6 +57,7 @@ class TrainingProblem:
     held: Held
     config: TrainConfig
     folder: Path | None = None
+    price_network: Callable[[fx.GraphModule], tuple[float, bool]] | None = None
 
     @property
     def space(self) -> Space:
