@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,7 @@ from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType
-from qhw.rtl.shared.adder_graph import MOST_WEIGHT_BITS, AdderGraph, adder_graph
+from qhw.rtl.shared.adder_graph import MOST_WEIGHT_BITS, AdderGraph, Counts, adder_graph
 from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
 
 NONE, AUTO, ALL = "none", "auto", "all"
@@ -94,7 +94,7 @@ def why_not(graph: ExactGraph, node: Node) -> str:
         return "its right operand is no matrix"
     if not graph.tensors[node.inputs[0]].exponent.is_scalar and not isinstance(node, ir.Affine):
         return "its input has an exponent per channel"
-    widest = int(np.abs(graph.constants[node.inputs[1]]).max()).bit_length()
+    widest = int(np.abs(weights_of(graph, node)).max()).bit_length()
     if not 0 < widest <= MOST_WEIGHT_BITS:
         return f"its weights have {widest} bits, and 1 to {MOST_WEIGHT_BITS} are taken"
     return ""
@@ -128,39 +128,86 @@ def whole(graph: ExactGraph, node: Node) -> PeSimd:
 
 
 def weights_of(graph: ExactGraph, node: Node) -> IntArray:
-    """The matrix of a node, shape (inputs, outputs).
+    """The matrix of a node, shape (inputs, outputs), at the exponents of its result.
 
     The inputs of a Conv are the pixels of a window, all channels of one together; its groups are blocks.
     That of an Affine is a diagonal.
     """
-    value = graph.constants[node.inputs[1]]
+    value, places = graph.constants[node.inputs[1]].astype(object), _places(graph, node, 1)
     if isinstance(node, ir.MatMul):
-        return value
+        return value << places
     if isinstance(node, ir.Affine):
         channels = graph.tensors[node.output].shape[0]
-        return np.diag(np.broadcast_to(value.reshape(-1) << _places(graph, node), channels))
+        return np.diag(np.broadcast_to(value.reshape(-1) << places, channels))
     assert isinstance(node, ir.Conv)
     filters, depth = value.shape[:2]
     taps, each = math.prod(value.shape[2:]), filters // node.groups
-    found = np.zeros((taps, node.groups, depth, node.groups, each), dtype=value.dtype)
+    found = np.zeros((taps, node.groups, depth, node.groups, each), dtype=object)
     blocks = value.reshape(node.groups, each, depth, taps)
     for group in range(node.groups):
         found[:, group, :, group, :] = blocks[group].transpose(2, 1, 0)
-    return found.reshape(taps * node.groups * depth, filters)
+    return found.reshape(taps * node.groups * depth, filters) << places
 
 
-def _places(graph: ExactGraph, node: Node) -> IntArray:
-    """How far the products of an Affine are shifted to its output's exponents, channel by channel."""
-    x, factor, out = (graph.tensors[name] for name in (*node.inputs[:2], node.output))
-    exponents = (np.asarray(kind.exponent.values).reshape(-1) for kind in (x, factor, out))
-    own, other, result = exponents
-    return np.asarray(own + other - result)
+def offsets_of(graph: ExactGraph, node: Node) -> IntArray | None:
+    """What is added to each output, at the exponents of the result; None where that is nothing."""
+    if len(node.inputs) < 3:
+        return None
+    outputs = whole(graph, node).pe
+    offsets = graph.constants[node.inputs[2]].reshape(-1).astype(object) << _places(graph, node, 2)
+    return np.broadcast_to(offsets, outputs) if offsets.any() else None
 
 
-def additions_of(graph: ExactGraph, node: Node) -> AdderGraph:
-    """The additions of a node's product."""
+def _places(graph: ExactGraph, node: Node, index: int) -> IntArray:
+    """How far products, or what is added, are shifted to the result's exponents, output by output."""
+    x, other, out = (graph.tensors[name] for name in (node.inputs[0], node.inputs[index], node.output))
+    own, result = (np.asarray(kind.exponent.values, dtype=object).reshape(-1) for kind in (other, out))
+    given = np.asarray(x.exponent.values, dtype=object).reshape(-1) if index == 1 else 0
+    return np.asarray(own + given - result)
+
+
+@dataclass(frozen=True, eq=False)
+class Unrolled:
+    """An unrolled product: its additions, and one more of what is added to each output, if anything is.
+
+    Args:
+        width: bits of an output.
+        offsets: what is added, output by output.
+    """
+
+    made: AdderGraph
+    width: int
+    offsets: IntArray | None
+
+    @property
+    def depth(self) -> int:
+        """Clock edges from the inputs to the outputs."""
+        return self.made.depth + (self.offsets is not None)
+
+    def counts(self) -> Counts:
+        """What the circuit takes, the control of its pipeline included: a flip-flop for each of its edges."""
+        counts, depth = self.made.counts(), self.depth
+        luts = registers = 0
+        for output, offset in zip(
+            self.made.outputs, () if self.offsets is None else self.offsets, strict=False
+        ):
+            zeros = (int(offset) & -int(offset)).bit_length() - 1 if offset else self.width
+            luts += self.width - zeros
+            registers += self.width if offset else sum(bit is not None for bit in output.bits)
+        return Counts(
+            counts.luts + luts,
+            counts.lut4s + luts,
+            counts.registers + registers + depth,
+            counts.shifted_registers + registers + depth,
+            counts.shift_luts,
+        )
+
+
+def unrolled(graph: ExactGraph, node: Node) -> Unrolled:
+    """The additions of a node."""
     low, high = number_range(graph.tensors[node.inputs[0]].format)
-    return adder_graph(weights_of(graph, node), low, high)
+    width = graph.tensors[node.output].format.width
+    return Unrolled(adder_graph(weights_of(graph, node), low, high), width, offsets_of(graph, node))
 
 
 def number_range(format: Format) -> tuple[int, int]:
@@ -188,18 +235,18 @@ def reach(node: ir.Conv, kernel: Sequence[int]) -> tuple[int, int]:
 
 def _rule(rule: LayerRule, allowed: Collection[str], site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     """A node's resources, at each folding as it is built at it."""
-    unrolled = np.array([_is_whole(site.graph, site.node, fold, allowed) for fold in folds])
-    if not unrolled.any():
+    wholly = np.array([_is_whole(site.graph, site.node, fold, allowed) for fold in folds])
+    if not wholly.any():
         return rule(site, folds)
     one = _unrolled(site)
-    folded = [fold for fold, is_one in zip(folds, unrolled, strict=True) if not is_one]
+    folded = [fold for fold, is_one in zip(folds, wholly, strict=True) if not is_one]
     if not folded:
         return one
     others = rule(site, folded)
 
     def both(first: Amount, second: Amount) -> Amount:
         made = np.full(len(folds), first, dtype=np.float64)
-        made[~unrolled] = second
+        made[~wholly] = second
         return made
 
     usage = Usage(*(both(getattr(one.usage, name), getattr(others.usage, name)) for name in vars(one.usage)))
@@ -208,17 +255,13 @@ def _rule(rule: LayerRule, allowed: Collection[str], site: Site, folds: Sequence
 
 
 def _unrolled(site: Site) -> LayerUsage:
-    graph, node, hardware = site.graph, site.node, site.hardware
-    made = additions_of(graph, node)
-    counts, shifts = made.counts(), hardware.fabric.lut_inputs == 6
-    lut = counts.luts + counts.shift_luts if shifts else counts.lut4s
-    # One flip-flop of a valid bit for each level.
-    usage = Usage(
-        lut=float(lut), ff=float((counts.shifted_registers if shifts else counts.registers) + made.depth)
-    )
-    outputs = len(made.outputs)
-    if len(node.inputs) > 2:
-        usage += rules.added(site).times(outputs)
+    graph, node = site.graph, site.node
+    made, shifts = unrolled(graph, node), site.hardware.fabric.lut_inputs == 6
+    counts, outputs = made.counts(), len(made.made.outputs)
+    if shifts:
+        usage = Usage(lut=float(counts.luts + counts.shift_luts), ff=float(counts.shifted_registers))
+    else:
+        usage = Usage(lut=float(counts.lut4s), ff=float(counts.registers))
     cycles, memory = site.output.size // outputs, 0.0
     if isinstance(node, ir.Conv):
         x = site.type(0)

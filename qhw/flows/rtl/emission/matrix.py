@@ -119,10 +119,10 @@ def _folded(draft: Draft, node: Node, wire: Wire, product: Product) -> None:
         share = simd * dots.weight_bits
         body += dots.lines(i, given, f"weights[{i * share}+:{share}]", f"y[{i * total.width}+:{total.width}]")
     sums = closed(draft, node, name, wire, body, pe, total, product.order, window, sum_words, edges)
-    biased(draft, node, sums)
+    _biased(draft, node, sums)
 
 
-def biased(draft: Draft, node: Node, wire: Wire) -> None:
+def _biased(draft: Draft, node: Node, wire: Wire) -> None:
     """The sums at the exponents of the output, and the bias added."""
     graph = draft.design.graph
     kinds, out = [graph.tensors[name] for name in node.inputs], graph.tensors[node.output]

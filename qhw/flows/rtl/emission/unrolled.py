@@ -11,20 +11,15 @@ from typing import Any
 import numpy as np
 
 from qhw.flows.rtl.circuit import Element, Setting, Wire, instance
-from qhw.flows.rtl.emission.arithmetic import powers, spread
 from qhw.flows.rtl.emission.draft import Draft, channels_last
-from qhw.flows.rtl.emission.elementwise import with_offset
-from qhw.flows.rtl.emission.lanes import Lanes
-from qhw.flows.rtl.emission.matrix import biased
 from qhw.flows.rtl.emission.moves import cropped, padded
 from qhw.flows.rtl.emission.products import whole_integers
 from qhw.flows.rtl.emission.windows import planes
 from qhw.flows.rtl.schedule import Pipeline
-from qhw.flows.rtl.unrolling import additions_of, is_unrolled, number_range, reach, window_style
+from qhw.flows.rtl.unrolling import Unrolled, is_unrolled, number_range, reach, unrolled, window_style
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
-from qhw.rtl.shared.adder_graph import AdderGraph
 from qhw.rtl.shared.carry_chains import Bit, Bits
 
 
@@ -46,7 +41,7 @@ def matmul(draft: Draft, node: ir.MatMul) -> None:
     wire = draft.geared(wire, inner)
     places = np.argsort(rows[0] % inner)
     order = (rows[:, 0] // inner)[:, None] * outputs + np.arange(outputs)
-    biased(draft, node, _product(draft, node, wire, places, order.reshape(-1)))
+    _product(draft, node, wire, places, order.reshape(-1))
 
 
 def conv(draft: Draft, node: ir.Conv) -> None:
@@ -66,25 +61,15 @@ def conv(draft: Draft, node: ir.Conv) -> None:
     parts = (down, places[0], strides[0]), (along, places[1], strides[1]), (0, 1, 1)
     wire = cropped(draft, wire, (rows, columns, 1), parts, draft.label(node, "places"), node.name)
     lanes = np.arange(wire.lanes)
-    biased(draft, node, _product(draft, node, wire, lanes, channels_last(out.shape)))
+    _product(draft, node, wire, lanes, channels_last(out.shape))
 
 
 def affine(draft: Draft, node: ir.Affine) -> None:
     """A multiplication and an addition by constants of the channel, all channels a word."""
-    graph = draft.design.graph
-    x, out = graph.tensors[node.inputs[0]], graph.tensors[node.output]
+    x = draft.design.graph.tensors[node.inputs[0]]
     channels, via = x.shape[0], partial(whole_integers, draft, node, format=x.format)
     wire = draft.read(node, 0, channels, channels_last(x.shape), queue=False, via=via)
-    wire = _product(draft, node, wire, np.arange(channels), wire.order)
-    if len(node.inputs) < 3:
-        draft.give(node, wire)
-        return
-    lanes = Lanes(draft, draft.label(node, "offset"), (wire,), wire.order)
-    offset = spread(graph.constants[node.inputs[2]], out.shape)
-    result = spread(np.array(out.exponent.values), out.shape)
-    places = spread(np.array(graph.tensors[node.inputs[2]].exponent.values), out.shape) - result
-    net = with_offset(lanes, lanes.given(), offset * powers(places), wire.element)
-    draft.give(node, lanes.finish(lanes.moved(net, wire.element), node.output, node.name))
+    _product(draft, node, wire, np.arange(channels), wire.order)
 
 
 def input_lanes(draft: Draft, name: str) -> int:
@@ -172,21 +157,21 @@ def _pipelined(
     return draft.add(name, [wire], out, Pipeline(depth), name=f"{name}_instance", node=node.name)
 
 
-def _product(draft: Draft, node: Node, wire: Wire, places: IntArray, order: IntArray) -> Wire:
-    """The stream of a node's products, as many bits each as its result has.
+def _product(draft: Draft, node: Node, wire: Wire, places: IntArray, order: IntArray) -> None:
+    """The layer's module: the stream of its results.
 
     Args:
         places: the lane of a word that each row of the matrix is for.
         order: the place in the output of each element, as they come.
     """
     graph = draft.design.graph
-    made, element = additions_of(graph, node), Element.of(graph.tensors[node.output].format)
+    made, element = unrolled(graph, node), Element.of(graph.tensors[node.output].format)
     low, high = number_range(graph.tensors[node.inputs[0]].format)
     assert 1 << wire.element.width > high - low
-    out = draft.wire(node.output, len(made.outputs), element, order)
+    out = draft.wire(node.output, len(made.made.outputs), element, order)
     name = draft.label(node)
-    body = ["    wire enable;", *_Text(made, wire.element.width, places).lines(element.width)]
-    return _pipelined(draft, node, name, wire, out, body, made.depth)
+    body = ["    wire enable;", *_Text(made, wire.element.width, places).lines()]
+    draft.give(node, _pipelined(draft, node, name, wire, out, body, made.depth))
 
 
 class _Text:
@@ -197,15 +182,15 @@ class _Text:
         places: the lane of the word that each input is.
     """
 
-    def __init__(self, made: AdderGraph, width: int, places: IntArray) -> None:
-        self.made, self.width, self.places = made, width, places
-        self.first = {chain.number: chain.level for chain in made.chains}
+    def __init__(self, layer: Unrolled, width: int, places: IntArray) -> None:
+        self.layer, self.made, self.width, self.places = layer, layer.made, width, places
+        self.first = {chain.number: chain.level for chain in self.made.chains}
         self.last: dict[int, int] = {}
-        for bit, (_, levels) in made.lives().items():
+        for bit, (_, levels) in self.made.lives().items():
             self.last[bit[0]] = max(self.last.get(bit[0], 0), levels[-1])
 
-    def lines(self, element_width: int) -> Iterator[str]:
-        """The body of the module, whose outputs have that many bits each."""
+    def lines(self) -> Iterator[str]:
+        """The body of the module."""
         moves, sizes = [], {-lane: self.width for lane in range(len(self.places))}
         for number, positions, subtracts, level in self.made.chains:
             sizes[number] = len(positions)
@@ -220,13 +205,23 @@ class _Text:
                 yield f"    reg [{size - 1}:0] {self.name(number, level)};"
                 if level > begin:
                     moves.append(f"{self.name(number, level)} <= {self.whole(number, level - 1)};")
+        width, offsets = self.layer.width, self.layer.offsets
+        if offsets is not None:
+            yield f"    reg [{len(offsets) * width - 1}:0] moved;"
+        results = []
+        for lane, output in enumerate(self.made.outputs):
+            bits = output.placed(0, width) if output.bits else (None,) * width
+            place, given = f"[{lane * width}+:{width}]", self.bits(bits, self.made.depth)
+            if offsets is None:
+                results.append(f"    assign y{place} = {given};")
+            elif offsets[lane]:
+                moves.append(f"moved{place} <= {given} + {width}'h{int(offsets[lane]) & (1 << width) - 1:x};")
+            else:
+                moves.append(f"moved{place} <= {given};")
         yield "    always @(posedge clk) if (enable) begin"
         yield from (f"        {move}" for move in moves)
         yield "    end"
-        for lane, output in enumerate(self.made.outputs):
-            bits = output.placed(0, element_width) if output.bits else (None,) * element_width
-            given = self.bits(bits, self.made.depth)
-            yield f"    assign y[{lane * element_width}+:{element_width}] = {given};"
+        yield from results if offsets is None else ["    assign y = moved;"]
 
     def name(self, number: int, level: int) -> str:
         """The register that holds a number so many clock edges behind the inputs."""
