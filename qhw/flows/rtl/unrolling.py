@@ -191,9 +191,11 @@ class Unrolled:
         for output, offset in zip(
             self.made.outputs, () if self.offsets is None else self.offsets, strict=False
         ):
+            # Low bits of a sum that are always 0 become those of what is added.
+            constant = next((place for place, bit in enumerate(output.bits) if bit is not None), self.width)
             zeros = (int(offset) & -int(offset)).bit_length() - 1 if offset else self.width
-            luts += self.width - zeros
-            registers += self.width if offset else sum(bit is not None for bit in output.bits)
+            luts += self.width - max(constant, zeros)
+            registers += self.width - constant if offset else sum(bit is not None for bit in output.bits)
         return Counts(
             counts.luts + luts,
             counts.lut4s + luts,
