@@ -39,6 +39,7 @@ from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
 from qhw.graph.serialize import load_graph
+from qhw.models.mlp import Mlp
 from qhw.sim.fast import FastExecutor
 
 RESULTS = Path(__file__).parent / "results" / "rtl_side_by_side.md"
@@ -59,17 +60,26 @@ def breast_cancer() -> Any:
 
 @dataclass(frozen=True)
 class Network:
-    """A network to train: its model, its data, and the formats of its layers."""
+    """A multi-layer perceptron to train: its data, what it is made of, and the bits of its numbers.
 
-    model: str
+    Args:
+        features: inputs, of 8 bits each.
+        normalisation: the exponent that inputs are scaled by.
+    """
+
     data: Callable[[], Any] | str
+    features: int
+    classes: int
+    normalisation: int
+    hidden: tuple[int, int]
     bits: int
 
 
 NETWORKS = {
-    "digits-mlp, 4 bits": Network("mlp", "digits", 4),
-    "digits-mlp, 3 bits": Network("mlp", "digits", 3),
-    "breast-cancer-mlp, 4 bits": Network("mlp", breast_cancer, 4),
+    "breast cancer, 30-16-8-2, 4 bits": Network(breast_cancer, 30, 2, -8, (16, 8), 4),
+    "digits, 64-32-16-10, 3 bits": Network("digits", 64, 10, -4, (32, 16), 3),
+    "digits, 64-32-16-10, 4 bits": Network("digits", 64, 10, -4, (32, 16), 4),
+    "digits, 64-64-32-10, 4 bits": Network("digits", 64, 10, -4, (64, 32), 4),
 }
 
 
@@ -92,11 +102,11 @@ Inputs: TypeAlias = "Mapping[str, IntArray]"
 
 def trained(name: str, network: Network, work: Path) -> tuple[ExactGraph, Inputs, str]:
     """The exact graph, the test split's codes, the accuracy; an earlier run's folder is used again."""
-    folder = work / name.replace(", ", "-").replace(" ", "-")
+    folder = work / name.replace(",", "").replace(" ", "-")
     if not (folder / "build.json").is_file():
         format = f"fixed<{network.bits}>"
         qhw.build(
-            network.model,
+            Mlp(network.features, network.classes, network.normalisation, network.hidden),
             board=BOARD,
             flow="rtl",
             data=network.data if isinstance(network.data, str) else network.data(),
