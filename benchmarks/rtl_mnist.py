@@ -173,8 +173,8 @@ def table(builds: list[Path]) -> str:
 HEAD = """\
 # MNIST in few LUTs
 
-Written by `benchmarks/rtl_mnist.py`. Ours is a CNN of three strided convolutions, whose channels are given, and
-a matrix on a xc7z020: the whole design with its AXI streams, raw pixels in, synthesised by Yosys for 7 series
+Written by `benchmarks/rtl_mnist.py`. Ours is a CNN of three strided convolutions, whose channels are given,
+and a matrix on a xc7z020: the whole design with AXI streams, raw pixels in, synthesised by Yosys for 7 series
 and simulated by Verilator, 0 codes differ. Its rate is that at 100 MHz. The published designs are unrolled
 (2.4 to 6 ns for a DWN core), counted by Vivado, and tested on MNIST's own test split, which is not to be had
 here: ours was tested on other digits of MNIST, which nothing but this choice of channels has seen. So LUTs
