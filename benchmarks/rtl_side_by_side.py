@@ -3,9 +3,8 @@
     python benchmarks/rtl_side_by_side.py [NETWORK ...] [--work FOLDER]
 
 Every network is trained and lowered once. Its exact graph becomes Verilog three ways: by the rtl flow,
-unrolled and folded, and by alkaid. Each is simulated by Verilator on the
-test split, compared with the exact graph (``==``), and mapped by Yosys with the same commands. Writes
-``results/rtl_side_by_side.md``.
+unrolled and folded, and by alkaid. Each is simulated by Verilator on the test split, compared with the exact
+graph (``==``), and mapped by Yosys with the same commands. Writes ``results/rtl_side_by_side.md``.
 """
 
 from __future__ import annotations
@@ -208,8 +207,8 @@ Written by `benchmarks/rtl_side_by_side.py`. Cells by Yosys, the same commands f
 shift registers in LUTs allowed. Of the codes of the samples, Verilator's and the exact graph's, 0 differ in
 every row. alkaid's circuits have no valid and ready; ours have AXI streams that may stall at any time.
 alkaid's stages are as long as its unit of delay says. Nothing is placed, so no row has a clock. hls4ml's XLS
-back end is not in its newest release (1.3.0) and has no row. Ours, unrolled, has a register behind each addition
-and rounds with pipelined units, so it takes more flip-flops and cycles than alkaid's longer stages.
+back end is not in its newest release (1.3.0) and has no row. Ours, unrolled, has a register behind each
+addition and rounds with pipelined units, so it takes more flip-flops and cycles than alkaid's longer stages.
 """
 
 
