@@ -176,6 +176,12 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
         "pip install 'qhw[synth]'",
     ),
     (
+        "alkaid",
+        _package("alkaid"),
+        "--flow rtl --unrolled: layers as graphs of additions",
+        "pip install 'qhw[unrolled]'",
+    ),
+    (
         "pyserial",
         _package("pyserial"),
         "qhw run: samples through a board, by its serial port",

@@ -155,13 +155,16 @@ def test_a_flow_that_is_only_priced_says_so(monkeypatch: pytest.MonkeyPatch) -> 
             "did you mean io_type",
         ),
         ("hls4ml", {"io_type": 1}, "io_type is 1"),
-        ("rtl", {"io_type": "io_stream"}, "The rtl flow has no option 'io_type'\nAllowed: no option"),
+        ("rtl", {"io_type": "io_stream"}, "The rtl flow has no option 'io_type'\nAllowed: unrolled"),
     ],
 )
 def test_a_wrong_option_is_explained(flow: str, given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as caught:
         load_flow(flow, **given)
     assert said in str(caught.value)
+    with pytest.raises(InputError, match="no option 'io_type'") as caught:
+        PricedFlow(io_type="io_stream")
+    assert caught.value.allowed == "no option"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from qhw.cost.pricing.architecture import Architecture, LayerCost
 from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
-from qhw.flows.base import BoardRun, Execution, FlowStage, Project, ProjectFlow, SerialLine, Trace
+from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
 from qhw.flows.rtl.template import WRITTEN
+from qhw.flows.rtl.unrolling import with_unrolled
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
@@ -29,9 +30,21 @@ class RtlFlow(ProjectFlow):
     """Verilog out of the measured circuits, on every family that they were measured on.
 
     More is priced than can be written: what cannot is refused, by node and layer, where a project is written.
+
+    Args:
+        unrolled: layers whose matrices are graphs of additions; see
+            :func:`qhw.flows.rtl.unrolling.with_unrolled`.
     """
 
     name = "rtl"
+    options = (
+        FlowOption(
+            "unrolled",
+            str,
+            "none",
+            "Layers that become graphs of additions: none, auto (where that is best), all, or NODE,NODE.",
+        ),
+    )
     multipliers = ("auto", "lut", "dsp")
     simulation = "Verilator"
 
@@ -48,7 +61,8 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        return replace(WRITTEN, schedule=_scheduled)
+        written = replace(WRITTEN, schedule=_scheduled)
+        return with_unrolled(written, graph, str(self.chosen["unrolled"]))
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:

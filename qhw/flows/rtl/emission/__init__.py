@@ -8,7 +8,7 @@ from typing import Any
 from qhw.cost.pricing.design import Design
 from qhw.errors import InputError, UnsupportedError
 from qhw.flows.rtl.circuit import Circuit, Element
-from qhw.flows.rtl.emission import elementwise, matrix, moves, windows
+from qhw.flows.rtl.emission import elementwise, matrix, moves, unrolled, windows
 from qhw.flows.rtl.emission.draft import STREAM_WORDS, Draft, channels_last, refuse
 from qhw.flows.rtl.schedule import Queue, Schedule, scheduled
 from qhw.graph.ir import ExactGraph
@@ -73,7 +73,8 @@ def emit(design: Design, queues: Mapping[str, int] | None = None) -> Circuit:
         if node.op not in WRITERS:
             refuse(node, "the operation is not carried", allowed=", ".join(WRITERS))
         try:
-            WRITERS[node.op](draft, node)
+            writers = unrolled.WRITERS if unrolled.is_written_unrolled(draft, node) else WRITERS
+            writers[node.op](draft, node)
         except InputError as error:  # a unit that is not made for these numbers
             refuse(node, error.message, allowed=error.allowed)
     for name in graph.outputs:
@@ -85,7 +86,7 @@ def _begin(draft: Draft, graph: ExactGraph, name: str) -> None:
     """An input of the design: as wide as its first reader takes it."""
     kind = graph.tensors[name]
     order = channels_last(kind.shape)
-    wire = draft.wire(name, 1, Element.of(kind.format), order)
+    wire = draft.wire(name, unrolled.input_lanes(draft, name), Element.of(kind.format), order)
     if not graph.consumers(name) and name not in graph.outputs:
         raise UnsupportedError(f"Nothing reads input '{name}'", hint="remove it from the model")
     draft.circuit.inputs.append(wire)

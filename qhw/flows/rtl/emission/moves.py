@@ -53,6 +53,29 @@ def padded(
     return draft.add("pad_stream", [wire], out, timing, settings, name=name, node=node)
 
 
+def cropped(
+    draft: Draft,
+    wire: Wire,
+    sizes: tuple[int, int, int],
+    parts: tuple[Part, Part, Part],
+    name: str,
+    node: str,
+) -> Wire:
+    """Some words of an image of rows, columns and words of a pixel; the same where they are all.
+
+    Args:
+        sizes: rows, columns, and words of a pixel.
+        parts: the rows, columns and words that are kept.
+    """
+    if parts == tuple((0, size, 1) for size in sizes):
+        return wire
+    within = _within(sizes, parts)
+    order = wire.order.reshape(len(within), -1)[within].reshape(-1)
+    out = draft.wire(wire.tensor, wire.lanes, wire.element, order)
+    settings = {"W": wire.bits, **_walk(sizes, parts)}
+    return draft.add("crop_stream", [wire], out, Cropped(within), settings, name=name, node=node)
+
+
 def _walk(sizes: tuple[int, int, int], parts: tuple[Part, Part, Part]) -> dict[str, Setting]:
     settings: dict[str, Setting] = dict(zip("RNC", sizes, strict=True))
     for axis, part in zip("RNC", parts, strict=True):
