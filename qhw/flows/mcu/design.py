@@ -191,12 +191,21 @@ def layout_of(design: Design) -> Layout:
     return _layout(_Box(graph), cut, grid)
 
 
+def footprint(graph: ExactGraph, plan: PatchPlan) -> int | None:
+    """Bytes of SRAM that the firmware of a graph takes by a plan: its arena and output, without stack.
+
+    A footprint for :mod:`qhw.patch`. None where the firmware cannot be cut there.
+    """
+    layout = Layout(program_of(graph), graph, plan if plan.cut else None)
+    return layout.static_bytes if layout.can_run() else None
+
+
 def resources(layout: Layout) -> dict[str, int]:
     """SRAM: the arena, the output, an estimated stack; flash: the constants, an estimate of the code."""
     constants = sum(arrays_of(layout).values())
     arena = layout.arena.bytes
     return {
-        "sram": arena + layout.io_bytes[1] + STACK_BYTES,
+        "sram": layout.static_bytes + STACK_BYTES,
         "contiguous_sram": arena,
         "flash": constants + code_bytes([step.kernel for step in layout.program.steps]),
     }
