@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from qhw.errors import InputError, UnsupportedError
+from qhw.errors import CheckFailedError, InputError, UnsupportedError
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
@@ -268,8 +268,30 @@ def _within(
     found = search.result(samples, footprint)
     while memory is not None and found.record.peak_bytes > memory:
         # The same again, less what it takes too much; every try gives the feature maps less.
-        search.choose(search.peak_bytes - (found.record.peak_bytes - memory))
+        try:
+            search.choose(search.peak_bytes - (found.record.peak_bytes - memory))
+        except CheckFailedError:
+            return _fewest(search, samples, memory, footprint)
         found = search.result(samples, footprint)
+    return found
+
+
+def _fewest(
+    search: _Search, samples: Mapping[str, IntArray], memory: int, footprint: Footprint | None
+) -> QuantMcu:
+    """The graph whose feature maps all have the fewest bits.
+
+    Raises:
+        CheckFailedError: not even that keeps to the memory.
+    """
+    search.bits = {key: min(choice.bits) for key, choice in search.choices.items()}
+    found = search.result(samples, footprint)
+    if (needs := found.record.peak_bytes) > memory:
+        raise CheckFailedError(
+            f"with every feature map at its fewest bits, {needs:,} bytes of SRAM are needed, "
+            f"{needs - memory:,} more than the {memory:,} that may be used",
+            hint="cut the network elsewhere, take more patches, or allow fewer bits",
+        )
     return found
 
 

@@ -4,7 +4,9 @@
 train                 ``training/``: the trained weights
 ptq                   ``quantised/``: the weights of the quantised network, with ``--quantise ptq``
 export, or import     ``model.onnx``
-lower                 ``graph/``: the exact graph (and ``canonical/`` where scales are arbitrary)
+lower                 ``graph/``: the exact graph (and ``canonical.onnx`` where scales are arbitrary)
+widths                only where the flow chooses bits of feature maps: ``graph/`` has them, as has
+                      ``mixed.onnx``; ``lowered/`` is the graph before, ``widths.json`` says why
 cost                  ``cost/``: folding, and what the design is estimated to take (or that none fits)
 vectors               ``vectors/``: inputs, labels, and the exact graph's codes for them
 project               ``project/``: what the flow generates
@@ -70,7 +72,11 @@ Facts = dict[str, Any]
 
 MODEL_FILE = "model.onnx"
 CANONICAL_FILE = "canonical.onnx"
+MIXED_FILE = "mixed.onnx"
 GRAPH_FOLDER = "graph"
+LOWERED_FOLDER = "lowered"
+"""The graph as it was lowered, where the flow has then chosen other widths."""
+
 PROJECT_FOLDER = "project"
 
 TEST_BENCH_VECTORS = 16
@@ -84,6 +90,9 @@ LAYER_VECTORS = 64
 
 RANDOM_VECTORS = 64
 """Random samples that a build without data is verified on."""
+
+WIDTHS_SAMPLES = 64
+"""Training samples whose feature maps are counted to choose widths by."""
 
 SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
@@ -122,21 +131,32 @@ def stages(plan: BuildPlan) -> list[Stage]:
     judged = {"metric": record_of(plan.data.metric if plan.data else None), "expect": options.expect}
     board = {"board": plan.board_digest}
     flow = {"flow": [options.flow, plan.flow.chosen]}
+    checked_by = {"checked_by": plan.flow.checked_by()}
     wanted = {"wanted": options.wanted.to_json()}
     first = _first_stages(plan, data)
     made = first[-1].name
-    chain = [
-        *first,
-        _stage(plan, "lower", _lower, (made,)),
-        _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data | judged),
+    lowers = {"widths": plan.flow.chooses_widths}
+    graph: tuple[str, ...] = ("lower",)
+    chain = [*first, _stage(plan, "lower", _lower, (made,), lowers)]
+    if plan.flow.chooses_widths:
+        graph = ("lower", "widths")
+        chain.append(_stage(plan, "widths", _widths, (made, "lower"), board | flow | wanted | data))
+    chain += [
+        _stage(plan, "cost", _cost, graph, board | flow | wanted),
+        _stage(plan, "vectors", _vectors, (made, *graph), data | judged),
         replace(
-            _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
+            _stage(plan, "project", _project, (*graph, "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
             added=partial(project_sources, plan.flow),
         ),
-        _stage(plan, "compile", _compile, ("project",), flow),
-        _stage(plan, "verify", _verify, ("lower", "vectors", "project"), flow | {"vectors": options.vectors}),
+        _stage(plan, "compile", _compile, ("project",), flow | checked_by),
+        _stage(
+            plan,
+            "verify",
+            _verify,
+            (*graph, "vectors", "project"),
+            flow | checked_by | {"vectors": options.vectors},
+        ),
     ]
     further = [stage for stage in plan.flow.stages if options.synth and stage.name in SYNTHESES]
     return [*chain, *(_stage(plan, s.name, partial(_further, s), ("project",), flow) for s in further)]
@@ -214,11 +234,11 @@ def source_digest() -> str:
     )
 
 
-def read_graph(folder: Path) -> ExactGraph:
-    """The exact graph of a build folder."""
+def read_graph(folder: Path, name: str = GRAPH_FOLDER) -> ExactGraph:
+    """The exact graph of a build folder: the one that is built, or ``LOWERED_FOLDER``, as it was lowered."""
     from qhw.graph.serialize import load_graph
 
-    return load_graph(folder / GRAPH_FOLDER)
+    return load_graph(folder / name)
 
 
 # --- a model becomes model.onnx ---------------------------------------------------------------------
@@ -563,8 +583,9 @@ def _lower(plan: BuildPlan, work: Workspace) -> Facts:
     check_computes(graph)
     if canonical is not None:
         canonical.save(str(work.scratch / CANONICAL_FILE))
-    (work.scratch / GRAPH_FOLDER).mkdir()
-    save_graph(graph, work.scratch / GRAPH_FOLDER)
+    folder = work.scratch / (LOWERED_FOLDER if plan.flow.chooses_widths else GRAPH_FOLDER)
+    folder.mkdir()
+    save_graph(graph, folder)
     macs, weights = work_of(graph)
     return {
         "canonical": lowering.reason,
@@ -575,6 +596,32 @@ def _lower(plan: BuildPlan, work: Workspace) -> Facts:
         "graph_sha256": graph_hash(graph),
         "postprocessing": host_steps(graph),
         "summary": f"{len(graph.nodes)} integer operations, {macs:,} multiply-accumulates",
+    }
+
+
+def _widths(plan: BuildPlan, work: Workspace) -> Facts:
+    """Feature maps of fewer bits, in the exact graph and in a QONNX file of it."""
+    from qhw.graph.canonical import write_canonical
+    from qhw.graph.encode import encode_inputs
+    from qhw.graph.lower import lower_model
+    from qhw.graph.reading.load import load_qonnx
+    from qhw.graph.serialize import graph_hash, save_graph
+
+    lowered = read_graph(work.build, LOWERED_FOLDER)
+    given = _samples(plan, work, lowered, "train")
+    samples = encode_inputs(lowered, {name: x[:WIDTHS_SAMPLES] for name, x in given.items()})
+    graph, record = plan.flow.with_widths(lowered, plan.board, samples, plan.options.wanted.share)
+    lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
+    write_canonical(graph, lowering.tails, lowering.model).save(str(work.scratch / MIXED_FILE))
+    (work.scratch / GRAPH_FOLDER).mkdir()
+    save_graph(graph, work.scratch / GRAPH_FOLDER)
+    _write_json(work.scratch / "widths.json", record)
+    bits = [choice["bits"] for choice in record["choices"]]
+    counts = ", ".join(f"{bits.count(b)} of {b} bits" for b in sorted(set(bits), reverse=True))
+    before, after = record["wide_bit_operations"], record["bit_operations"]
+    return {
+        "graph_sha256": graph_hash(graph),
+        "summary": f"feature maps: {counts}; {before / max(after, 1):.2f}x fewer bit operations",
     }
 
 
@@ -643,10 +690,17 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source
         facts["own_metric"] = record_of(plan.data.metric)
     rows = [_interpreter_row(work, executor, mantissas)]
+    few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in inputs.items()}
+    few_mantissas = {name: mantissas[name][:SLOW_REFERENCE_VECTORS] for name in few}
+    if plan.flow.chooses_widths:
+        rows.append(_mixed_row(work.build, executor, few, few_mantissas))
+        # What model.onnx says is compared with the graph as it was lowered.
+        graph = read_graph(work.build, LOWERED_FOLDER)
+        executor = FastExecutor(graph)
+        outputs = executor(mantissas)
     if plan.source.kind != "qonnx":
         rows += _torch_rows(work, executor, mantissas, outputs)
-    few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in inputs.items()}
-    expected = executor({name: mantissas[name][:SLOW_REFERENCE_VECTORS] for name in few}, keep="all")
+    expected = executor(few_mantissas, keep="all")
     work.progress(None, "qonnx")
     if work.facts["lower"]["canonical"] is None:
         rows.append(qonnx_row(graph, expected, few, work.build / MODEL_FILE))
@@ -655,6 +709,19 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
         rows.append(row)
     facts["verification"] = [checked(row, "this is a fault of qhw: please report it") for row in rows]
     return facts | {"summary": _vectors_summary(facts)}
+
+
+def _mixed_row(
+    build: Path, executor: FastExecutor, inputs: Mapping[str, NDArray[Any]], mantissas: Mapping[str, IntArray]
+) -> Row:
+    """qonnx's execution of ``mixed.onnx`` against the exact graph with the widths that were chosen."""
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    from qhw.graph.reading.model_file import read_model
+
+    mixed = ModelWrapper(read_model(build / MIXED_FILE))
+    row = canonical_row(executor.graph, executor(mantissas, keep="all"), inputs, mixed)
+    return row | {"backend": MIXED_FILE}
 
 
 def _interpreter_row(work: Workspace, executor: FastExecutor, mantissas: Mapping[str, IntArray]) -> Row:
@@ -718,23 +785,25 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, work: Workspace, graph: ExactGraph) -> dict[str, NDArray[Any]]:
-    """The test split, or random samples."""
+def _samples(
+    plan: BuildPlan, work: Workspace, graph: ExactGraph, split: str = "test"
+) -> dict[str, NDArray[Any]]:
+    """A split of the data, or random samples."""
     if plan.data is None:
         return random_inputs(graph, RANDOM_VECTORS)
     data = plan.data.dataset
     if arguments := work.facts.get("export", {}).get("arguments"):
         data = replace(data.for_inputs(arguments, "the model"), names=())
-    return samples_for(graph, data)
+    return samples_for(graph, data, split)
 
 
-def samples_for(graph: ExactGraph, data: Dataset) -> dict[str, NDArray[Any]]:
-    """The test split for each of a graph's inputs.
+def samples_for(graph: ExactGraph, data: Dataset, split: str = "test") -> dict[str, NDArray[Any]]:
+    """A split for each of a graph's inputs.
 
     Raises:
         InputError: the data have another number of inputs, or inputs of other names.
     """
-    arrays = data.for_inputs(graph.inputs, "the model").inputs("test")
+    arrays = data.for_inputs(graph.inputs, "the model").inputs(split)
     return dict(zip(graph.inputs, arrays, strict=True))
 
 
