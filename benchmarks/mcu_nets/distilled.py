@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-STEPS, RATE, BATCH = 100, 0.1, 64
+STEPS, RATE, BATCH = 80, 0.1, 64
 
 WEIGHT = 0.1
 """Of the class against the statistics."""

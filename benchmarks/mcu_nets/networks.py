@@ -135,13 +135,13 @@ def image_classification(folder: Path) -> tuple[nn.Module, Samples]:
 def keyword_spotting(folder: Path) -> tuple[nn.Module, Samples]:
     network = silabs.network(folder, "keyword_spotting")
     return network, Samples(
-        *made(folder, network, "keyword_spotting", 12, (CALIBRATION, 512, 1_024), (0, 40))
+        *made(folder, network, "keyword_spotting", 12, (64, 128, 256), (0, 40))
     )
 
 
 def visual_wake_words(folder: Path) -> tuple[nn.Module, Samples]:
     network = silabs.network(folder, "visual_wake_words")
-    return network, Samples(*made(folder, network, "visual_wake_words", 2, (64, 128, 256), (0.5, 0.25)))
+    return network, Samples(*made(folder, network, "visual_wake_words", 2, (64, 64, 128), (0.5, 0.25)))
 
 
 def anomaly_detection(folder: Path) -> tuple[nn.Module, Samples]:
@@ -211,14 +211,14 @@ NETWORKS = {
             "keyword_spotting",
             "MLPerf Tiny keyword spotting (DS-CNN, 50 x 10)",
             (12,),
-            f"agreement with the float network on 1,024 {DISTILLED}, of 12 classes",
+            f"agreement with the float network on 256 {DISTILLED}, of 12 classes",
             keyword_spotting,
         ),
         Network(
             "visual_wake_words",
             "MLPerf Tiny visual wake words (MobileNetV1 0.25, 96 x 96)",
             (48,),
-            f"agreement with the float network on 256 {DISTILLED}, of 2 classes",
+            f"agreement with the float network on 128 {DISTILLED}, of 2 classes",
             visual_wake_words,
         ),
         Network(
