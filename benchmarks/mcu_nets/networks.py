@@ -134,9 +134,7 @@ def image_classification(folder: Path) -> tuple[nn.Module, Samples]:
 
 def keyword_spotting(folder: Path) -> tuple[nn.Module, Samples]:
     network = silabs.network(folder, "keyword_spotting")
-    return network, Samples(
-        *made(folder, network, "keyword_spotting", 12, (64, 128, 256), (0, 40))
-    )
+    return network, Samples(*made(folder, network, "keyword_spotting", 12, (64, 128, 256), (0, 40)))
 
 
 def visual_wake_words(folder: Path) -> tuple[nn.Module, Samples]:

@@ -34,6 +34,7 @@ from qhw.sim.rows import Row, row_of
 
 __all__ = [
     "BoardRun",
+    "ChosenWidths",
     "Flow",
     "FlowOption",
     "FlowStage",
@@ -140,6 +141,22 @@ class Project:
             digest.update(f"{relative.as_posix()}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ChosenWidths:
+    """Feature maps of other widths than a graph had.
+
+    Args:
+        graph: with these widths.
+        record: how they were chosen, as JSON values.
+        overrides: the same for training; see :class:`qhw.quant_config.QuantConfig`. None where layers cannot
+            have them.
+    """
+
+    graph: ExactGraph
+    record: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, str]] | None
 
 
 @dataclass(frozen=True)
@@ -332,10 +349,15 @@ class ProjectFlow(Flow):
         """Where a design's buffers lie while it runs, as build.json's ``memory`` says; None for circuits."""
         return None
 
+    @property
+    def retrain_epochs(self) -> int:
+        """Epochs of quantised training with the widths that were chosen; 0: none."""
+        return 0
+
     def with_widths(
         self, graph: ExactGraph, board: Board, samples: Mapping[str, IntArray], budget: float
-    ) -> tuple[ExactGraph, Mapping[str, Any]]:
-        """The graph with feature maps of other widths, and how they were chosen, as JSON values.
+    ) -> ChosenWidths:
+        """The graph with feature maps of other widths.
 
         Args:
             samples: mantissas (N, *shape) of the inputs, of the training split.

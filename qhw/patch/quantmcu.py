@@ -176,6 +176,21 @@ class Record:
         """The same as JSON values."""
         return asdict(self)
 
+    def overrides(self) -> dict[str, dict[str, str]]:
+        """The widths as ``overrides`` of a :class:`qhw.quant_config.QuantConfig`, for training with them.
+
+        A feature map has the path of the layer whose result it is. Its exponent is left to training.
+
+        Raises:
+            UnsupportedError: patches differ in their widths, while a layer has one.
+        """
+        if self.copies:
+            raise UnsupportedError(
+                "patches keep widths of their own, and a layer that is trained has one",
+                hint="choose the widths without outliers (sigmas=None) and per_patch, or do not train",
+            )
+        return {choice.tensor: {"activations": f"fixed<{choice.bits}>"} for choice in self.choices}
+
 
 @dataclass(frozen=True)
 class QuantMcu:

@@ -6,7 +6,8 @@ ptq                   ``quantised/``: the weights of the quantised network, with
 export, or import     ``model.onnx``
 lower                 ``graph/``: the exact graph (and ``canonical.onnx`` where scales are arbitrary)
 widths                only where the flow chooses bits of feature maps: ``graph/`` has them, as has
-                      ``mixed.onnx``; ``lowered/`` is the graph before, ``widths.json`` says why
+                      ``mixed.onnx``; ``lowered/`` is the graph before, ``widths.json`` says why;
+                      ``retrained/``: what torch says, where it was trained with them
 cost                  ``cost/``: folding, and what the design is estimated to take (or that none fits)
 vectors               ``vectors/``: inputs, labels, and the exact graph's codes for them
 project               ``project/``: what the flow generates
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
 from qhw.data.inputs import Samples, parts_of, rows_of
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
 from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
     from qhw.cost import Design
     from qhw.data import Dataset
-    from qhw.flows.base import FlowStage, Project, ProjectFlow
+    from qhw.flows.base import ChosenWidths, FlowStage, Project, ProjectFlow
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
@@ -76,6 +77,9 @@ MIXED_FILE = "mixed.onnx"
 GRAPH_FOLDER = "graph"
 LOWERED_FOLDER = "lowered"
 """The graph as it was lowered, where the flow has then chosen other widths."""
+
+RETRAINED_FOLDER = "retrained"
+"""Weights and torch's values, where the network was trained with these widths."""
 
 PROJECT_FOLDER = "project"
 
@@ -140,7 +144,9 @@ def stages(plan: BuildPlan) -> list[Stage]:
     chain = [*first, _stage(plan, "lower", _lower, (made,), lowers)]
     if plan.flow.chooses_widths:
         graph = ("lower", "widths")
-        chain.append(_stage(plan, "widths", _widths, (made, "lower"), board | flow | wanted | data))
+        retrained = _trained_with(plan) if plan.flow.retrain_epochs else {}
+        needs = (*(["train"] if retrained else []), made, "lower")
+        chain.append(_stage(plan, "widths", _widths, needs, board | flow | wanted | data | retrained))
     chain += [
         _stage(plan, "cost", _cost, graph, board | flow | wanted),
         _stage(plan, "vectors", _vectors, (made, *graph), data | judged),
@@ -160,6 +166,17 @@ def stages(plan: BuildPlan) -> list[Stage]:
     ]
     further = [stage for stage in plan.flow.stages if options.synth and stage.name in SYNTHESES]
     return [*chain, *(_stage(plan, s.name, partial(_further, s), ("project",), flow) for s in further)]
+
+
+def _trained_with(plan: BuildPlan) -> dict[str, Any]:
+    """What a further training depends on, beside the weights that it begins with."""
+    options = plan.options
+    return {
+        "model": plan.source.digest,
+        "seed": options.seed,
+        "quant": repr(options.quant_config()),
+        "recipe": _weighing(options.training),
+    }
 
 
 def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
@@ -610,19 +627,69 @@ def _widths(plan: BuildPlan, work: Workspace) -> Facts:
     lowered = read_graph(work.build, LOWERED_FOLDER)
     given = _samples(plan, work, lowered, "train")
     samples = encode_inputs(lowered, {name: x[:WIDTHS_SAMPLES] for name, x in given.items()})
-    graph, record = plan.flow.with_widths(lowered, plan.board, samples, plan.options.wanted.share)
-    lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
-    write_canonical(graph, lowering.tails, lowering.model).save(str(work.scratch / MIXED_FILE))
+    chosen = plan.flow.with_widths(lowered, plan.board, samples, plan.options.wanted.share)
+    graph, record = chosen.graph, chosen.record
+    trained = ""
+    if plan.flow.retrain_epochs:
+        graph, trained = _retrained(plan, work, chosen)
+    else:
+        lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
+        write_canonical(graph, lowering.tails, lowering.model).save(str(work.scratch / MIXED_FILE))
     (work.scratch / GRAPH_FOLDER).mkdir()
     save_graph(graph, work.scratch / GRAPH_FOLDER)
     _write_json(work.scratch / "widths.json", record)
     bits = [choice["bits"] for choice in record["choices"]]
     counts = ", ".join(f"{bits.count(b)} of {b} bits" for b in sorted(set(bits), reverse=True))
-    before, after = record["wide_bit_operations"], record["bit_operations"]
+    fewer = record["wide_bit_operations"] / max(record["bit_operations"], 1)
     return {
         "graph_sha256": graph_hash(graph),
-        "summary": f"feature maps: {counts}; {before / max(after, 1):.2f}x fewer bit operations",
+        "summary": f"feature maps: {counts}; {fewer:.2f}x fewer bit operations{trained}",
     }
+
+
+def _retrained(plan: BuildPlan, work: Workspace, chosen: ChosenWidths) -> tuple[ExactGraph, str]:
+    """The graph of the network after some epochs of quantised training with the widths, and its figure.
+
+    Raises:
+        UnsupportedError: patches have widths of their own.
+    """
+    import torch
+
+    from qhw.graph.lower import lower
+    from qhw.outside.weights import read_weights
+    from qhw.tracing import trainable
+    from qhw.train import as_inputs, train
+
+    if chosen.overrides is None:
+        raise UnsupportedError(
+            "Patches that hold outliers keep widths of their own, and a layer that is trained has one",
+            hint="leave --retrain out, or state other patches",
+        )
+    options = plan.options
+    module, data = _network(plan)
+    module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
+    weights = work.build / "training" / "float.pt"
+    module.load_state_dict(read_weights(weights, "trained weights", LARGEST_FILE))
+    quant = options.quant_config()
+    overrides = {**quant.overrides, **chosen.overrides}
+    recipe = replace(
+        recipe_of(plan.source, options), float_epochs=0, quantised_epochs=plan.flow.retrain_epochs
+    )
+    result = train(
+        module,
+        data,
+        recipe,
+        replace(quant, overrides=overrides),
+        checkpoints=work.partial,
+        progress=telling(work.progress),
+    )
+    folder = work.scratch / RETRAINED_FOLDER
+    folder.mkdir()
+    torch.save(result.quantised_model.state_dict(), folder / "quantised.pt")
+    _export(result.quantised_model, data, plan, replace(work, scratch=folder))
+    (folder / MODEL_FILE).rename(work.scratch / MIXED_FILE)
+    graph = plan.flow.rewritten(lower(work.scratch / MIXED_FILE))
+    return graph, f"; {data.figure.name} {data.figure.written(result.quantised_accuracy)} trained with them"
 
 
 def host_steps(graph: ExactGraph) -> list[dict[str, Any]]:
@@ -693,13 +760,17 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
     few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in inputs.items()}
     few_mantissas = {name: mantissas[name][:SLOW_REFERENCE_VECTORS] for name in few}
     if plan.flow.chooses_widths:
-        rows.append(_mixed_row(work.build, executor, few, few_mantissas))
+        if plan.flow.retrain_epochs:
+            rows += _torch_rows(work, executor, mantissas, outputs, work.build / RETRAINED_FOLDER / "torch")
+            rows.append(_retrained_row(work.build, executor, few, few_mantissas))
+        else:
+            rows.append(_mixed_row(work.build, executor, few, few_mantissas))
         # What model.onnx says is compared with the graph as it was lowered.
         graph = read_graph(work.build, LOWERED_FOLDER)
         executor = FastExecutor(graph)
         outputs = executor(mantissas)
     if plan.source.kind != "qonnx":
-        rows += _torch_rows(work, executor, mantissas, outputs)
+        rows += _torch_rows(work, executor, mantissas, outputs, work.build / "torch")
     expected = executor(few_mantissas, keep="all")
     work.progress(None, "qonnx")
     if work.facts["lower"]["canonical"] is None:
@@ -724,6 +795,14 @@ def _mixed_row(
     return row | {"backend": MIXED_FILE}
 
 
+def _retrained_row(
+    build: Path, executor: FastExecutor, inputs: Mapping[str, NDArray[Any]], mantissas: Mapping[str, IntArray]
+) -> Row:
+    """qonnx's execution of the trained ``mixed.onnx`` against the exact graph."""
+    row = qonnx_row(executor.graph, executor(mantissas, keep="all"), inputs, build / MIXED_FILE)
+    return row | {"backend": MIXED_FILE}
+
+
 def _interpreter_row(work: Workspace, executor: FastExecutor, mantissas: Mapping[str, IntArray]) -> Row:
     from qhw.graph.interpreter import interpret
     from qhw.sim.compare import compare
@@ -741,19 +820,20 @@ def _torch_rows(
     executor: FastExecutor,
     mantissas: Mapping[str, IntArray],
     outputs: Mapping[str, IntArray],
+    folder: Path,
 ) -> list[Row]:
-    """Torch's layers on some samples, and its outputs on all."""
+    """Torch's layers on some samples, and its outputs on all, as they lie in a folder."""
     if work.facts["lower"]["canonical"] is not None:
         reason = "its scales are not all powers of two: canonical.onnx is the reference"
         return [not_compared("exact graph", "torch", reason)]
     graph = executor.graph
     rows = []
-    stored = work.build / "torch" / "layers.npz"
+    stored = folder / "layers.npz"
     if stored.is_file():
         layers = load_arrays(stored)
         few = {name: x[:LAYER_VECTORS] for name, x in mantissas.items()}
         rows.append(torch_row(graph, executor(few, keep="all"), layers))
-    answers = read_array(work.build / "torch" / "outputs.npy", "file of torch's outputs")
+    answers = read_array(folder / "outputs.npy", "file of torch's outputs")
     return [*rows, torch_row(graph, outputs, {graph.outputs[0]: answers})]
 
 

@@ -194,6 +194,11 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
         raise InputError(
             "There are no data to choose the bits of feature maps by", hint="name a data set with --data"
         )
+    if flow.retrain_epochs and not source.is_trained_here:
+        raise InputError(
+            f"{source.given} cannot be trained with other widths: it is quantised already",
+            hint="leave --retrain out, or give the plain network",
+        )
     if options.synth and "synth" not in [stage.name for stage in flow.stages]:
         raise UnsupportedError(f"The {flow.name} flow has no synthesis", hint="leave --synth out")
     if source.kind != "qonnx":

@@ -15,7 +15,7 @@ from qhw.cost import BUDGET, Design
 from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
 from qhw.errors import InputError, UnsupportedError
-from qhw.flows.base import Execution, FlowOption, Project, ProjectFlow, Trace, default_vectors
+from qhw.flows.base import ChosenWidths, Execution, FlowOption, Project, ProjectFlow, Trace, default_vectors
 from qhw.flows.mcu.containers import WIDTHS, Container
 from qhw.flows.mcu.toolchain import (
     COMPILER,
@@ -55,6 +55,7 @@ class McuFlow(ProjectFlow):
         run_on: ``auto``, ``qemu`` or ``host``.
         widths: ``given`` or ``quantmcu`` (:mod:`qhw.patch.quantmcu`).
         omega_weight: λ of QuantMCU.
+        retrain: epochs of training with QuantMCU's widths.
         memory: bytes of static RAM; 0: the board's.
     """
 
@@ -87,6 +88,12 @@ class McuFlow(ProjectFlow):
             "QuantMCU's λ, from 0 (the fewest bit operations) to 1 (what the values lose alone).",
         ),
         FlowOption(
+            "retrain",
+            int,
+            0,
+            "Epochs of quantised training with the widths that QuantMCU has chosen.",
+        ),
+        FlowOption(
             "memory",
             int,
             0,
@@ -97,9 +104,12 @@ class McuFlow(ProjectFlow):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        memory, omega_weight = int(self.chosen["memory"]), float(self.chosen["omega_weight"])
-        if memory < 0:
-            raise InputError(f"memory is {memory}", allowed="bytes, or 0 for the board's")
+        omega_weight = float(self.chosen["omega_weight"])
+        for name, allowed in (("memory", "bytes, or 0 for the board's"), ("retrain", "epochs, or 0")):
+            if int(self.chosen[name]) < 0:
+                raise InputError(f"{name} is {self.chosen[name]}", allowed=allowed)
+        if self.retrain_epochs and not self.chooses_widths:
+            raise InputError("retrain has no effect unless widths are chosen", hint="add --widths quantmcu")
         if not 0 <= omega_weight <= 1:
             raise InputError(f"omega_weight is {omega_weight:g}", allowed="a number from 0 to 1")
 
@@ -107,15 +117,20 @@ class McuFlow(ProjectFlow):
     def chooses_widths(self) -> bool:
         return self.chosen["widths"] == "quantmcu"
 
+    @property
+    def retrain_epochs(self) -> int:
+        return int(self.chosen["retrain"])
+
     def with_widths(
         self, graph: ExactGraph, board: Board, samples: Mapping[str, IntArray], budget: float
-    ) -> tuple[ExactGraph, Mapping[str, Any]]:
+    ) -> ChosenWidths:
         from qhw.flows.mcu.design import mixed
         from qhw.patch import Settings
 
         settings = Settings(omega_weight=float(self.chosen["omega_weight"]))
         found = mixed(self.prepare(graph, board), samples, settings, budget)
-        return found.graph, found.record.to_json()
+        overrides = None if found.record.copies else found.record.overrides()
+        return ChosenWidths(found.graph, found.record.to_json(), overrides)
 
     def checked_by(self) -> str:
         return "qemu" if self.core_runs else "host"

@@ -96,7 +96,8 @@ def test_a_plan_that_is_asked_for_is_kept(patches: str) -> None:
     samples = random_inputs(graph, 4)
     memory = int(0.7 * layout(graph, patches).static_bytes)
     flow = McuFlow(widths="quantmcu", patches=patches, memory=memory)
-    narrow, record = flow.with_widths(graph, H743, samples, 0.8)
+    chosen = flow.with_widths(graph, H743, samples, 0.8)
+    narrow, record = chosen.graph, chosen.record
     assert (record["plan"]["cut"] or "none") == patches.partition(":")[0]
     assert record["peak_bytes"] <= memory < record["wide_peak_bytes"]
     design = flow.best(flow.prepare(narrow, H743))
@@ -124,6 +125,7 @@ def test_a_memory_is_kept_to_without_mixed_widths() -> None:
     [
         ({"memory": -1}, "memory is -1"),
         ({"omega_weight": 2.0}, "from 0 to 1"),
+        ({"retrain": 2}, "retrain has no effect"),
         ({"widths": "few"}, "quantmcu"),
     ],
 )
