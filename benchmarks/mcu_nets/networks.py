@@ -222,7 +222,7 @@ NETWORKS = {
         Network(
             "anomaly_detection",
             "MLPerf Tiny anomaly detection (autoencoder of dense layers)",
-            (2,),
+            (8,),
             "agreement with the float network on which of 1,024 samples are reconstructed with a mean "
             f"squared error above {ANOMALY_ERROR:g}; they are {DISTILLED}, every other one with noise added",
             anomaly_detection,

@@ -98,6 +98,9 @@ RANDOM_VECTORS = 64
 WIDTHS_SAMPLES = 64
 """Training samples whose feature maps are counted to choose widths by."""
 
+RETRAINING_RATE = 0.1
+"""Of the recipe's learning rate, with which a trained network is trained on with other widths."""
+
 SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
 
@@ -668,12 +671,18 @@ def _retrained(plan: BuildPlan, work: Workspace, chosen: ChosenWidths) -> tuple[
     options = plan.options
     module, data = _network(plan)
     module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
-    weights = work.build / "training" / "float.pt"
-    module.load_state_dict(read_weights(weights, "trained weights", LARGEST_FILE))
+    # Where quantised training was made already, its weights are nearer; quantizers begin anew.
+    name = "quantised.pt" if options.is_trained_quantised else "float.pt"
+    found = read_weights(work.build / "training" / name, "trained weights", LARGEST_FILE)
+    module.load_state_dict({key: found[key] for key in module.state_dict()})
     quant = options.quant_config()
     overrides = {**quant.overrides, **chosen.overrides}
+    recipe = recipe_of(plan.source, options)
     recipe = replace(
-        recipe_of(plan.source, options), float_epochs=0, quantised_epochs=plan.flow.retrain_epochs
+        recipe,
+        float_epochs=0,
+        quantised_epochs=plan.flow.retrain_epochs,
+        learning_rate=RETRAINING_RATE * recipe.learning_rate,
     )
     result = train(
         module,
