@@ -784,7 +784,9 @@ def cost(
     given = {name: value for name, value in flow_options.items() if value is not None}
     if built is not None and named == built["flow"]["name"]:
         given = built["flow"]["options"] | given
-    return CostResult(estimate(best_design(target.graph, chosen, load_flow(named, **given), wanted)))
+    asked = load_flow(named, **given)
+    asked.check_as_given()
+    return CostResult(estimate(best_design(target.graph, chosen, asked, wanted)))
 
 
 def _usual_flow(board: Board, usual: str) -> str:

@@ -70,8 +70,10 @@ class Target:
     def model_file(self) -> Path:
         """The QONNX file; where its input had to be annotated, a copy that lives as long as this target."""
         if self.path.is_dir():
-            check_written(self.path, "model.onnx")
-            return self.path / "model.onnx"
+            # With feature maps of other widths than the model's, the graph is that of a file of its own.
+            name = "mixed.onnx" if check_written(self.path, "mixed.onnx") else "model.onnx"
+            check_written(self.path, name)
+            return self.path / name
         return self._annotated or self.path
 
     @cached_property

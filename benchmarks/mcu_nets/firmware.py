@@ -7,18 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qhw.boards import load_board
 from qhw.flows.base import load_project_flow
 from qhw.flows.mcu.project import read_description
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
-from qhw.patch import QuantMcu
-from qhw.patch.correction import corrections, with_added
-from qhw.patch.quantmcu import CORRECTED_ON
-from qhw.patch.widths import Width, narrowed
-from qhw.sim.fast import FastExecutor
 
 
 def in_qemu(graph: ExactGraph, patches: str, board: str, inputs: Mapping[str, IntArray]) -> dict[str, Any]:
@@ -45,28 +38,3 @@ def in_qemu(graph: ExactGraph, patches: str, board: str, inputs: Mapping[str, In
         "steps": len(layers),
         "codes_compared": compared,
     }
-
-
-def without_copies(
-    graph: ExactGraph, found: QuantMcu, statistics: Mapping[str, IntArray]
-) -> ExactGraph | None:
-    """The widths of a search without a copy of the layers for each patch, so that loops can run them.
-
-    None where patches differ in their widths.
-
-    Args:
-        graph, statistics: what the search was given.
-    """
-    record = found.record
-    if record.outlier_patches or record.settings.per_patch:
-        return None
-    widths = {choice.tensor: Width(choice.bits, choice.exponent) for choice in record.choices}
-    fewer = {name: width for name, width in widths.items() if width.bits < graph.tensors[name].format.width}
-    if not fewer:
-        return graph
-    few = {name: array[:CORRECTED_ON] for name, array in statistics.items()}
-    added = corrections(graph, narrowed(graph, widths), few) if record.settings.correct_bias else {}
-    shared = narrowed(with_added(graph, added), fewer)
-    copied, looped = (FastExecutor(each)(few)[each.outputs[0]] for each in (found.graph, shared))
-    np.testing.assert_array_equal(looped, copied)
-    return shared

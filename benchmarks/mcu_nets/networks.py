@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mcu_nets import silabs
+from mcu_nets.distilled import distilled
 from mcu_nets.mobilenet_v2 import RECIPE, MobileNetV2, enlarged
 from qhw.data import Dataset, load_dataset
 from qhw.models import build_model
@@ -33,6 +34,7 @@ class Network:
         name, title: for files and for the reader.
         memories: SRAM in KiB that feature maps may take.
         judged: what it is judged by, for the reader.
+        decides: classes of outputs (N, outputs) and samples (N, *shape); left out, the largest output's.
         load: the float network, and its samples; the folder keeps what was trained or unpacked.
     """
 
@@ -41,6 +43,7 @@ class Network:
     memories: tuple[int, ...]
     judged: str
     load: Callable[[Path], tuple[nn.Module, Samples]]
+    decides: Callable[[Arrays, Arrays], Arrays] = lambda outputs, samples: outputs.argmax(axis=1)
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,58 @@ def image_classification(folder: Path) -> tuple[nn.Module, Samples]:
     return silabs.network(folder, "image_classification"), Samples(*((x - 128) / 128 for x in pixels))
 
 
+def keyword_spotting(folder: Path) -> tuple[nn.Module, Samples]:
+    network = silabs.network(folder, "keyword_spotting")
+    return network, Samples(*made(folder, network, "keyword_spotting", 12, (64, 128, 256), (0, 40)))
+
+
+def visual_wake_words(folder: Path) -> tuple[nn.Module, Samples]:
+    network = silabs.network(folder, "visual_wake_words")
+    return network, Samples(*made(folder, network, "visual_wake_words", 2, (64, 64, 128), (0.5, 0.25)))
+
+
+def anomaly_detection(folder: Path) -> tuple[nn.Module, Samples]:
+    """Distilled samples stand for normal machines; to every other one noise of growing strength is added."""
+    network = silabs.network(folder, "anomaly_detection")
+    parts = list(made(folder, network, "anomaly_detection", 0, (CALIBRATION, 512, 1_024), (200, 60)))
+    for seed, part in enumerate(parts):
+        noise = np.random.default_rng(seed).normal(size=part[1::2].shape).astype(np.float32)
+        part[1::2] += noise * np.linspace(0, 60, len(noise), dtype=np.float32)[:, None, None, None]
+    return network, Samples(*parts)
+
+
+def made(
+    folder: Path,
+    network: silabs.KerasNet,
+    name: str,
+    classes: int,
+    counts: tuple[int, ...],
+    around: tuple[float, float],
+) -> list[Arrays]:
+    """Distilled samples, made once: to calibrate with, to choose by and to report."""
+    path = folder / f"{name}.npz"
+    if not path.exists():
+        parts = [
+            distilled(network, network.shape, count, classes, seed, around)
+            for seed, count in enumerate(counts)
+        ]
+        np.savez(path, *parts)
+    with np.load(path) as stored:
+        return [stored[part] for part in stored]
+
+
+def is_anomaly(outputs: Arrays, samples: Arrays) -> Arrays:
+    """Whether a sample is reconstructed worse than the threshold: that of half of the samples in float."""
+    errors = np.mean((outputs - samples.reshape(len(samples), -1)) ** 2, axis=1)
+    return errors > ANOMALY_ERROR
+
+
+ANOMALY_ERROR = 6_000.0
+"""Mean squared error of a reconstruction from which on a sample counts as an anomaly."""
+
 CROPS = "agreement with the float network on 1,000 squares of scikit-learn's two photographs"
+
+DISTILLED = "distilled samples"
 
 NETWORKS = {
     network.name: network
@@ -150,6 +204,29 @@ NETWORKS = {
             (28,),
             CROPS,
             image_classification,
+        ),
+        Network(
+            "keyword_spotting",
+            "MLPerf Tiny keyword spotting (DS-CNN, 50 x 10)",
+            (12,),
+            f"agreement with the float network on 256 {DISTILLED}, of 12 classes",
+            keyword_spotting,
+        ),
+        Network(
+            "visual_wake_words",
+            "MLPerf Tiny visual wake words (MobileNetV1 0.25, 96 x 96)",
+            (48,),
+            f"agreement with the float network on 128 {DISTILLED}, of 2 classes",
+            visual_wake_words,
+        ),
+        Network(
+            "anomaly_detection",
+            "MLPerf Tiny anomaly detection (autoencoder of dense layers)",
+            (8,),
+            "agreement with the float network on which of 1,024 samples are reconstructed with a mean "
+            f"squared error above {ANOMALY_ERROR:g}; they are {DISTILLED}, every other one with noise added",
+            anomaly_detection,
+            is_anomaly,
         ),
     )
 }

@@ -56,6 +56,7 @@ class KerasNet(nn.Module):
     """A Keras network of convolutions, batch norms, ReLU, sums, average pools and dense layers.
 
     Takes samples (N, C, H, W) as it was trained on, and returns logits: a softmax at the end is left out.
+    So is a Reshape at the end: the result is flat.
     """
 
     def __init__(self, layers: list[dict[str, Any]], weights: dict[str, dict[str, NDArray[Any]]]):
@@ -70,6 +71,8 @@ class KerasNet(nn.Module):
                 height, width, channels = config["batch_input_shape"][1:]
                 self.shape = shapes[name] = (channels, height, width)
                 self.source = name
+                continue
+            if kind == "Reshape" and layer is layers[-1]:
                 continue
             module = _module(kind, config, weights.get(name, {}), shapes[reads[0]])
             with torch.no_grad():
@@ -99,7 +102,8 @@ def _module(
         case "Conv2D" | "DepthwiseConv2D":
             return _convolution(config, weights, shape)
         case "BatchNormalization":
-            norm = nn.BatchNorm2d(shape[0], eps=config["epsilon"])
+            kinds = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
+            norm = kinds(shape[0], eps=config["epsilon"])
             names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean"}
             names["running_var"] = "moving_variance"
             for mine, theirs in names.items():
@@ -111,8 +115,8 @@ def _module(
             return Sum()
         case "AveragePooling2D":
             return nn.AvgPool2d(tuple(config["pool_size"]), tuple(config["strides"]))
-        case "Flatten" if shape[1:] == (1, 1):
-            return nn.Flatten()  # one pixel: channels first or last is the same
+        case "Flatten" if shape[1:] == (1, 1) or shape[0] == 1:
+            return nn.Flatten()  # one pixel, or one channel: channels first or last is the same
         case "Dropout":
             return nn.Identity()
         case "Dense":

@@ -3,7 +3,7 @@
 #include "io.h"
 #include "model.h"
 
-static int8_t result[QHW_OUTPUT_BYTES + 1] __attribute__((aligned(8)));
+static int8_t result[QHW_OUTPUT_BYTES] __attribute__((aligned(8)));
 
 #ifdef QHW_OBSERVE
 static int maps;

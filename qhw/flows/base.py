@@ -34,6 +34,7 @@ from qhw.sim.rows import Row, row_of
 
 __all__ = [
     "BoardRun",
+    "ChosenWidths",
     "Flow",
     "FlowOption",
     "FlowStage",
@@ -143,6 +144,22 @@ class Project:
 
 
 @dataclass(frozen=True)
+class ChosenWidths:
+    """Feature maps of other widths than a graph had.
+
+    Args:
+        graph: with these widths.
+        record: how they were chosen, as JSON values.
+        overrides: the same for training; see :class:`qhw.quant_config.QuantConfig`. None where layers cannot
+            have them.
+    """
+
+    graph: ExactGraph
+    record: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, str]] | None
+
+
+@dataclass(frozen=True)
 class SerialLine:
     """Where a board is.
 
@@ -249,6 +266,23 @@ class Flow(ABC):
         """The graph in the form that is built: exact, and names of what is left are kept."""
         return graph
 
+    @property
+    def chooses_widths(self) -> bool:
+        """Whether a build has it choose the bits of feature maps, behind lowering."""
+        return False
+
+    def check_as_given(self) -> None:
+        """Refuse what only a build can do, where a graph is priced as it is given.
+
+        Raises:
+            InputError: the flow is to choose widths.
+        """
+        if self.chooses_widths:
+            raise InputError(
+                f"The {self.name} flow is to choose the bits of feature maps, and has no samples for it",
+                hint="use qhw build; 'qhw cost' prices its folder",
+            )
+
     def check(self, design: Design) -> None:
         """Check that every node is carried exactly and has a cost; UnsupportedError names the node."""
         design.check_priced()
@@ -314,6 +348,29 @@ class ProjectFlow(Flow):
     def memory(self, design: Design) -> Mapping[str, Any] | None:
         """Where a design's buffers lie while it runs, as build.json's ``memory`` says; None for circuits."""
         return None
+
+    @property
+    def retrain_epochs(self) -> int:
+        """Epochs of quantised training with the widths that were chosen; 0: none."""
+        return 0
+
+    def with_widths(
+        self, graph: ExactGraph, board: Board, samples: Mapping[str, IntArray], budget: float
+    ) -> ChosenWidths:
+        """The graph with feature maps of other widths.
+
+        Args:
+            samples: mantissas (N, *shape) of the inputs, of the training split.
+            budget: the share of each of the board's resources that may be used.
+        """
+        raise UnsupportedError(f"The {self.name} flow builds feature maps as wide as they are given")
+
+    def checked_by(self) -> str:
+        """What a simulation runs on, where that depends on this machine.
+
+        Where it changes, codes are compared again.
+        """
+        return ""
 
     def check_tools(self) -> None:
         """Raise ToolMissingError where a program or package that it needs is not there."""

@@ -5,13 +5,21 @@ with feature maps of mixed widths: :mod:`qhw.patch.quantmcu`.
 """
 
 from qhw.patch.execute import run_by_patches
-from qhw.patch.plan import PatchPlan, best_plan, layer_by_layer, make_plan, plans
+from qhw.patch.plan import (
+    Footprint,
+    PatchPlan,
+    best_plan,
+    layer_by_layer,
+    make_plan,
+    plans,
+)
 from qhw.patch.quantmcu import QuantMcu, Record, Settings, quantmcu, uniform
 from qhw.patch.search import bit_operations
 from qhw.patch.unrolled import with_patches
 from qhw.patch.widths import Width, feature_maps, narrowed
 
 __all__ = [
+    "Footprint",
     "PatchPlan",
     "QuantMcu",
     "Record",

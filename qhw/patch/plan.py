@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from qhw.errors import CheckFailedError, UnsupportedError
@@ -29,7 +29,8 @@ class PatchPlan:
     Args:
         cut: the tensor up to which layers run patch by patch; "" where all run layer by layer.
         grid: patches along each spatial axis of the cut.
-        peak_bytes: the most memory that is in use at a time, weights left out.
+        peak_bytes: the most memory that is in use at a time, weights left out: of feature maps, or, where
+            :func:`plans` was given another footprint, of what that counts.
         macs: multiply-accumulates of one inference, recomputation included.
         layer_macs: those of the same network, layer by layer.
     """
@@ -91,6 +92,13 @@ def node_macs(graph: ExactGraph, node: Node, region: Region | None = None) -> in
     elements = elements_of(graph, node.output, region)
     depth = math.prod(weight.shape[1:]) if isinstance(node, ir.Conv) else weight.shape[-2]
     return elements * depth
+
+
+Footprint: TypeAlias = "Callable[[ExactGraph, PatchPlan], int | None]"
+"""Bytes of SRAM that a graph takes when it runs by a plan; None where it cannot.
+
+A flow says here what its firmware takes: scratch memory, the output, rounding to whole words.
+"""
 
 
 def cuts(graph: ExactGraph) -> dict[str, int]:
@@ -245,8 +253,23 @@ def _live(steps: Sequence[_Step], live: set[str], kept: set[str]) -> list[set[st
     return found
 
 
-def plans(graph: ExactGraph, most_patches: int = MOST_PATCHES) -> Iterator[PatchPlan]:
-    """Every plan: layer by layer, and each cut with each grid of up to ``most_patches`` along an axis."""
+def plans(
+    graph: ExactGraph, most_patches: int = MOST_PATCHES, footprint: Footprint | None = None
+) -> Iterator[PatchPlan]:
+    """Every plan: layer by layer, and each cut with each grid of up to ``most_patches`` along an axis.
+
+    Args:
+        footprint: what the plans' ``peak_bytes`` count; left out, feature maps alone. Plans that cannot run
+            by it are left out.
+    """
+    for plan in _every_plan(graph, most_patches):
+        if footprint is None:
+            yield plan
+        elif (peak := footprint(graph, plan)) is not None:
+            yield replace(plan, peak_bytes=peak)
+
+
+def _every_plan(graph: ExactGraph, most_patches: int) -> Iterator[PatchPlan]:
     yield layer_by_layer(graph)
     for cut in cuts(graph):
         sizes = graph.tensors[cut].shape[1:]
@@ -258,15 +281,20 @@ def plans(graph: ExactGraph, most_patches: int = MOST_PATCHES) -> Iterator[Patch
                 yield make_plan(graph, cut, grid)
 
 
-def best_plan(graph: ExactGraph, sram_bytes: int, most_patches: int = MOST_PATCHES) -> PatchPlan:
+def best_plan(
+    graph: ExactGraph,
+    sram_bytes: int,
+    most_patches: int = MOST_PATCHES,
+    footprint: Footprint | None = None,
+) -> PatchPlan:
     """The plan with the fewest multiply-accumulates that keeps to a memory; of several, the least peak.
 
-    Every plan is tried, so the answer is exact.
+    Every plan is tried, so the answer is exact. ``footprint`` is as for :func:`plans`.
 
     Raises:
         CheckFailedError: none does; tells the least that any needs.
     """
-    every = list(plans(graph, most_patches))
+    every = list(plans(graph, most_patches, footprint))
     fitting = [plan for plan in every if plan.peak_bytes <= sram_bytes]
     if not fitting:
         least = min(every, key=lambda plan: (plan.peak_bytes, plan.macs))

@@ -15,15 +15,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from qhw.errors import InputError
+from qhw.errors import CheckFailedError, InputError, UnsupportedError
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
 from qhw.patch.correction import corrections, with_added
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
+    Footprint,
     PatchPlan,
     front_of,
+    layer_by_layer,
     live_sets,
     node_macs,
     patches_of,
@@ -149,17 +151,19 @@ class Record:
 
     Args:
         plan: the patches; its peak and MACs are those of the graph that was given.
+        copies: whether the graph has a copy of the layers for each patch: where patches differ in widths.
         outlier_shares: of each patch, the share of samples with an outlier; () where none were looked for.
         outlier_patches: those that keep 8 bits.
         choices: every feature map that was searched.
         bit_operations: multiply-accumulates × weight bits × activation bits, recomputation included.
         wide_bit_operations: those of the same patches with the widths that were given.
-        peak_bytes: SRAM, weights left out; codes of less than 8 bits are packed.
+        peak_bytes: SRAM, weights left out, by the footprint that was given.
         wide_peak_bytes: with the widths that were given.
     """
 
     settings: Settings
     plan: PatchPlan
+    copies: bool
     outlier_shares: tuple[float, ...]
     outlier_patches: tuple[int, ...]
     choices: tuple[FeatureMapChoice, ...]
@@ -172,13 +176,44 @@ class Record:
         """The same as JSON values."""
         return asdict(self)
 
+    def overrides(self) -> dict[str, dict[str, str]]:
+        """The widths as ``overrides`` of a :class:`qhw.quant_config.QuantConfig`, for training with them.
+
+        A feature map has the path of the layer whose result it is. Its exponent is left to training.
+
+        Raises:
+            UnsupportedError: patches differ in their widths, while a layer has one.
+        """
+        if self.copies:
+            raise UnsupportedError(
+                "patches keep widths of their own, and a layer that is trained has one",
+                hint="choose the widths without outliers (sigmas=None) and per_patch, or do not train",
+            )
+        return {choice.tensor: {"activations": f"fixed<{choice.bits}>"} for choice in self.choices}
+
 
 @dataclass(frozen=True)
 class QuantMcu:
-    """An exact graph with explicit patches of mixed widths, and how they were chosen."""
+    """An exact graph of mixed widths, and how they were chosen.
+
+    Args:
+        graph: it runs by ``plan``.
+        record: the choices.
+    """
 
     graph: ExactGraph
     record: Record
+
+    @property
+    def plan(self) -> PatchPlan:
+        """How the graph runs: by patches, or layer by layer where it spells them out (``copies``)."""
+        return layer_by_layer(self.graph) if self.record.copies else self.record.plan
+
+    @property
+    def patches(self) -> str:
+        """The plan as the ``mcu`` flow's option ``patches`` names it."""
+        plan = self.plan
+        return f"{plan.cut}:{'x'.join(map(str, plan.grid))}" if plan.cut else "none"
 
 
 def quantmcu(
@@ -189,20 +224,27 @@ def quantmcu(
     plan: PatchPlan | None = None,
     among: Sequence[PatchPlan] | None = None,
     settings: Settings | None = None,
+    footprint: Footprint | None = None,
 ) -> QuantMcu:
     """A network's patches with feature maps of mixed widths.
 
     Args:
         graph: feature maps of up to 8 bits, without patches yet.
         samples: mantissas (N, *shape) of its inputs, for their statistics; not the test split.
-        memory: SRAM in bytes that feature maps may take; None for no limit.
+        memory: SRAM in bytes that may be taken; None for no limit.
         plan: the patches. None: those with the fewest multiply-accumulates within the memory: first at the
             given widths; then at those that the search chose for it, which often fit in fewer patches, that
             compute less twice; for these the search is made again.
-        among: the plans to choose from where none is given; None: every one of :func:`qhw.patch.plans`.
+        among: the plans to choose from where none is given, their peaks counted by the footprint; None:
+            every one of :func:`qhw.patch.plans`.
+        footprint: what counts as taken; left out, feature maps alone. The search itself adds up feature maps:
+            what else a footprint counts is asked of each graph that it finds, and kept free in the next try,
+            until a graph is within the memory.
 
     Returns:
-        A graph like any other: every executor gives its codes, and a flow can build it.
+        A graph like any other: every executor gives its codes, and a flow can build it. Where all patches
+        have the same widths it spells out no patches, and runs by the plan; else it has a copy of the layers
+        for each patch.
 
     Raises:
         InputError: neither a memory nor a plan is given, or there are no samples.
@@ -212,42 +254,65 @@ def quantmcu(
     if not len(next(iter(samples.values()))):
         raise InputError("no samples are given", allowed="one or more")
     if plan is not None:
-        return _searched(graph, samples, memory, plan, settings).result(samples)
+        return _within(_Search.of(graph, samples, plan, settings), samples, memory, footprint)
     if memory is None:
         raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
-    every = list(plans(graph) if among is None else among)
+    every = list(plans(graph, footprint=footprint) if among is None else among)
     wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
-    free = _searched(graph, samples, None, wide, settings)
+    search = _Search.of(graph, samples, wide, settings)
+    search.choose(None)
     if wide.peak_bytes <= memory:
         every = [wide, *(plan for plan in every if plan.macs < wide.macs)]
-    peaks = [peak_bytes(graph, live_sets(graph, plan.cut, plan.grid), free.guess) for plan in every]
+    # Beside feature maps, other plans are taken to need what they need at the widths that were given.
+    peaks = [
+        plan.peak_bytes - peak_bytes(graph, sets) + peak_bytes(graph, sets, search.guess)
+        for plan in every
+        for sets in (live_sets(graph, plan.cut, plan.grid),)
+    ]
     narrow, _ = min(zip(every, peaks, strict=True), key=lambda found: _order(found[0], found[1], memory))
-    if narrow != wide or free.peak_bytes > memory:
-        free = _searched(graph, samples, memory, narrow, settings)
-    return free.result(samples)
+    if narrow != wide:
+        search = _Search.of(graph, samples, narrow, settings)
+    return _within(search, samples, memory, footprint)
+
+
+def _within(
+    search: _Search, samples: Mapping[str, IntArray], memory: int | None, footprint: Footprint | None
+) -> QuantMcu:
+    """The best widths whose graph keeps to a memory, as the footprint counts it."""
+    search.choose(None)
+    found = search.result(samples, footprint)
+    while memory is not None and found.record.peak_bytes > memory:
+        # The same again, less what it takes too much; every try gives the feature maps less.
+        try:
+            search.choose(search.peak_bytes - (found.record.peak_bytes - memory))
+        except CheckFailedError:
+            return _fewest(search, samples, memory, footprint)
+        found = search.result(samples, footprint)
+    return found
+
+
+def _fewest(
+    search: _Search, samples: Mapping[str, IntArray], memory: int, footprint: Footprint | None
+) -> QuantMcu:
+    """The graph whose feature maps all have the fewest bits.
+
+    Raises:
+        CheckFailedError: not even that keeps to the memory.
+    """
+    search.bits = {key: min(choice.bits) for key, choice in search.choices.items()}
+    found = search.result(samples, footprint)
+    if (needs := found.record.peak_bytes) > memory:
+        raise CheckFailedError(
+            f"with every feature map at its fewest bits, {needs:,} bytes of SRAM are needed, "
+            f"{needs - memory:,} more than the {memory:,} that may be used",
+            hint="cut the network elsewhere, take more patches, or allow fewer bits",
+        )
+    return found
 
 
 def _order(plan: PatchPlan, peak: int, memory: int) -> tuple[bool, int, int]:
     """Plans within the memory come first, by multiply-accumulates; the others by what they need."""
     return (False, plan.macs, peak) if peak <= memory else (True, peak, plan.macs)
-
-
-def _searched(
-    graph: ExactGraph,
-    samples: Mapping[str, IntArray],
-    memory: int | None,
-    plan: PatchPlan,
-    settings: Settings,
-) -> _Search:
-    """The widths for one plan."""
-    shares: list[float] = []
-    if plan.cut and settings.sigmas is not None:
-        shares = outlier_shares(graph, plan, samples, settings.sigmas)
-    kept = frozenset(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
-    search = _Search(graph, plan, settings, kept, tuple(shares))
-    search.count(samples)
-    search.bits = best_bits(search.choices, search.pieces, memory)
-    return search
 
 
 CORRECTED_ON = 32
@@ -292,6 +357,23 @@ class _Search:
             for name in self.in_patches:
                 if name in self.regions[patch]:
                     self.counts.setdefault((self._branch(patch), name), self._nothing(name))
+
+    @classmethod
+    def of(
+        cls, graph: ExactGraph, samples: Mapping[str, IntArray], plan: PatchPlan, settings: Settings
+    ) -> _Search:
+        """The feature maps of a plan, counted on samples."""
+        shares: list[float] = []
+        if plan.cut and settings.sigmas is not None:
+            shares = outlier_shares(graph, plan, samples, settings.sigmas)
+        kept = frozenset(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
+        search = cls(graph, plan, settings, kept, tuple(shares))
+        search.count(samples)
+        return search
+
+    def choose(self, memory: int | None) -> None:
+        """Choose the best widths of which no live set exceeds a memory (bytes; None: no limit)."""
+        self.bits = best_bits(self.choices, self.pieces, memory)
 
     def _nothing(self, name: str) -> IntArray:
         return np.zeros(1 << self.graph.tensors[name].format.width, dtype=np.int64)
@@ -445,15 +527,20 @@ class _Search:
         """The memory that the chosen widths take."""
         return peak_bytes(self.graph, live_sets(self.graph, self.plan.cut, self.plan.grid), self.bits_of)
 
-    def result(self, samples: Mapping[str, IntArray]) -> QuantMcu:
+    @property
+    def copies(self) -> bool:
+        """Whether patches differ in their widths, so that each needs layers of its own."""
+        return bool(self.plan.cut) and (bool(self.outliers) or self.settings.per_patch)
+
+    def result(self, samples: Mapping[str, IntArray], footprint: Footprint | None) -> QuantMcu:
         """The graph with the chosen widths, and the record."""
         widths: dict[str, Width] = {}
         for key, chosen in self.bits.items():
             if chosen != self._given(key):
                 widths |= dict.fromkeys(self._names(key), self.widths[key][chosen])
-        patched = with_patches(self.graph, self.plan)
+        base = with_patches(self.graph, self.plan) if self.copies else self.graph
         added = self._corrected(samples) if widths and self.settings.correct_bias else {}
-        graph = narrowed(with_added(patched, added), widths)
+        graph = narrowed(with_added(base, added), widths) if widths else base
         choices = tuple(
             FeatureMapChoice(
                 key[1],
@@ -464,25 +551,38 @@ class _Search:
             )
             for key, chosen in self.bits.items()
         )
+        by_patches = graph if self.copies else with_patches(graph, self.plan)
         record = Record(
             self.settings,
             self.plan,
+            self.copies,
             self.shares,
             tuple(sorted(self.outliers)),
             choices,
-            bit_operations(graph),
-            bit_operations(patched),
-            self.peak_bytes,
+            bit_operations(by_patches),
+            bit_operations(with_patches(self.graph, self.plan)),
+            self.peak_bytes if footprint is None else self._taken(footprint, graph),
             self.plan.peak_bytes,
         )
         return QuantMcu(graph, record)
 
+    def _taken(self, footprint: Footprint, graph: ExactGraph) -> int:
+        """What the graph that was made takes by a footprint.
+
+        Raises:
+            UnsupportedError: it cannot run by the plan.
+        """
+        taken = footprint(graph, layer_by_layer(graph) if self.copies else self.plan)
+        if taken is None:
+            raise UnsupportedError(f"{graph.name} cannot run by patches that are cut at '{self.plan.cut}'")
+        return taken
+
     def _corrected(self, samples: Mapping[str, IntArray]) -> dict[str, IntArray]:
-        """What the nodes of the graph with patches add, those of patches with outliers left out."""
+        """What the nodes of the graph add, those of patches with outliers left out."""
         widths = {key[1]: self.widths[key][chosen] for key, chosen in self.bits.items()}
         few = {name: array[:CORRECTED_ON] for name, array in samples.items()}
         found = corrections(self.graph, narrowed(self.graph, widths), few)
-        in_front = {node.name for node in self.front}
+        in_front = {node.name for node in self.front} if self.copies else set()
         return {
             copy: value
             for name, value in found.items()
@@ -490,9 +590,9 @@ class _Search:
         }
 
     def _names(self, key: Key) -> list[str]:
-        """A feature map's tensors in the graph with patches."""
+        """A feature map's tensors in the graph that is made."""
         branch, name = key
-        if branch is None and name != self.joined:
+        if not self.copies or (branch is None and name != self.joined):
             return [name]
         patches = range(len(self.regions)) if branch is None else self._patches(key)
         return [f"{name}.patch{patch}" for patch in patches]

@@ -4,7 +4,10 @@
 train                 ``training/``: the trained weights
 ptq                   ``quantised/``: the weights of the quantised network, with ``--quantise ptq``
 export, or import     ``model.onnx``
-lower                 ``graph/``: the exact graph (and ``canonical/`` where scales are arbitrary)
+lower                 ``graph/``: the exact graph (and ``canonical.onnx`` where scales are arbitrary)
+widths                only where the flow chooses bits of feature maps: ``graph/`` has them, as has
+                      ``mixed.onnx``; ``lowered/`` is the graph before, ``widths.json`` says why;
+                      ``retrained/``: what torch says, where it was trained with them
 cost                  ``cost/``: folding, and what the design is estimated to take (or that none fits)
 vectors               ``vectors/``: inputs, labels, and the exact graph's codes for them
 project               ``project/``: what the flow generates
@@ -30,7 +33,7 @@ from numpy.typing import NDArray
 from qhw.arrays import LARGEST_FILE, load_arrays, load_mantissas, read_array, save_arrays
 from qhw.boards import Board
 from qhw.data.inputs import Samples, parts_of, rows_of
-from qhw.errors import InputError
+from qhw.errors import InputError, UnsupportedError
 from qhw.outside import inside, sha256
 from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
 
     from qhw.cost import Design
     from qhw.data import Dataset
-    from qhw.flows.base import FlowStage, Project, ProjectFlow
+    from qhw.flows.base import ChosenWidths, FlowStage, Project, ProjectFlow
     from qhw.formats.modes import IntArray
     from qhw.graph.ir import ExactGraph
     from qhw.sim.fast import FastExecutor
@@ -70,7 +73,14 @@ Facts = dict[str, Any]
 
 MODEL_FILE = "model.onnx"
 CANONICAL_FILE = "canonical.onnx"
+MIXED_FILE = "mixed.onnx"
 GRAPH_FOLDER = "graph"
+LOWERED_FOLDER = "lowered"
+"""The graph as it was lowered, where the flow has then chosen other widths."""
+
+RETRAINED_FOLDER = "retrained"
+"""Weights and torch's values, where the network was trained with these widths."""
+
 PROJECT_FOLDER = "project"
 
 TEST_BENCH_VECTORS = 16
@@ -84,6 +94,12 @@ LAYER_VECTORS = 64
 
 RANDOM_VECTORS = 64
 """Random samples that a build without data is verified on."""
+
+WIDTHS_SAMPLES = 64
+"""Training samples whose feature maps are counted to choose widths by."""
+
+RETRAINING_RATE = 0.1
+"""Of the recipe's learning rate, with which a trained network is trained on with other widths."""
 
 SIMULATION_MACS = 1_500_000_000
 """Multiply-accumulates that the default number of C-simulation vectors adds up to: about 20 s."""
@@ -122,24 +138,48 @@ def stages(plan: BuildPlan) -> list[Stage]:
     judged = {"metric": record_of(plan.data.metric if plan.data else None), "expect": options.expect}
     board = {"board": plan.board_digest}
     flow = {"flow": [options.flow, plan.flow.chosen]}
+    checked_by = {"checked_by": plan.flow.checked_by()}
     wanted = {"wanted": options.wanted.to_json()}
     first = _first_stages(plan, data)
     made = first[-1].name
-    chain = [
-        *first,
-        _stage(plan, "lower", _lower, (made,)),
-        _stage(plan, "cost", _cost, ("lower",), board | flow | wanted),
-        _stage(plan, "vectors", _vectors, (made, "lower"), data | judged),
+    lowers = {"widths": plan.flow.chooses_widths}
+    graph: tuple[str, ...] = ("lower",)
+    chain = [*first, _stage(plan, "lower", _lower, (made,), lowers)]
+    if plan.flow.chooses_widths:
+        graph = ("lower", "widths")
+        retrained = _trained_with(plan) if plan.flow.retrain_epochs else {}
+        needs = (*(["train"] if retrained else []), made, "lower")
+        chain.append(_stage(plan, "widths", _widths, needs, board | flow | wanted | data | retrained))
+    chain += [
+        _stage(plan, "cost", _cost, graph, board | flow | wanted),
+        _stage(plan, "vectors", _vectors, (made, *graph), data | judged),
         replace(
-            _stage(plan, "project", _project, ("lower", "cost", "vectors"), board | flow | wanted),
+            _stage(plan, "project", _project, (*graph, "cost", "vectors"), board | flow | wanted),
             keeps_edits=True,
             added=partial(project_sources, plan.flow),
         ),
-        _stage(plan, "compile", _compile, ("project",), flow),
-        _stage(plan, "verify", _verify, ("lower", "vectors", "project"), flow | {"vectors": options.vectors}),
+        _stage(plan, "compile", _compile, ("project",), flow | checked_by),
+        _stage(
+            plan,
+            "verify",
+            _verify,
+            (*graph, "vectors", "project"),
+            flow | checked_by | {"vectors": options.vectors},
+        ),
     ]
     further = [stage for stage in plan.flow.stages if options.synth and stage.name in SYNTHESES]
     return [*chain, *(_stage(plan, s.name, partial(_further, s), ("project",), flow) for s in further)]
+
+
+def _trained_with(plan: BuildPlan) -> dict[str, Any]:
+    """What a further training depends on, beside the weights that it begins with."""
+    options = plan.options
+    return {
+        "model": plan.source.digest,
+        "seed": options.seed,
+        "quant": repr(options.quant_config()),
+        "recipe": _weighing(options.training),
+    }
 
 
 def _first_stages(plan: BuildPlan, data: Mapping[str, Any]) -> list[Stage]:
@@ -214,11 +254,11 @@ def source_digest() -> str:
     )
 
 
-def read_graph(folder: Path) -> ExactGraph:
-    """The exact graph of a build folder."""
+def read_graph(folder: Path, name: str = GRAPH_FOLDER) -> ExactGraph:
+    """The exact graph of a build folder: the one that is built, or ``LOWERED_FOLDER``, as it was lowered."""
     from qhw.graph.serialize import load_graph
 
-    return load_graph(folder / GRAPH_FOLDER)
+    return load_graph(folder / name)
 
 
 # --- a model becomes model.onnx ---------------------------------------------------------------------
@@ -563,8 +603,9 @@ def _lower(plan: BuildPlan, work: Workspace) -> Facts:
     check_computes(graph)
     if canonical is not None:
         canonical.save(str(work.scratch / CANONICAL_FILE))
-    (work.scratch / GRAPH_FOLDER).mkdir()
-    save_graph(graph, work.scratch / GRAPH_FOLDER)
+    folder = work.scratch / (LOWERED_FOLDER if plan.flow.chooses_widths else GRAPH_FOLDER)
+    folder.mkdir()
+    save_graph(graph, folder)
     macs, weights = work_of(graph)
     return {
         "canonical": lowering.reason,
@@ -576,6 +617,88 @@ def _lower(plan: BuildPlan, work: Workspace) -> Facts:
         "postprocessing": host_steps(graph),
         "summary": f"{len(graph.nodes)} integer operations, {macs:,} multiply-accumulates",
     }
+
+
+def _widths(plan: BuildPlan, work: Workspace) -> Facts:
+    """Feature maps of fewer bits, in the exact graph and in a QONNX file of it."""
+    from qhw.graph.canonical import write_canonical
+    from qhw.graph.encode import encode_inputs
+    from qhw.graph.lower import lower_model
+    from qhw.graph.reading.load import load_qonnx
+    from qhw.graph.serialize import graph_hash, save_graph
+
+    lowered = read_graph(work.build, LOWERED_FOLDER)
+    given = _samples(plan, work, lowered, "train")
+    samples = encode_inputs(lowered, {name: x[:WIDTHS_SAMPLES] for name, x in given.items()})
+    chosen = plan.flow.with_widths(lowered, plan.board, samples, plan.options.wanted.share)
+    graph, record = chosen.graph, chosen.record
+    trained = ""
+    if plan.flow.retrain_epochs:
+        graph, trained = _retrained(plan, work, chosen)
+    else:
+        lowering = lower_model(load_qonnx(work.build / MODEL_FILE))
+        write_canonical(graph, lowering.tails, lowering.model).save(str(work.scratch / MIXED_FILE))
+    (work.scratch / GRAPH_FOLDER).mkdir()
+    save_graph(graph, work.scratch / GRAPH_FOLDER)
+    _write_json(work.scratch / "widths.json", record)
+    bits = [choice["bits"] for choice in record["choices"]]
+    counts = ", ".join(f"{bits.count(b)} of {b} bits" for b in sorted(set(bits), reverse=True))
+    fewer = record["wide_bit_operations"] / max(record["bit_operations"], 1)
+    return {
+        "graph_sha256": graph_hash(graph),
+        "summary": f"feature maps: {counts}; {fewer:.2f}x fewer bit operations{trained}",
+    }
+
+
+def _retrained(plan: BuildPlan, work: Workspace, chosen: ChosenWidths) -> tuple[ExactGraph, str]:
+    """The graph of the network after some epochs of quantised training with the widths, and its figure.
+
+    Raises:
+        UnsupportedError: patches have widths of their own.
+    """
+    import torch
+
+    from qhw.graph.lower import lower
+    from qhw.outside.weights import read_weights
+    from qhw.tracing import trainable
+    from qhw.train import as_inputs, train
+
+    if chosen.overrides is None:
+        raise UnsupportedError(
+            "Patches that hold outliers keep widths of their own, and a layer that is trained has one",
+            hint="leave --retrain out, or state other patches",
+        )
+    options = plan.options
+    module, data = _network(plan)
+    module = trainable(module, as_inputs(rows_of(data.train_x, slice(2))))
+    # Where quantised training was made already, its weights are nearer; quantizers begin anew.
+    name = "quantised.pt" if options.is_trained_quantised else "float.pt"
+    found = read_weights(work.build / "training" / name, "trained weights", LARGEST_FILE)
+    module.load_state_dict({key: found[key] for key in module.state_dict()})
+    quant = options.quant_config()
+    overrides = {**quant.overrides, **chosen.overrides}
+    recipe = recipe_of(plan.source, options)
+    recipe = replace(
+        recipe,
+        float_epochs=0,
+        quantised_epochs=plan.flow.retrain_epochs,
+        learning_rate=RETRAINING_RATE * recipe.learning_rate,
+    )
+    result = train(
+        module,
+        data,
+        recipe,
+        replace(quant, overrides=overrides),
+        checkpoints=work.partial,
+        progress=telling(work.progress),
+    )
+    folder = work.scratch / RETRAINED_FOLDER
+    folder.mkdir()
+    torch.save(result.quantised_model.state_dict(), folder / "quantised.pt")
+    _export(result.quantised_model, data, plan, replace(work, scratch=folder))
+    (folder / MODEL_FILE).rename(work.scratch / MIXED_FILE)
+    graph = plan.flow.rewritten(lower(work.scratch / MIXED_FILE))
+    return graph, f"; {data.figure.name} {data.figure.written(result.quantised_accuracy)} trained with them"
 
 
 def host_steps(graph: ExactGraph) -> list[dict[str, Any]]:
@@ -643,10 +766,21 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
         facts["data_sha256"], facts["data_source"] = data.sha256, data.source
         facts["own_metric"] = record_of(plan.data.metric)
     rows = [_interpreter_row(work, executor, mantissas)]
-    if plan.source.kind != "qonnx":
-        rows += _torch_rows(work, executor, mantissas, outputs)
     few = {name: x[:SLOW_REFERENCE_VECTORS] for name, x in inputs.items()}
-    expected = executor({name: mantissas[name][:SLOW_REFERENCE_VECTORS] for name in few}, keep="all")
+    few_mantissas = {name: mantissas[name][:SLOW_REFERENCE_VECTORS] for name in few}
+    if plan.flow.chooses_widths:
+        if plan.flow.retrain_epochs:
+            rows += _torch_rows(work, executor, mantissas, outputs, work.build / RETRAINED_FOLDER / "torch")
+            rows.append(_retrained_row(work.build, executor, few, few_mantissas))
+        else:
+            rows.append(_mixed_row(work.build, executor, few, few_mantissas))
+        # What model.onnx says is compared with the graph as it was lowered.
+        graph = read_graph(work.build, LOWERED_FOLDER)
+        executor = FastExecutor(graph)
+        outputs = executor(mantissas)
+    if plan.source.kind != "qonnx":
+        rows += _torch_rows(work, executor, mantissas, outputs, work.build / "torch")
+    expected = executor(few_mantissas, keep="all")
     work.progress(None, "qonnx")
     if work.facts["lower"]["canonical"] is None:
         rows.append(qonnx_row(graph, expected, few, work.build / MODEL_FILE))
@@ -655,6 +789,27 @@ def _vectors(plan: BuildPlan, work: Workspace) -> Facts:
         rows.append(row)
     facts["verification"] = [checked(row, "this is a fault of qhw: please report it") for row in rows]
     return facts | {"summary": _vectors_summary(facts)}
+
+
+def _mixed_row(
+    build: Path, executor: FastExecutor, inputs: Mapping[str, NDArray[Any]], mantissas: Mapping[str, IntArray]
+) -> Row:
+    """qonnx's execution of ``mixed.onnx`` against the exact graph with the widths that were chosen."""
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    from qhw.graph.reading.model_file import read_model
+
+    mixed = ModelWrapper(read_model(build / MIXED_FILE))
+    row = canonical_row(executor.graph, executor(mantissas, keep="all"), inputs, mixed)
+    return row | {"backend": MIXED_FILE}
+
+
+def _retrained_row(
+    build: Path, executor: FastExecutor, inputs: Mapping[str, NDArray[Any]], mantissas: Mapping[str, IntArray]
+) -> Row:
+    """qonnx's execution of the trained ``mixed.onnx`` against the exact graph."""
+    row = qonnx_row(executor.graph, executor(mantissas, keep="all"), inputs, build / MIXED_FILE)
+    return row | {"backend": MIXED_FILE}
 
 
 def _interpreter_row(work: Workspace, executor: FastExecutor, mantissas: Mapping[str, IntArray]) -> Row:
@@ -674,19 +829,20 @@ def _torch_rows(
     executor: FastExecutor,
     mantissas: Mapping[str, IntArray],
     outputs: Mapping[str, IntArray],
+    folder: Path,
 ) -> list[Row]:
-    """Torch's layers on some samples, and its outputs on all."""
+    """Torch's layers on some samples, and its outputs on all, as they lie in a folder."""
     if work.facts["lower"]["canonical"] is not None:
         reason = "its scales are not all powers of two: canonical.onnx is the reference"
         return [not_compared("exact graph", "torch", reason)]
     graph = executor.graph
     rows = []
-    stored = work.build / "torch" / "layers.npz"
+    stored = folder / "layers.npz"
     if stored.is_file():
         layers = load_arrays(stored)
         few = {name: x[:LAYER_VECTORS] for name, x in mantissas.items()}
         rows.append(torch_row(graph, executor(few, keep="all"), layers))
-    answers = read_array(work.build / "torch" / "outputs.npy", "file of torch's outputs")
+    answers = read_array(folder / "outputs.npy", "file of torch's outputs")
     return [*rows, torch_row(graph, outputs, {graph.outputs[0]: answers})]
 
 
@@ -718,23 +874,25 @@ def _vectors_summary(facts: Facts) -> str:
     return f"{facts['samples']} samples; {' = '.join(sides)}"
 
 
-def _samples(plan: BuildPlan, work: Workspace, graph: ExactGraph) -> dict[str, NDArray[Any]]:
-    """The test split, or random samples."""
+def _samples(
+    plan: BuildPlan, work: Workspace, graph: ExactGraph, split: str = "test"
+) -> dict[str, NDArray[Any]]:
+    """A split of the data, or random samples."""
     if plan.data is None:
         return random_inputs(graph, RANDOM_VECTORS)
     data = plan.data.dataset
     if arguments := work.facts.get("export", {}).get("arguments"):
         data = replace(data.for_inputs(arguments, "the model"), names=())
-    return samples_for(graph, data)
+    return samples_for(graph, data, split)
 
 
-def samples_for(graph: ExactGraph, data: Dataset) -> dict[str, NDArray[Any]]:
-    """The test split for each of a graph's inputs.
+def samples_for(graph: ExactGraph, data: Dataset, split: str = "test") -> dict[str, NDArray[Any]]:
+    """A split for each of a graph's inputs.
 
     Raises:
         InputError: the data have another number of inputs, or inputs of other names.
     """
-    arrays = data.for_inputs(graph.inputs, "the model").inputs("test")
+    arrays = data.for_inputs(graph.inputs, "the model").inputs(split)
     return dict(zip(graph.inputs, arrays, strict=True))
 
 

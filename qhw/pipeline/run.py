@@ -190,6 +190,15 @@ def make_plan(options: BuildOptions, model: Any = None, data: Any = None) -> Bui
     flow.check_board(board)
     flow.check_multipliers(options.wanted.multipliers)
     flow.check_tools()
+    if flow.chooses_widths and choice is None:
+        raise InputError(
+            "There are no data to choose the bits of feature maps by", hint="name a data set with --data"
+        )
+    if flow.retrain_epochs and not source.is_trained_here:
+        raise InputError(
+            f"{source.given} cannot be trained with other widths: it is quantised already",
+            hint="leave --retrain out, or give the plain network",
+        )
     if options.synth and "synth" not in [stage.name for stage in flow.stages]:
         raise UnsupportedError(f"The {flow.name} flow has no synthesis", hint="leave --synth out")
     if source.kind != "qonnx":
@@ -350,7 +359,7 @@ def _model(plan: BuildPlan, facts: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "file": MODEL_FILE,
         "sha256": first.get("sha256"),
         "graph": GRAPH_FOLDER,
-        "graph_sha256": lowered.get("graph_sha256"),
+        "graph_sha256": facts.get("widths", lowered).get("graph_sha256"),
         "canonical": facts.get("vectors", {}).get("original"),
         "qonnx_departs": lowered.get("qonnx_departs", {}),
         "postprocessing": lowered.get("postprocessing", []),

@@ -178,6 +178,7 @@ def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> Se
         raise InputError(f"The model {source.given} has no data", hint="name a data set with --data")
     recipe_of(source, build)
     flow = load_flow(build.flow, **build.flow_options)
+    flow.check_as_given()
     flow.check_board(board)
     options = replace(
         options,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,21 @@ import torch
 from finn_nets import Network
 
 from qhw.errors import UnsupportedError
+from qhw.flows.mcu.design import footprint
 from qhw.flows.mcu.toolchain import COMPILER, EMULATOR
-from qhw.patch import make_plan, quantmcu, uniform
+from qhw.patch import make_plan, quantmcu, uniform, with_patches
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 sys.path.insert(0, BENCHMARKS)
-script, silabs, firmware = (
-    importlib.import_module(name) for name in ("quantmcu", "mcu_nets.silabs", "mcu_nets.firmware")
+script, silabs, firmware, networks, distillation = (
+    importlib.import_module(name)
+    for name in (
+        "quantmcu",
+        "mcu_nets.silabs",
+        "mcu_nets.firmware",
+        "mcu_nets.networks",
+        "mcu_nets.distilled",
+    )
 )
 sys.path[:] = [folder for folder in sys.path if folder != BENCHMARKS]  # the script adds it, too
 
@@ -116,15 +123,14 @@ def test_patches_run_as_loops_and_as_copies() -> None:
     graph = n.finish(n.matmul("fc", n.flat("flat", cut), 3, bits=8))
     inputs = {name: np.random.default_rng(0).integers(0, 256, (4, 2, 12, 12)) for name in graph.inputs}
     plan = make_plan(graph, cut, (2, 3))
-    found = quantmcu(graph, inputs, plan=plan, settings=uniform(4))
-    shared = firmware.without_copies(graph, found, inputs)
-    loops = firmware.in_qemu(shared, f"{cut}:2x3", script.BOARD, inputs)
-    copies = firmware.in_qemu(found.graph, "none", script.BOARD, inputs)
+    found = quantmcu(graph, inputs, plan=plan, settings=uniform(4), footprint=footprint)
+    assert found.patches == f"{cut}:2x3"
+    loops = firmware.in_qemu(found.graph, found.patches, script.BOARD, inputs)
+    copies = firmware.in_qemu(with_patches(found.graph, plan), "none", script.BOARD, inputs)
+    assert loops["static_ram"] == found.record.peak_bytes
     assert loops["macs"] == copies["macs"] == plan.macs > plan.layer_macs
     assert loops["steps"] < copies["steps"]
     assert min(loops["instructions"], copies["instructions"]) > plan.macs
-    own = replace(found, record=replace(found.record, outlier_patches=(1,)))
-    assert firmware.without_copies(graph, own, inputs) is None
 
 
 def test_what_bit_operations_become() -> None:
@@ -134,3 +140,32 @@ def test_what_bit_operations_become() -> None:
     assert "2.50x fewer bit operations" in told
     assert "1.07x fewer instructions: 2.00x fewer multiply-accumulates" in told
     assert "at 2.80 instructions instead of 1.50" in told
+
+
+def test_distilled_samples_have_the_statistics_and_the_classes() -> None:
+    """Nearer than the noise that they start as to the batch norm's statistics, and of every class."""
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(4)
+    norm.running_mean.copy_(torch.tensor([0.5, -0.5, 1.0, 0.0]))
+    norm.running_var.copy_(torch.tensor([0.3, 0.6, 0.2, 0.5]))
+    head = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, bias=False), norm, *head).eval()
+    made = torch.from_numpy(distillation.distilled(network, (1, 8, 8), 64, 3, seed=0))
+    noise = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def apart(samples: torch.Tensor) -> float:
+        read = network[0](samples).transpose(0, 1).flatten(1)
+        deviation = norm.running_var.sqrt()
+        means = (read.mean(1) - norm.running_mean) / deviation
+        return float(means.square().sum() + (read.std(1) / deviation - 1).square().sum())
+
+    with torch.no_grad():
+        assert apart(made) < 0.5 * apart(noise)
+        assert set(network(made).argmax(dim=1).tolist()) == {0, 1, 2}
+
+
+def test_a_reconstruction_is_judged_by_its_error() -> None:
+    samples = np.zeros((3, 1, 2, 2))
+    limit = networks.ANOMALY_ERROR
+    outputs = np.full((3, 4), np.sqrt(limit)) * np.array([[0.9], [1.1], [1.0]])
+    assert networks.is_anomaly(outputs, samples)[:2].tolist() == [False, True]

@@ -12,13 +12,25 @@ import pytest
 from finn_nets import Network
 from test_plan import images, network
 
-from qhw.errors import CheckFailedError, InputError
+from qhw.errors import CheckFailedError, InputError, UnsupportedError
 from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.patch import Settings, bit_operations, feature_maps, make_plan, narrowed, plans, quantmcu, uniform
+from qhw.patch import (
+    PatchPlan,
+    Settings,
+    bit_operations,
+    feature_maps,
+    make_plan,
+    narrowed,
+    plans,
+    quantmcu,
+    run_by_patches,
+    uniform,
+    with_patches,
+)
 from qhw.patch.outliers import outlier_shares
-from qhw.patch.plan import front_of, patches_of
+from qhw.patch.plan import front_of, live_sets, patches_of, peak_bytes
 from qhw.patch.quantmcu import QuantMcu
 from qhw.patch.regions import regions_of
 from qhw.patch.search import Choice, best_bits, entropy
@@ -237,13 +249,20 @@ def test_mixed_patches_are_exact_and_cost_what_the_record_says(seed: int, settin
     found = quantmcu(graph, inputs, plan=plan, settings=settings)
     _check(found, inputs)
     record = found.record
-    assert record.bit_operations == bit_operations(found.graph) < record.wide_bit_operations
+    spelled_out = with_patches(found.graph, found.plan)
+    assert record.bit_operations == bit_operations(spelled_out) < record.wide_bit_operations
     assert record.peak_bytes <= record.wide_peak_bytes == plan.peak_bytes
+    if not record.copies:  # one width per feature map: patch by patch or as a whole, the codes are the same
+        assert found.patches == "join:2x2"
+        by_patches, whole = run_by_patches(found.graph, plan, inputs), interpret(found.graph, inputs)
+        for name, values in interpret(spelled_out, inputs).items():
+            assert np.array_equal(values, whole[name])
+            assert np.array_equal(values, by_patches[name])
     for choice in record.choices:
         inside = choice.patches or (range(4) if choice.tensor == plan.cut else ())
         copies = [f"{choice.tensor}.patch{patch}" for patch in inside] or [choice.tensor]
         for copy in copies:
-            kind = found.graph.tensors[copy]
+            kind = spelled_out.tensors[copy]
             assert (kind.format.width, kind.exponent.values[0]) == (choice.bits, choice.exponent)
     stored = json.loads(json.dumps(record.to_json()))
     assert stored["choices"][0]["tensor"] == record.choices[0].tensor
@@ -259,6 +278,26 @@ def test_a_plan_is_found_for_a_memory_that_only_narrow_feature_maps_fit() -> Non
     wide = quantmcu(graph, inputs, memory=4000)
     assert not wide.record.plan.cut
     assert {choice.patches for choice in wide.record.choices} == {()}
+
+
+def test_what_a_footprint_counts_beside_feature_maps_is_kept_free() -> None:
+    """A footprint of feature maps and 40 bytes more: the same widths as with 40 bytes less."""
+    graph = small()
+    inputs, among = images(graph, 4), list(plans(graph, 3))
+
+    def footprint(graph: ExactGraph, plan: PatchPlan) -> int | None:
+        return None if plan.cut == "c" else peak_bytes(graph, live_sets(graph, plan.cut, plan.grid)) + 40
+
+    counted = list(plans(graph, 3, footprint))
+    fewer = [plan for plan in among if plan.cut != "c"]
+    assert [plan.peak_bytes - 40 for plan in counted] == [plan.peak_bytes for plan in fewer]
+    for memory in (380, 450, 700):
+        found = quantmcu(graph, inputs, memory=memory, among=counted, footprint=footprint).record
+        bare = quantmcu(graph, inputs, memory=memory - 40, among=fewer).record
+        assert found.choices == bare.choices
+        assert found.peak_bytes == bare.peak_bytes + 40 <= memory
+    with pytest.raises(UnsupportedError, match="cut at 'c'"):
+        quantmcu(graph, inputs, plan=make_plan(graph, "c", (2, 2)), footprint=footprint)
 
 
 def test_behind_the_cut_widths_may_be_left_alone() -> None:

@@ -15,7 +15,7 @@ from qhw.cost import BUDGET, Design
 from qhw.cost.pricing.architecture import Architecture
 from qhw.devices import Family
 from qhw.errors import InputError, UnsupportedError
-from qhw.flows.base import Execution, FlowOption, Project, ProjectFlow, Trace, default_vectors
+from qhw.flows.base import ChosenWidths, Execution, FlowOption, Project, ProjectFlow, Trace, default_vectors
 from qhw.flows.mcu.containers import WIDTHS, Container
 from qhw.flows.mcu.toolchain import (
     COMPILER,
@@ -38,6 +38,7 @@ from qhw.sim.compare import compare
 from qhw.sim.rows import Row, row_of
 
 if TYPE_CHECKING:
+    from qhw.boards import Board
     from qhw.flows.mcu.execution import Counts
     from qhw.flows.mcu.project import Description
 
@@ -52,6 +53,10 @@ class McuFlow(ProjectFlow):
     Args:
         patches: ``auto``, ``none``, or a plan: ``TENSOR:ROWSxCOLUMNS``.
         run_on: ``auto``, ``qemu`` or ``host``.
+        widths: ``given`` or ``quantmcu`` (:mod:`qhw.patch.quantmcu`).
+        omega_weight: λ of QuantMCU.
+        retrain: epochs of training with QuantMCU's widths.
+        memory: bytes of static RAM; 0: the board's.
     """
 
     name = "mcu"
@@ -69,8 +74,66 @@ class McuFlow(ProjectFlow):
             "Where the firmware runs to be checked; auto: in QEMU where it is installed.",
             ("auto", "qemu", "host"),
         ),
+        FlowOption(
+            "widths",
+            str,
+            "given",
+            "Bits of feature maps: as given, or quantmcu: 8, 4 or 2 for each, by its values and the memory.",
+            ("given", "quantmcu"),
+        ),
+        FlowOption(
+            "omega_weight",
+            float,
+            0.85,
+            "QuantMCU's λ, from 0 (the fewest bit operations) to 1 (what the values lose alone).",
+        ),
+        FlowOption(
+            "retrain",
+            int,
+            0,
+            "Epochs of quantised training with the widths that QuantMCU has chosen.",
+        ),
+        FlowOption(
+            "memory",
+            int,
+            0,
+            "Bytes of static RAM that maps, scratch memory and output may take; 0: the board's.",
+        ),
     )
     multipliers = ("auto",)
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        omega_weight = float(self.chosen["omega_weight"])
+        for name, allowed in (("memory", "bytes, or 0 for the board's"), ("retrain", "epochs, or 0")):
+            if int(self.chosen[name]) < 0:
+                raise InputError(f"{name} is {self.chosen[name]}", allowed=allowed)
+        if self.retrain_epochs and not self.chooses_widths:
+            raise InputError("retrain has no effect unless widths are chosen", hint="add --widths quantmcu")
+        if not 0 <= omega_weight <= 1:
+            raise InputError(f"omega_weight is {omega_weight:g}", allowed="a number from 0 to 1")
+
+    @property
+    def chooses_widths(self) -> bool:
+        return self.chosen["widths"] == "quantmcu"
+
+    @property
+    def retrain_epochs(self) -> int:
+        return int(self.chosen["retrain"])
+
+    def with_widths(
+        self, graph: ExactGraph, board: Board, samples: Mapping[str, IntArray], budget: float
+    ) -> ChosenWidths:
+        from qhw.flows.mcu.design import mixed
+        from qhw.patch import Settings
+
+        settings = Settings(omega_weight=float(self.chosen["omega_weight"]))
+        found = mixed(self.prepare(graph, board), samples, settings, budget)
+        overrides = None if found.record.copies else found.record.overrides()
+        return ChosenWidths(found.graph, found.record.to_json(), overrides)
+
+    def checked_by(self) -> str:
+        return "qemu" if self.core_runs else "host"
 
     @property
     def core_runs(self) -> bool:
@@ -99,7 +162,7 @@ class McuFlow(ProjectFlow):
     def architecture(self, graph: ExactGraph) -> Architecture:
         from qhw.flows.mcu.design import architecture
 
-        return architecture({"patches": self.chosen["patches"]})
+        return architecture({name: self.chosen[name] for name in ("patches", "memory")})
 
     def rewritten(self, graph: ExactGraph) -> ExactGraph:
         """Without dead nodes; zero padding merged into convolutions; uneven numbers found by comparing."""

@@ -81,7 +81,7 @@ def lower_bound(buffers: Sequence[Buffer]) -> int:
     """The most bytes that are needed at one moment, each buffer rounded up to the alignment."""
     moments = {buffer.first for buffer in buffers}
     return max(
-        (sum(_aligned(b.bytes) for b in buffers if b.first <= moment <= b.last) for moment in moments),
+        (sum(aligned(b.bytes) for b in buffers if b.first <= moment <= b.last) for moment in moments),
         default=0,
     )
 
@@ -112,14 +112,15 @@ def _placed(order: Sequence[Buffer]) -> dict[str, int]:
         for start, stop in taken:
             if at + buffer.bytes <= start:
                 break
-            at = max(at, _aligned(stop))
+            at = max(at, aligned(stop))
         offsets[buffer.name] = at
     return offsets
 
 
 def _size(order: Sequence[Buffer], offsets: Mapping[str, int]) -> int:
-    return _aligned(max((offsets[b.name] + b.bytes for b in order), default=0))
+    return aligned(max((offsets[b.name] + b.bytes for b in order), default=0))
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """Bytes, rounded up to the alignment."""
     return -(-size // ALIGNMENT) * ALIGNMENT

@@ -20,7 +20,9 @@ from qhw.flows.mcu.layout import STACK_BYTES, Layout
 from qhw.flows.mcu.parts import PARTS
 from qhw.flows.mcu.planner import plan_program
 from qhw.flows.mcu.program import Program
+from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
+from qhw.patch import QuantMcu, Settings, layer_by_layer, quantmcu
 from qhw.patch.plan import PatchPlan, cuts, make_plan, plans
 
 MOST_PATCHES = 8
@@ -191,12 +193,21 @@ def layout_of(design: Design) -> Layout:
     return _layout(_Box(graph), cut, grid)
 
 
+def footprint(graph: ExactGraph, plan: PatchPlan) -> int | None:
+    """Bytes of SRAM that the firmware of a graph takes by a plan: its arena and output, without stack.
+
+    A footprint for :mod:`qhw.patch`. None where the firmware cannot be cut there.
+    """
+    layout = Layout(program_of(graph), graph, plan if plan.cut else None)
+    return layout.static_bytes if layout.can_run() else None
+
+
 def resources(layout: Layout) -> dict[str, int]:
     """SRAM: the arena, the output, an estimated stack; flash: the constants, an estimate of the code."""
     constants = sum(arrays_of(layout).values())
     arena = layout.arena.bytes
     return {
-        "sram": arena + layout.io_bytes[1] + STACK_BYTES,
+        "sram": layout.static_bytes + STACK_BYTES,
         "contiguous_sram": arena,
         "flash": constants + code_bytes([step.kernel for step in layout.program.steps]),
     }
@@ -299,6 +310,8 @@ def _folding(design: Design, plan: PatchPlan | None) -> dict[str, Fold]:
 def _over(layout: Layout, design: Design, budget: float) -> dict[str, tuple[int, int]]:
     """What needs more than it may have: the need, and the limit."""
     limits = {name: int(there * budget) for name, there in design.board.capacity.items()}
+    if memory := design.architecture.options["memory"]:
+        limits["sram"] = min(limits["sram"], int(memory) + STACK_BYTES)
     return {
         name: (need, limits[name]) for name, need in resources(layout).items() if need > limits.get(name, 0)
     }
@@ -330,16 +343,39 @@ def _fitting(design: Design, budget: float) -> Design:
         return design
     if "flash" not in over:
         for layout in _candidates(design):
-            if layout.plan is not None and layout.floor <= _room(design, budget):
+            if layout.plan is not None and layout.floor <= _static_room(design, budget):
                 folded = design.folded(_folding(design, layout.plan))
                 if not _over(layout_of(folded), design, budget):
                     return folded
     raise _too_large(design, over, budget, "layer by layer")
 
 
-def _room(design: Design, budget: float) -> int:
-    """Bytes that an arena may have at most."""
-    return int(design.board.capacity["contiguous_sram"] * budget)
+def _static_room(design: Design, budget: float) -> int:
+    """Bytes that an arena and the output may have at most."""
+    there, asked = design.board.capacity, int(design.architecture.options["memory"])
+    room = min(int(there["contiguous_sram"] * budget), int(there["sram"] * budget) - STACK_BYTES)
+    return min(room, asked) if asked else room
+
+
+def mixed(design: Design, samples: Mapping[str, IntArray], settings: Settings, budget: float) -> QuantMcu:
+    """The graph of a design with the widths that QuantMCU chooses, such that its firmware fits.
+
+    Args:
+        design: not folded; its option ``patches`` may state the plan.
+        samples: mantissas (N, *shape) of the inputs.
+
+    Raises:
+        CheckFailedError: not even the fewest bits fit.
+        InputError: the network cannot be cut as asked.
+    """
+    graph, chosen, memory = design.graph, design.architecture.options["patches"], _static_room(design, budget)
+    if chosen == "auto":
+        among = list(plans(graph, MOST_PATCHES, footprint))
+        return quantmcu(graph, samples, memory=memory, among=among, settings=settings, footprint=footprint)
+    plan = layer_by_layer(graph)
+    if chosen != "none":
+        plan = layout_of(design.folded(_given(design, chosen))).plan or plan
+    return quantmcu(graph, samples, memory=memory, plan=plan, settings=settings, footprint=footprint)
 
 
 def _smallest(design: Design, budget: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from qhw.flows.mcu.arena import Arena, Buffer, lower_bound, pack
+from qhw.flows.mcu.arena import Arena, Buffer, aligned, lower_bound, pack
 from qhw.flows.mcu.containers import Map
 from qhw.flows.mcu.program import ConvLayer, ElementwiseLayer, PoolLayer, Program, Step, macs_of
 from qhw.graph.ir import ExactGraph
@@ -246,6 +246,11 @@ class Layout:
     @cached_property
     def arena(self) -> Arena:
         return pack(self.buffers)
+
+    @property
+    def static_bytes(self) -> int:
+        """Bytes of static RAM: the arena and the output, which the caller holds."""
+        return self.arena.bytes + aligned(self.io_bytes[1])
 
     def offset(self, tensor: str) -> int:
         """Where a tensor begins in the arena."""

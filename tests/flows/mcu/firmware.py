@@ -14,6 +14,7 @@ from qhw.boards import load_board
 from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import layout_of
 from qhw.flows.mcu.layout import Layout
+from qhw.flows.mcu.toolchain import compile_firmware, core_named
 from qhw.formats.modes import IntArray
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
@@ -55,6 +56,27 @@ def differing(
     expected = interpret(graph, inputs, keep="all")
     assert set(graph.outputs) <= set(found)
     return [name for name, value in found.items() if name in expected and not _equal(expected[name], value)]
+
+
+def static_ram(graph: ExactGraph, patches: str) -> int:
+    """Bytes of ``.data`` and ``.bss`` of a graph's firmware for a Cortex-M7, as the linker placed them."""
+    flow = McuFlow(patches=patches, run_on="qemu")
+    design = flow.best(flow.prepare(graph, H743), budget=1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        project = flow.write(design, Path(folder) / "project")
+        program = compile_firmware(
+            [
+                project.folder / "model.c",
+                project.folder / "test" / "harness.c",
+                *sorted((project.folder / "kernels").glob("*.c")),
+            ],
+            Path(folder) / "firmware.elf",
+            core_named("cortex-m7"),
+            includes=[project.folder, project.folder / "kernels"],
+            platform=project.folder / "test",
+            optimisation="-O0",
+        )
+    return program.static_ram
 
 
 def _equal(expected: IntArray, found: IntArray) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from firmware import H743, differing, layout, needs_gcc, needs_qemu
+from firmware import H743, differing, layout, needs_gcc, needs_qemu, static_ram
 
 from qhw.boards import load_board
 from qhw.cost.pricing.folding import DoesNotFitError
 from qhw.errors import InputError
 from qhw.flows.mcu import McuFlow
-from qhw.flows.mcu.design import Patches, layout_of, resources
+from qhw.flows.mcu.design import Patches, footprint, layout_of, resources
 from qhw.flows.mcu.emit import emit
+from qhw.patch import plans, quantmcu
 from qhw.patch.plan import cuts, make_plan
 from qhw.patch.unrolled import with_patches
 from tests.graph_factory import resnet8_graph
@@ -58,6 +59,18 @@ def test_patches_are_a_loop_not_copies() -> None:
     assert len(re.findall(r"^    \{\{\.in_height", many, re.MULTILINE)) == 4 * len(
         re.findall(r"^    \{\{\.in_height", few, re.MULTILINE)
     )
+
+
+@needs_qemu
+def test_a_plan_for_a_memory_gives_firmware_within_it() -> None:
+    """Arena and output, as planned with the widths, are the firmware's static RAM, byte for byte."""
+    whole, inputs = layout(GRAPH).static_bytes, random_inputs(GRAPH, 4)
+    among = list(plans(GRAPH, 3, footprint))
+    for room in (700, 1_500, 2_000, 3_000):
+        found = quantmcu(GRAPH, inputs, memory=whole - room, among=among, footprint=footprint)
+        made = layout(found.graph, found.patches)
+        assert found.record.peak_bytes == made.static_bytes <= whole - room
+    assert static_ram(found.graph, found.patches) == found.record.peak_bytes
 
 
 def test_what_fits_runs_layer_by_layer() -> None:
