@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, gcd
@@ -28,6 +28,9 @@ from qhw.rtl.shared.structure import comparison, counter_bits, levels
 
 DOTS = ("integer_dot", "minifloat_dot", "mixed_mac", "khot_mac", "khot_minifloat_mac")
 """Units that accumulate products."""
+
+_SMALLEST_WITHOUT_RESET = 8
+"""Words of a memory of constants from which on the registers of its bits have no reset (seen)."""
 
 _CHAIN = 3
 """Edges from which on a delay is a shift register of LUTs (``xilinx_srl -minlen``)."""
@@ -98,9 +101,20 @@ class _Emitted:
 
         return Module(self.text, known)
 
+    def is_made(self, source: str) -> bool:
+        """Whether a bit comes from a unit of the module, whose last register it is.
+
+        Registers of very small memories have resets, which shift registers have not.
+        """
+        return any(
+            part.pins.get("y") == source.split(" ")[0]
+            and (part.module != "constants" or part["D"] >= _SMALLEST_WITHOUT_RESET)
+            for part in self.parts
+        )
+
     def edges(self, delay: Part, source: str) -> int:
         """Registers in a row: those of a delay, of the unit in front of it, and of a sum behind it."""
-        made = source.split(" ")[0] in {part.pins.get("y") for part in self.parts}
+        made = self.is_made(source)
         behind = any(
             part.module == "adder_tree" and (delay.pins["y"], 0) in varying(self.nets.bits(part.pins["x"]))
             for part in self.parts
@@ -122,7 +136,7 @@ class _Emitted:
         """Registers in a row of a bit that a sum takes, its own among them."""
         delay = next((p for p in self.parts if p.module == "delay" and p.pins["y"] == bit[0]), None)
         if delay is None:
-            return 1
+            return 1 + self.is_made(bit[0])
         source = self.nets.bits(delay.pins["x"])[bit[1]]
         return 0 if isinstance(source, bool) else self.edges(delay, source[0])
 
@@ -164,6 +178,9 @@ class _Prices:
             total += self._one(part)
             if part.module in _BITWISE and name in self._modules:
                 total += _BITWISE[part.module](self, part, self._modules[name])
+        pairs = [part for part in own if part.module == "adder_tree" and part["N"] == 2]
+        if pairs and name in self._modules and not any(part.module in DOTS[2:] for part in own):
+            total += _adders(self, pairs, self._modules[name])
         return total + self._shared([part for part in own if part.module in DOTS], own)
 
     @cached_property
@@ -214,19 +231,24 @@ class _Prices:
         return total + self._weights(dots, own)
 
     def _starts(self, dots: list[Part], own: list[Part]) -> Usage:
-        """One register and one delay for all; in LUTs where it is a shift register."""
-        there = {"first": 0, "place": 0}
-        if dots:
-            edges = [UNITS[p.module].latency(_values(p)) - 1 for p in dots if p.pins["first"] == "first_1"]
-            given = [UNITS[p.module].latency(_values(p)) - 1 for p in dots if p.pins["first"] != "first_1"]
-            removed = sum(edges) + sum(given)
-            kept = max(edges) + 1 if edges else 0
-            if self.is_xilinx and kept >= _CHAIN:
-                return Usage(lut=1.0, ff=-float(removed))
-            return Usage(ff=float(kept - removed))
-        del there
+        """One register and one delay for all sums, a shift register of LUTs on Xilinx devices.
+
+        A product alone starts a sum with every word: nothing is delayed, and nothing added up.
+        """
         running = [part for part in own if part.module in ("running_sum", "running_max")]
-        return Usage(ff=float(2 - len(running))) if running else Usage()
+        if running:
+            return Usage(ff=float(2 - len(running)))
+        edges = [UNITS[part.module].latency(_values(part)) - 1 for part in dots]
+        total = Usage(ff=-float(sum(edges)))
+        for part in dots:
+            if part.pins["first"] != "first_1":
+                bits = part["A"]
+                total += Usage(lut=-float(bits if self.is_xilinx else lut4.accumulator(bits)))
+        sums = [count for count, part in zip(edges, dots, strict=True) if part.pins["first"] == "first_1"]
+        if not sums:
+            return total
+        kept = max(sums) + 1
+        return total + (Usage(lut=1.0) if self.is_xilinx and kept >= _CHAIN else Usage(ff=float(kept)))
 
     def _operand(self, part: Part) -> Usage:
         """The registers of operand a, and what takes an exponent apart."""
@@ -278,20 +300,19 @@ class _Prices:
         if style != BLOCK_RAM:
             different = columns.varying
             inside = different - columns.addresses
-            return Usage(lut=float(sum(self._column(columns, bit) for bit in inside)), ff=float(len(different)))
+            return Usage(lut=float(len(inside) * self._column(columns)), ff=float(len(different)))
         width = sum(bit not in (0, (1 << columns.words) - 1) for bit in columns.bits)
         tiles = block_ram(part["D"], max(width, 1), self.model.family)
         selected = width * multiplexer(tiles.banks, self.model.family)
         return Usage(lut=float(selected), ff=float(levels(tiles.banks)), bram18=float(tiles.units))
 
-    def _column(self, columns: Columns, bit: int) -> float:
+    def _column(self, columns: Columns) -> float:
         """LUTs of one bit of a small memory, by the inputs of the function."""
         inputs = max(columns.words - 1, 1).bit_length()
         if inputs <= self.cells.inputs:
             return 1.0
-        if self.cells.inputs == 4:
-            return {5: 3.0, 6: 6.0, 7: 12.0, 8: 25.0}.get(inputs, 25.0 * 2 ** (inputs - 8))
-        return {7: 3.0, 8: 5.0}.get(inputs, 5.0 * 2 ** (inputs - 8))
+        leaves = ceil(columns.words / (1 << self.cells.inputs))
+        return leaves + multiplexer(leaves, self.model.family)
 
 
 _COUNTER = {True: 1.2, False: 1.0}
@@ -487,39 +508,47 @@ def _requantize(prices: _Prices, part: Part) -> Usage:
     return one + Usage(lut=float(kept), ff=-float(4 * low + 3 * (kept - low)))
 
 
-def _adder(prices: _Prices, part: Part, emitted: _Emitted) -> Usage:
-    """A sum of two numbers, bit by bit, less its form: constant, equal and unread bits take nothing."""
-    width = part["W"]
-    form = prices.model.usage("adder_tree", **_values(part))
-    if part["N"] != 2:
-        return Usage()
-    x = [emitted.through(bit) for bit in emitted.nets.bits(part.pins["x"])]
-    a, b = x[:width], x[width:]
-    read = [place for name, place in emitted.used if name == part.pins["y"]]
-    bits = min(max(read, default=-1) + 1, width + 1)
-    copied = 0
-    while copied < min(bits, width) and (a[copied] is False or b[copied] is False):
-        copied += 1
-    registers = len(list(varying(x))) + bits - sum(
-        a[i] is False and b[i] is False for i in range(min(copied, bits))
-    )
-    chained = 0
-    if prices.is_xilinx:
-        for i in range(copied):
-            one = a[i] if b[i] is False else b[i]
-            edges = 0 if isinstance(one, bool) else emitted.chain(one)
-            # The register of the sum goes on with what is delayed.
+def _adders(prices: _Prices, parts: Sequence[Part], emitted: _Emitted) -> Usage:
+    """Sums of two numbers side by side, bit by bit, less their forms.
+
+    Constant and unread bits take nothing, and equal ones are there once. A bit that nothing is added to is
+    copied, and on Xilinx devices a shift register with the registers in front of it.
+    """
+    total = Usage()
+    operands = {
+        part.pins["y"]: [emitted.through(bit) for bit in emitted.nets.bits(part.pins["x"])] for part in parts
+    }
+    uses = Counter(bit for x in operands.values() for bit in x if not isinstance(bit, bool))
+    copies: set[Bit] = set()
+    for part in parts:
+        width, x = part["W"], operands[part.pins["y"]]
+        form = prices.model.usage("adder_tree", **_values(part))
+        a, b = x[:width], x[width:]
+        read = [place for name, place in emitted.used if name == part.pins["y"]]
+        bits = min(max(read, default=-1) + 1, width + 1)
+        copied = 0
+        while copied < min(bits, width) and (a[copied] is False or b[copied] is False):
+            copied += 1
+        registers, chained = bits - copied, 0
+        for one in (a[i] if b[i] is False else b[i] for i in range(copied)):
+            if isinstance(one, bool) or one in copies:
+                continue
+            copies.add(one)
+            edges = emitted.chain(one) if prices.is_xilinx and uses[one] == 1 else 0
             if edges >= _CHAIN:
-                registers -= 1
-            elif edges + 1 >= _CHAIN:
+                continue
+            if edges + 1 >= _CHAIN:
                 chained += 1
-                registers -= edges + 1
-        carried = sum(a[i] is not False and b[i] is not False for i in range(copied, min(bits, width)))
-        carried += bits > width and width > copied
-        lut = float(carried)
-    else:
-        lut = float(lut4.adder(bits - copied))
-    return Usage(lut=lut + chained - form.lut, ff=registers - form.ff)
+                registers -= edges
+            else:
+                registers += 1
+        if prices.is_xilinx:
+            lut = sum(a[i] is not False and b[i] is not False for i in range(copied, min(bits, width)))
+            lut += bits > width > copied
+        else:
+            lut = lut4.adder(bits - copied)
+        total += Usage(lut=float(lut) + chained - form.lut, ff=float(registers) - form.ff)
+    return total + Usage(ff=float(len(uses)))
 
 
 def _delayed(prices: _Prices, part: Part, emitted: _Emitted) -> Usage:
@@ -542,7 +571,6 @@ def _rounded(prices: _Prices, part: Part, emitted: _Emitted) -> Usage:
 
 
 _BITWISE: Mapping[str, Callable[[_Prices, Part, _Emitted], Usage]] = {
-    "adder_tree": _adder,
     "delay": _delayed,
     "requantize": _rounded,
 }
