@@ -2,11 +2,11 @@
 
     python benchmarks/rtl_totals.py [--case NAME]... [--again] [--report]
 
-Writes ``cost_models/rtl_totals.json``, case by case, and ``benchmarks/results/rtl_totals.md``. A case that is there
-already is not synthesised again unless ``--again`` says so; its estimate is always that of the code as it is.
-Networks are trained briefly on the digits and quantised without further training: how many LUTs a design takes
-does not hang on how well it was trained. Some cases were looked at while the forms were written; others are held
-out: nothing was corrected after them.
+Writes ``cost_models/rtl_totals.json``, case by case, and ``benchmarks/results/rtl_totals.md``. A case that
+is there already is not synthesised again unless ``--again`` says so, or it is folded otherwise by now; its
+estimate is always that of the code as it is. Networks are trained briefly on the digits and quantised without
+further training: what a design takes hangs little on how well it was trained. Some cases were looked at while
+the forms were written; others are held out: nothing was corrected after them.
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def graph_of(network: str, formats: str) -> ExactGraph:
 
 def design_of(case: Case) -> Design:
     flow = load_flow("rtl")
-    design = flow.prepare(graph_of(case.network, case.formats), load_board(BOARDS[case.family]), case.multipliers)
+    design = flow.prepare(
+        graph_of(case.network, case.formats), load_board(BOARDS[case.family]), case.multipliers
+    )
     return flow.best(design, budget=BUDGET, fps=case.fps)
 
 
@@ -185,8 +187,8 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
 def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The report."""
     yield "# Totals of rtl designs: counted, and synthesised flat\n"
-    yield "`benchmarks/rtl_totals.py`: whole designs, each synthesised by Yosys as one flat netlist. Estimates are"
-    yield "those of `qhw cost --flow rtl`. Nothing was corrected after the held-out designs."
+    yield "`benchmarks/rtl_totals.py`: whole designs, each synthesised by Yosys as one flat netlist. Figures"
+    yield "are those of `qhw cost --flow rtl` / synthesised. Nothing was corrected after the held-out ones."
     for title, held_out in (("Held out", True), ("Looked at while the forms were written", False)):
         chosen = [row for row in rows if row["held_out"] == held_out]
         if not chosen:
@@ -196,7 +198,13 @@ def lines(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"| network | formats | family | images/s | multipliers | {' | '.join(names)} |"
         yield f"|{'---|' * (5 + len(names))}"
         for row in chosen:
-            cells = [row["network"], f"`{row['formats']}`", row["family"], f"{row['fps']:,.0f}", row["multipliers"]]
+            cells = [
+                row["network"],
+                f"`{row['formats']}`",
+                row["family"],
+                f"{row['fps']:,.0f}",
+                row["multipliers"],
+            ]
             for name in RESOURCES:
                 given, found = row["estimated"][name], row["synthesised"][name]
                 off = "" if given == found else f" ({error(row, name):+.1%})"
@@ -216,15 +224,15 @@ def main() -> None:
     )
     parser.add_argument("--case", action="append", default=[], help="only cases whose name contains this")
     parser.add_argument("--again", action="store_true")
-    parser.add_argument("--report", action="store_true", help="estimate what was synthesised already, no more")
+    parser.add_argument("--report", action="store_true", help="only what was synthesised already")
     given = parser.parse_args()
     rows = {tuple(row[name] for name in CASES[0].facts): row for row in read()}
     for case in CASES:
         key = tuple(case.facts.values())
         chosen = not given.case or any(text in str(case) for text in given.case)
-        if (given.report or not chosen) and key not in rows:
+        if not chosen or (given.report and key not in rows):
             continue
-        known = None if given.again and chosen else rows.get(key)
+        known = None if given.again else rows.get(key)
         try:
             rows[key] = row_of(case, known)
         except qhw.errors.QhwError as refused:

@@ -75,9 +75,7 @@ class Columns:
     def addresses(self) -> set[int]:
         """The bits of the address, likewise."""
         count = max(self.words - 1, 1).bit_length()
-        return {
-            sum(1 << word for word in range(self.words) if word >> place & 1) for place in range(count)
-        }
+        return {sum(1 << word for word in range(self.words) if word >> place & 1) for place in range(count)}
 
 
 def columns_of(circuit: Circuit, part: Part) -> Columns:

@@ -208,8 +208,10 @@ class _Prices:
         port = "x" if len(readers[0].inputs) == 1 else "ab"[readers[0].inputs.index(wire)]
         read = {place for name, place in self._modules[readers[0].name].used if name == port}
         width = wire.element.width
-        above = sum(width - 1 - max((p % width for p in read if p // width == lane), default=-1)
-                    for lane in range(wire.lanes))
+        above = sum(
+            width - 1 - max((p % width for p in read if p // width == lane), default=-1)
+            for lane in range(wire.lanes)
+        )
         return Usage(lut=-float(above), ff=-float(above))
 
     def _one(self, part: Part) -> Usage:
@@ -280,7 +282,8 @@ class _Prices:
 
     def counter(self, count: int) -> Usage:
         """``cycle.v`` and a comparison with its last count."""
-        return Usage(lut=float(self.cells.counter(count)) * _COUNTER[self.is_xilinx], ff=float(counter_bits(count)))
+        luts = self.cells.counter(count) * _COUNTER[self.is_xilinx]
+        return Usage(lut=float(luts), ff=float(counter_bits(count)))
 
     def memory(self, part: Part) -> Usage:
         """A memory with a port to write and one to read."""
@@ -316,6 +319,7 @@ class _Prices:
 
 
 _COUNTER = {True: 1.2, False: 1.0}
+"""LUTs of a counter over those of its form, on Xilinx devices and others, as `layer_control` was fitted."""
 
 
 def _values(part: Part) -> dict[str, int]:
@@ -435,7 +439,7 @@ def _window(prices: _Prices, part: Part) -> Usage:
     address = counter_bits(p["D"])
     image = p["M"] * p["N"] * p["C"]
     level = max(image, p["D"]).bit_length() + 1
-    chosen, passed = _chosen(p, address)
+    chosen = _chosen(p, address)
     if prices.is_xilinx:
         sums = chosen + 1.5 * level + 3
     else:
@@ -443,8 +447,8 @@ def _window(prices: _Prices, part: Part) -> Usage:
     return total + Usage(lut=sums, ff=float(2 * address + level))
 
 
-def _chosen(p: Part, address: int) -> tuple[int, int]:
-    """Bits of the step that differ among those of the loops that there are; bits of what is released."""
+def _chosen(p: Part, address: int) -> int:
+    """Bits of the read address' step that differ among those at the ends of the loops that there are."""
     group = p["C"] // p["G"]
     reach = ((p["KM"] - 1) * p["DM"] * p["N"] + (p["KN"] - 1) * p["DN"]) * p["C"] + group - 1
     side, row = p["SN"] * p["C"], p["SM"] * p["N"] * p["C"]
@@ -465,7 +469,7 @@ def _chosen(p: Part, address: int) -> tuple[int, int]:
     differ = 0
     for number in numbers:
         differ |= number ^ numbers[0]
-    return differ.bit_count(), (side | below | rest).bit_length()
+    return differ.bit_count()
 
 
 def _threshold(prices: _Prices, part: Part) -> Usage:

@@ -1,4 +1,4 @@
-"""How far totals were from synthesis: ``cost_models/rtl_totals.json``, which ``benchmarks/rtl_totals.py`` wrote."""
+"""How far totals were from synthesis: the table that ``benchmarks/rtl_totals.py`` wrote."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def label(family: str) -> str:
     """What a total on a family is worth: by the designs that nothing was corrected after."""
     rows = [row for row in read() if row["held_out"] and row["family"] == family]
     if not rows:
-        return "counted from the emitted circuit, calibrated against Yosys, total not validated on this family"
+        return (
+            "counted from the emitted circuit, calibrated against Yosys, total not validated on this family"
+        )
     said = ", ".join(f"{name.upper()} {Errors.of(rows, name)}" for name in ("lut", "ff"))
     exact = all(row["estimated"][name] == row["synthesised"][name] for row in rows for name in RESOURCES[2:])
     rest = "DSP and block RAM exact" if exact else "DSP and block RAM not always exact"
