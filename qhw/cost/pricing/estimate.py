@@ -164,7 +164,8 @@ def estimate(design: Design) -> Estimate:
 
 def _counted(layer: LayerCost, usage: Usage) -> LayerCost:
     """The layer with the resources that were counted, in whole numbers."""
-    return replace(layer, **{name: round(float(getattr(usage, name))) for name in ESTIMATED})
+    amounts: dict[str, Any] = {name: round(float(getattr(usage, name))) for name in ESTIMATED}
+    return replace(layer, **amounts)
 
 
 def _share(used: int, there: int) -> float:
