@@ -92,10 +92,13 @@ def compared(
     for row, point in enumerate(points):
         graph = lower(to_onnx(variants.module(point)))
         try:
-            totals = estimate(best_design(graph, load_board(BOARD), load_flow(flow), wanted)).totals
+            design = best_design(graph, load_board(BOARD), load_flow(flow), wanted)
         except CheckFailedError:
             assert not prices.fits[row]
             continue
+        # A flow that counts what it wrote says other totals: it is folded, and searched, by its closed forms.
+        by_forms = replace(design, architecture=replace(design.architecture, written=None))
+        totals = estimate(by_forms).totals
         built += 1
         equal += [float(totals[name]) for name in ESTIMATED] == prices.usage[row].tolist()
     return equal, built, time.process_time() - start

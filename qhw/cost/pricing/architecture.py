@@ -171,6 +171,22 @@ def as_data_arrives(graph: ExactGraph, layers: Mapping[str, LayerCost]) -> tuple
 
 
 @dataclass(frozen=True)
+class Written:
+    """A design as its flow writes it.
+
+    Args:
+        latency_cycles, interval_cycles: of an image, and between two, to the cycle.
+        usage: resources by node, streams included.
+        label: what these figures are worth.
+    """
+
+    latency_cycles: int
+    interval_cycles: int
+    usage: Mapping[str, Usage]
+    label: str
+
+
+@dataclass(frozen=True)
 class PartCost:
     """What a part of a program costs: these add up over the parts.
 
@@ -223,7 +239,7 @@ class Architecture:
         timing: latency and interval of the whole from the layers' costs.
         estimator: prices a whole design, where it is no sum of units: a firmware.
         parts: how such designs are priced by the hundred thousand.
-        schedule: the same of a design, to the cycle, where the flow knows it; None where it does not.
+        written: what the flow knows of a design by writing it; None where it does not.
     """
 
     flow: str
@@ -236,7 +252,7 @@ class Architecture:
     timing: Timing = as_data_arrives
     estimator: Callable[[Any], Any] | None = None
     parts: Parts | None = None
-    schedule: Callable[[Any], tuple[int, int] | None] | None = None
+    written: Callable[[Any], Written | None] | None = None
 
     def layer(self, site: Site, folds: Sequence[Fold]) -> LayerUsage:
         """A node's resources at each folding, the streams that it reads included.

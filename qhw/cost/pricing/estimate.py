@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qhw.boards import Board
@@ -12,6 +12,7 @@ from qhw.cost.pricing.architecture import Fold, LayerCost, LayerFigures
 from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
 from qhw.cost.pricing.energy import LABEL as ENERGY_LABEL
+from qhw.cost.pricing.usage import Usage
 
 LABEL = "calibrated against Yosys, total not validated against HLS"
 """The label of every total: the errors of its units are known, no whole design was synthesised."""
@@ -153,12 +154,18 @@ def estimate(design: Design) -> Estimate:
         whole: Estimate = design.architecture.estimator(design)
         return whole
     layers = tuple(design.costing.layers(node, [design.fold_of(node)])[0] for node in design.graph.nodes)
-    exact = design.architecture.schedule
-    timing = None if exact is None else exact(design)
-    if timing is None:
+    written = None if design.architecture.written is None else design.architecture.written(design)
+    if written is None:
         timing = design.architecture.timing(design.graph, {layer.node: layer for layer in layers})
-    latency, interval = timing
-    return Estimate(design, layers, latency, interval)
+        return Estimate(design, layers, *timing)
+    counted = tuple(_counted(layer, written.usage.get(layer.node, Usage())) for layer in layers)
+    return Estimate(design, counted, written.latency_cycles, written.interval_cycles, written.label)
+
+
+def _counted(layer: LayerCost, usage: Usage) -> LayerCost:
+    """The layer with the resources that were counted, in whole numbers."""
+    amounts: dict[str, Any] = {name: round(float(getattr(usage, name))) for name in ESTIMATED}
+    return replace(layer, **amounts)
 
 
 def _share(used: int, there: int) -> float:

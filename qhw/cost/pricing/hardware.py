@@ -282,11 +282,16 @@ class Hardware:
         return memory.times(words > 1)
 
     def fifo(self, depth: Amount, bits: Amount) -> Usage:
-        """The stream between two layers: shift registers while it is small, block RAM beyond."""
+        """The stream between two layers: two words in registers, LUTs while it is small, block RAM beyond."""
         words, width = np.maximum(depth, 2), np.asarray(bits)
-        small = (words <= FIFO_SRL_DEPTH) | (words * width <= FIFO_SRL_BITS)
-        style = np.where(small, SHIFT_REGISTER, BLOCK_RAM)
-        return self.model.usage("fifo", D=words, W=width, STYLE=style)
+        return self.model.usage("fifo", D=words, W=width, STYLE=self.queue_style(words, width))
+
+    def queue_style(self, words: Amount, bits: Amount) -> Any:
+        """How a queue of so many words is made; where LUTs are no shift registers, they are a memory."""
+        few, small = np.asarray(words) <= FIFO_SRL_DEPTH, np.asarray(words) * bits <= FIFO_SRL_BITS
+        in_luts = SHIFT_REGISTER if self.fabric.lut_inputs == 6 else LUT_MEMORY
+        style = np.where(few, SHIFT_REGISTER, np.where(small, in_luts, BLOCK_RAM))
+        return style if style.shape else int(style)
 
     def window(self, rows: int, columns: int, row_length: int, bits: int) -> Usage:
         """The line buffer and window that slide over an image: rows x columns pixels.

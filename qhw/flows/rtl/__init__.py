@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qhw.cost.pricing.architecture import Architecture, LayerCost
+from qhw.cost.pricing.architecture import Architecture, LayerCost, Written
 from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
@@ -61,7 +61,7 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        written = replace(WRITTEN, schedule=_scheduled)
+        written = replace(WRITTEN, written=_written)
         return with_unrolled(written, graph, str(self.chosen["unrolled"]))
 
     @property
@@ -183,9 +183,11 @@ MOST_STEPS = 4_000_000_000
 """Components times clock cycles up to which a design is scheduled to be priced: seconds."""
 
 
-def _scheduled(design: Design) -> tuple[int, int] | None:
-    """Latency and interval of a design, to the cycle; None where it cannot be written, or takes too long."""
+def _written(design: Design) -> Written | None:
+    """Cycles and resources of a design that is emitted; None where it cannot be, or takes too long."""
     from qhw.flows.rtl.emission import settled
+    from qhw.flows.rtl.priced import by_node
+    from qhw.flows.rtl.totals import label
 
     reads = max(
         (layer.initiation_interval for layer in _costs(design)),
@@ -194,10 +196,12 @@ def _scheduled(design: Design) -> tuple[int, int] | None:
     if reads * len(design.graph.nodes) > MOST_STEPS // _STEPS_PER_NODE:
         return None
     try:
-        schedule = settled(design)[1]
+        circuit, schedule = settled(design)
     except UnsupportedError:
         return None
-    return schedule.latency, schedule.interval
+    family = design.board.family
+    usage = by_node(circuit, family, design.graph.nodes[-1].name)
+    return Written(schedule.latency, schedule.interval, usage, label(family))
 
 
 _STEPS_PER_NODE = 4 * 4

@@ -63,7 +63,7 @@ def test_an_estimate_has_the_cycles_of_the_schedule() -> None:
     _, exact = settled(design)
     found = estimate(design)
     assert (found.latency_cycles, found.initiation_interval) == (exact.latency, exact.interval)
-    closed = estimate(replace(design, architecture=replace(design.architecture, schedule=None)))
+    closed = estimate(replace(design, architecture=replace(design.architecture, written=None)))
     assert closed.initiation_interval <= exact.interval <= 1.1 * closed.initiation_interval
 
 

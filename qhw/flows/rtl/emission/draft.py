@@ -16,7 +16,7 @@ from qhw.flows.rtl.template import PeSimd
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
-from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
+from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY
 
 STREAM_WORDS = 2
 """Words of the queue in front of a component."""
@@ -189,7 +189,7 @@ class Draft:
     def queued(self, wire: Wire, name: str, depth: int = STREAM_WORDS) -> Wire:
         """The stream behind a queue; it is as deep as was measured, if it was."""
         depth = max(self.queues.get(name, depth), STREAM_WORDS)
-        style = SHIFT_REGISTER if depth <= STREAM_WORDS or depth * wire.bits <= 1024 else BLOCK_RAM
+        style = self.design.costing.hardware.queue_style(depth, wire.bits)
         settings: dict[str, Setting] = {"D": depth, "W": wire.bits, "STYLE": style}
         out = self.wire(wire.tensor, wire.lanes, wire.element, wire.order)
         return self.add("fifo", [wire], out, Queue(depth), settings, name=name)

@@ -1,0 +1,90 @@
+"""What a circuit takes, counted from what was emitted, against the netlist that Yosys makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rtl_designs import chain, design_of, residual
+
+from qhw.cost import estimate
+from qhw.flows.base import load_flow
+from qhw.flows.rtl.emission import settled
+from qhw.flows.rtl.inventory import columns_of, parts_of
+from qhw.flows.rtl.nets import Module, varying
+from qhw.flows.rtl.priced import taken
+from qhw.flows.rtl.project import _instances
+from qhw.flows.rtl.synthesis import synthesised
+
+
+@pytest.mark.parametrize(("board", "share"), [("zcu104", 0.03), ("ulx3s", 0.08)])
+def test_a_small_design_takes_what_was_counted(board: str, share: float, tmp_path: Path) -> None:
+    """Registers, slices and block RAM to the last one; LUTs nearly, and less nearly with four inputs."""
+    design = design_of(chain(), 1, board)
+    totals = estimate(design).totals
+    found, _ = synthesised(load_flow("rtl").write(design, tmp_path / "project"))
+    exact = ("ff", "dsp", "bram18")
+    assert [totals[name] for name in exact] == [found[name] for name in exact]
+    assert totals["lut"] == pytest.approx(found["lut"], rel=share)
+
+
+def test_layers_add_up_to_the_components() -> None:
+    design = design_of(residual())
+    circuit, _ = settled(design)
+    components = taken(circuit, design.board.family).values()
+    totals = estimate(design).totals
+    for name in ("ff", "dsp", "bram18"):
+        assert totals[name] == sum(getattr(usage, name) for usage in components)
+    assert totals["lut"] == pytest.approx(sum(usage.lut for usage in components), abs=len(design.graph.nodes))
+
+
+def test_the_label_says_whether_totals_were_validated() -> None:
+    design = design_of(chain(), board="zcu104")
+    assert "against HLS" not in estimate(design).label
+    by_forms = replace(design, architecture=replace(design.architecture, written=None))
+    assert "not validated" in estimate(by_forms).label
+
+
+def test_every_instance_is_found_with_its_parameters() -> None:
+    circuit, _ = settled(design_of(residual()))
+    parts = list(parts_of(circuit))
+    for component in circuit.components:
+        text = circuit.modules.get(component.module)
+        wanted = [component.module] if text is None else _instances(text)
+        assert [part.module for part in parts if part.component == component.name] == wanted
+    assert all(part.settings["W"] for part in parts if part.module == "rom")
+
+
+def test_columns_are_the_bits_of_a_memory() -> None:
+    circuit, _ = settled(design_of(residual()))
+    for part in parts_of(circuit):
+        if part.module != "rom":
+            continue
+        columns = columns_of(circuit, part)
+        name = str(part.settings["FILE"]).strip('"').split("/")[1].removesuffix(".mem")
+        width, codes = circuit.memories[name]
+        bits = [codes.astype(np.int64)[:, [lane]] >> np.arange(width) & 1 for lane in range(codes.shape[1])]
+        wanted = np.concatenate(bits, axis=1).T
+        assert [[bit >> word & 1 for word in range(columns.words)] for bit in columns.bits] == wanted.tolist()
+
+
+def test_bits_lead_back_to_registers_and_constants() -> None:
+    module = Module(
+        """module m (
+    input  [7:0] x,
+    output [5:0] y
+);
+    wire [3:0] a;
+    assign a = x[4+:4];
+    wire [5:0] b;
+    assign b = {{2{a[3]}}, a};
+    wire [5:0] c;
+    assign c = {b[2:0], 3'b010};
+    assign y = c;
+endmodule"""
+    )
+    assert module.bits("y") == [False, True, False, ("x", 4), ("x", 5), ("x", 6)]
+    assert module.bits("b") == [("x", 4), ("x", 5), ("x", 6), ("x", 7), ("x", 7), ("x", 7)]
+    assert list(varying(module.bits("{b, 2'h1, x[1*4+:2]}"))) == [("x", 4), ("x", 5), ("x", 6), ("x", 7)]
