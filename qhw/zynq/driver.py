@@ -92,18 +92,20 @@ class Network:
 
     def _by_input(self, given: Array | Mapping[str, Array]) -> list[tuple[str, dict[str, Any], Array]]:
         """Each input's name, facts and array."""
-        if not isinstance(given, Mapping):
+        if isinstance(given, Mapping):
+            arrays = {name: np.asarray(x) for name, x in given.items()}
+        else:
             if len(self.inputs) != 1:
                 raise ValueError(
                     f"the network has the inputs {', '.join(self.inputs)}: give a dict of arrays"
                 )
-            given = dict.fromkeys(self.inputs, given)
-        if set(given) != set(self.inputs):
-            raise ValueError(f"arrays are given for {', '.join(given)}: {', '.join(self.inputs)} are needed")
-        counts = {len(np.atleast_1d(x)) for x in given.values()}
+            arrays = dict.fromkeys(self.inputs, np.asarray(given))
+        if set(arrays) != set(self.inputs):
+            raise ValueError(f"arrays are given for {', '.join(arrays)}: {', '.join(self.inputs)} are needed")
+        counts = {len(np.atleast_1d(x)) for x in arrays.values()}
         if len(counts) != 1:
             raise ValueError(f"the inputs have {sorted(counts)} samples: as many of each are needed")
-        return [(name, port, given[name]) for name, port in self.inputs.items()]
+        return [(name, port, arrays[name]) for name, port in self.inputs.items()]
 
 
 def _codes(mantissas: Array, port: dict[str, Any]) -> Array:
@@ -129,12 +131,11 @@ def _mantissas(codes: Array, port: dict[str, Any]) -> Array:
 
 
 def _packed(codes: Array, port: dict[str, Any]) -> Array:
-    count = len(codes)
+    count, lanes, words, room = len(codes), port["lanes"], port["words"], port["word_elements"]
     if port["axes"] is None:
-        flat = codes.reshape(count, -1)[:, port["order"]]
+        flat = codes.reshape(count, words * lanes)[:, port["order"]]
     else:
-        flat = codes.transpose(0, *(axis + 1 for axis in port["axes"])).reshape(count, -1)
-    lanes, words, room = port["lanes"], port["words"], port["word_elements"]
+        flat = codes.transpose(0, *(axis + 1 for axis in port["axes"]))
     memory = np.zeros((count, port["image_elements"]), dtype=port["dtype"])
     memory[:, : words * room].reshape(count, words, room)[:, :, :lanes] = flat.reshape(count, words, lanes)
     return memory
@@ -143,7 +144,7 @@ def _packed(codes: Array, port: dict[str, Any]) -> Array:
 def _unpacked(memory: Array, port: dict[str, Any]) -> Array:
     count, shape = len(memory), port["shape"]
     lanes, words, room = port["lanes"], port["words"], port["word_elements"]
-    flat = memory[:, : words * room].reshape(count, words, room)[:, :, :lanes].reshape(count, -1)
+    flat = memory[:, : words * room].reshape(count, words, room)[:, :, :lanes].reshape(count, words * lanes)
     flat = flat.astype(object if port["dtype"] == "uint64" else np.int64)
     if port["axes"] is None:
         codes = np.empty_like(flat)

@@ -45,7 +45,7 @@ def driver_facts(
 
 def _tensor_facts(end: DmaTensor) -> dict[str, Any]:
     axes = _axes(end)
-    facts = {
+    facts: dict[str, Any] = {
         "tensor": end.tensor,
         "shape": list(end.shape),
         "axes": axes,

@@ -28,8 +28,8 @@ def shell_text(
         identity: 8 bytes that its registers tell.
         inside: Verilog of the network between the wires ``given0``, ``given0_valid``, ``given0_ready`` of
             each input and ``taken0``, ``taken0_valid``, ``taken0_ready``, ``taken0_last`` of each output,
-            under ``aclk`` and ``network_resetn``. Without it the network is another cell of the block design, and
-            these are ports: the streams ``x_axis`` to it and ``y_axis`` from it.
+            under ``aclk`` and ``network_resetn``. Without it the network is another cell of the block
+            design, and these are ports: the streams ``x_axis`` to it and ``y_axis`` from it.
     """
     buses = [bus(i, len(inputs), "s") for i in range(len(inputs))]
     buses += [bus(i, len(outputs), "m") for i in range(len(outputs))]

@@ -7,8 +7,15 @@
 #include <vector>
 #include "Vshell.h"
 #ifdef NETWORK
+#include <map>
+#include <string>
 #include "ap_axi_sdata.h"
 #include "hls_stream.h"
+namespace nnet { // what hls4ml's traces of layers need
+bool trace_enabled = false;
+std::map<std::string, void *> *trace_outputs = nullptr;
+size_t trace_type_size = sizeof(double);
+} // namespace nnet
 typedef hls::stream<ap_axiu<64, 0, 0, 0>> Beats;
 void NETWORK(Beats &, Beats &);
 #endif
