@@ -96,9 +96,7 @@ class Network:
             arrays = {name: np.asarray(x) for name, x in given.items()}
         else:
             if len(self.inputs) != 1:
-                raise ValueError(
-                    f"the network has the inputs {', '.join(self.inputs)}: give a dict of arrays"
-                )
+                raise ValueError(f"the network has inputs {', '.join(self.inputs)}: give a dict of arrays")
             arrays = dict.fromkeys(self.inputs, np.asarray(given))
         if set(arrays) != set(self.inputs):
             raise ValueError(f"arrays are given for {', '.join(arrays)}: {', '.join(self.inputs)} are needed")
@@ -183,7 +181,7 @@ class Accelerator(Network):
         for needed in (path, path.with_suffix(".hwh")):
             if not needed.is_file():
                 raise FileNotFoundError(
-                    f"{needed} is not there: build.sh of the project makes it, with Vivado"
+                    f"{needed} is not there: zynq/build.sh of the project makes it, with Vivado"
                 )
         ports = [*self.facts["inputs"], *self.facts["outputs"]]
         longest = max(port["image_elements"] * np.dtype(port["dtype"]).itemsize for port in ports)

@@ -113,11 +113,11 @@ def test_an_accelerator_that_does_not_answer(driver: ModuleType, monkeypatch: py
     """What is sent is too short for an image: the driver says so, in time, and the next one works again."""
     images, _ = test_images(2)
     accelerator = driver.Accelerator(batch=2, seconds=0.2)
-    sender = accelerator._sending[0]
-    monkeypatch.setattr(type(sender), "transfer", shortened(type(sender).transfer))
-    with pytest.raises(RuntimeError, match=r"does not answer within 0\.2 s \(status 0x3, 1 images left"):
-        accelerator.run(images)
-    monkeypatch.undo()
+    sender = type(accelerator._sending[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(sender, "transfer", shortened(sender.transfer))
+        with pytest.raises(RuntimeError, match=r"does not answer within 0\.2 s \(status 0x3, 1 images left"):
+            accelerator.run(images)
     again = driver.Accelerator(batch=2)
     assert np.array_equal(again.run(images), decode_output(digits_graph(), "logits", logits(images)))
 

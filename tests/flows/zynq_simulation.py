@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 HARNESS = Path(__file__).with_suffix(".cpp")
-POLL = 2000
+POLL = 20_000
 """Clock cycles between two looks at a channel."""
 
 
