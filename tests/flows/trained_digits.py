@@ -36,7 +36,7 @@ test_images.__test__ = False  # type: ignore[attr-defined]
 def digits_graph() -> ExactGraph:
     """Pixels 0 to 16, a hidden layer, logits: weights of 6 bits, results of 5 bits and of 18."""
     images, labels = _split()
-    trained = MLPClassifier((HIDDEN,), max_iter=60, random_state=0)
+    trained = MLPClassifier((HIDDEN,), max_iter=400, tol=1e-3, random_state=0)
     trained.fit(images[:-400].reshape(-1, 64) / 16, labels[:-400])
     b = GraphBuilder("digits")
     x = b.input("x", (1, 8, 8), Integer(5, False), -4, InputEncoding(1.0, 0.0, 0, 16, Rounding.RND_CONV))

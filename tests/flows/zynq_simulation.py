@@ -61,7 +61,7 @@ def compiled(project: Path, scratch: Path, network: str = "", flags: Sequence[st
     )
     (scratch / "main.cpp").write_text(text)
     sources = sorted(p for name in ("rtl", "zynq", "simulation/cells") for p in (project / name).rglob("*.v"))
-    command = [str(root / "bin" / "verilator"), "--cc", "-O3", "--x-initial", "unique", "--prefix", "Vshell"]
+    command = [str(root / "bin" / "verilator"), "--cc", "--x-initial", "unique", "--prefix", "Vshell"]
     command += [
         "--top-module",
         "accelerator_axi",
@@ -79,7 +79,7 @@ def compiled(project: Path, scratch: Path, network: str = "", flags: Sequence[st
     ]
     paths = [f"-I{path}" for path in (include, include / "vltstd", scratch, project)]
     defines = [f"-DNETWORK={network}", f"-DBEATS={beats[0]}"] if network else []
-    compiler = ["g++", "-std=c++17", "-O1", "-w", *paths, *defines, *map(str, parts)]
+    compiler = ["g++", "-std=c++17", "-O0", "-w", *paths, *defines, *map(str, parts)]
     compiler += [str(scratch / "main.cpp"), *flags, "-pthread", "-o", str(scratch / "board")]
     ran(compiler, dict(os.environ))
     return scratch / "board"

@@ -115,9 +115,9 @@ def test_several_inputs(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             board.encode(given)
-    assert [np.array_equal(memory[:, :4], x) for memory in board.pack(board.encode({"x1": x, "x0": x}))] == [
-        True
-    ] * 2
+    first, second = board.pack(board.encode({"x1": -1 - x, "x0": x}))
+    assert np.array_equal(first[:, :4], x)
+    assert np.array_equal(second[:, :4], -1 - x)
 
 
 def test_the_scripts_need_nothing_of_this_package(tmp_path: Path) -> None:

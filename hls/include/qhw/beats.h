@@ -6,6 +6,8 @@
 #ifndef QHW_BEATS_H_
 #define QHW_BEATS_H_
 
+#include <cstdint>
+
 #include "ap_axi_sdata.h"
 #include "ap_int.h"
 #include "hls_stream.h"
@@ -25,33 +27,43 @@ template <int LANES, int C, int WORDS> struct BeatLayout {
 };
 
 // The element that lies in the lowest bits.
-template <class T, int W> T element(ap_uint<64> bits) {
+template <class T, int W> T element(uint64_t bits) {
     #pragma HLS INLINE
     T found;
-    found.range(W - 1, 0) = bits.range(W - 1, 0);
+    found.range(W - 1, 0) = ap_uint<W>(bits);
     return found;
 }
 
 // An element in C bits, sign-extended where it is signed.
-template <class T, int W, int C, bool SIGNED> ap_uint<C> contained(T value) {
+template <class T, int W, int C, bool SIGNED> uint64_t contained(T value) {
     #pragma HLS INLINE
     ap_uint<W> bits = value.range(W - 1, 0);
-    ap_int<C> extended = ap_int<W>(bits);
-    return SIGNED ? ap_uint<C>(extended) : ap_uint<C>(bits);
+    uint64_t extended = SIGNED ? uint64_t(ap_int<W>(bits).to_int64()) : bits.to_uint64();
+    return extended & ~uint64_t(0) >> (64 - C);
+}
+
+inline Beat beat_of(uint64_t data, bool is_last) {
+    #pragma HLS INLINE
+    Beat beat;
+    beat.data = data;
+    beat.keep = -1;
+    beat.strb = -1;
+    beat.last = is_last;
+    return beat;
 }
 
 // Reads words of a stream (an nnet::array of LANES elements of W bits) from beats.
 template <class word_T, int LANES, int W, int C, int WORDS>
 void words_from_beats(hls::stream<Beat> &beats, hls::stream<word_T> &words) {
     typedef BeatLayout<LANES, C, WORDS> layout;
-    ap_uint<64> held = 0;
+    uint64_t held = 0;
     int left = 0; // words of the held beat that are still to come
     for (int i = 0; i < WORDS; i++) {
         #pragma HLS PIPELINE
         word_T word;
         for (int b = 0; b < layout::beats_of_word; b++) {
             if (left == 0)
-                held = beats.read().data;
+                held = beats.read().data.to_uint64();
             for (int k = 0; k < layout::in_beat && b * layout::in_beat + k < LANES; k++) {
                 #pragma HLS UNROLL
                 word[b * layout::in_beat + k] = element<typename word_T::value_type, W>(held >> k * C);
@@ -68,27 +80,21 @@ void words_from_beats(hls::stream<Beat> &beats, hls::stream<word_T> &words) {
 template <class word_T, int LANES, int W, int C, bool SIGNED, int WORDS>
 void beats_from_words(hls::stream<word_T> &words, hls::stream<Beat> &beats) {
     typedef BeatLayout<LANES, C, WORDS> layout;
-    ap_uint<64> held = 0;
+    uint64_t held = 0;
     int there = 0; // words that the held beat has
     for (int i = 0; i < WORDS; i++) {
         #pragma HLS PIPELINE
         word_T word = words.read();
         for (int b = 0; b < layout::beats_of_word; b++) {
-            ap_uint<64> bits = 0;
+            uint64_t bits = 0;
             for (int k = 0; k < layout::in_beat && b * layout::in_beat + k < LANES; k++) {
                 #pragma HLS UNROLL
-                bits.range(k * C + C - 1, k * C) =
-                    contained<typename word_T::value_type, W, C, SIGNED>(word[b * layout::in_beat + k]);
+                bits |= contained<typename word_T::value_type, W, C, SIGNED>(word[b * layout::in_beat + k]) << k * C;
             }
             held |= bits << there * layout::room * C % 64;
             bool is_last = i == WORDS - 1 && b == layout::beats_of_word - 1;
             if (layout::is_long || there == layout::words_of_beat - 1 || is_last) {
-                Beat beat;
-                beat.data = held;
-                beat.keep = -1;
-                beat.strb = -1;
-                beat.last = is_last;
-                beats.write(beat);
+                beats.write(beat_of(held, is_last));
                 held = 0;
                 there = 0;
             } else {
@@ -101,11 +107,11 @@ void beats_from_words(hls::stream<word_T> &words, hls::stream<Beat> &beats) {
 // The same for arrays of N elements, as words of one.
 template <class T, int W, int C, int N> void elements_from_beats(hls::stream<Beat> &beats, T elements[N]) {
     typedef BeatLayout<1, C, N> layout;
-    ap_uint<64> held = 0;
+    uint64_t held = 0;
     for (int i = 0; i < N; i++) {
         #pragma HLS PIPELINE
         if (i % layout::in_beat == 0)
-            held = beats.read().data;
+            held = beats.read().data.to_uint64();
         elements[i] = element<T, W>(held);
         held >>= C % 64;
     }
@@ -114,18 +120,13 @@ template <class T, int W, int C, int N> void elements_from_beats(hls::stream<Bea
 template <class T, int W, int C, bool SIGNED, int N>
 void beats_from_elements(T elements[N], hls::stream<Beat> &beats) {
     typedef BeatLayout<1, C, N> layout;
-    ap_uint<64> held = 0;
+    uint64_t held = 0;
     for (int i = 0; i < N; i++) {
         #pragma HLS PIPELINE
         int place = i % layout::in_beat;
-        held.range(place * C + C - 1, place * C) = contained<T, W, C, SIGNED>(elements[i]);
+        held |= contained<T, W, C, SIGNED>(elements[i]) << place * C;
         if (place == layout::in_beat - 1 || i == N - 1) {
-            Beat beat;
-            beat.data = held;
-            beat.keep = -1;
-            beat.strb = -1;
-            beat.last = i == N - 1;
-            beats.write(beat);
+            beats.write(beat_of(held, i == N - 1));
             held = 0;
         }
     }
