@@ -251,21 +251,22 @@ class Accelerator(Network):
     def _transfer(self, size: int) -> None:
         """That many images through the network, from and to the buffers."""
         self._registers.write(PACKET, size)
-        taking = [*zip(self._receiving, self._taken, strict=True)]
-        moves = [*taking, *zip(self._sending, self._given, strict=True)]
+        before = self._registers.read(IMAGES)
+        moves = [
+            *zip(self._receiving, self._taken, strict=True),
+            *zip(self._sending, self._given, strict=True),
+        ]
         for channel, buffer in moves:  # who receives is ready before anything is sent
             channel.transfer(buffer, nbytes=size * (buffer.nbytes // len(buffer)))
         self._until(lambda: all(channel.idle for channel, _ in moves), "the accelerator does not answer")
         for channel, _ in moves:
             channel.wait()
-        for channel, buffer in taking:
-            expected = size * (buffer.nbytes // len(buffer))
-            if channel.transferred != expected:
-                raise RuntimeError(
-                    f"{channel.transferred} bytes came back, not {expected}: load the bitstream again"
-                )
-        if self._registers.read(STATUS) & 2:
-            raise RuntimeError("a transfer ended within an image: load the bitstream again")
+        left = (self._registers.read(IMAGES) - before) % (1 << 32)
+        if left != size or self._registers.read(STATUS) & 2:
+            raise RuntimeError(
+                f"{left} of {size} images came back, or a transfer ended within an image: "
+                "load the bitstream again"
+            )
 
     def _until(self, over: Any, complaint: str) -> None:
         end = time.monotonic() + self.seconds

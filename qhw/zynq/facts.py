@@ -60,12 +60,12 @@ def _tensor_facts(end: DmaTensor) -> dict[str, Any]:
     }
     if end.format is not None:
         numbers = end.format.numbers
-        codes = end.format.codes()
-        usual = [int(code) for code in codes if int(code) not in end.format.special_codes]
+        usual = np.setdiff1d(end.format.codes(), np.array(list(end.format.special_codes), dtype=np.int64))
+        mantissas = end.format.mantissa_of(usual)
         facts["codes"] = {
             "numbers": [int(number) for number in numbers],
             "codes": [int(code) for code in end.format.code_of(numbers)],
-            "mantissas": {str(code): int(end.format.mantissa_of([code])[0]) for code in usual},
+            "mantissas": {str(code): int(m) for code, m in zip(usual, mantissas, strict=True)},
         }
     return facts
 
@@ -110,8 +110,8 @@ def step_thresholds(format: TableFormat) -> NDArray[np.float64]:
     values = np.ldexp(numbers.astype(np.float64), format.exponent)
     low, high = _ordered(values[:-1]), _ordered(values[1:])
     upper = numbers[1:]
-    while (high - low > 1).any():
-        middle = low + (high - low) // 2
+    while (low + 1 < high).any():
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)  # their sum or difference may be too large
         reached = format.to_mantissa(_from_ordered(middle)) >= upper
         low, high = np.where(reached, low, middle), np.where(reached, middle, high)
     return _from_ordered(high)

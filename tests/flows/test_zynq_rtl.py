@@ -19,6 +19,7 @@ from qhw.flows.rtl.project import identity
 from qhw.formats.modes import IntArray
 from qhw.graph.encode import decode_output, encode_input
 from qhw.graph.interpreter import interpret
+from qhw.rtl.simulation.verilator import Simulator
 
 FLOW = load_project_flow("rtl")
 
@@ -30,8 +31,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def program(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(project.folder, tmp_path_factory.mktemp("board"))
+def program(project: Project, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(project.folder, tmp_path_factory.mktemp("board"), simulator.folder)
 
 
 @pytest.fixture

@@ -9,15 +9,12 @@
 #ifdef NETWORK
 #include <map>
 #include <string>
-#include "ap_axi_sdata.h"
-#include "hls_stream.h"
 namespace nnet { // what hls4ml's traces of layers need
 bool trace_enabled = false;
 std::map<std::string, void *> *trace_outputs = nullptr;
 size_t trace_type_size = sizeof(double);
 } // namespace nnet
-typedef hls::stream<ap_axiu<64, 0, 0, 0>> Beats;
-void NETWORK(Beats &, Beats &);
+#include NETWORK_SOURCE
 #endif
 
 static uint64_t state;
@@ -108,9 +105,9 @@ struct Board {
 
 #ifdef NETWORK
     void run() {
-        Beats in("in"), out("out");
+        hls::stream<qhw::Beat> in("in"), out("out");
         for (uint64_t word : entering) {
-            ap_axiu<64, 0, 0, 0> beat;
+            qhw::Beat beat;
             beat.data = word, beat.keep = -1, beat.strb = -1, beat.last = 0;
             in.write(beat);
         }
@@ -118,7 +115,7 @@ struct Board {
         NETWORK(in, out);
         if (!in.empty()) std::exit(5);
         while (!out.empty()) {
-            ap_axiu<64, 0, 0, 0> beat = out.read();
+            qhw::Beat beat = out.read();
             if (beat.keep != 255 || beat.last != out.empty()) std::exit(6);
             leaving.push_back(beat.data.to_uint64()), last.push_back(beat.last != 0);
         }

