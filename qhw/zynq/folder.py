@@ -108,8 +108,8 @@ vivado -mode batch -notrace -nojournal -source ../zynq/build.tcl
 
 
 def _plain(name: str) -> str:
-    """A name that may come from a file, as Markdown takes it for nothing else."""
-    return re.sub(r"[^A-Za-z0-9 ./:_+-]", "?", name)[:80]
+    """A readable part of a name, which may come from a file."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40] or "_"
 
 
 def _readme(network: Network, graph: ExactGraph, board: Board) -> str:
