@@ -249,7 +249,8 @@ file copy [file join [get_property DIRECTORY [get_runs impl_1]] DESIGN_wrapper.b
     [file join $target accelerator.bit]
 # Versions of Vivado differ in where they put it.
 set made [file join sources_1 bd DESIGN hw_handoff DESIGN.hwh]
-set handoffs [glob -nocomplain -directory $work accelerator.gen/$made accelerator.srcs/$made]
+set folder [file join $work accelerator]
+set handoffs [glob -nocomplain -directory $folder accelerator.gen/$made accelerator.srcs/$made]
 file copy [lindex $handoffs 0] [file join $target accelerator.hwh]
 foreach part [glob -directory [file join $zynq driver] *] {
     file copy $part $target

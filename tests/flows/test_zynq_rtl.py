@@ -16,9 +16,12 @@ from zynq_simulation import Board, compiled, imported, with_bitstream
 from qhw.boards import load_board
 from qhw.flows.base import Project, load_project_flow
 from qhw.flows.rtl.project import identity
+from qhw.formats.integer import Integer
 from qhw.formats.modes import IntArray
+from qhw.graph.builder import GraphBuilder
 from qhw.graph.encode import decode_output, encode_input
 from qhw.graph.interpreter import interpret
+from qhw.graph.ir import ExactGraph
 from qhw.rtl.simulation.verilator import Simulator
 
 FLOW = load_project_flow("rtl")
@@ -130,3 +133,32 @@ def shortened(transfer: Callable[..., None]) -> Callable[..., None]:
         transfer(channel, array, nbytes=nbytes - 8 * (channel._kind == b"S"))
 
     return moved
+
+
+def two_ended() -> ExactGraph:
+    """Two inputs that meet, one of them wider than a byte, and two outputs."""
+    b = GraphBuilder("two_ended")
+    x, wide = b.input("x", (2, 3), Integer(4)), b.input("wide", (2, 3), Integer(11))
+    met = b.add("met", x, wide)
+    first = b.max_pool("first", wide, (2,), (1,))
+    return b.finish([first, b.requant("second", met, Integer(5), 4)])
+
+
+@pytest.mark.slow
+def test_several_inputs_and_outputs(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an engine of its own; ends of different lengths, and batches that the samples do not fill."""
+    graph = two_ended()
+    project = FLOW.write(FLOW.best(FLOW.prepare(graph, load_board("kv260"))), tmp_path / "project")
+    (tmp_path / "board").mkdir()
+    program = compiled(project.folder, tmp_path / "board", simulator.folder)
+    rng = np.random.default_rng(2)
+    given = {"x": rng.integers(-8, 8, (9, 2, 3)), "wide": rng.integers(-1024, 1024, (9, 2, 3))}
+    with Board(program, project.folder, seed=7) as board:
+        driver = imported(project.folder, monkeypatch, board.pynq)
+        with_bitstream(project.folder / "zynq" / "driver")
+        found = driver.Accelerator(batch=4).run_codes(given)
+    expected = interpret(graph, given)
+    for name in graph.outputs:
+        assert np.array_equal(found[name], expected[name]), name

@@ -63,7 +63,7 @@ AMD = {
 STAND_IN = """
 set log [open recorded.txt w]
 proc record args { puts $::log [join $args \\t]; flush $::log }
-foreach name {create_project set_property add_files update_compile_order update_ip_catalog make_wrapper
+foreach name {set_property add_files update_compile_order update_ip_catalog make_wrapper
         launch_runs wait_on_run open_run report_utilization report_timing_summary create_bd_design
         create_bd_cell connect_bd_intf_net connect_bd_net apply_bd_automation assign_bd_address
         validate_bd_design
@@ -72,6 +72,12 @@ foreach name {create_project set_property add_files update_compile_order update_
 }
 foreach name {get_bd_cells get_bd_pins get_bd_intf_pins get_files get_runs get_filesets} {
     proc $name args {lindex $args end}
+}
+proc create_project {force name folder of part} {
+    record create_project $force $name $folder $of $part
+    set made [file join $folder $name.gen sources_1 bd system hw_handoff]
+    file mkdir $made
+    close [open [file join $made system.hwh] w]
 }
 proc current_project {} {return project}
 proc get_board_parts args {return {vendor:board:part0:1.9 vendor:board:part0:1.10}}
@@ -87,9 +93,6 @@ proc get_property {name of} {
 }
 file mkdir run
 close [open run/system_wrapper.bit w]
-set made vivado/accelerator.gen/sources_1/bd/system/hw_handoff
-file mkdir $made
-close [open [file join $made system.hwh] w]
 source zynq/build.tcl
 """
 
