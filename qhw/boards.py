@@ -37,6 +37,8 @@ class Board:
         capacity: the device's amount of each of the family's resources, by name.
         clock_mhz: a project's default clock.
         dram_mib: the memory beside the device.
+        vivado_board: the name in Vivado's board files of a board whose device has a processing system (Zynq);
+            empty elsewhere.
         sources: the document behind each field.
     """
 
@@ -47,6 +49,7 @@ class Board:
     capacity: Mapping[str, int]
     clock_mhz: float = _DEFAULT_CLOCK_MHZ
     dram_mib: int = 0
+    vivado_board: str = ""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -127,6 +130,8 @@ def _taken_over(board: Board, given: Mapping[str, Any]) -> dict[str, Any]:
         "clock_mhz": board.clock_mhz,
         "dram_mib": board.dram_mib,
     }
+    if board.vivado_board and "part" not in given:
+        known["vivado_board"] = board.vivado_board
     own = {"name", "title", *given}
     sources = {key: text for key, text in board.sources.items() if key not in own}
     return {key: value for key, value in known.items() if key not in own} | {"sources": sources}
@@ -135,7 +140,7 @@ def _taken_over(board: Board, given: Mapping[str, Any]) -> dict[str, Any]:
 def _board(path: Path, given: dict[str, Any]) -> Board:
     family = _family(path, given)
     resources = {resource.name: resource for resource in family.resources}
-    known = ("kind", *_TEXTS, *resources, "clock_mhz", "dram_mib", "sources")
+    known = ("kind", *_TEXTS, *resources, "clock_mhz", "dram_mib", "vivado_board", "sources")
     for key in given:
         if key not in known:
             raise InputError(
@@ -151,6 +156,7 @@ def _board(path: Path, given: dict[str, Any]) -> Board:
         capacity={name: _whole(path, name, given.get(name, 0)) for name in resources},
         clock_mhz=_clock(path, given.get("clock_mhz", _DEFAULT_CLOCK_MHZ)),
         dram_mib=_whole(path, "dram_mib", given.get("dram_mib", 0)),
+        vivado_board=_text(path, "vivado_board", given["vivado_board"]) if "vivado_board" in given else "",
         sources=_sources(path, given.get("sources", {})),
     )
 

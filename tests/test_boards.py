@@ -27,7 +27,8 @@ def test_the_boards_of_the_package() -> None:
 @pytest.mark.parametrize("name", list_boards())
 def test_every_number_has_its_source(name: str) -> None:
     board = load_board(name)
-    assert set(board.sources) == {*board.capacity, "part", "clock_mhz", "dram_mib"}
+    known = {"vivado_board"} if board.vivado_board else set()
+    assert set(board.sources) == {*board.capacity, "part", "clock_mhz", "dram_mib"} | known
     assert all(len(text) > 15 for text in board.sources.values())
     prefixes = {
         "7series": ("xc7z",),
@@ -85,6 +86,12 @@ def test_a_users_own_board_from_a_known_one(tmp_path: Path) -> None:
     assert board.clock_period_ns == pytest.approx(6.667, abs=1e-3)
 
 
+def test_a_device_of_ones_own_is_none_of_vivados_boards(tmp_path: Path) -> None:
+    assert load_board(write(tmp_path, 'based_on = "ultra96"\ndsp = 10')).vivado_board == "ultra96v1"
+    assert load_board(write(tmp_path, 'based_on = "ultra96"\npart = "xczu2eg"')).vivado_board == ""
+    assert load_board(write(tmp_path, 'based_on = "u250"\nvivado_board = "mine"')).vivado_board == "mine"
+
+
 def test_a_whole_board_of_ones_own(tmp_path: Path) -> None:
     text = 'part = "xc7a35t"\nfamily = "7series"\nlut = 20800\nff = 41600\ndsp = 90\nbram18 = 100\n'
     board = load_board(str(write(tmp_path, text)))
@@ -115,6 +122,7 @@ def test_unknown_board_offers_the_closest() -> None:
         ('based_on = "ultra96"\npart = ""', "part must be a text"),
         ('based_on = "ultra96"\npart = "x\\"; exec touch y"', "letters, digits"),
         ('based_on = "ultra96"\nname = "u/../../v"', "letters, digits"),
+        ('based_on = "ultra96"\nvivado_board = "*:x [exec y]"', "letters, digits"),
         ('based_on = "ultra96"\ntitle = "\\u001b[31mred"', "printable"),
         ('based_on = "ultra96"\nkind = "fpgas"', "did you mean fpga"),
         ('based_on = "ultra96"\nkind = "microcontroller"', "not a family of kind 'microcontroller'"),

@@ -28,7 +28,8 @@ KNOWN = {
     "rtl": FOUNDATIONS | {"devices"},
     "cost": WAIST | {"boards", "devices", "rtl"},
     "patch": WAIST,
-    "flows": WAIST | {"boards", "devices", "rtl", "cost", "patch"},
+    "zynq": WAIST | {"boards", "devices"},
+    "flows": WAIST | {"boards", "devices", "rtl", "cost", "patch", "zynq"},
 }
 """What the packages behind the waist know of the others, imports inside functions included."""
 

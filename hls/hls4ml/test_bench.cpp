@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "firmware/{{project}}.h"
+#include "firmware/{{header}}.h"
 #include "firmware/nnet_utils/nnet_helpers.h"
 
 namespace nnet {

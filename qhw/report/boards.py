@@ -25,6 +25,8 @@ def boards_tables(name: str | None) -> list[Table]:
 def _fields(board: Board) -> dict[str, Any]:
     """The board's fields as in its file."""
     fields = {key: value for key, value in asdict(board).items() if key not in ("capacity", "sources")}
+    if not board.vivado_board:
+        del fields["vivado_board"]
     return {"kind": board.kind} | fields | dict(board.capacity) | {"sources": dict(board.sources)}
 
 

@@ -71,7 +71,7 @@ for result in {OUTPUT}/verification_output/*_FAIL*; do
     fi
 done
 if [ -d {OUTPUT}/deploy/driver ]; then
-    cp driver/host.py driver/host.json {OUTPUT}/deploy/driver/
+    cp driver/host.py driver/encoding.py driver/host.json {OUTPUT}/deploy/driver/
 fi
 """
 

@@ -7,7 +7,6 @@ makes of the model with DMA engines at its ends. :mod:`qhw.flows.finn.host` is t
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +24,12 @@ from qhw.flows.finn.tools import library
 from qhw.formats.base import UniformFormat
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
-from qhw.graph.ir import ExactGraph, InputEncoding, OutputScale
+from qhw.graph.ir import ExactGraph
 from qhw.graph.ops.requant import requant_bounds
 from qhw.graph.tensors import TensorType
+from qhw.zynq import encoding
+from qhw.zynq.facts import encoding_facts, output_facts
+from qhw.zynq.folder import write_script
 
 if TYPE_CHECKING:
     from qonnx.core.modelwrapper import ModelWrapper
@@ -37,13 +39,14 @@ _DATAFLOW = "finn.transformation.fpgadataflow."
 
 
 def write_driver(emitted: Emitted, model: ModelWrapper, board: Board, folder: Path, scratch: Path) -> None:
-    """Write ``driver/``: ``host.py`` with its ``host.json``, and FINN's ``settings.json`` of a Zynq board.
+    """Write ``driver/``: ``host.py``, ``encoding.py``, ``host.json``, and FINN's ``settings.json`` of a Zynq.
 
     For other boards FINN names its DMA engines only when it builds: there its own step makes the settings.
     """
     target = folder / DRIVER
     target.mkdir()
-    shutil.copyfile(host.__file__, target / "host.py")
+    write_script(host.__file__, target)
+    write_script(encoding.__file__, target)
     facts = host_facts(emitted, model.get_tensor_datatype(model.graph.input[0].name).name)
     (target / "host.json").write_text(json.dumps(facts, indent=1) + "\n")
     name = finn_board(board)
@@ -96,22 +99,16 @@ def host_facts(emitted: Emitted, input_type: str) -> dict[str, Any]:
     graph, tail = emitted.graph, host_graph(emitted)
     entry = emitted.carried[emitted.input]
     end = (tail or graph).outputs[0]
-    kind = graph.tensors[end]
-    scale, offset = graph.output_scales.get(end, OutputScale((1.0,))).arrays(len(kind.shape))
     return {
         "input": {
             **_travel(entry),
             "stream_shape": list(travelling(entry.shape, entry.layout)[1:]),
             "type": input_type,
-            "encoding": _encoding(graph, emitted.input),
+            "encoding": encoding_facts(graph, emitted.input),
         },
         "stream": _travel(emitted.carried[emitted.output]),
         "steps": [] if tail is None else [_step(tail, node) for node in tail.nodes],
-        "output": {
-            "exponent": kind.exponent.broadcast(len(kind.shape)).tolist(),
-            "scale": scale.tolist(),
-            "offset": offset.tolist(),
-        },
+        "output": output_facts(graph, end),
     }
 
 
@@ -123,24 +120,6 @@ def _travel(carried: Carried) -> dict[str, Any]:
         "offset": _listed(carried.offset),
         "order": None if carried.order is None else _listed(carried.order),
     }
-
-
-def _encoding(graph: ExactGraph, name: str) -> dict[str, Any]:
-    """The input's encoding; without one, its integers are what the user has."""
-    format = graph.tensors[name].format
-    encoding = graph.input_encodings.get(name)
-    if encoding is None:
-        low, high = format.mantissa_low, format.mantissa_high
-        return {"exact": True, "low": low, "high": high, "zero_point": 0}
-    before = [{"op": step.op, "operands": list(step.operands)} for step in encoding.before]
-    if encoding.format is not None:
-        before.append({"op": f"rounding to {encoding.format}", "operands": []})
-    return _modes(encoding) | {"before": before}
-
-
-def _modes(encoding: InputEncoding) -> dict[str, Any]:
-    names = ("exact", "scale", "zero_point", "low", "high")
-    return {name: getattr(encoding, name) for name in names} | {"rounding": encoding.rounding.value}
 
 
 def _step(graph: ExactGraph, node: ir.Node) -> dict[str, Any]:

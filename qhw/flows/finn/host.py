@@ -14,28 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-Array = Any
-"""A NumPy array: int64, or Python integers where 63 bits do not suffice."""
-
-_BEFORE: dict[str, Callable[..., Array]] = {
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-    "Min": np.minimum,
-    "Max": np.maximum,
-    "Neg": np.negative,
-    "Abs": np.abs,
-    "Identity": np.asarray,
-    "Relu": lambda x: np.maximum(x, np.float32(0)),
-}
-"""Operations on float samples that :meth:`Host.encode` carries out; a network with others says so."""
+from qhw.zynq.encoding import Array, checked_samples, decoded, encoded
 
 
 class Host:
@@ -54,19 +38,12 @@ class Host:
         Raises:
             ValueError: another shape, or numbers that the network does not take.
         """
-        entry, x = self._facts["input"], np.asarray(samples)
-        if x.shape[1:] != tuple(entry["shape"]):
-            raise ValueError(f"samples have shape {x.shape}: (N, *{tuple(entry['shape'])}) is needed")
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise ValueError("samples hold NaN or infinity")
-        return _travelling(_encoded(x, entry["encoding"]), entry)
+        entry = self._facts["input"]
+        return _travelling(encoded(checked_samples(samples, tuple(entry["shape"])), entry["encoding"]), entry)
 
     def decode(self, results: Array) -> Array:
         """The accelerator's integers (N, ...) as the network's output values (N, *shape), float64."""
-        output = self._facts["output"]
-        mantissas = self.mantissas(results).astype(np.float64)
-        scale, offset = (np.array(output[name], dtype=np.float64) for name in ("scale", "offset"))
-        return np.ldexp(mantissas, np.array(output["exponent"], dtype=np.int32)) * scale + offset
+        return decoded(self.mantissas(results), self._facts["output"])
 
     def mantissas(self, results: Array) -> Array:
         """The accelerator's integers (N, ...) as those that the output's values are made of, (N, *shape)."""
@@ -74,44 +51,6 @@ class Host:
         for step in self._facts["steps"]:
             x = _STEPS[step["op"]](x, step)
         return x
-
-
-def _encoded(x: Array, encoding: dict[str, Any]) -> Array:
-    low, high = encoding["low"], encoding["high"]
-    if encoding["exact"]:
-        codes = x.astype(np.int64)
-        if (codes != x).any() or (codes < low).any() or (codes > high).any():
-            raise ValueError(f"samples hold other numbers than integers from {low} to {high}")
-        return codes - int(encoding["zero_point"])
-    zero, numbers = np.float32(encoding["zero_point"]), x.astype(np.float32)
-    for step in encoding["before"]:
-        if step["op"] not in _BEFORE:
-            raise ValueError(f"this script does not compute {step['op']}: encode samples with qhw")
-        operands = [numbers if value is None else np.array(value, np.float32) for value in step["operands"]]
-        with np.errstate(all="ignore"):
-            numbers = np.asarray(_BEFORE[step["op"]](*operands), dtype=np.float32)
-    with np.errstate(all="ignore"):  # what is too large saturates
-        codes = _rounded_float(numbers / np.float32(encoding["scale"]) + zero, encoding["rounding"])
-    if np.isnan(codes).any():
-        raise ValueError("samples hold numbers that overflow float32 in front of the first quantizer")
-    return (np.clip(codes, low, high) - zero).astype(np.int64)
-
-
-def _rounded_float(x: Array, rounding: str) -> Array:
-    floor = np.floor(x)
-    rest, negative, half = x - floor, x < 0, np.float32(0.5)
-    up = {
-        "TRN": np.zeros_like(negative),
-        "CEIL": rest > 0,
-        "TRN_ZERO": negative & (rest > 0),
-        "UP": ~negative & (rest > 0),
-        "RND": rest >= half,
-        "RND_MIN_INF": rest > half,
-        "RND_INF": (rest > half) | ((rest == half) & ~negative),
-        "RND_ZERO": (rest > half) | ((rest == half) & negative),
-        "RND_CONV": (rest > half) | ((rest == half) & (floor % 2 == 1)),
-    }
-    return (floor + up[rounding]).astype(np.float32)
 
 
 def _travelling(mantissas: Array, entry: dict[str, Any]) -> Array:

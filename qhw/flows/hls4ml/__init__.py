@@ -35,6 +35,7 @@ from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
+from qhw.zynq.folder import PRODUCTS
 
 MAX_UNROLLED_STATEMENTS = 60_000
 """io_parallel writes a C++ statement per input of every output pixel: above this, g++ takes minutes."""
@@ -116,7 +117,7 @@ class Hls4mlFlow(ProjectFlow):
         return self._project(Path(folder), read_description(Path(folder)).name)
 
     def _project(self, folder: Path, name: str) -> Project:
-        return Project(folder, self.name, name, products=("csim", f"{name}_prj", "logs"))
+        return Project(folder, self.name, name, products=("csim", f"{name}_prj", "logs", *PRODUCTS))
 
     def sources(self, folder: Path) -> list[str]:
         return source_files(folder)

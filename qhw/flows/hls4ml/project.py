@@ -23,6 +23,7 @@ from qhw.flows.hls4ml.carry import Carried, FixedType, Order, natural_order, phy
 from qhw.flows.hls4ml.operands import TABLES_HEADER, is_looked_up, tables_header
 from qhw.flows.hls4ml.plan import LayerPlan, Plan
 from qhw.flows.hls4ml.streams import set_stream_depths
+from qhw.flows.hls4ml.zynq import BehindDma, behind_dma, call_lines, write_behind_dma, write_wrapper
 from qhw.formats.modes import IntArray
 from qhw.formats.parse import parse_format
 from qhw.formats.table import TableFormat
@@ -101,11 +102,15 @@ def write_project(
             (library / TABLES_HEADER).write_text(tables_header(looked_up))
         description = describe(plan)
         _write_description(description, beside)
-        _write_test_bench(model, description, beside)
+        behind = behind_dma(model, description, plan.io_type, board)
+        _write_test_bench(model, description, behind, beside)
         _write_vectors(description, vectors, beside / "tb_data")
         _write_build_options(beside)
         _set_language(beside / "build_prj.tcl")
         _set_multipliers(beside / "build_prj.tcl", multipliers)
+        if behind is not None:
+            write_wrapper(behind, beside)
+            write_behind_dma(behind, plan.graph, board, multipliers, beside)
 
 
 @contextlib.contextmanager
@@ -219,24 +224,30 @@ def _set_multipliers(script: Path, multipliers: str) -> None:
         script.write_text(text.replace(opened, f"{opened}\nconfig_op mul -impl {implementation}", 1))
 
 
-def _write_test_bench(model: Any, description: Description, folder: Path) -> None:
-    """Replace hls4ml's test bench by one that compares, and that is the C-simulation too."""
+def _write_test_bench(model: Any, description: Description, behind: BehindDma | None, folder: Path) -> None:
+    """Replace hls4ml's test bench by one that compares, and that is the C-simulation too.
+
+    It calls the function between a DMA engine's beats, where there is one.
+    """
     text = (resource_dir("hls") / "hls4ml" / "test_bench.cpp").read_text()
     inputs, outputs = model.get_input_variables(), model.get_output_variables()
     traced = "".join(f'{{"{p.carried.layer}", {p.carried.size}}}, ' for p in description.traced)
     fields = {
         "project": description.name,
+        "header": description.name if behind is None else f"{description.name}_axi",
         "input_size": str(sum(port.carried.size for port in description.inputs)),
         "output_size": str(sum(port.carried.size for port in description.outputs)),
         "traced": traced.rstrip(),
-        "run": "\n".join(f"    {line}" for line in _run_lines(description, inputs, outputs)),
+        "run": "\n".join(f"    {line}" for line in _run_lines(description, inputs, outputs, behind)),
     }
     for name, value in fields.items():
         text = text.replace(f"{{{{{name}}}}}", value)
     (folder / f"{description.name}_test.cpp").write_text(text)
 
 
-def _run_lines(description: Description, inputs: Any, outputs: Any) -> Iterator[str]:
+def _run_lines(
+    description: Description, inputs: Any, outputs: Any, behind: BehindDma | None
+) -> Iterator[str]:
     """C++ that converts one sample in, calls the top function, and converts its outputs back."""
     start = 0
     for variable, port in zip(inputs, description.inputs, strict=True):
@@ -246,7 +257,10 @@ def _run_lines(description: Description, inputs: Any, outputs: Any) -> Iterator[
         start += size
     for variable in outputs:
         yield f"{variable.definition_cpp()};"
-    yield f"{description.name}({', '.join(v.name for v in (*inputs, *outputs))});"
+    if behind is None:
+        yield f"{description.name}({', '.join(v.name for v in (*inputs, *outputs))});"
+    else:
+        yield from call_lines(behind)
     start = 0
     for variable, port in zip(outputs, description.outputs, strict=True):
         size = port.carried.size

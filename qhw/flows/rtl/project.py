@@ -29,6 +29,7 @@ from qhw.flows.rtl.circuit import (
     top_text,
 )
 from qhw.flows.rtl.emission.draft import MEMORIES, channels_last
+from qhw.flows.rtl.zynq import write_behind_dma
 from qhw.formats import parse_format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
@@ -43,7 +44,7 @@ SOURCES, UNIT_SOURCES, CELLS = "rtl", "rtl/units", "simulation/cells"
 BOARD, BOARD_UNITS = "board", "board/units"
 BOARD_SOURCE, CONSTRAINTS = "board/board.v", "board/board.lpf"
 SIMULATION_TOP, BENCH = "simulation/simulated.sv", "simulation/bench.cpp"
-PRODUCTS = ("verilated", "synthesis", "bitstream")
+PRODUCTS = ("verilated", "synthesis", "bitstream", "vivado")
 
 _SCHEMA = 1
 _LARGEST_FILE = 1 << 30
@@ -146,6 +147,7 @@ def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], fol
     (folder / SIMULATION_TOP).write_text(_simulation_top(circuit))
     (folder / BENCH).write_text(_bench(circuit))
     _write_board(circuit, design.board, folder)
+    write_behind_dma(circuit, design.graph, design.board, identity(folder), folder)
     _write_description(circuit, design, timing, folder)
 
 

@@ -36,7 +36,7 @@ def project(tmp_path: Path) -> Project:
     folder = tmp_path / "project"
     (folder / "driver").mkdir(parents=True)
     (folder / "build.sh").write_text(_SCRIPT)
-    for name in ("host.py", "host.json"):
+    for name in ("host.py", "encoding.py", "host.json"):
         (folder / "driver" / name).write_text(name)
     carried = Carried("x", "x", (1,), numbers(1), numbers(0))
     write_description(Description("net", "xczu3eg-sbva484-1-e", 5.0, "x", "x", {"x": carried}, {}), folder)
