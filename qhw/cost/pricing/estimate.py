@@ -12,9 +12,16 @@ from qhw.cost.pricing.architecture import Fold, LayerCost, LayerFigures
 from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
 from qhw.cost.pricing.energy import LABEL as ENERGY_LABEL
+from qhw.devices import fabric_of
 
 LABEL = "calibrated against Yosys, total not validated against HLS"
 """The label of every total: the errors of its units are known, no whole design was synthesised."""
+
+
+def label_of(family: str) -> str:
+    """The label of totals on a family; one that was not measured says whose models they are by."""
+    like = fabric_of(family).priced_as
+    return f"not calibrated on {family}: by the models of {like}; --synth checks the fit" if like else LABEL
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def estimate(design: Design) -> Estimate:
     if timing is None:
         timing = design.architecture.timing(design.graph, {layer.node: layer for layer in layers})
     latency, interval = timing
-    return Estimate(design, layers, latency, interval)
+    return Estimate(design, layers, latency, interval, label_of(design.board.family))
 
 
 def _share(used: int, there: int) -> float:
