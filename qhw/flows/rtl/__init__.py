@@ -13,7 +13,7 @@ from qhw.cost.pricing.architecture import Architecture, LayerCost
 from qhw.cost.pricing.design import Design
 from qhw.devices import Family
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
-from qhw.flows.base import BoardRun, Execution, FlowStage, Project, ProjectFlow, SerialLine, Trace
+from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
 from qhw.flows.rtl.template import WRITTEN
 from qhw.formats.modes import IntArray
@@ -32,6 +32,15 @@ class RtlFlow(ProjectFlow):
     """
 
     name = "rtl"
+    options = (
+        FlowOption(
+            "registers",
+            str,
+            "few",
+            "many: windows know a cycle ahead if they can read: a higher clock, more LUTs, the same cycles.",
+            ("few", "many"),
+        ),
+    )
     multipliers = ("auto", "lut", "dsp")
     simulation = "Verilator"
 
@@ -48,7 +57,7 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        return replace(WRITTEN, schedule=_scheduled)
+        return replace(WRITTEN, schedule=_scheduled, options={"registers": self.chosen["registers"]})
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
