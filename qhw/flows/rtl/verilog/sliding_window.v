@@ -54,22 +54,26 @@ module sliding_window #(
     generate
         if (EARLY) begin : early
             reg full, there;
-            wire [7:0] fills, spans;
+            wire [7:0] spans;
             wire [8*WL-1:0] moves;
             genvar i;
-            for (i = 0; i < 8; i = i + 1) begin : cases
-                localparam FALL = i < 2 ? 0 : i < 4 ? SIDE : i < 6 ? BELOW : REST;
-                assign fills[i] = level >= $signed(D + FALL - i % 2);
-                assign spans[i] = level >= $signed(SPAN + FALL - i % 2);
-                assign moves[i*WL+:WL] = i % 2 - FALL;
+            for (i = 0; i < 4; i = i + 1) begin : cases
+                // The level is never above D.
+                localparam FALL = i == 0 ? 0 : i == 1 ? SIDE : i == 2 ? BELOW : REST, LEAST = SPAN + FALL;
+                wire reached = i == 0 ? there : LEAST > D ? 1'b0 : level >= $signed(LEAST);
+                wire nearly = LEAST > D + 1 ? 1'b0 : level == $signed(LEAST - 1);
+                assign spans[2*i+:2] = {reached | nearly, reached};
+                localparam signed [WL-1:0] KEPT = -FALL, RISEN = 1 - FALL;
+                assign moves[2*i*WL+:2*WL] = {RISEN, KEPT};
             end
             wire [1:0] falls = ~ends_place ? 2'd0 : ~line_ends ? 2'd1 : ~image_ends ? 2'd2 : 2'd3;
+            wire fills = falls == 0 & (full | (write & level == $signed(D - 1)));
             always @(posedge clk)
                 if (reset) begin
                     full <= 1'b0;
                     there <= 1'b0;
                 end else begin
-                    full <= fills[{falls, write}];
+                    full <= fills;
                     there <= spans[{falls, write}];
                 end
             assign x_ready = ~full;
