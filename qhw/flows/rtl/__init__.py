@@ -37,7 +37,7 @@ class RtlFlow(ProjectFlow):
             "registers",
             str,
             "few",
-            "many: windows know a cycle ahead if they can read: a higher clock, more LUTs, the same cycles.",
+            "many: windows know a cycle ahead if they can read: a higher clock, the same cycles.",
             ("few", "many"),
         ),
     )
