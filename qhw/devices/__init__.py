@@ -31,8 +31,9 @@ def family_named(name: str) -> Family:
 
 @cache
 def fabrics() -> Mapping[str, Fabric]:
-    """The cells of every FPGA family, by its name; the one with the largest measured set first."""
-    found = {family.name: family.fabric for family in families("fpga") if family.fabric is not None}
+    """The cells of every FPGA family that was measured, by its name; the one with the largest set first."""
+    known = {family.name: family.fabric for family in families("fpga")}
+    found = {name: fabric for name, fabric in known.items() if fabric is not None and not fabric.priced_as}
     return dict(sorted(found.items(), key=lambda item: (-item[1].measured_share, item[0])))
 
 

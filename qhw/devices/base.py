@@ -39,6 +39,7 @@ class Fabric:
         measured_share: the share of a unit's designs that is measured: the first of its sample.
         yosys: the name of the family's flow in Yosys.
         vivado_part: a part that Vivado measures the family on; empty where it does not know the family.
+        priced_as: a family of like cells by whose models it is priced, where its own were not measured.
     """
 
     lut_inputs: int
@@ -49,6 +50,7 @@ class Fabric:
     measured_share: float
     yosys: str
     vivado_part: str = ""
+    priced_as: str = ""
 
 
 @dataclass(frozen=True)

@@ -317,7 +317,7 @@ def _manifest(
         "latency": _latency(plan.board, facts),
         "memory": facts.get("project", {}).get("memory"),
         "measured": facts.get("verify", {}).get("measured"),
-    } | {name: facts[name][name] for name in ("bitstream",) if name in facts}
+    } | {name: facts[name][name] for name in ("bitstream",) if name in facts.get(name, ())}
 
 
 def _told(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

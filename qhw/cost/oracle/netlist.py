@@ -7,7 +7,8 @@ share their site where they fit. ``legal`` further pairs the other functions of 
 share one, by greedy matching of least degree: a bound on what a vendor's packer finds.
 
 On ECP5 a LUT4 is one function and a CCU2C two positions of a carry chain in two LUT4 sites; nothing shares a
-site, and the three counts are equal.
+site, and the three counts are equal. So it is on Gowin, where an ALU is a position of a chain in the site of
+a LUT, and on iCE40, whose SB_CARRY lies beside a LUT.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ SHARED_INPUTS = 5
 _WIDELY_SHARED = 400
 """A net that feeds more functions than this (a select line, a reset) does not make them neighbours."""
 
-_FUNCTIONS = frozenset({"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV"})
+_FUNCTIONS = frozenset({"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV", "SB_LUT4"})
 
-_CARRY = {"CARRY4": 0, "CARRY8": 0, "CCU2C": 2}
+_CARRY = {"CARRY4": 0, "CARRY8": 0, "CCU2C": 2, "ALU": 1, "SB_CARRY": 0}
 """Carry cells, and the LUT sites that are part of the cell itself."""
 
 _MEMORY_LUTS = {
@@ -37,19 +38,30 @@ _MEMORY_LUTS = {
     "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
     "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
     "TRELLIS_DPR16X4": 6,
+    "RAM16SDP1": 1, "RAM16SDP2": 2, "RAM16SDP4": 6,
 }  # fmt: skip
-"""LUT sites of each memory made of LUTs (UG474, UG574; ECP5: two slices of data, one of write address)."""
+"""LUT sites of each memory made of LUTs (UG474, UG574); of a slice of ECP5 or Gowin, with its address."""
 
 _SLICE_MEMORIES = {"RAM32M": "DOD", "RAM64M": "DOD", "RAM32M16": "DOH", "RAM64M8": "DOH"}
 """Slices of memory, and the output of the LUT of the write address; others count if read (UG474, UG574)."""
 
-_FLIP_FLOPS = frozenset({"FDRE", "FDSE", "FDCE", "FDPE", "TRELLIS_FF"})
-_DSP = frozenset({"DSP48E1", "DSP48E2", "MULT18X18D"})
-_BRAM18 = {"RAMB18E1": 1, "RAMB18E2": 1, "RAMB36E1": 2, "RAMB36E2": 2, "DP16KD": 1}
+_GOWIN_FF = frozenset({f"DFF{kind}" for kind in ("", "E", "S", "SE", "R", "RE", "P", "PE", "C", "CE")})
+_ICE40_FF = frozenset({f"SB_DFF{e}{kind}" for e in ("", "E") for kind in ("", "SR", "R", "SS", "S")})
+_FLIP_FLOPS = frozenset({"FDRE", "FDSE", "FDCE", "FDPE", "TRELLIS_FF"}) | _GOWIN_FF | _ICE40_FF
+_DSP = dict.fromkeys(("DSP48E1", "DSP48E2", "MULT18X18D", "MULT18X18", "SB_MAC16"), 1)
+_HALF_DSP = "MULT9X9"
+_BRAM18 = {
+    "RAMB18E1": 1, "RAMB18E2": 1, "RAMB36E1": 2, "RAMB36E2": 2, "DP16KD": 1,
+    "SDPB": 1, "SDPX9B": 1, "SP": 1, "SPX9": 1, "pROM": 1, "pROMX9": 1, "DPB": 1, "DPX9B": 1,
+    "SB_RAM40_4K": 1,
+}  # fmt: skip
 _URAM = frozenset({"URAM288"})
-_MULTIPLEXERS = frozenset({"MUXF7", "MUXF8", "PFUMX", "L6MUX21"})
-_FREE = frozenset({"$scopeinfo", "VCC", "GND"})
-_OUTPUTS = frozenset({"O", "Z", "CO", "COUT", "S0", "S1"})
+_GOWIN_MULTIPLEXERS = frozenset(f"MUX2_LUT{inputs}" for inputs in (5, 6, 7, 8))
+_MULTIPLEXERS = frozenset({"MUXF7", "MUXF8", "PFUMX", "L6MUX21"}) | _GOWIN_MULTIPLEXERS
+_FREE = frozenset({"$scopeinfo", "VCC", "GND", "IBUF", "OBUF"})
+_OUTPUTS = frozenset({"O", "Z", "CO", "COUT", "S0", "S1", "F", "SUM"})
+_UNSHARED = frozenset({"TRELLIS_FF", "CCU2C", "ALU", "SB_LUT4"}) | _GOWIN_FF | _ICE40_FF
+"""Cells of families whose LUT sites hold one function each."""
 
 _GROUPS = (
     _FUNCTIONS,
@@ -58,6 +70,7 @@ _GROUPS = (
     _SLICE_MEMORIES,
     _FLIP_FLOPS,
     _DSP,
+    {_HALF_DSP},
     _BRAM18,
     _URAM,
     _MULTIPLEXERS,
@@ -111,10 +124,10 @@ def count(netlist: Mapping[str, Any], statistics: Mapping[str, Any]) -> Counts:
     return Counts(
         lut=lut,
         lut_raw=raw,
-        lut_legal=lut if "TRELLIS_FF" in types or "CCU2C" in types else lut - _matching(movable),
+        lut_legal=lut if types.keys() & _UNSHARED else lut - _matching(movable),
         lutram=memory,
         ff=sum(types[kind] for kind in _FLIP_FLOPS),
-        dsp=sum(types[kind] for kind in _DSP),
+        dsp=_total(types, _DSP) + -(-types[_HALF_DSP] // 2),
         bram18=_total(types, _BRAM18),
         uram=sum(types[kind] for kind in _URAM),
         depth=_depth(cells),

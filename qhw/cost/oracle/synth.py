@@ -223,7 +223,10 @@ class Yosys:
 
 def check_family(family: str) -> None:
     """Raise InputError for a family that cannot be measured."""
-    fabric_of(family)
+    if like := fabric_of(family).priced_as:
+        raise InputError(
+            f"{family} is not measured: it is priced by the models of {like}", allowed=", ".join(FAMILIES)
+        )
 
 
 def yosys_version() -> str:

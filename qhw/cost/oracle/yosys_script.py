@@ -3,6 +3,9 @@
 They are what Yosys's own synth_xilinx and synth_lattice run (0.70), in their order, with three changes: every
 ``$mul`` goes to rows on carry chains (DSP slices are instances, a choice of the design), abc is given the
 mapper, and memories are mapped only where the design says so, which saves a second a design.
+
+Families that were not measured (Gowin, iCE40) take Yosys's own flow as it is, behind the same rows; the
+multipliers that a design instantiates are those of ECP5, and become products for that flow to map.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ Mapper = Literal["area", "delay"]
 
 MULTIPLIERS = "mul_rows.v"
 """The mapping of ``$mul``, in the folder where the commands run."""
+
+INFERRED = "mul18_inferred.v"
+"""The mapping of ECP5's multipliers to products, in the same folder."""
 
 _ELABORATED = (
     "proc", "flatten", "tribuf -logic", "deminout", "opt_expr", "opt_clean", "opt -nodffe -nosdff", "fsm",
@@ -46,6 +52,8 @@ def commands(
     renamed = [] if scramble is None else [f"rename -scramble-name -seed {scramble}"]
     if family == "ecp5":
         return _ecp5(top, mapper, memories, renamed)
+    if fabric_of(family).priced_as:
+        return _stock(family, top)
     rare = ["read_verilog -lib +/xilinx/cells_xtra.v"] if memories or vendor_cells else []
     return [*rare, *_xilinx(fabric_of(family).yosys, top, mapper, memories, srl, renamed)]
 
@@ -107,5 +115,32 @@ def _ecp5(top: str, mapper: Mapper, memories: bool, renamed: list[str]) -> list[
         stage("map_ffram", "map_luts"),
         *(["abc -lut 4", "clean"] if mapper == "area" else [stage("map_luts", "map_cells")]),
         stage("map_cells", "check"),
+        "clean",
+    ]
+
+
+def _stock(family: str, top: str) -> list[str]:
+    flow, library = {
+        # Both kinds of device have the cells that are used here.
+        "gowin": ("synth_gowin -family gw2a -setundef", "+/gowin/cells_sim.v +/gowin/cells_xtra_gw2a.v"),
+        "ice40": ("synth_ice40 -device u -dsp", "-D ICE40_U +/ice40/cells_sim.v"),
+    }[family]
+    return [
+        "read_verilog -lib +/lattice/cells_bb_ecp5.v",
+        f"hierarchy -check -top {top}",
+        *_ELABORATED,
+        # Where the device has no memory of LUTs, the flow takes what it has.
+        *(
+            []
+            if 1 in fabric_of(family).memories
+            else ["setattr -unset ram_style m:* a:ram_style=distributed %i"]
+        ),
+        *_MULTIPLIED,
+        f"techmap -autoproc -map {INFERRED}",
+        "opt_clean",
+        "delete =A:blackbox",
+        f"read_verilog -lib -specify {library}",
+        f"{flow} -top {top} -run coarse:check",
+        "hierarchy -check",
         "clean",
     ]

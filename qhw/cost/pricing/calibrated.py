@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qhw.cost.calibration import model_file
 from qhw.cost.calibration.fit import predicted_lut
 from qhw.cost.pricing.usage import Usage
+from qhw.devices import fabric_of
 from qhw.errors import InputError
 from qhw.rtl import closed_forms, unit_named
 
@@ -120,10 +121,10 @@ def unit_cost(family: str, unit: str, parameters: Mapping[str, int]) -> UnitCost
 
 @cache
 def cost_model(family: str) -> CostModel:
-    """The committed model of a family.
+    """The committed model of a family; the LUTs of one that was not measured are those of a like one.
 
     Raises:
         InputError: an unknown family, one without a model, or a damaged file.
     """
-    fitted = model_file.read(model_file.path_of(family))
+    fitted = model_file.read(model_file.path_of(fabric_of(family).priced_as or family))
     return CostModel(family, {name: unit.weights for name, unit in fitted.units.items()})

@@ -13,9 +13,16 @@ from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
 from qhw.cost.pricing.energy import LABEL as ENERGY_LABEL
 from qhw.cost.pricing.usage import Usage
+from qhw.devices import fabric_of
 
 LABEL = "calibrated against Yosys, total not validated against HLS"
 """The label of every total: the errors of its units are known, no whole design was synthesised."""
+
+
+def label_of(family: str) -> str:
+    """The label of totals on a family; one that was not measured says whose models they are by."""
+    like = fabric_of(family).priced_as
+    return f"not calibrated on {family}: by the models of {like}; --synth checks the fit" if like else LABEL
 
 
 @dataclass(frozen=True)
@@ -157,15 +164,15 @@ def estimate(design: Design) -> Estimate:
     written = None if design.architecture.written is None else design.architecture.written(design)
     if written is None:
         timing = design.architecture.timing(design.graph, {layer.node: layer for layer in layers})
-        return Estimate(design, layers, *timing)
+        return Estimate(design, layers, *timing, label_of(design.board.family))
     counted = tuple(_counted(layer, written.usage.get(layer.node, Usage())) for layer in layers)
     return Estimate(design, counted, written.latency_cycles, written.interval_cycles, written.label)
 
 
 def _counted(layer: LayerCost, usage: Usage) -> LayerCost:
     """The layer with the resources that were counted, in whole numbers."""
-    amounts: dict[str, Any] = {name: round(float(getattr(usage, name))) for name in ESTIMATED}
-    return replace(layer, **amounts)
+    counts: dict[str, Any] = {name: round(float(getattr(usage, name))) for name in ESTIMATED}
+    return replace(layer, **counts)
 
 
 def _share(used: int, there: int) -> float:

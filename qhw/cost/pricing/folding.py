@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from qhw.cost.pricing.architecture import Fold, LayerCost
 from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
-from qhw.cost.pricing.estimate import LABEL
+from qhw.cost.pricing.estimate import label_of
 from qhw.errors import CheckFailedError, InputError
 from qhw.formats.modes import IntArray
 
@@ -98,7 +98,8 @@ class _Budget:
         return DoesNotFitError(
             f"{self.design.graph.name} does not fit {self.design.board.name} {how}: it needs "
             f"{needed:,} {name.upper()}{where}, {needed - limit:,} more than the {limit:,} "
-            f"({self.share:.0%} of {int(self.room[worst]):,}) that it may use ({LABEL})",
+            f"({self.share:.0%} of {int(self.room[worst]):,}) that it may use "
+            f"({label_of(self.design.board.family)})",
             hint="use fewer bits, a smaller network, a larger board or a larger budget",
         )
 

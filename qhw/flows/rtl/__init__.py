@@ -11,7 +11,9 @@ import numpy as np
 
 from qhw.cost.pricing.architecture import Architecture, LayerCost, Written
 from qhw.cost.pricing.design import Design
-from qhw.devices import Family
+from qhw.cost.pricing.estimate import estimate, label_of
+from qhw.cost.pricing.folding import BUDGET, DoesNotFitError
+from qhw.devices import Family, fabric_of
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
@@ -24,6 +26,9 @@ from qhw.sim.rows import Row, row_of
 
 TIMED_IMAGES = 4
 """Images of the run without stalls, by which the schedule is checked."""
+
+_TRIES, _LESS = 6, 0.97
+"""How often a folding is chosen again within less, and by which factor less at least."""
 
 
 class RtlFlow(ProjectFlow):
@@ -44,6 +49,13 @@ class RtlFlow(ProjectFlow):
             "none",
             "Layers that become graphs of additions: none, auto (where that is best), all, or NODE,NODE.",
         ),
+        FlowOption(
+            "registers",
+            str,
+            "few",
+            "many: windows know a cycle ahead if they can read: a higher clock, the same cycles.",
+            ("few", "many"),
+        ),
     )
     multipliers = ("auto", "lut", "dsp")
     simulation = "Verilator"
@@ -61,8 +73,38 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        written = replace(WRITTEN, written=_written)
+        written = replace(WRITTEN, written=_written, options={"registers": self.chosen["registers"]})
         return with_unrolled(written, graph, str(self.chosen["unrolled"]))
+
+    def best(self, design: Design, *, budget: float = BUDGET, fps: float | None = None) -> Design:
+        """The best folding whose circuit, as it is counted, is within the budget too.
+
+        Foldings are chosen by the closed forms of layers. Where the circuit takes more than they say, the
+        next one is chosen within as much less of the board.
+
+        Raises:
+            DoesNotFitError: nothing fits.
+        """
+        share, counted = budget, 0.0
+        for _ in range(_TRIES):
+            try:
+                found = super().best(design, budget=share, fps=fps)
+            except DoesNotFitError as error:
+                if share < budget:
+                    error.message = (
+                        f"{design.graph.name} does not fit {design.board.name}: its smallest circuits "
+                        f"take {counted:.1%} of a resource, {budget:.0%} may be used"
+                    )
+                raise
+            counted = max(estimate(found).utilisation.values())
+            if counted <= budget:
+                return found
+            share *= min(budget / counted, _LESS)
+        raise DoesNotFitError(
+            f"{design.graph.name} does not fit {design.board.name}: the circuit still takes {counted:.1%} of "
+            f"a resource where {budget:.0%} may be used",
+            hint="use fewer bits, a smaller network, a larger board or a larger budget",
+        )
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:
@@ -201,7 +243,8 @@ def _written(design: Design) -> Written | None:
         return None
     family = design.board.family
     usage = by_node(circuit, family, design.graph.nodes[-1].name)
-    return Written(schedule.latency, schedule.interval, usage, label(family))
+    said = label_of(family) if fabric_of(family).priced_as else label(family)
+    return Written(schedule.latency, schedule.interval, usage, said)
 
 
 _STEPS_PER_NODE = 4 * 4

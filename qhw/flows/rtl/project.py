@@ -7,16 +7,17 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qhw.boards import Board
+from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
 from qhw.errors import InputError
-from qhw.flows.rtl.board_top import board_text, constraints_text, is_loadable
+from qhw.flows.rtl.board_top import board_text, why_no_board
 from qhw.flows.rtl.circuit import (
     TOP,
     Circuit,
@@ -29,24 +30,26 @@ from qhw.flows.rtl.circuit import (
     top_text,
 )
 from qhw.flows.rtl.emission.draft import MEMORIES, channels_last
+from qhw.flows.rtl.pin_file import pins_of
+from qhw.flows.rtl.routing import router_of
 from qhw.flows.rtl.zynq import write_behind_dma
 from qhw.formats import parse_format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
-from qhw.graph.ir import TENSOR_SIZE_LIMIT
+from qhw.graph.ir import TENSOR_SIZE_LIMIT, Node
 from qhw.outside import opened, refuse_link
-from qhw.outside.schema import check, table
+from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
 DESCRIPTION = "qhw_project.json"
 SOURCES, UNIT_SOURCES, CELLS = "rtl", "rtl/units", "simulation/cells"
 BOARD, BOARD_UNITS = "board", "board/units"
-BOARD_SOURCE, CONSTRAINTS = "board/board.v", "board/board.lpf"
+BOARD_SOURCE = "board/board.v"
 SIMULATION_TOP, BENCH = "simulation/simulated.sv", "simulation/bench.cpp"
 PRODUCTS = ("verilated", "synthesis", "bitstream", "vivado")
 
-_SCHEMA = 1
+_SCHEMA = 2
 _LARGEST_FILE = 1 << 30
 _MOST_BITS = 1 << 16
 
@@ -113,6 +116,8 @@ class Description:
     Args:
         family, part, clock_mhz: the device's, and the clock that it is built for.
         latency_cycles, interval_cycles: the schedule's.
+        no_board: why there is no module ``board``; empty where there is one.
+        resources: what each resource is estimated at, at its folding and at the smallest, and what there is.
     """
 
     name: str
@@ -124,6 +129,17 @@ class Description:
     family: str
     part: str
     clock_mhz: float
+    no_board: str
+    resources: Mapping[str, Resource]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """How much of something a design is estimated to take, with its folding and at least, and there is."""
+
+    estimated: int
+    least: int
+    available: int
 
 
 def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path) -> None:
@@ -146,19 +162,22 @@ def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], fol
         (folder / MEMORIES / f"{name}.mem").write_text(memory_text(width, codes))
     (folder / SIMULATION_TOP).write_text(_simulation_top(circuit))
     (folder / BENCH).write_text(_bench(circuit))
-    _write_board(circuit, design.board, folder)
+    no_board = why_no_board(circuit, design.board)
+    if not no_board:
+        _write_board(circuit, design.board, folder)
     write_behind_dma(circuit, design.graph, design.board, identity(folder), folder)
-    _write_description(circuit, design, timing, folder)
+    _write_description(circuit, design, timing, no_board, folder)
 
 
 def _write_board(circuit: Circuit, board: Board, folder: Path) -> None:
-    """The design behind the board's pins, where the board has a pin file and one serial line suffices."""
-    constraints = constraints_text(board)
-    if constraints is None or not is_loadable(circuit):
-        return
+    """The design behind the board's pins, and the file of pins of the family's tools."""
+    pins, router = pins_of(board), router_of(board.family)
+    assert pins is not None
     (folder / BOARD_UNITS).mkdir(parents=True)
-    (folder / BOARD_SOURCE).write_text(board_text(circuit, board, identity(folder)))
-    (folder / CONSTRAINTS).write_text(constraints)
+    (folder / BOARD_SOURCE).write_text(board_text(circuit, pins, identity(folder)))
+    if router is not None:
+        constraints = router.constraints_text(pins.ports, pins.clock_mhz)
+        (folder / BOARD / router.constraints).write_text(constraints)
     for file in files_of(["uart_loader"]):
         if not (folder / UNIT_SOURCES / file.name).exists():
             shutil.copyfile(file, folder / BOARD_UNITS / file.name)
@@ -198,7 +217,9 @@ def traced(circuit: Circuit) -> dict[str, Wire]:
     return {tensor: wire for name, (tensor, wire) in by_stream.items() if name not in given}
 
 
-def _write_description(circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path) -> None:
+def _write_description(
+    circuit: Circuit, design: Design, timing: tuple[int, int], no_board: str, folder: Path
+) -> None:
     graph, board = design.graph, design.board
 
     def row(tensor: str, wire: Wire) -> dict[str, Any]:
@@ -224,11 +245,29 @@ def _write_description(circuit: Circuit, design: Design, timing: tuple[int, int]
         "clock_mhz": float(board.clock_mhz),
         "latency_cycles": timing[0],
         "interval_cycles": timing[1],
+        "no_board": no_board,
+        "resources": {name: asdict(each) for name, each in _resources(design).items()},
         "inputs": [row(*pair) for pair in zip(graph.inputs, circuit.inputs, strict=True)],
         "outputs": [row(*pair) for pair in zip(graph.outputs, circuit.outputs, strict=True)],
         "traced": [row(tensor, wire) for tensor, wire in traced(circuit).items()],
     }
     (folder / DESCRIPTION).write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def _resources(design: Design) -> dict[str, Resource]:
+    """What each resource is estimated at, with the design's folding and with the smallest."""
+    options = [design.costing.layers(node, _folds(design, node)) for node in design.graph.nodes]
+    found = {}
+    for name, available in design.board.amounts(ESTIMATED).items():
+        chosen = sum(getattr(layers[0], name) for layers in options)
+        least = sum(min(getattr(layer, name) for layer in layers) for layers in options)
+        found[name] = Resource(int(chosen), int(least), available)
+    return found
+
+
+def _folds(design: Design, node: Node) -> list[Any]:
+    """A node's folding, and the others that it may have."""
+    return [design.fold_of(node), *design.legal.get(node.name, ())]
 
 
 _PORT = table(
@@ -253,6 +292,8 @@ _DESCRIPTION = table(
         "clock_mhz": {"type": "number", "exclusiveMinimum": 0},
         "latency_cycles": _COUNT,
         "interval_cycles": _COUNT,
+        "no_board": {"type": "string"},
+        "resources": by_name(table(dict.fromkeys(("estimated", "least", "available"), _COUNT))),
         **{kind: {"type": "array", "items": _PORT} for kind in ("inputs", "outputs", "traced")},
     }
 )
@@ -267,8 +308,9 @@ def read_description(folder: Path) -> Description:
         ports = {kind: tuple(_port(row) for row in stored[kind]) for kind in ("inputs", "outputs", "traced")}
     except (ValueError, InputError) as error:
         raise InputError(f"{folder} is not an rtl project that qhw wrote: {error}") from error
-    names = ("name", "latency_cycles", "interval_cycles", "family", "part", "clock_mhz")
+    names = ("name", "latency_cycles", "interval_cycles", "family", "part", "clock_mhz", "no_board")
     facts: dict[str, Any] = {name: stored[name] for name in names}
+    facts["resources"] = {name: Resource(**each) for name, each in stored["resources"].items()}
     return Description(**facts | ports)
 
 

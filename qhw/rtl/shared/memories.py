@@ -65,8 +65,11 @@ _BLOCK_SHAPES = {
         *(Shape(2 * rows, bits, 2, 257) for rows, bits in _HALVES),
     ),
     "ecp5": tuple(Shape(rows, bits, 1, 128) for rows, bits in _HALVES),
+    "gowin": tuple(Shape(rows, bits, 1, 128) for rows, bits in _HALVES),
+    "ice40": tuple(Shape(256 << i, 16 >> i, 1, 64) for i in range(4)),
 }
-"""RAMB18 and RAMB36 with a port to read and one to write (UG473, UG573); DP16KD (FPGA-TN-02204)."""
+"""RAMB18 and RAMB36 with a port to read and one to write (UG473, UG573); DP16KD (FPGA-TN-02204); SDPB and
+SDPX9B (Gowin UG285); SB_RAM40_4K (FPGA-TN-02002)."""
 
 _ULTRA_SHAPES = (Shape(4096, 72, 1, 1024),)
 """URAM288 (UG573)."""

@@ -32,7 +32,9 @@ int main(int, char** arguments) {
     int wait = 0, taken_bits = 0, taken = 0;             // a byte from it, each bit read in its middle
     uint64_t quiet = 0;
     top.receive = 1;
-    top.button = 0;
+#ifdef RELEASED
+    top.button = RELEASED;
+#endif
     for (;;) {
         if (!send_bits && (quiet % divider == 0)) {
             uint8_t byte;

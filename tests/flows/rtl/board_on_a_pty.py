@@ -57,7 +57,9 @@ def compiled(project: Path, scratch: Path) -> Path:
     parts = [str(path) for path in (*library(scratch), *units)]
     paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
     program = scratch / "board"
-    command = ["g++", "-std=c++17", "-O1", "-w", *paths, *parts, "-pthread", "-o", str(program)]
+    found = re.search(r"\{pressed, (~?)button\}", (project / "board" / "board.v").read_text())
+    button = [f"-DRELEASED={int(bool(found[1]))}"] if found else []
+    command = ["g++", "-std=c++17", "-O1", "-w", *button, *paths, *parts, "-pthread", "-o", str(program)]
     _ran(command, dict(os.environ))
     return program
 

@@ -22,9 +22,9 @@ REFUSED = ("WRAP_SM",)
 """Overflow modes that nothing is written for."""
 
 
-def design_of(graph: ExactGraph, seed: int = 1, board: str = "ulx3s") -> Design:
+def design_of(graph: ExactGraph, seed: int = 1, board: str = "ulx3s", registers: str = "few") -> Design:
     """A design at a folding that is drawn node by node."""
-    design = load_flow("rtl").prepare(graph, load_board(board))
+    design = load_flow("rtl", registers=registers).prepare(graph, load_board(board))
     rng = np.random.default_rng(seed)
     return design.folded({name: folds[int(rng.integers(len(folds)))] for name, folds in design.legal.items()})
 

@@ -106,7 +106,7 @@ def _folded(draft: Draft, node: Node, wire: Wire, product: Product) -> None:
     words = dots.weights.transpose(0, 2, 1, 3).reshape(folds * sum_words, pe * simd)
     file = draft.memory(f"{name}_weights", words.astype(object), dots.weight_bits)
     edges = 1 + dots.latency
-    body = fronted(window, wire, sum_words, edges)
+    body = fronted(draft, window, wire, sum_words, edges)
     bits = pe * simd * dots.weight_bits
     body += [f"    wire [{bits - 1}:0] weights;"]
     rom: dict[str, Setting] = {"D": len(words), "W": bits, "STYLE": memory_style(len(words)), "FILE": file}

@@ -25,10 +25,12 @@ def planes(sizes: tuple[int, ...]) -> tuple[int, int]:
     return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def fronted(window: Window, wire: Wire, sum_words: int, edges: int) -> list[str]:
+def fronted(draft: Draft, window: Window, wire: Wire, sum_words: int, edges: int) -> list[str]:
     """The window over the stream, and the layer's counters."""
     depth = window_depth(window)
     settings: dict[str, Setting] = {**vars(window), "W": wire.bits, "D": depth, "STYLE": memory_style(depth)}
+    if draft.design.architecture.options.get("registers") == "many":
+        settings["EARLY"] = 1
     folds = window.reads // sum_words
     address = max(1, (folds * sum_words - 1).bit_length())
     control: dict[str, Setting] = {"P": window.OM * window.ON, "F": folds, "I": sum_words, "D": edges}
@@ -150,7 +152,7 @@ def _accumulated(
     largest = node.op in ("MaxPool", "ReduceMax")
     a, edges = wire.element, 3
     element = a if largest else Element.of(out.format)
-    body = fronted(window, wire, sum_words, edges)
+    body = fronted(draft, window, wire, sum_words, edges)
     settings: dict[str, Setting] = {"W": a.width, "S": int(a.signed)}
     # What is known of the numbers may say that their sum has fewer bits than one of them could have.
     bits = max(a.width, element.width)

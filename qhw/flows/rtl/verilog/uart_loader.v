@@ -17,18 +17,24 @@ module uart_loader #(
     wire [7:0] received, queued, sent;
     wire received_valid, received_ready, queued_valid, queued_ready, sent_valid, sent_ready, line_ready;
     reg  [N-1:0] left;          // bytes of an image that are still to come
+    reg  in_image;              // whether there are any
     reg  [3:0] untold;          // bytes of the identity that are still to go
-    wire in_image = left != 0, telling = untold != 0;
+    wire telling = untold != 0;
     wire begun = received_valid & ~in_image & received == 8'd1;
     wire asked = received_valid & ~in_image & received == 8'd2;
     wire [63:0] told = IDENTITY >> {untold[2:0] - 3'd1, 3'b0};
     always @(posedge clk)
         if (reset) begin
-            left <= 0;
+            in_image <= 1'b0;
             untold <= 0;
         end else begin
-            if (begun) left <= BYTES;
-            else if (received_valid & in_image) left <= left - 1'b1;
+            if (begun) begin
+                left <= BYTES;
+                in_image <= 1'b1;
+            end else if (received_valid & in_image) begin
+                left <= left - 1'b1;
+                in_image <= left != 1;
+            end
             if (asked) untold <= 8;
             else if (telling & line_ready) untold <= untold - 1'b1;
         end
