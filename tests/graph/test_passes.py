@@ -314,7 +314,8 @@ def test_branches_that_are_added_and_rounded_become_thresholds_exactly(data: st.
     y = b.requant("q", b.add("sum", *parts), Integer(4), exponent=draw(st.integers(-2, 4)))
     graph = b.finish([y])
     after, changed = joins_to_threshold.apply(graph)
-    assert changed == all(slope * gain >= 0 for slope, gain in zip(slopes, gains, strict=True))
+    # Where one rises and the other falls, a norm that gives one number alone may still be a threshold.
+    assert changed or any(slope * gain < 0 for slope, gain in zip(slopes, gains, strict=True))
     if changed:
         assert ops(after) == ["Threshold"]
         assert after.tensors[y] == graph.tensors[y]
