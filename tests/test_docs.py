@@ -164,6 +164,9 @@ ELSEWHERE = {
     "apt-get install": "make data does it",
     "openFPGALoader": "a board",
     "cd qhw-build/digits-cnn-ultra96-finn/project": "Vivado; tests/flows/finn/test_finn_builder.py",
+    "qhw build --board pynq-z2 --flow rtl": "tests/cli/test_build_rtl.py, ulx3s; tests/flows/test_zynq_rtl.py",
+    "cd qhw-build/digits-cnn-pynq-z2-rtl/project": "Vivado; tests/zynq/test_block_design.py",
+    "scp -r bitstream": "a board with PYNQ; tests/flows/test_zynq_rtl.py",
     "cd deploy/driver": "a board with PYNQ; tests/flows/finn/test_host.py",
     "qhw search --board ultra96 --strategy thrifty": "test_a_strategy_searches",
     "qhw cost model.onnx --board ulx3s --flow smallest": "test_a_flow_is_priced",
@@ -247,9 +250,11 @@ def test_the_tutorial_builds_the_same_in_python(
 
 
 def test_other_python_is_python() -> None:
-    """Blocks of extend.md and tutorial.md are run; the only other one needs a batch system."""
+    """Blocks of extend.md and tutorial.md are run; the others need a batch system, or a board with PYNQ."""
     found = {page.name for page in PAGES for kind, _ in blocks(page.read_text()) if kind == "python"}
-    assert found == {"extend.md", "tutorial.md", "search.md"}
+    assert found == {"extend.md", "tutorial.md", "search.md", "zynq.md"}
+    (driver,) = (code for kind, code in blocks((ROOT / "docs/zynq.md").read_text()) if kind == "python")
+    compile(driver, "zynq.md", "exec")
     (farm,) = (code for kind, code in blocks((ROOT / "docs/search.md").read_text()) if kind == "python")
     assert "from dask_jobqueue import SLURMCluster" in farm
     compile(farm, "search.md", "exec")

@@ -20,6 +20,7 @@ from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.resources import resource_dir
 from qhw.rtl import UNITS
+from qhw.rtl.shared.adder_graph import Counts
 
 LIBRARY = Path(__file__).parent / "verilog"
 TOP = "accelerator"
@@ -96,12 +97,14 @@ class Circuit:
     Args:
         modules: Verilog that was written for this design, by module.
         memories: bits of a code, and a row of codes for each word, of every memory by the name of its file.
+        sums: what the additions of a module take that is their graph, without the control of its pipeline.
         carried: the stream that carries each tensor, as it leaves the component that makes it.
     """
 
     components: list[Component] = field(default_factory=list)
     modules: dict[str, str] = field(default_factory=dict)
     memories: dict[str, tuple[int, IntArray]] = field(default_factory=dict)
+    sums: dict[str, Counts] = field(default_factory=dict)
     carried: dict[str, Wire] = field(default_factory=dict)
     inputs: list[Wire] = field(default_factory=list)
     outputs: list[Wire] = field(default_factory=list)

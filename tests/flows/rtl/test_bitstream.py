@@ -145,4 +145,4 @@ def test_an_estimate_of_a_family_that_was_not_measured_says_so() -> None:
 
     design = load_flow("rtl").prepare(chain(), load_board("icebreaker"))
     assert estimate(design).label == "not calibrated on ice40: by the models of ecp5; --synth checks the fit"
-    assert estimate(load_flow("rtl").prepare(chain(), load_board("ulx3s"))).label.startswith("calibrated")
+    assert "not calibrated" not in estimate(load_flow("rtl").prepare(chain(), load_board("ulx3s"))).label

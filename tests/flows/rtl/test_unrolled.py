@@ -15,6 +15,7 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import default_vectors
 from qhw.flows.rtl import RtlFlow
 from qhw.flows.rtl.emission import emit, settled
+from qhw.flows.rtl.priced import taken
 from qhw.flows.rtl.simulation import simulate_project
 from qhw.flows.rtl.unrolling import unrolled, weights_of, whole
 from qhw.formats import parse_format
@@ -105,6 +106,22 @@ def test_the_price_is_that_of_the_additions_and_of_nothing_else() -> None:
     assert (cost.dsp, cost.bram18, cost.initiation_interval) == (0, 0, 1)
     assert cost.lut == counts.luts + counts.shift_luts
     assert cost.ff == counts.shifted_registers
+
+
+def test_the_counted_circuit_has_the_additions_once() -> None:
+    graph = chain()
+    fc = node_named(graph, "fc")
+    circuit = emit(design(graph, "fc").folded({"fc": whole(graph, fc)}))
+    name = next(component.name for component in circuit.components if component.module in circuit.sums)
+    made = unrolled(graph, fc)
+    counts = made.counts()
+    for family, luts, registers in (
+        ("7series", counts.luts + counts.shift_luts, counts.shifted_registers),
+        ("ecp5", counts.lut4s, counts.registers),
+    ):
+        usage = taken(circuit, family)[name]
+        # The control of the pipeline has one LUT; its flip-flops are among those of the layer.
+        assert (usage.lut, usage.ff) == (luts + 1, registers)
 
 
 def test_without_the_option_nothing_changes() -> None:

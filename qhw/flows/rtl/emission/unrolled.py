@@ -20,6 +20,7 @@ from qhw.flows.rtl.unrolling import Unrolled, is_unrolled, number_range, reach, 
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.shared.adder_graph import Counts
 from qhw.rtl.shared.carry_chains import Bit, Bits
 
 
@@ -128,6 +129,7 @@ def _window(
     if down:
         body.append(instance("line_buffer", "rows", settings, step | {"window": "held"}))
     else:
+        draft.circuit.sums[name] = Counts(0, 0, count * bits, count * bits, 0)
         body += [
             f"    reg [{count * bits - 1}:0] pixels;",
             "    always @(posedge clk) if (enable & x_valid) pixels <= {pixels, x};",
@@ -169,7 +171,10 @@ def _product(draft: Draft, node: Node, wire: Wire, places: IntArray, order: IntA
     low, high = number_range(graph.tensors[node.inputs[0]].format)
     assert 1 << wire.element.width > high - low
     out = draft.wire(node.output, len(made.made.outputs), element, order)
-    name = draft.label(node)
+    name, counts = draft.label(node), made.counts()
+    draft.circuit.sums[name] = counts._replace(
+        registers=counts.registers - made.depth, shifted_registers=counts.shifted_registers - made.depth
+    )
     body = ["    wire enable;", *_Text(made, wire.element.width, places).lines()]
     draft.give(node, _pipelined(draft, node, name, wire, out, body, made.depth))
 
