@@ -164,7 +164,7 @@ ELSEWHERE = {
     "apt-get install": "make data does it",
     "openFPGALoader": "a board",
     "cd qhw-build/digits-cnn-ultra96-finn/project": "Vivado; tests/flows/finn/test_finn_builder.py",
-    "qhw build --board pynq-z2 --flow rtl": "tests/cli/test_build_rtl.py, ulx3s; tests/flows/test_zynq_rtl.py",
+    "qhw build --board pynq-z2 --flow rtl": "tests/cli/test_build_rtl.py; tests/flows/test_zynq_rtl.py",
     "cd qhw-build/digits-cnn-pynq-z2-rtl/project": "Vivado; tests/zynq/test_block_design.py",
     "scp -r bitstream": "a board with PYNQ; tests/flows/test_zynq_rtl.py",
     "cd deploy/driver": "a board with PYNQ; tests/flows/finn/test_host.py",
