@@ -721,12 +721,16 @@ class CostResult(Shown):
 
     def tables(self) -> list[Table]:
         """A row per layer, and the totals against the board."""
+        from qhw.flows.base import load_flow
+
         e = self.estimate
         used = tuple(
             (name.upper(), e.totals[name], e.board.capacity[name], f"{e.utilisation[name]:.1%}")
             for name in self._present
         )
-        settings = "".join(f", {value}" for value in e.design.architecture.options.values())
+        usual = {option.name: option.default for option in load_flow(e.flow).options}
+        chosen = {k: v for k, v in e.design.architecture.options.items() if v and v != usual.get(k)}
+        settings = "".join(f", {v if isinstance(v, str) else k}" for k, v in chosen.items())
         layers = Table(f"Cost per layer, {e.flow}{settings}", e.columns(), tuple(e.rows()))
         note = "\n".join(e.notes())
         return [layers, Table(f"On {e.board.title}", ("", "estimated", "board", "used"), used, note)]

@@ -229,13 +229,12 @@ def _written(design: Design) -> Written | None:
     """Cycles and resources of a design that is emitted; None where it cannot be, or takes too long."""
     from qhw.flows.rtl.emission import settled
     from qhw.flows.rtl.priced import by_node
-    from qhw.flows.rtl.totals import label
+    from qhw.flows.rtl.totals import COUNTED, label
 
-    reads = max(
-        (layer.initiation_interval for layer in _costs(design)),
-        default=1,
-    )
+    reads = max((layer.initiation_interval for layer in _costs(design)), default=1)
     if reads * len(design.graph.nodes) > MOST_STEPS // _STEPS_PER_NODE:
+        return None
+    if design.multipliers not in RtlFlow.multipliers:
         return None
     try:
         circuit, schedule = settled(design)
@@ -244,6 +243,8 @@ def _written(design: Design) -> Written | None:
     family = design.board.family
     usage = by_node(circuit, family, design.graph.nodes[-1].name)
     said = label_of(family) if fabric_of(family).priced_as else label(family)
+    if circuit.sums or design.architecture.options["registers"] != "few":  # no such design was synthesised
+        said = f"{COUNTED} with unrolled layers or many registers"
     return Written(schedule.latency, schedule.interval, usage, said)
 
 

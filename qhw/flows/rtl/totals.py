@@ -72,14 +72,15 @@ class Errors:
         return f"±{self.median:.1%} (worst {self.worst:.1%})".replace("%", " %")
 
 
+COUNTED = "counted from the emitted circuit, calibrated against Yosys, total not validated"
+
+
 @cache
 def label(family: str) -> str:
     """What a total on a family is worth: by the designs that nothing was corrected after."""
     rows = [row for row in read() if row["held_out"] and row["family"] == family]
     if not rows:
-        return (
-            "counted from the emitted circuit, calibrated against Yosys, total not validated on this family"
-        )
+        return f"{COUNTED} on this family"
     said = ", ".join(f"{name.upper()} {Errors.of(rows, name)}" for name in ("lut", "ff"))
     exact = all(row["estimated"][name] == row["synthesised"][name] for row in rows for name in RESOURCES[2:])
     rest = "DSP and block RAM exact" if exact else "DSP and block RAM not always exact"
