@@ -249,10 +249,24 @@ def test_the_tutorial_builds_the_same_in_python(
     assert {stage["status"] for stage in stages} == {"skipped"}
 
 
+def test_widths_are_chosen_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = (c for kind, c in blocks((ROOT / "docs/microcontrollers.md").read_text()) if kind == "python")
+    net, rng = Net((2, 8, 8)), np.random.default_rng(0)
+    y = net.quant("x", 8, 1.0)
+    for depth in (2, 4):
+        weight = net.quant(rng.integers(-7, 8, (4, depth, 3, 3)) * 0.25, 4, 0.25, narrow=1)
+        y = net.quant(net.node("Conv", y, weight, pads=[1, 1, 1, 1], kernel_shape=[3, 3]), 8, 2.0)
+    onnx.save(net.model(y), tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"samples": rng.integers(-9, 9, (8, 2, 8, 8))}
+    exec(compile(code, "microcontrollers.md", "exec"), names)
+    assert (tmp_path / "firmware" / "model.c").is_file()
+
+
 def test_other_python_is_python() -> None:
-    """Blocks of extend.md and tutorial.md are run; the others need a batch system, or a board with PYNQ."""
+    """Most blocks are run; the others need a batch system, or a board with PYNQ."""
     found = {page.name for page in PAGES for kind, _ in blocks(page.read_text()) if kind == "python"}
-    assert found == {"extend.md", "tutorial.md", "search.md", "zynq.md"}
+    assert found == {"extend.md", "tutorial.md", "search.md", "zynq.md", "microcontrollers.md"}
     (driver,) = (code for kind, code in blocks((ROOT / "docs/zynq.md").read_text()) if kind == "python")
     compile(driver, "zynq.md", "exec")
     (farm,) = (code for kind, code in blocks((ROOT / "docs/search.md").read_text()) if kind == "python")

