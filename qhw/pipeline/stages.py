@@ -552,8 +552,10 @@ def check_own(folder: Path, stage: str, added: Iterable[str]) -> None:
     """
     record = read_record(folder, stage)
     if record is None:
+        path = _record_path(folder, stage)
+        found = f" ({path} was made by somebody else, or changed)" if path.exists() else ""
         raise InputError(
-            f"{folder} was not built here by you: nothing in it is executed",
+            f"{folder} was not built here by you: nothing in it is executed{found}",
             hint="build it yourself, with the same qhw build; '@exact' and '@qonnx' read it as data",
         )
     files = {**record.outputs, **record.kept}
