@@ -54,7 +54,7 @@ def setup() -> Setup:
     samples = x[:64]
     space = SETTINGS.space(sites_of(model, QuantConfig(), samples[:2]), QuantConfig())
     judge = Judge(data.judge.task, data.judge.metric, y[TRAINED:].numpy())
-    return Setup(model, space, samples, Held(x[TRAINED:].numpy(), judge), "calibrated")
+    return Setup(model, space, samples, Held(x[TRAINED:].numpy(), judge), "calibrated", methods=("gpfq",))
 
 
 def evaluated(workers: Pool, points: list[Point]) -> tuple[float, dict[Point, Evaluation]]:
@@ -99,7 +99,7 @@ def main() -> None:
     space = given.space
     points = list(dict.fromkeys(space.sample(np.random.default_rng(0), 2 * (ROUNDS + 1) * POINTS)))
     rounds = [points[start : start + POINTS] for start in range(0, (ROUNDS + 1) * POINTS, POINTS)]
-    ratios, free, lines = [], [], []
+    ratios, free, dearer, lines = [], [], [], []
     start = time.perf_counter()
     with pool(given) as one, pool(given, WORKERS) as several:
         starting = time.perf_counter() - start
@@ -115,21 +115,24 @@ def main() -> None:
             ratios.append(alone / together)
             share = busy(together, found, WORKERS)
             free.append(WORKERS * share * own / theirs)
+            dearer.append(theirs / own)
             row = (f"{index}", f"{alone:.1f}", f"{together:.1f}", f"{ratios[-1]:.2f}", f"{share:.0%}")
             lines.append(f"| {' | '.join(row)} | {own:.1f} | {theirs:.1f} | {free[-1]:.2f} |")
     text = [
         "# Two workers against one",
         "",
-        f"resnet8 on Fashion-MNIST, `calibrated` on {HELD:,} images, {len(space.variables)} variables; "
-        f"{POINTS} new points a round, the same for both, one thread each; every evaluation was the same. "
+        f"resnet8 on Fashion-MNIST, `calibrated` by GPFQ on {HELD:,} images, "
+        f"{len(space.variables)} variables; {POINTS} new points a round, the same for both, "
+        "one thread each; every evaluation was the same. "
         f"Starting took {starting:.0f} s (with this process's own evaluator), the first {POINTS} points with "
         f"the making of two evaluators {making:.0f} s.",
         "",
-        f"Measured: median ratio {statistics.median(ratios):.2f}, on {os.cpu_count()} processors whose mean "
-        f"load over the last 15 minutes was {os.getloadavg()[2]:.0f}. Linux gives all processes of a session "
-        "one share of a busy machine, so two workers get hardly more of it than one. Modelled for processors "
-        f"that are free: median **{statistics.median(free):.2f}**, which is {WORKERS} workers, times how "
-        "busy they were, times the processor time that one process takes over that of all workers.",
+        f"Measured: median ratio **{statistics.median(ratios):.2f}**, on {os.cpu_count()} processors whose "
+        f"mean load over the last 15 minutes was {os.getloadavg()[2]:.0f}. Two workers "
+        f"took {statistics.median(dearer):.2f} times that of one for the same points. "
+        f"Modelled for processors that are free: median "
+        f"{statistics.median(free):.2f}, which is {WORKERS} workers, times how busy they were, times the "
+        "processor time that one process takes over that of all workers.",
         "",
         "| round | one, s | two, s | ratio | busy, two | processor s, one | two | modelled |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
