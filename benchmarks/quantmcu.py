@@ -478,8 +478,7 @@ rows at 4 and 2 bits with int8's patches show the widths alone.
 memory and the output. Constants are bytes of weights and what else is multiplied or added; codes packed.
 - Instructions, flash, static RAM and stack are measured: firmware for {BOARD} in QEMU, compiled with -O2,
 one inference. Every map and output of {IN_QEMU} test images was compared with the exact graph: 0 codes
-differ. The MobileNet was measured by patch loops alone, MLPerf Tiny's image classification not at all. The
-first table has the instructions of the quickest firmware of a row.
+differ. The first table has the instructions of the quickest firmware of a row.
 - Patches run in two ways. By patch loops (`--patches`), one piece of code runs all of them: it needs
 widths that all patches share, as here, where no patch holds outliers. With a copy of the layers per patch
 (`qhw.patch.with_patches`), each may have its own. Copies are more steps: flash for their geometry, and
@@ -488,7 +487,7 @@ instructions for Slices and Concats; the weights are there once.
 reads them.
 - What bit operations become: a Cortex-M multiplies two pairs of 16-bit numbers at once (SMLAD), whatever
 bits feature maps have, and codes of less than 8 bits are unpacked and packed. So fewer bits alone change
-instructions little, either way (the rows at 4 and 2 bits): resnet8 takes more, the MobileNet fewer. What
+instructions little, either way (the rows at 4 and 2 bits): ResNets take more, the MobileNet fewer. What
 QuantMCU saves beyond that is recomputation, since narrower maps fit in fewer patches; what fewer bits save
 surely is memory. Where everything fits, 8 bits layer by layer is the quickest.
 - Ω by entropy is the paper's; by error is ours (`Settings.measure`).
