@@ -279,7 +279,6 @@ def measured(network: Network, tell: Callable[[str], None]) -> dict[str, Any]:
         "samples": len(test.samples),
         "macs": layer_by_layer(graph).macs,
         "tables": tables,
-        "peak": "firmware",
         "seconds": round(time.monotonic() - start),
     }
 
@@ -346,8 +345,6 @@ def network_page(network: Network, found: Mapping[str, Any]) -> list[str]:
         f"float: {found['float']:.2%}. Measured in {found['seconds'] / 60:.0f} minutes on one busy thread.",
         "",
     ]
-    if found.get("peak") != "firmware":
-        lines += [OLDER, ""]
     for memory, rows in found["tables"].items():
         wide = next(row for row in rows if row["row"] == WIDE)
         chosen = [row for row in rows if row["row"].startswith("QuantMCU")]
@@ -455,9 +452,6 @@ def verdict(row: Row, wide: Row) -> str:
         f"the aim (2.2x at one point) is {met}. λ tried, on the samples to choose by: {tried}."
     )
 
-
-OLDER = """Measured before plans counted scratch memory and the output: peak SRAM is that of feature maps
-alone, and some firmware takes more than its memory."""
 
 INTRODUCTION = f"""# QuantMCU against its baselines
 
