@@ -85,6 +85,7 @@ def searched(network: Network, seed: int, strategy: str, space: str, methods: st
     ]
     return {
         "points": points,
+        "judged_by": methods,
         "evaluations": result.front["evaluations"],
         "size": result.front["space_size"],
         "seconds": round(time.perf_counter() - start, 1),

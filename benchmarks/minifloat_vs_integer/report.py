@@ -178,13 +178,14 @@ def front_section(cells: Cells, records: Records) -> Lines:
     if not fronts["uniform"]:
         fronts["uniform"] = uniform_cells(cells)[:count]
         compared = "the uniform points of the tables above"
+    judged = f"as {method} leaves them" if (method := record.get("judged_by")) else "without any method"
     lines = [
         "### Mixed formats",
         "",
         f"`qhw search` ({SEARCHES[mixed][0]}) in its default space ({record['size']:.3g} points), "
         f"{record['evaluations']} evaluations ({record['seconds']:.0f} s on a busy machine), "
-        f"against {compared}. A search judges "
-        f"points without any method; those of a front are then quantised by {METHODS}, or left. "
+        f"against {compared}. The search judged points "
+        f"{judged}; those of a front are quantised by {METHODS}, or left. "
         f"{count} seed{'s' * (count > 1)}. At each point of the front that is compared with:",
         "",
     ]
