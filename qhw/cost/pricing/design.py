@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from qhw.boards import Board
-from qhw.cost.pricing.architecture import Architecture, Fold
+from qhw.cost.pricing.architecture import Architecture, Fold, Written
 from qhw.cost.pricing.costing import Costing
 from qhw.cost.pricing.hardware import Multipliers
 from qhw.errors import InputError, UnsupportedError, closest
@@ -58,6 +58,11 @@ class Design:
                 hint=f"'qhw cost --flow {self.architecture.flow}' prices a model",
             )
         return Costing.of(self.graph, self.board.family, self.architecture, self.multipliers)
+
+    @cached_property
+    def written(self) -> Written | None:
+        """What the flow knows of it by writing it: seconds for a large one, so it is asked once."""
+        return None if self.architecture.written is None else self.architecture.written(self)
 
     @cached_property
     def legal(self) -> Mapping[str, Sequence[Fold]]:

@@ -161,7 +161,7 @@ def estimate(design: Design) -> Estimate:
         whole: Estimate = design.architecture.estimator(design)
         return whole
     layers = tuple(design.costing.layers(node, [design.fold_of(node)])[0] for node in design.graph.nodes)
-    written = None if design.architecture.written is None else design.architecture.written(design)
+    written = design.written
     if written is None:
         timing = design.architecture.timing(design.graph, {layer.node: layer for layer in layers})
         return Estimate(design, layers, *timing, label_of(design.board.family))

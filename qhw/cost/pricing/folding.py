@@ -63,6 +63,10 @@ class _Options:
         return np.asarray(np.sum(each, axis=0), dtype=np.int64)
 
 
+TOO_LARGE = "use fewer bits, a smaller network, a larger board or a larger budget"
+"""What to do about a design that does not fit."""
+
+
 class DoesNotFitError(CheckFailedError):
     """No folding of a design fits its board, or none reaches the rate that was asked for."""
 
@@ -100,7 +104,7 @@ class _Budget:
             f"{needed:,} {name.upper()}{where}, {needed - limit:,} more than the {limit:,} "
             f"({self.share:.0%} of {int(self.room[worst]):,}) that it may use "
             f"({label_of(self.design.board.family)})",
-            hint="use fewer bits, a smaller network, a larger board or a larger budget",
+            hint=TOO_LARGE,
         )
 
 

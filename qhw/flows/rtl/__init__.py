@@ -12,7 +12,7 @@ import numpy as np
 from qhw.cost.pricing.architecture import Architecture, LayerCost, Written
 from qhw.cost.pricing.design import Design
 from qhw.cost.pricing.estimate import estimate, label_of
-from qhw.cost.pricing.folding import BUDGET, DoesNotFitError
+from qhw.cost.pricing.folding import BUDGET, TOO_LARGE, DoesNotFitError
 from qhw.devices import Family, fabric_of
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
@@ -85,26 +85,24 @@ class RtlFlow(ProjectFlow):
         Raises:
             DoesNotFitError: nothing fits.
         """
-        share, counted = budget, 0.0
+        share, taken = budget, ""
         for _ in range(_TRIES):
             try:
                 found = super().best(design, budget=share, fps=fps)
             except DoesNotFitError as error:
-                if share < budget:
-                    error.message = (
-                        f"{design.graph.name} does not fit {design.board.name}: its smallest circuits "
-                        f"take {counted:.1%} of a resource, {budget:.0%} may be used"
-                    )
+                if taken:
+                    error.message = f"{taken}, and no smaller folding was found"
                 raise
-            counted = max(estimate(found).utilisation.values())
+            name, counted = max(estimate(found).utilisation.items(), key=lambda item: item[1])
             if counted <= budget:
                 return found
+            taken = (
+                f"{design.graph.name} does not fit {design.board.name} at any folding of the {self.name} "
+                f"flow that was tried: its circuit takes {counted:.1%} of the {name.upper()}, of which "
+                f"{budget:.0%} may be used"
+            )
             share *= min(budget / counted, _LESS)
-        raise DoesNotFitError(
-            f"{design.graph.name} does not fit {design.board.name}: the circuit still takes {counted:.1%} of "
-            f"a resource where {budget:.0%} may be used",
-            hint="use fewer bits, a smaller network, a larger board or a larger budget",
-        )
+        raise DoesNotFitError(taken, hint=TOO_LARGE)
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:

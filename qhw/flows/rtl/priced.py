@@ -20,9 +20,9 @@ from qhw.cost.pricing.usage import Usage
 from qhw.flows.rtl.circuit import Circuit, Component
 from qhw.flows.rtl.inventory import Columns, Part, columns_of, parts_of
 from qhw.flows.rtl.nets import Bit, Module, varying
+from qhw.flows.rtl.unrolling import usage_of
 from qhw.rtl import UNITS
 from qhw.rtl.shared import lut4
-from qhw.rtl.shared.adder_graph import Counts
 from qhw.rtl.shared.cells import Cells, cells_of
 from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, block_ram, lut_memory_features, multiplexer
 from qhw.rtl.shared.structure import comparison, counter_bits, levels
@@ -51,7 +51,7 @@ def taken(circuit: Circuit, family: str) -> dict[str, Usage]:
     for component in circuit.components:
         found[component.name] += prices.unread(component)
         if component.module in circuit.sums:
-            found[component.name] += prices.sums(circuit.sums[component.module])
+            found[component.name] += usage_of(circuit.sums[component.module], prices.is_xilinx)
     return found
 
 
@@ -216,12 +216,6 @@ class _Prices:
             for lane in range(wire.lanes)
         )
         return Usage(lut=-float(above), ff=-float(above))
-
-    def sums(self, counts: Counts) -> Usage:
-        """The additions of an unrolled layer."""
-        if self.is_xilinx:
-            return Usage(lut=float(counts.luts + counts.shift_luts), ff=float(counts.shifted_registers))
-        return Usage(lut=float(counts.lut4s), ff=float(counts.registers))
 
     def _one(self, part: Part) -> Usage:
         rule = _RULES.get(part.module)

@@ -256,14 +256,18 @@ def _rule(rule: LayerRule, allowed: Collection[str], site: Site, folds: Sequence
     return LayerUsage(usage, *(both(getattr(one, name), getattr(others, name)) for name in figures))
 
 
+def usage_of(counts: Counts, shifts: bool) -> Usage:
+    """The resources of additions; where LUTs are shift registers, as Xilinx's are, they have six inputs."""
+    if shifts:
+        return Usage(lut=float(counts.luts + counts.shift_luts), ff=float(counts.shifted_registers))
+    return Usage(lut=float(counts.lut4s), ff=float(counts.registers))
+
+
 def _unrolled(site: Site) -> LayerUsage:
     graph, node = site.graph, site.node
     made, shifts = unrolled(graph, node), site.hardware.fabric.lut_inputs == 6
     counts, outputs = made.counts(), len(made.made.outputs)
-    if shifts:
-        usage = Usage(lut=float(counts.luts + counts.shift_luts), ff=float(counts.shifted_registers))
-    else:
-        usage = Usage(lut=float(counts.lut4s), ff=float(counts.registers))
+    usage = usage_of(counts, shifts)
     cycles, memory = site.output.size // outputs, 0.0
     if isinstance(node, ir.Conv):
         x = site.type(0)
