@@ -44,11 +44,6 @@ from qhw.search.workers import Pool, Result, Setup, evaluated, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
-_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"} | dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
-)
-"""Of workers, when they start."""
-
 DEATHS = 3
 """Workers that die on a point until it has failed; those of a local cluster, else its settings say."""
 
@@ -92,9 +87,6 @@ def local(setup: Setup, workers: int) -> ClusterPool:
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         # No point waits at a worker, to be blamed for its death.
         "distributed.scheduler.worker-saturation": 1.0,
-        # Evaluations run beside a worker's main thread, where the C library maps the memory of each layer's
-        # results anew, with a fault per page: with one arena they keep it, as the main thread does.
-        "distributed.nanny.pre-spawn-environ": _ENVIRONMENT,
     }
     with dask.config.set(settings), _environment_kept():
         try:
