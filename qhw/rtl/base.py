@@ -1,17 +1,18 @@
 """What a unit is: a circuit with its parameters, ports and meaning, and what it takes of a device.
 
-A circuit lies in ``cost_models/rtl``. Its LUTs are a weighted sum of counts of structure. Where a bit is
-known to take one LUT the weight comes out at 1; the weights are fitted to measured circuits, and kept in
-``cost_models/<family>/model.json``. Flip-flops, DSP slices and memories follow from the circuit and have no
-fitted weight.
+The circuit of a measured unit lies in ``cost_models/rtl``. Its LUTs are a weighted sum of counts of
+structure. Where a bit is known to take one LUT the weight comes out at 1; the weights are fitted to measured
+circuits, and kept in ``cost_models/<family>/model.json``. Flip-flops, DSP slices and memories follow from the
+circuit and have no fitted weight. A component's circuit lies beside its file in ``components/``; all that it
+takes is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -19,11 +20,18 @@ from qhw.errors import InputError, closest
 from qhw.formats.modes import IntArray
 from qhw.resources import resource_dir
 
+if TYPE_CHECKING:
+    from qhw.rtl.shared.counting import Counting, Taken
+    from qhw.rtl.shared.timing import Timing
+
 Values: TypeAlias = "Mapping[str, int]"
 """The value of every parameter, by name."""
 
 Streams: TypeAlias = "Mapping[str, IntArray]"
 """One array of shape (steps, lanes) by the name of a port: the codes (input) or numbers (output)."""
+
+Words: TypeAlias = "Mapping[str, Sequence[int]]"
+"""The words of a stream, one after the other, by the name of a port."""
 
 Features: TypeAlias = "dict[str, float]"
 """Counts of structure, by what is counted."""
@@ -101,24 +109,31 @@ class Ports:
     controls: tuple[Control, ...] = (ENABLE,)
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A circuit, and what it must compute.
+COMPONENTS_FOLDER = Path(__file__).parent / "components"
+"""Verilog of the components, beside their files."""
+
+
+def verilog_files() -> dict[str, Path]:
+    """The files of all units and components, and of what they are built of, by module."""
+    folders = resource_dir("cost_models") / "rtl", COMPONENTS_FOLDER
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.v"))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """A circuit with its parameters and ports.
 
     Args:
         name: also the name of its Verilog module.
         summary: its description, one line.
         ranges: its parameters, in order; all of them integers.
-        sources: its files in ``cost_models/rtl``, what they need first.
+        sources: its files, by module, what they need first.
         ports: its ports, from the values of its parameters.
-        latency: clock edges from an input to the output it first shows in.
-        reference: maps codes on the inputs (one row per enabled clock edge; controls are inputs of one bit)
-            to the numbers that the outputs show ``latency`` edges on.
         rule: raises InputError for values that do not go together.
-        warm_up: steps after which every output is defined.
         memories: whether its arrays are meant to become memories.
         srl: whether its shift registers are meant to become SRL cells.
         emit: makes the Verilog where parameters do not suffice.
+        constants: the words of its memory of constants, as proofs fill it; its parameter FILE names the file.
     """
 
     name: str
@@ -126,13 +141,11 @@ class Unit:
     ranges: tuple[Parameter, ...]
     sources: tuple[str, ...]
     ports: Callable[[Values], Ports]
-    latency: Callable[[Values], int]
-    reference: Callable[[Values, Streams], Streams]
     rule: Callable[[Values], None] = lambda values: None
-    warm_up: Callable[[Values], int] = lambda values: 0
     memories: bool = False
     srl: bool = False
     emit: Callable[[Values], str] | None = None
+    constants: Callable[[Values], Sequence[int]] | None = None
 
     @property
     def top(self) -> str:
@@ -147,8 +160,8 @@ class Unit:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that a tool reads, in order."""
-        folder = resource_dir("cost_models") / "rtl"
-        return tuple(folder / f"{source}.v" for source in self.sources)
+        found = verilog_files()
+        return tuple(found[source] for source in self.sources)
 
     def source(self, given: Values) -> str:
         """The Verilog of the unit and of everything it needs.
@@ -187,6 +200,61 @@ class Unit:
         if not parameter.low <= value <= parameter.high:
             raise InputError(f"{where} is {value}", allowed=parameter.allowed)
         return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(Module):
+    """A circuit, and what it must compute in every clock cycle.
+
+    Args:
+        latency: clock edges from an input to the output it first shows in.
+        reference: maps codes on the inputs (one row per enabled clock edge; controls are inputs of one bit)
+            to the numbers that the outputs show ``latency`` edges on.
+        warm_up: steps after which every output is defined.
+    """
+
+    latency: Callable[[Values], int]
+    reference: Callable[[Values, Streams], Streams]
+    warm_up: Callable[[Values], int] = lambda values: 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedUnit(Unit):
+    """A unit of streams and lanes that designs are composed of; it is counted, not measured.
+
+    Args:
+        counted: what it takes of a device, from the values of its parameters.
+        samples: the designs that are simulated, the smallest first.
+    """
+
+    counted: Callable[[Values, Counting], Taken]
+    samples: tuple[Values, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamUnit(Module):
+    """A circuit between streams with valid and ready: what words come out for those that go in, and when.
+
+    An input ``x`` has ports ``x``, ``x_valid`` and ``x_ready``. The output is ``y``; where several readers
+    take it, ``y_valid`` and ``y_ready`` have a bit for each, and ``y`` a lane.
+
+    Args:
+        ports: the streams' words alone; what is output beside ``y`` goes with it.
+        image: words of an image on each input, in order.
+        reference: the words of whole images that come out, by output port, from those that go in, by input.
+        timing: when words pass.
+        counted: what it takes of a device, from the values of its parameters.
+        samples: the designs that are simulated, the smallest first.
+        carrier: the Verilog of a module of the same name with all ports, where the circuit has only valid and
+            ready, and the words pass beside it.
+    """
+
+    image: Callable[[Values], tuple[int, ...]]
+    reference: Callable[[Values, Words], Words]
+    timing: Callable[[Values], Timing]
+    counted: Callable[[Values, Counting], Taken]
+    samples: tuple[Values, ...]
+    carrier: Callable[[Values], str] | None = None
 
 
 def _none(values: Values) -> int:
@@ -261,7 +329,7 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredUnit(Unit):
-    """A unit that has a price.
+    """A unit whose price is fitted to measured designs.
 
     Args:
         space: the designs that are measured.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from qhw.rtl.base import (
@@ -36,6 +38,44 @@ from qhw.rtl.shared.memories import (
 )
 from qhw.rtl.shared.streams import RESET, column, rows_of
 from qhw.rtl.shared.structure import levels
+from qhw.rtl.shared.timing import Machine, Timing
+
+
+@dataclass(frozen=True)
+class Queue(Timing):
+    """``depth`` words in the memory, and one in the output register."""
+
+    depth: int
+
+    kind = 0
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return (self.depth,)
+
+    def machine(self) -> QueueMachine:
+        return QueueMachine(self.depth)
+
+
+class QueueMachine(Machine):
+    """Its words; ``most`` is how many lay in the memory at a time."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth, self.count, self.shows, self.most = depth, 0, False, 0
+
+    def valid(self, inputs: Sequence[bool]) -> Sequence[bool]:
+        return (self.shows,)
+
+    def ready(self, inputs: Sequence[bool], outputs: Sequence[bool]) -> Sequence[bool]:
+        return (self.count != self.depth,)
+
+    def clock(self, inputs: Sequence[bool], outputs: Sequence[bool]) -> None:
+        push = inputs[0] and self.count != self.depth
+        if not self.shows or outputs[0]:
+            self.shows = self.count != 0
+            self.count -= self.shows
+        self.count += push
+        self.most = max(self.most, self.count)
 
 
 def _reference(values: Values, inputs: Streams) -> Streams:

@@ -1,8 +1,8 @@
 """A design as components that are joined by streams; its Verilog.
 
 A stream carries one tensor, an image after the other, in words of a few elements; valid and ready go with it.
-A component has one module: of the library in ``verilog/``, of the measured units, or one that was written for
-a node.
+A component has one module: a component of ``rtl/components/``, a measured unit, or one that was written for a
+node.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from qhw.flows.rtl.schedule import Timing
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
-from qhw.resources import resource_dir
 from qhw.rtl import UNITS
+from qhw.rtl.base import verilog_files
 from qhw.rtl.shared.adder_graph import Counts
+from qhw.rtl.shared.timing import Timing
 
-LIBRARY = Path(__file__).parent / "verilog"
+ENDS = Path(__file__).parent / "verilog"
+"""Verilog between a design's streams and a board: the serial line, the beats of a DMA engine."""
 TOP = "accelerator"
 
 Setting: TypeAlias = "int | str"
@@ -115,6 +116,11 @@ class Circuit:
         return [*self.inputs, *(wire for component in self.components for wire in component.outputs)]
 
 
+def numbers_of(settings: Mapping[str, Setting]) -> dict[str, int]:
+    """The parameters that are plain numbers."""
+    return {name: value for name, value in settings.items() if isinstance(value, int)}
+
+
 def identifier(text: str) -> str:
     """A readable part of a Verilog name."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:40] or "node"
@@ -135,9 +141,8 @@ def joined_codes(codes: IntArray, width: int) -> list[int]:
 
 
 def files_of(modules: Iterable[str]) -> list[Path]:
-    """The files of the library and of the measured units that hold modules, in order, with all they need."""
-    folder = resource_dir("cost_models") / "rtl"
-    where = {path.stem: path for place in (folder, LIBRARY) for path in sorted(place.glob("*.v"))}
+    """The files of units, components and a board's ends that hold modules, in order, with all they need."""
+    where = verilog_files() | {path.stem: path for path in ENDS.glob("*.v")}
     found: dict[Path, None] = {}
 
     def add(name: str) -> None:
@@ -260,4 +265,4 @@ def _forked(component: Component) -> Iterable[str]:
 
     pins = {"clk": "aclk", "reset": "reset", "x_valid": f"{x.name}_valid", "x_ready": f"{x.name}_ready"}
     pins |= {"y_valid": all_of("valid"), "y_ready": all_of("ready")}
-    yield instance("fork_stream", component.name, {"N": len(branches)}, pins)
+    yield instance("fork_stream", component.name, component.settings, pins)

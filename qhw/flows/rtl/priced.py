@@ -1,9 +1,9 @@
 """What a circuit takes, counted from what was emitted: each instance by the closed forms of its unit.
 
-Measured units have their calibrated forms (``cost_models``). The streams' own circuits, in ``verilog/``, are
-counted here. What a flat synthesis makes of the whole is taken into account where it is known: operands and
-delays that dot products share, constant and equal bits of memories, constant thresholds, shift registers of
-three edges or more (Xilinx), flags that nothing reads.
+Measured units have their calibrated forms (``cost_models``), components their counts (``rtl/components/``).
+What a flat synthesis makes of the whole is taken into account where it is known: operands and delays that
+dot products share, constant and equal bits of memories, constant thresholds, shift registers of three edges
+or more (Xilinx), flags that nothing reads.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, gcd
+from math import ceil
 
 from qhw.cost.pricing.calibrated import CostModel, cost_model
 from qhw.cost.pricing.usage import Usage
-from qhw.flows.rtl.circuit import Circuit, Component
-from qhw.flows.rtl.inventory import Columns, Part, columns_of, parts_of
+from qhw.flows.rtl.circuit import Circuit, Component, numbers_of
+from qhw.flows.rtl.inventory import Part, columns_of, parts_of
 from qhw.flows.rtl.nets import Bit, Module, varying
 from qhw.flows.rtl.unrolling import usage_of
 from qhw.rtl import UNITS
+from qhw.rtl.components import COMPONENTS
 from qhw.rtl.shared import lut4
-from qhw.rtl.shared.cells import Cells, cells_of
-from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, block_ram, lut_memory_features, multiplexer
-from qhw.rtl.shared.structure import comparison, counter_bits, levels
+from qhw.rtl.shared.counting import Columns, Counting, Taken
+from qhw.rtl.shared.memories import BLOCK_RAM
+from qhw.rtl.shared.structure import comparison
 
 DOTS = ("integer_dot", "minifloat_dot", "mixed_mac", "khot_mac", "khot_minifloat_mac")
 """Units that accumulate products."""
@@ -75,7 +76,7 @@ def _ends(prices: _Prices, circuit: Circuit) -> Usage:
     """The register of the reset, the gates of both ends, and the counters of the last words."""
     total = Usage(ff=1.0, lut=float(2 * len(circuit.inputs) + 2 * len(circuit.outputs)))
     for wire in circuit.outputs:
-        total += prices.counter(wire.words)
+        total += _usage(prices.counting.counter(wire.words))
     return total
 
 
@@ -166,12 +167,12 @@ class _Prices:
     model: CostModel
 
     @cached_property
-    def cells(self) -> Cells:
-        return cells_of(self.model.family)
+    def counting(self) -> Counting:
+        return Counting(self.model.family)
 
     @property
     def is_xilinx(self) -> bool:
-        return self.cells.inputs == 6
+        return self.counting.is_xilinx
 
     def of(self, name: str, parts: Iterable[Part]) -> Usage:
         """One component, whose instances lie side by side."""
@@ -221,6 +222,10 @@ class _Prices:
         rule = _RULES.get(part.module)
         if rule is not None:
             return rule(self, part)
+        if part.module in COMPONENTS:
+            columns = columns_of(self.circuit, part) if "FILE" in part.settings else None
+            counting = replace(self.counting, columns=columns)
+            return _usage(COMPONENTS[part.module].counted(numbers_of(part.settings), counting))
         return self.model.usage(part.module, **_values(part))
 
     # --- what dot products have in common ------------------------------------------------------------
@@ -281,144 +286,14 @@ class _Prices:
         kept = kept if block else len(columns.varying)
         return Usage(ff=float(kept - len(columns.bits)))
 
-    # --- pieces --------------------------------------------------------------------------------------
 
-    def counter(self, count: int) -> Usage:
-        """``cycle.v`` and a comparison with its last count."""
-        luts = self.cells.counter(count) * _COUNTER[self.is_xilinx]
-        return Usage(lut=float(luts), ff=float(counter_bits(count)))
-
-    def memory(self, part: Part) -> Usage:
-        """A memory with a port to write and one to read."""
-        words, width, family = part["D"], part["W"], self.model.family
-        if part["STYLE"] == LUT_MEMORY:
-            found = lut_memory_features(words, width, family)
-            return Usage(lut=float(found["memory LUTs"] + found["selected bits"]), ff=float(width))
-        tiles = block_ram(words, width, family)
-        selected = width * multiplexer(tiles.banks, family)
-        return Usage(lut=float(selected), ff=float(levels(tiles.banks)), bram18=float(tiles.units))
-
-    def constants(self, part: Part, style: int) -> Usage:
-        """A memory of constants: only the bits that vary."""
-        columns = columns_of(self.circuit, part)
-        if part["D"] == 1:
-            return Usage()
-        if style != BLOCK_RAM:
-            different = columns.varying
-            inside = different - columns.addresses
-            return Usage(lut=float(len(inside) * self._column(columns)), ff=float(len(different)))
-        width = sum(bit not in (0, (1 << columns.words) - 1) for bit in columns.bits)
-        tiles = block_ram(part["D"], max(width, 1), self.model.family)
-        selected = width * multiplexer(tiles.banks, self.model.family)
-        return Usage(lut=float(selected), ff=float(levels(tiles.banks)), bram18=float(tiles.units))
-
-    def _column(self, columns: Columns) -> float:
-        """LUTs of one bit of a small memory, by the inputs of the function."""
-        inputs = max(columns.words - 1, 1).bit_length()
-        if inputs <= self.cells.inputs:
-            return 1.0
-        leaves = ceil(columns.words / (1 << self.cells.inputs))
-        return leaves + multiplexer(leaves, self.model.family)
-
-
-_COUNTER = {True: 1.2, False: 1.0}
-"""LUTs of a counter over those of its form, on Xilinx devices and others, as `layer_control` was fitted."""
+def _usage(taken: Taken) -> Usage:
+    return Usage(lut=taken.lut, ff=taken.ff, bram18=taken.bram18)
 
 
 def _values(part: Part) -> dict[str, int]:
     names = {parameter.name for parameter in UNITS[part.module].ranges}
     return {name: int(value) for name, value in part.settings.items() if name in names}
-
-
-def _gearbox(prices: _Prices, part: Part) -> Usage:
-    a, b, bits = part["A"], part["B"], part["W"]
-    room = a if a % b == 0 else b if b % a == 0 else a + b
-    common = gcd(a, b)
-    low = (common & -common).bit_length() - 1
-    count = room.bit_length() - low
-    ff = room * bits + count
-    control = 2.0 + count
-    if a % b == 0:
-        return Usage(lut=(a - b) * bits + control, ff=float(ff))
-    if b % a == 0:
-        return Usage(lut=control, ff=float(ff))
-    steps = levels(room // common + 1)
-    return Usage(lut=control + room * bits * (1.0 + steps / 2), ff=float(ff))
-
-
-def _walk(prices: _Prices, part: Part) -> Usage:
-    total = Usage(lut=2.0)
-    for axis in "RNC":
-        size, start, count, step = part[axis], part[f"{axis}0"], part[f"{axis}1"], part[f"{axis}S"]
-        if size < 2:
-            continue
-        total += prices.counter(size)
-        end = start + (count - 1) * step + 1
-        inputs = counter_bits(size)
-        total += Usage(lut=float(ceil(inputs / prices.cells.inputs)) if start or end < size else 0.0)
-        if step > 1:
-            total += Usage(lut=2.0 + levels(step), ff=float(levels(step)))
-    return total
-
-
-def _pad(prices: _Prices, part: Part) -> Usage:
-    return _walk(prices, part) + Usage(lut=float(part["W"]))
-
-
-def _fork(prices: _Prices, part: Part) -> Usage:
-    return Usage(lut=2.0 * part["BRANCHES"] + 1, ff=float(part["BRANCHES"]))
-
-
-def _interleave(prices: _Prices, part: Part) -> Usage:
-    count = part["NA"] + part["NB"]
-    return prices.counter(count) + Usage(lut=part["W"] + 4.0)
-
-
-def _gather(prices: _Prices, part: Part) -> Usage:
-    reading = Part(part.module, dict(part.settings) | {"D": part["L"]}, part.pins, part.component, part.node)
-    total = prices.constants(reading, part["FILE_STYLE"]) + prices.counter(part["L"])
-    if part["D"] > 1:
-        total += prices.counter(part["D"])
-    written = dict(part.settings) | {"D": max(part["D"], 2)}
-    memory = prices.memory(Part(part.module, written, part.pins, part.component, part.node))
-    return total + memory + Usage(lut=8.0, ff=5.0)
-
-
-def _delay(prices: _Prices, part: Part) -> Usage:
-    return Usage(ff=float(part["W"] * part["D"]))
-
-
-def _lookup(prices: _Prices, part: Part) -> Usage:
-    return prices.constants(part, part["STYLE"])
-
-
-def _constants(prices: _Prices, part: Part) -> Usage:
-    if part["D"] == 1:
-        return Usage()
-    return prices.constants(part, part["STYLE"]) + prices.counter(part["D"])
-
-
-def _choice(prices: _Prices, part: Part) -> Usage:
-    count, width = part["N"], part["W"]
-    return Usage(lut=float(width * multiplexer(count, prices.model.family)), ff=float(width))
-
-
-def _clamp(prices: _Prices, part: Part) -> Usage:
-    width = part["W"]
-    return Usage(lut=width + 2.0 * ceil(width / prices.cells.inputs), ff=float(width))
-
-
-def _running_sum(prices: _Prices, part: Part) -> Usage:
-    total = part["A"]
-    lut = total if prices.is_xilinx else lut4.accumulator(total)
-    # The registers of what starts a sum are counted with the component.
-    return Usage(lut=float(lut), ff=float(part["W"] + total + 1))
-
-
-def _running_max(prices: _Prices, part: Part) -> Usage:
-    width = part["W"]
-    compared = comparison(width) if prices.is_xilinx else lut4.comparison(width)
-    return Usage(lut=float(compared) + 1, ff=float(2 * width + 1))
 
 
 def _layer_control(prices: _Prices, part: Part) -> Usage:
@@ -427,52 +302,8 @@ def _layer_control(prices: _Prices, part: Part) -> Usage:
     counters = [words, part["I"] if part["F"] > 1 else 1]
     total = Usage(lut=3.0, ff=float(part["D"] + (part["I"] > 1)))
     for count in counters:
-        total += prices.counter(count)
+        total += _usage(prices.counting.counter(count))
     return total
-
-
-def _window(prices: _Prices, part: Part) -> Usage:
-    """``sliding_window``: its loops, addresses and level, and the memory."""
-    p = part
-    group = p["C"] // p["G"]
-    counts = (group, p["KN"], p["KM"], p["F"], p["G"], p["ON"], p["OM"])
-    total = prices.memory(part)
-    for count in counts:
-        total += prices.counter(count) if count > 1 else Usage()
-    address = counter_bits(p["D"])
-    image = p["M"] * p["N"] * p["C"]
-    level = max(image, p["D"]).bit_length() + 1
-    chosen = _chosen(p, address)
-    if prices.is_xilinx:
-        sums = chosen + 1.5 * level + 3
-    else:
-        sums = lut4.adder(address) * 2.0 + 4.0 * chosen + lut4.adder(level) * 2.0 + 4
-    return total + Usage(lut=sums, ff=float(2 * address + level))
-
-
-def _chosen(p: Part, address: int) -> int:
-    """Bits of the read address' step that differ among those at the ends of the loops that there are."""
-    group = p["C"] // p["G"]
-    reach = ((p["KM"] - 1) * p["DM"] * p["N"] + (p["KN"] - 1) * p["DN"]) * p["C"] + group - 1
-    side, row = p["SN"] * p["C"], p["SM"] * p["N"] * p["C"]
-    below = row - (p["ON"] - 1) * side
-    rest = p["M"] * p["N"] * p["C"] - (p["OM"] - 1) * row - (p["ON"] - 1) * side
-    last = (p["G"] - 1) * group + reach
-    steps = [
-        (group, 1),
-        (p["KN"], p["DN"] * p["C"] - group + 1),
-        (p["KM"], (p["DM"] * p["N"] - (p["KN"] - 1) * p["DN"]) * p["C"] - group + 1),
-        (p["F"], -reach),
-        (p["G"], group - reach),
-        (p["ON"], side - last),
-        (p["OM"], below - last),
-        (2, rest - last),
-    ]
-    numbers = [step % (1 << address) for count, step in steps if count > 1]
-    differ = 0
-    for number in numbers:
-        differ |= number ^ numbers[0]
-    return differ.bit_count()
 
 
 def _threshold(prices: _Prices, part: Part) -> Usage:
@@ -586,24 +417,8 @@ _BITWISE: Mapping[str, Callable[[_Prices, Part, _Emitted], Usage]] = {
 _Rule = Callable[[_Prices, Part], Usage]
 
 _RULES: Mapping[str, _Rule] = {
-    "choice": _choice,
-    "clamp": _clamp,
-    "constants": _constants,
-    "crop_stream": _walk,
-    "delay": _delay,
-    "fork_stream": _fork,
-    "gather_stream": _gather,
-    "gearbox": _gearbox,
-    "interleave": _interleave,
     "layer_control": _layer_control,
-    "lookup": _lookup,
-    "pad_stream": _pad,
-    "pipeline_control": lambda prices, part: Usage(lut=1.0, ff=float(part["D"])),
     "requantize": _requantize,
-    "rom": _lookup,
-    "running_max": _running_max,
-    "running_sum": _running_sum,
-    "sliding_window": _window,
     "threshold": _threshold,
 }
-"""What is counted here; other modules are measured units."""
+"""What is known of measured units in a design, in place of their forms alone."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from qhw.formats.modes import IntArray
-from qhw.rtl.base import Control, Streams
+from qhw.rtl.base import Control, Streams, Values
 
 WILLING = (0.2, 0.6, 1.0)
 """Shares of cycles in which an end of a stream is ready."""
@@ -38,3 +38,10 @@ def columns_of(names: tuple[str, ...], rows: Sequence[tuple[int, ...]], wide: bo
         name: np.array(column, dtype=kind)[:, None]
         for name, column in zip(names, zip(*rows, strict=True), strict=True)
     }
+
+
+def drawn_words(values: Values) -> list[int]:
+    """D words of W bits, as a proof fills a memory of constants with them."""
+    rng = np.random.default_rng([values["D"], values["W"]])
+    bits = rng.integers(0, 2, (values["D"], values["W"]))
+    return [int("".join(map(str, word)), 2) for word in bits.tolist()]

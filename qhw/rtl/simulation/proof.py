@@ -67,6 +67,7 @@ class _Trial:
         edges: enabled clock edges up to and with each cycle.
     """
 
+    unit: Unit
     instance: Instance
     streams: dict[str, IntArray]
     step_of: IntArray
@@ -90,7 +91,8 @@ def prove(cases: Sequence[Case], simulator: Simulator, vectors: int = VECTORS, s
         vectors: random steps per unit where its inputs hold more than 20 bits.
     """
     trials = [
-        _trial(case.instance, vectors, np.random.default_rng([seed, i])) for i, case in enumerate(cases)
+        _trial(case.unit, case.instance, vectors, np.random.default_rng([seed, i]))
+        for i, case in enumerate(cases)
     ]
     shown = simulator.run([trial.instance for trial in trials], [trial.stimuli() for trial in trials])
     return [_compared(trial, rows) for trial, rows in zip(trials, shown, strict=True)]
@@ -103,8 +105,8 @@ def check(proofs: Sequence[Proof]) -> None:
         raise CheckFailedError("\n".join(wrong))
 
 
-def _trial(instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial:
-    ports = instance.unit.ports(instance.values)
+def _trial(unit: Unit, instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial:
+    ports = unit.ports(instance.values)
     exhaustive = bool(ports.inputs) and _input_bits(ports.inputs) <= EXHAUSTIVE_BITS
     streams = (
         _all_codes(ports.inputs, vectors, rng) if exhaustive else _some_codes(ports.inputs, vectors, rng)
@@ -114,12 +116,12 @@ def _trial(instance: Instance, vectors: int, rng: np.random.Generator) -> _Trial
         streams[control.name] = _ones(control, steps, rng)[:, None]
     enable = next((control for control in ports.controls if control.name == "enable"), None)
     # The outputs of the last step appear at the last edge.
-    needed = steps + instance.unit.latency(instance.values) - 1
+    needed = steps + unit.latency(instance.values) - 1
     edges = np.cumsum(np.ones(needed) if enable is None else _enabled(enable, needed, rng)).astype(np.int64)
     # An enabled cycle after n edges holds the inputs of step n; a stopped cycle, those of any step.
     enabled = np.diff(edges, prepend=0)
     step_of = np.where(enabled, np.minimum(edges - 1, steps - 1), rng.integers(0, steps, len(edges)))
-    return _Trial(instance, streams, step_of, edges, exhaustive)
+    return _Trial(unit, instance, streams, step_of, edges, exhaustive)
 
 
 def _input_bits(ports: Sequence[Port]) -> float:
@@ -201,15 +203,15 @@ def _enabled(control: Control, needed: int, rng: np.random.Generator) -> IntArra
 def _compared(trial: _Trial, shown: Words) -> Proof:
     """Each cycle against the step that left the pipeline last."""
     instance = trial.instance
-    expected = _packed_reference(instance, trial.streams, trial.steps)
-    behind = trial.edges - instance.unit.latency(instance.values)
-    defined = behind >= instance.unit.warm_up(instance.values)
+    expected = _packed_reference(trial.unit, instance, trial.streams)
+    behind = trial.edges - trial.unit.latency(instance.values)
+    defined = behind >= trial.unit.warm_up(instance.values)
     differ = (shown[defined] != expected[behind[defined]]).any(axis=1)
     return Proof(instance, trial.steps, trial.exhaustive, int(differ.sum()))
 
 
-def _packed_reference(instance: Instance, streams: Streams, steps: int) -> Words:
-    reference = dict(instance.unit.reference(instance.values, streams))
+def _packed_reference(unit: Unit, instance: Instance, streams: Streams) -> Words:
+    reference = dict(unit.reference(instance.values, streams))
     for port in instance.outputs:
         _check_range(instance, port, reference[port.name])
     return pack(instance.outputs, {name: np.asarray(rows) for name, rows in reference.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.formats.modes import IntArray
 from qhw.resources import resource_dir
-from qhw.rtl.base import Control, Port, Unit, Values
+from qhw.rtl.base import Control, Module, Port, Values
 from qhw.rtl.simulation.runtime import FLAGS, include_flags, joined, library, verilator_folder
 
 Words = NDArray[np.uint32]
@@ -30,7 +30,7 @@ _ROWS = 8192
 class Instance:
     """A unit with every parameter set."""
 
-    unit: Unit
+    unit: Module
     values: Values
 
     def __str__(self) -> str:
@@ -61,11 +61,14 @@ class Simulator:
         verilator_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, instances: Sequence[Instance], stimuli: Sequence[Words]) -> list[Words]:
+    def run(
+        self, instances: Sequence[Instance], stimuli: Sequence[Words], *, before_edge: bool = False
+    ) -> list[Words]:
         """Clock every instance through its own rows; what its outputs show behind each clock edge.
 
         Args:
             stimuli: the inputs of each instance, shape (cycles, words), each padded to whole words.
+            before_edge: what they show in front of each edge instead, as the streams' other ends see it.
 
         Returns:
             The outputs of each instance, likewise.
@@ -76,7 +79,8 @@ class Simulator:
         program = self._build(instances)
         cycles = max(len(rows) for rows in stimuli)
         padded = [np.pad(rows, ((0, cycles - len(rows)), (0, 0))) for rows in stimuli]
-        shown = self._execute(program, _padded(np.concatenate(padded, axis=1)), cycles)
+        rows = _padded(np.concatenate(padded, axis=1))
+        shown = self._execute(program, rows, cycles, before_edge)
         ends = list(accumulate(_words(instance.outputs) for instance in instances))
         parts = np.split(shown, ends, axis=1)[: len(instances)]
         return [part[: len(rows)] for part, rows in zip(parts, stimuli, strict=True)]
@@ -84,7 +88,12 @@ class Simulator:
     def _build(self, instances: Sequence[Instance]) -> Path:
         build = self.folder / f"build-{len(list(self.folder.glob('build-*')))}"
         build.mkdir()
-        (build / "proof.v").write_text(_top(instances))
+        memories = {
+            number: _constants(instance, build / f"constants{number}.mem")
+            for number, instance in enumerate(instances)
+            if instance.unit.constants is not None
+        }
+        (build / "proof.v").write_text(_top(instances, memories))
         (build / "main.cpp").write_text(_MAIN)
         flags = ["--cc", "-O3", "--x-initial", "unique", "--top-module", "proof", "--prefix", "Vproof"]
         models = sorted((resource_dir("cost_models") / "rtl" / "models").glob("*.v"))
@@ -100,10 +109,10 @@ class Simulator:
         _call(["g++", *map(str, objects), "-pthread", "-o", str(build / "proof")])
         return build / "proof"
 
-    def _execute(self, program: Path, rows: Words, cycles: int) -> Words:
+    def _execute(self, program: Path, rows: Words, cycles: int, before_edge: bool) -> Words:
         given, shown = program.with_name("given"), program.with_name("shown")
         rows.tofile(given)
-        _call([str(program), str(given), str(shown)])
+        _call([str(program), str(given), str(shown), *(["before"] if before_edge else [])])
         result = np.fromfile(shown, dtype=np.uint32).reshape(cycles, -1)
         given.unlink()
         shown.unlink()
@@ -116,7 +125,8 @@ _MAIN = """\
 #include <cstdio>
 #include "Vproof.h"
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
+    const bool before = count > 3;
     VerilatedContext context;
     context.randReset(2);
     Vproof top{&context};
@@ -126,9 +136,10 @@ int main(int, char** arguments) {
     while (std::fread(&top.x, sizeof top.x, 1, given) == 1) {
         top.clk = 0;
         top.eval();
+        if (before) std::fwrite(&top.y, sizeof top.y, 1, shown);
         top.clk = 1;
         top.eval();
-        std::fwrite(&top.y, sizeof top.y, 1, shown);
+        if (!before) std::fwrite(&top.y, sizeof top.y, 1, shown);
     }
     return std::fclose(shown);
 }
@@ -197,8 +208,19 @@ def _renamed(instance: Instance, number: int) -> str:
     return text.replace(f"module {instance.unit.top} ", f"module {instance.unit.top}_{number} ")
 
 
-def _top(instances: Sequence[Instance]) -> str:
-    """A module that holds all instances: their inputs are cut from x, their outputs put together to y."""
+def _constants(instance: Instance, path: Path) -> Path:
+    """The words of an instance's memory of constants, as ``$readmemh`` takes them."""
+    assert instance.unit.constants is not None
+    path.write_text("".join(f"{word:x}\n" for word in instance.unit.constants(instance.values)))
+    return path
+
+
+def _top(instances: Sequence[Instance], memories: Mapping[int, Path]) -> str:
+    """A module that holds all instances: their inputs are cut from x, their outputs put together to y.
+
+    Args:
+        memories: the files of their constants, by instance.
+    """
     x_words = max(_LEAST_WORDS, sum(_words(instance.inputs) for instance in instances))
     y_words = max(_LEAST_WORDS, sum(_words(instance.outputs) for instance in instances))
     lines = [
@@ -207,7 +229,8 @@ def _top(instances: Sequence[Instance]) -> str:
     x_at = y_at = 0
     for number, instance in enumerate(instances):
         inputs, outputs = list(_placed(instance.inputs, x_at)), list(_placed(instance.outputs, y_at))
-        lines += [f"    {line}" for line in _connected(instance, number, inputs, outputs)]
+        file = memories.get(number)
+        lines += [f"    {line}" for line in _connected(instance, number, inputs, outputs, file)]
         x_at, y_at = x_at + _words(instance.inputs), y_at + _words(instance.outputs)
     if y_at < y_words:
         lines.append(f"    assign y[{_WORD * y_words - 1}:{_WORD * y_at}] = 0;")
@@ -222,19 +245,30 @@ def _placed(ports: Sequence[Port], word: int) -> Iterator[tuple[Port, int]]:
 
 
 def _connected(
-    instance: Instance, number: int, inputs: list[tuple[Port, int]], outputs: list[tuple[Port, int]]
+    instance: Instance,
+    number: int,
+    inputs: list[tuple[Port, int]],
+    outputs: list[tuple[Port, int]],
+    constants: Path | None,
 ) -> Iterator[str]:
     for port, bit in outputs:
         filled = _WORD * _words([port])
         yield f"wire [{port.bits - 1}:0] {port.name}_{number};"
         padding = f"{filled - port.bits}'b0, " if filled > port.bits else ""
         yield f"assign y[{bit}+:{filled}] = {{{padding}{port.name}_{number}}};"
-    overrides = instance.unit.overrides(instance.values)
+    overrides = {name: _number(value) for name, value in instance.unit.overrides(instance.values).items()}
+    if constants is not None:
+        overrides["FILE"] = f'"{constants.absolute()}"'
     setting = ", ".join(f".{name}({value})" for name, value in overrides.items())
     pins = [".clk(clk)", *(f".{port.name}(x[{bit}+:{port.bits}])" for port, bit in inputs)]
     pins += [f".{port.name}({port.name}_{number})" for port, _ in outputs]
     module = f"{instance.unit.top}_{number}" if instance.unit.emit else instance.unit.top
     yield f"{module}{f' #({setting})' if setting else ''} unit{number} ({', '.join(pins)});"
+
+
+def _number(value: int) -> str:
+    """A parameter in Verilog, whose plain numbers have 32 bits."""
+    return str(value) if abs(value) < 1 << 31 else f"64'd{value}"
 
 
 def _call(command: list[str], environment: dict[str, str] | None = None) -> None:

@@ -15,9 +15,11 @@ from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.flows.rtl import schedule
 from qhw.flows.rtl.circuit import Circuit
 from qhw.flows.rtl.emission import emit, settled
-from qhw.flows.rtl.schedule import Folded, Queue, interpreted, scheduled
+from qhw.flows.rtl.schedule import interpreted, scheduled
 from qhw.graph.ir import ExactGraph
 from qhw.native import compiled
+from qhw.rtl.components.sliding_window import Folded
+from qhw.rtl.fifo import Queue
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from qhw.errors import InputError, UnsupportedError
 from qhw.flows.rtl.circuit import Circuit, Element
 from qhw.flows.rtl.emission import elementwise, matrix, moves, unrolled, windows
 from qhw.flows.rtl.emission.draft import STREAM_WORDS, Draft, channels_last, refuse
-from qhw.flows.rtl.schedule import Queue, Schedule, scheduled
+from qhw.flows.rtl.schedule import Schedule, scheduled
 from qhw.graph.ir import ExactGraph
+from qhw.rtl.fifo import Queue
 
 WRITERS: Mapping[str, Callable[[Draft, Any], None]] = {
     "Add": elementwise.add,

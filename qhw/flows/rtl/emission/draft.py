@@ -10,13 +10,15 @@ import numpy as np
 
 from qhw.cost.pricing.design import Design
 from qhw.errors import UnsupportedError
-from qhw.flows.rtl.circuit import Circuit, Component, Element, Setting, Wire, identifier
-from qhw.flows.rtl.schedule import Fork, Gathered, Gear, Queue, Timing
+from qhw.flows.rtl.circuit import Circuit, Component, Element, Setting, Wire, identifier, numbers_of
 from qhw.flows.rtl.template import PeSimd
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.components import STREAMS
+from qhw.rtl.fifo import Queue
 from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY
+from qhw.rtl.shared.timing import Timing
 
 STREAM_WORDS = 2
 """Words of the queue in front of a component."""
@@ -122,6 +124,20 @@ class Draft:
         )
         return output
 
+    def stream(
+        self,
+        unit: str,
+        inputs: Sequence[Wire],
+        output: Wire,
+        settings: Mapping[str, Setting],
+        *,
+        name: str,
+        node: str = "",
+    ) -> Wire:
+        """A component between streams, whose timing follows from its parameters."""
+        timing = stream_timing(unit, settings)
+        return self.add(unit, inputs, output, timing, settings, name=name, node=node)
+
     def memory(self, name: str, codes: IntArray, width: int) -> str:
         """A memory's words, of one row of codes each; the Verilog text of its file's name."""
         self.circuit.memories[name] = (width, codes)
@@ -142,9 +158,9 @@ class Draft:
             self.branches[tensor] = [wire]
             return
         copies = [self.wire(tensor, wire.lanes, wire.element, wire.order) for _ in range(readers)]
-        component = Component(
-            self.name(f"fork_{identifier(tensor)}"), "fork_stream", (wire,), tuple(copies), Fork(readers)
-        )
+        name, settings = self.name(f"fork_{identifier(tensor)}"), {"N": readers}
+        timing = stream_timing("fork_stream", settings)
+        component = Component(name, "fork_stream", (wire,), tuple(copies), timing, settings)
         self.circuit.components.append(component)
         self.branches[tensor] = copies
 
@@ -182,9 +198,7 @@ class Draft:
             return wire
         settings: dict[str, Setting] = {"A": wire.lanes, "B": lanes, "W": wire.element.width}
         out = self.wire(wire.tensor, lanes, wire.element, wire.order)
-        return self.add(
-            "gearbox", [wire], out, Gear(wire.lanes, lanes), settings, name=self.name(f"gear_{wire.name}")
-        )
+        return self.stream("gearbox", [wire], out, settings, name=self.name(f"gear_{wire.name}"))
 
     def queued(self, wire: Wire, name: str, depth: int = STREAM_WORDS) -> Wire:
         """The stream behind a queue; it is as deep as was measured, if it was."""
@@ -217,8 +231,12 @@ class Draft:
             "FILE_STYLE": memory_style(len(words)),
             "FILE": self.memory(name, words[:, None], bits),
         }
-        timing = Gathered(wire.words, len(words))
-        return self.add("gather_stream", [wire], out, timing, settings, name=name)
+        return self.stream("gather_stream", [wire], out, settings, name=name)
+
+
+def stream_timing(unit: str, settings: Mapping[str, Setting]) -> Timing:
+    """When words pass through a component between streams."""
+    return STREAMS[unit].timing(numbers_of(settings))
 
 
 def _common_lanes(wire: Wire, order: IntArray) -> int:

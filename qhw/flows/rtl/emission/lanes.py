@@ -9,9 +9,9 @@ import numpy as np
 
 from qhw.flows.rtl.circuit import Element, Setting, Wire, instance
 from qhw.flows.rtl.emission.draft import Draft, memory_style
-from qhw.flows.rtl.schedule import Pipeline
 from qhw.formats.modes import IntArray
 from qhw.rtl import UNITS
+from qhw.rtl.components.pipeline_control import Pipeline
 
 
 @dataclass(frozen=True)

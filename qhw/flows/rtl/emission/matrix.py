@@ -16,10 +16,10 @@ from qhw.flows.rtl.emission.lanes import Lanes
 from qhw.flows.rtl.emission.moves import padded
 from qhw.flows.rtl.emission.products import as_integers, dot_products
 from qhw.flows.rtl.emission.windows import closed, fronted, planes
-from qhw.flows.rtl.schedule import Window
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.components.sliding_window import Window
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import numpy as np
 
 from qhw.flows.rtl.circuit import Setting, Wire
 from qhw.flows.rtl.emission.draft import Draft, channels_last, refuse
-from qhw.flows.rtl.schedule import Cropped, Joined, Padded
-from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.shared.walks import within
 
 Part = tuple[int, int, int]
 """Where a part begins along an axis, how many of it there are, and how far they are apart."""
@@ -42,15 +41,14 @@ def padded(
     parts = (pads[0], rows, steps[0]), (pads[1], columns, steps[1]), (0, words, 1)
     mask = (1 << wire.element.width) - 1
     fill = sum((value & mask) << i * wire.element.width for i in range(wire.lanes))
-    settings = {
+    settings: dict[str, Setting] = {
         "W": wire.bits,
         **_walk((more_rows, more_columns, words), parts),
         "FILL": f"{wire.bits}'h{fill:x}",
     }
     order = channels_last((channels, more_rows, more_columns))
     out = draft.wire(wire.tensor, wire.lanes, wire.element, order)
-    timing = Padded(_within((more_rows, more_columns, words), parts))
-    return draft.add("pad_stream", [wire], out, timing, settings, name=name, node=node)
+    return draft.stream("pad_stream", [wire], out, settings, name=name, node=node)
 
 
 def cropped(
@@ -69,29 +67,18 @@ def cropped(
     """
     if parts == tuple((0, size, 1) for size in sizes):
         return wire
-    within = _within(sizes, parts)
-    order = wire.order.reshape(len(within), -1)[within].reshape(-1)
+    walk = _walk(sizes, parts)
+    kept = within(walk)
+    order = wire.order.reshape(len(kept), -1)[kept].reshape(-1)
     out = draft.wire(wire.tensor, wire.lanes, wire.element, order)
-    settings = {"W": wire.bits, **_walk(sizes, parts)}
-    return draft.add("crop_stream", [wire], out, Cropped(within), settings, name=name, node=node)
+    return draft.stream("crop_stream", [wire], out, {"W": wire.bits, **walk}, name=name, node=node)
 
 
-def _walk(sizes: tuple[int, int, int], parts: tuple[Part, Part, Part]) -> dict[str, Setting]:
-    settings: dict[str, Setting] = dict(zip("RNC", sizes, strict=True))
+def _walk(sizes: tuple[int, int, int], parts: tuple[Part, Part, Part]) -> dict[str, int]:
+    settings = dict(zip("RNC", sizes, strict=True))
     for axis, part in zip("RNC", parts, strict=True):
         settings |= {f"{axis}0": part[0], f"{axis}1": part[1], f"{axis}S": part[2]}
     return settings
-
-
-def _within(sizes: tuple[int, int, int], parts: tuple[Part, Part, Part]) -> IntArray:
-    """Whether each word lies in the part, in the order in which they pass."""
-    flags = []
-    for size, (start, count, step) in zip(sizes, parts, strict=True):
-        flag = np.zeros(size, dtype=bool)
-        flag[start : start + (count - 1) * step + 1 : step] = True
-        flags.append(flag)
-    rows, columns, words = flags
-    return np.asarray((rows[:, None, None] & columns[None, :, None] & words).reshape(-1))
 
 
 def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -119,11 +106,10 @@ def pad(draft: Draft, node: ir.Pad) -> None:
     parts = (begins[1], shape[1], 1), (begins[2], shape[2], 1), (begins[0] // lanes, shape[0] // lanes, 1)
     code = int(np.asarray(out.format.code_of(np.array([node.value])))[0]) & ((1 << wire.element.width) - 1)
     fill = sum(code << i * wire.element.width for i in range(lanes))
-    settings = {"W": wire.bits, **_walk(walked, parts), "FILL": f"{wire.bits}'h{fill:x}"}
+    settings: dict[str, Setting] = {"W": wire.bits, **_walk(walked, parts), "FILL": f"{wire.bits}'h{fill:x}"}
     result = draft.wire(node.output, lanes, wire.element, channels_last(out.shape))
-    timing = Padded(_within(walked, parts))
     name = draft.label(node)
-    draft.give(node, draft.add("pad_stream", [wire], result, timing, settings, name=name, node=node.name))
+    draft.give(node, draft.stream("pad_stream", [wire], result, settings, name=name, node=node.name))
 
 
 def _on_image(numbers: tuple[int, ...]) -> tuple[int, int, int]:
@@ -152,9 +138,8 @@ def cut(draft: Draft, node: ir.Slice) -> None:
     walked, walk = (shape[1], shape[2], shape[0] // lanes), (parts[0], parts[1], parts[2])
     settings = {"W": wire.bits, **_walk(walked, walk)}
     result = draft.wire(node.output, lanes, wire.element, channels_last(out.shape))
-    timing = Cropped(_within(walked, walk))
     name = draft.label(node)
-    draft.give(node, draft.add("crop_stream", [wire], result, timing, settings, name=name, node=node.name))
+    draft.give(node, draft.stream("crop_stream", [wire], result, settings, name=name, node=node.name))
 
 
 def upsample(draft: Draft, node: ir.Upsample) -> None:
@@ -192,16 +177,9 @@ def concat(draft: Draft, node: ir.Concat) -> None:
         chunks = [s[node.axis] * (inner if node.axis else 1) // lanes for s in (shape, other)]
         shape[node.axis] += other[node.axis]
         out = draft.wire(node.output, lanes, wire.element, channels_last(tuple(shape)))
-        settings: dict[str, Setting] = {"W": wire.bits, "NA": chunks[0], "NB": chunks[1]}
-        joined = draft.add(
-            "interleave",
-            [joined, wire],
-            out,
-            Joined(*chunks),
-            settings,
-            name=draft.label(node),
-            node=node.name,
-        )
+        settings = {"W": wire.bits, "NA": chunks[0], "NB": chunks[1]}
+        name = draft.label(node)
+        joined = draft.stream("interleave", [joined, wire], out, settings, name=name, node=node.name)
     draft.give(node, joined)
 
 

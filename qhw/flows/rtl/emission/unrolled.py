@@ -15,11 +15,11 @@ from qhw.flows.rtl.emission.draft import Draft, channels_last
 from qhw.flows.rtl.emission.moves import cropped, padded
 from qhw.flows.rtl.emission.products import whole_integers
 from qhw.flows.rtl.emission.windows import planes
-from qhw.flows.rtl.schedule import Pipeline
 from qhw.flows.rtl.unrolling import Unrolled, is_unrolled, number_range, reach, unrolled, window_style
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.components.pipeline_control import Pipeline
 from qhw.rtl.shared.adder_graph import Counts
 from qhw.rtl.shared.carry_chains import Bit, Bits
 

@@ -13,11 +13,11 @@ from qhw.flows.rtl.emission.draft import Draft, channels_last, memory_style
 from qhw.flows.rtl.emission.lanes import Lanes
 from qhw.flows.rtl.emission.moves import padded
 from qhw.flows.rtl.emission.products import whole_integers
-from qhw.flows.rtl.schedule import Folded, Window
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.components.sliding_window import Folded, Window
 
 
 def planes(sizes: tuple[int, ...]) -> tuple[int, int]:
