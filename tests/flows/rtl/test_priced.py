@@ -44,7 +44,7 @@ def test_layers_add_up_to_the_components() -> None:
 
 
 def test_a_bias_is_added_to_as_few_sums_at_a_time_as_the_rate_needs() -> None:
-    """Four sums come every nine cycles: one adder is enough. Sums have no bits that a finer bias moves out."""
+    """Four sums come in nine cycles: one adder is enough. Sums have no bits that a finer bias moves out."""
     zoo = Zoo("fine", 3)
     image = zoo.builder.input("image", (1, 6, 6), Integer(8, False), -8)
     zoo.end(zoo.conv("stem", image, 4, (3, 3), bias_exponent=-15))
