@@ -6,6 +6,7 @@ those of the exact graph.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import op_zoo
 import pytest
 from rtl_designs import coded, design_of, residual
 
+from qhw.boards import load_board
 from qhw.cost.pricing.design import Design
+from qhw.flows.rtl import RtlFlow
 from qhw.flows.rtl.circuit import Circuit, Component, Wire, files_of, memory_text
 from qhw.flows.rtl.emission import emit
 from qhw.flows.rtl.emission.draft import MEMORIES
@@ -106,6 +109,21 @@ def unit_of(design: Design, circuit: Circuit, component: Component, folder: Path
     )
 
 
+def check_modules(design: Design, known: int, folder: Path, simulator: Simulator) -> None:
+    """Prove every emitted module; of at least so many the words, too."""
+    circuit = emit(design)
+    for name, (width, codes) in circuit.memories.items():
+        (folder / f"{name}.mem").write_text(memory_text(width, codes))
+    cases = [
+        StreamCase(unit_of(design, circuit, component, folder), {})
+        for component in circuit.components
+        if component.module in circuit.modules
+    ]
+    assert sum(case.unit.reference is not None for case in cases) >= known
+    for first in range(0, len(cases), TOGETHER):
+        check_streams(prove_streams(cases[first : first + TOGETHER], simulator, cycles=CYCLES))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "known"),
@@ -115,15 +133,18 @@ def unit_of(design: Design, circuit: Circuit, component: Component, folder: Path
 def test_every_module_stalls_and_goes_on(
     make: Callable[[], ExactGraph], known: int, tmp_path: Path, simulator: Simulator
 ) -> None:
-    design = design_of(make(), 3)
-    circuit = emit(design)
-    for name, (width, codes) in circuit.memories.items():
-        (tmp_path / f"{name}.mem").write_text(memory_text(width, codes))
-    cases = [
-        StreamCase(unit_of(design, circuit, component, tmp_path), {})
-        for component in circuit.components
-        if component.module in circuit.modules
-    ]
-    assert sum(case.unit.reference is not None for case in cases) >= known
-    for first in range(0, len(cases), TOGETHER):
-        check_streams(prove_streams(cases[first : first + TOGETHER], simulator, cycles=CYCLES))
+    check_modules(design_of(make(), 3), known, tmp_path, simulator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "known"), [("chain", 1), ("perceptron", 0)])
+def test_every_unrolled_module_stalls_and_goes_on(
+    name: str, known: int, tmp_path: Path, simulator: Simulator
+) -> None:
+    """Graphs of additions, windows of a convolution that are wanted whole."""
+    pytest.importorskip("alkaid", reason="alkaid is not installed: pip install 'qhw[unrolled]'")
+    made = importlib.import_module("test_rtl_unrolled")
+    flow = RtlFlow(unrolled="all")
+    design = flow.best(flow.prepare(getattr(made, name)(), load_board("ultra96")))
+    assert emit(design).sums
+    check_modules(design, known, tmp_path, simulator)
