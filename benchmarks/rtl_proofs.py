@@ -21,8 +21,8 @@ from rich.progress import track
 
 from qhw.cost.calibration import catalogue
 from qhw.rtl import UNITS
-from qhw.rtl.base import CountedUnit, StreamUnit
-from qhw.rtl.components import COMPONENTS, STREAMS
+from qhw.rtl.base import StreamUnit
+from qhw.rtl.components import LANE_COMPONENTS, STREAMS
 from qhw.rtl.simulation.composed import COMPOSED
 from qhw.rtl.simulation.proof import Case, Proof, prove
 from qhw.rtl.simulation.streams import StreamCase, StreamProof, prove_streams
@@ -37,9 +37,6 @@ TOGETHER = 12
 CYCLES = 100_000
 """Clock cycles of a circuit between streams."""
 
-LANES: Mapping[str, CountedUnit] = {
-    name: unit for name, unit in COMPONENTS.items() if isinstance(unit, CountedUnit)
-}
 BETWEEN_STREAMS: Mapping[str, StreamUnit] = {**STREAMS, **COMPOSED}
 
 
@@ -51,8 +48,8 @@ def proofs(simulator: Simulator, cases: Sequence[Case]) -> list[Proof]:
 
 def cases_of(unit: str, designs: int) -> list[Case]:
     """The first designs of a unit's sample, or those of a component."""
-    if unit in COMPONENTS:
-        return [Case(LANES[unit], values) for values in LANES[unit].samples]
+    if unit in LANE_COMPONENTS:
+        return [Case(LANE_COMPONENTS[unit], values) for values in LANE_COMPONENTS[unit].samples]
     points = catalogue.points(FAMILY, [unit])[:designs]
     return [Case(UNITS[unit], dict(point.parameters)) for point in points]
 
@@ -82,7 +79,7 @@ def row_of(name: str, simulator: Simulator, designs: int) -> tuple[str, int]:
         passed = prove_streams(cases, simulator, cycles=CYCLES)
         return stream_row(name, unit.summary, passed), sum(proof.differences for proof in passed)
     found = proofs(simulator, cases_of(name, designs))
-    summary = (LANES.get(name) or UNITS[name]).summary
+    summary = (LANE_COMPONENTS.get(name) or UNITS[name]).summary
     return row(name, summary, found), sum(proof.differences for proof in found)
 
 
@@ -116,7 +113,7 @@ def report(rows: Mapping[str, str]) -> str:
             "",
             f"| component {header}",
             ruler,
-            *those(LANES),
+            *those(LANE_COMPONENTS),
             "",
             "## Between streams",
             "",
@@ -133,7 +130,7 @@ def report(rows: Mapping[str, str]) -> str:
 
 def main() -> None:
     """Prove, write the table, and fail where anything differs."""
-    every = [*UNITS, *LANES, *BETWEEN_STREAMS]
+    every = [*UNITS, *LANE_COMPONENTS, *BETWEEN_STREAMS]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,8 +14,8 @@ import qhw.rtl.components
 from qhw.devices import fabrics
 from qhw.errors import CheckFailedError, InputError
 from qhw.rtl import UNITS
-from qhw.rtl.base import COMPONENTS_FOLDER, CountedStream, CountedUnit, Values, Words, verilog_files
-from qhw.rtl.components import COMPONENTS, STREAMS
+from qhw.rtl.base import COMPONENTS_FOLDER, CountedStream, Values, Words, verilog_files
+from qhw.rtl.components import COMPONENTS, LANE_COMPONENTS, STREAMS
 from qhw.rtl.components.gearbox import Gear
 from qhw.rtl.shared.counting import Columns, Counting
 from qhw.rtl.simulation.composed import COMPOSED
@@ -24,7 +24,6 @@ from qhw.rtl.simulation.streams import StreamCase, check_streams, prove_streams
 from qhw.rtl.simulation.verilator import Simulator
 
 PROOFS = Path(__file__).parents[2] / "benchmarks" / "results" / "rtl_proofs.md"
-LANES = [unit for unit in COMPONENTS.values() if isinstance(unit, CountedUnit)]
 BETWEEN_STREAMS = {**STREAMS, **COMPOSED}
 
 FEW = 2_000
@@ -64,6 +63,12 @@ def test_what_it_takes_is_counted_in_every_family(name: str, family: str) -> Non
         assert all(math.isfinite(one) and one >= 0 for one in (taken.lut, taken.ff, taken.bram18))
 
 
+def test_timings_have_numbers_of_their_own() -> None:
+    """By which the schedule's kernel tells them apart."""
+    kinds = [unit.timing(unit.checked(unit.samples[0])).kind for unit in BETWEEN_STREAMS.values()]
+    assert sorted(kinds) == list(range(len(BETWEEN_STREAMS)))
+
+
 @pytest.mark.parametrize("name", [*COMPONENTS, *COMPOSED])
 def test_it_stands_in_the_table_of_proofs(name: str) -> None:
     unit = COMPONENTS.get(name) or COMPOSED[name]
@@ -73,7 +78,7 @@ def test_it_stands_in_the_table_of_proofs(name: str) -> None:
 
 
 def test_components_compute_what_their_references_say(simulator: Simulator) -> None:
-    cases = [Case(unit, values) for unit in LANES for values in unit.samples]
+    cases = [Case(unit, values) for unit in LANE_COMPONENTS.values() for values in unit.samples]
     check(prove(cases, simulator, vectors=FEW))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from qhw.rtl.base import CountedStream, CountedUnit
 
-__all__ = ["COMPONENTS", "STREAMS"]
+__all__ = ["COMPONENTS", "LANE_COMPONENTS", "STREAMS"]
 
 
 def _found() -> Iterator[CountedUnit | CountedStream]:
@@ -23,6 +23,11 @@ def _found() -> Iterator[CountedUnit | CountedStream]:
 
 COMPONENTS: Mapping[str, CountedUnit | CountedStream] = {unit.name: unit for unit in _found()}
 """Every component by its name, simulated without a difference (``benchmarks/rtl_proofs.py``)."""
+
+LANE_COMPONENTS: Mapping[str, CountedUnit] = {
+    name: unit for name, unit in COMPONENTS.items() if isinstance(unit, CountedUnit)
+}
+"""Those within modules."""
 
 STREAMS: Mapping[str, CountedStream] = {
     name: unit for name, unit in COMPONENTS.items() if isinstance(unit, CountedStream)
