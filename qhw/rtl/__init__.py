@@ -2,7 +2,8 @@
 
 A file holds a unit's parameters and ports, what it computes in integers, the closed forms of its resources,
 the space that its measured designs are drawn from, and its energy. Every module of this package but ``base``
-is a unit, its ``UNIT``: nothing else has to list it.
+is a unit, its ``UNIT``: nothing else has to list it. What designs are composed of beside them is in
+``components/``.
 """
 
 from __future__ import annotations

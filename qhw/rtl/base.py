@@ -241,20 +241,30 @@ class StreamUnit(Module):
     Args:
         ports: the streams' words alone; what is output beside ``y`` goes with it.
         image: words of an image on each input, in order.
-        reference: the words of whole images that come out, by output port, from those that go in, by input.
+        reference: the words of whole images that come out, by output port, from those that go in, by input;
+            None where only their cycles are known.
         timing: when words pass.
-        counted: what it takes of a device, from the values of its parameters.
         samples: the designs that are simulated, the smallest first.
         carrier: the Verilog of a module of the same name with all ports, where the circuit has only valid and
             ready, and the words pass beside it.
     """
 
     image: Callable[[Values], tuple[int, ...]]
-    reference: Callable[[Values, Words], Words]
+    reference: Callable[[Values, Words], Words] | None
     timing: Callable[[Values], Timing]
-    counted: Callable[[Values, Counting], Taken]
     samples: tuple[Values, ...]
     carrier: Callable[[Values], str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedStream(StreamUnit):
+    """A circuit between streams that designs are composed of; it is counted, not measured.
+
+    Args:
+        counted: what it takes of a device, from the values of its parameters.
+    """
+
+    counted: Callable[[Values, Counting], Taken]
 
 
 def _none(values: Values) -> int:

@@ -32,7 +32,7 @@ from qhw.formats.modes import IntArray
 from qhw.native import compiler_version, told_by
 from qhw.outside import refuse_link
 from qhw.rtl.simulation.runtime import FLAGS as COMPILE_FLAGS
-from qhw.rtl.simulation.runtime import include_flags, joined, library, verilator_folder
+from qhw.rtl.simulation.runtime import compile_program, verilator_folder
 
 FLAGS = ("--cc", "-O3", "--x-initial", "unique", "--top-module", "simulated", "--prefix", "Vsimulated")
 _QUIET = ("-Wno-fatal", "-Wno-WIDTH", "-Wno-DECLFILENAME", "-Wno-PINMISSING", "-Wno-UNOPTFLAT")
@@ -78,14 +78,9 @@ def compile_project(project: Project) -> float:
         inputs = [source for source in source_files(project.folder) if source.endswith((".v", ".sv"))]
         tool = [str(root / "bin" / "verilator"), *FLAGS, *_QUIET, "-Mdir", str(scratch), *inputs]
         _call(tool, project, {**os.environ, "VERILATOR_ROOT": str(root)})
-        objects = library(scratch)
-        generated = sorted(scratch.glob("Vsimulated*.cpp"))
-        for source in joined([*generated, project.folder.absolute() / BENCH], scratch):
-            objects.append(source.with_suffix(".o"))
-            command = [compiler, "-c", *COMPILE_FLAGS, *include_flags(), f"-I{scratch}"]
-            _call([*command, str(source), "-o", str(objects[-1])], project)
+        sources = [*sorted(scratch.glob("Vsimulated*.cpp")), project.folder.absolute() / BENCH]
         built = scratch / "program"
-        _call([compiler, *map(str, objects), "-pthread", "-o", str(built)], project)
+        compile_program(compiler, sources, scratch, built, lambda command: _call(command, project))
         program.keep(built, version)
     return time.monotonic() - started
 

@@ -11,20 +11,25 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 
-from qhw.rtl.base import CountedUnit, StreamUnit
+from qhw.rtl.base import CountedStream, CountedUnit
 
-__all__ = ["COMPONENTS", "STREAMS"]
+__all__ = ["COMPONENTS", "LANE_COMPONENTS", "STREAMS"]
 
 
-def _found() -> Iterator[CountedUnit | StreamUnit]:
+def _found() -> Iterator[CountedUnit | CountedStream]:
     for module in pkgutil.iter_modules(__path__):
         yield importlib.import_module(f"{__name__}.{module.name}").UNIT
 
 
-COMPONENTS: Mapping[str, CountedUnit | StreamUnit] = {unit.name: unit for unit in _found()}
+COMPONENTS: Mapping[str, CountedUnit | CountedStream] = {unit.name: unit for unit in _found()}
 """Every component by its name, simulated without a difference (``benchmarks/rtl_proofs.py``)."""
 
-STREAMS: Mapping[str, StreamUnit] = {
-    name: unit for name, unit in COMPONENTS.items() if isinstance(unit, StreamUnit)
+LANE_COMPONENTS: Mapping[str, CountedUnit] = {
+    name: unit for name, unit in COMPONENTS.items() if isinstance(unit, CountedUnit)
+}
+"""Those within modules."""
+
+STREAMS: Mapping[str, CountedStream] = {
+    name: unit for name, unit in COMPONENTS.items() if isinstance(unit, CountedStream)
 }
 """Those between streams."""

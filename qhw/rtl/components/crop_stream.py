@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values, Words
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values, Words
 from qhw.rtl.components import places
 from qhw.rtl.shared.walks import WALK, Masked, MaskMachine, check_walk, within
 
@@ -43,7 +43,7 @@ def _reference(values: Values, given: Words) -> Words:
     return {"y": images.reshape(-1).tolist()}
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="crop_stream",
     summary="a part of an image; the other words are dropped",
     ranges=(Parameter("W", 1, 1 << 14, "bits of a word"), *WALK),

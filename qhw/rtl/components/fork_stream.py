@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values
 from qhw.rtl.shared.counting import Taken
 from qhw.rtl.shared.timing import Machine, Timing
 
@@ -65,7 +65,7 @@ endmodule
 """
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="fork_stream",
     summary="valid and ready of a stream with N readers",
     ranges=(Parameter("N", 2, 1 << 10, "readers"),),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values, Words
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values, Words
 from qhw.rtl.shared.counting import Counting, Taken
 from qhw.rtl.shared.timing import Machine, Timing
 
@@ -82,7 +82,7 @@ def _counted(values: Values, counting: Counting) -> Taken:
     return total + memory + Taken(lut=8.0, ff=5.0)
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="gather_stream",
     summary="an image of D words in another order: L words, each from its address",
     ranges=(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd, lcm
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values, Words
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values, Words
 from qhw.rtl.shared.counting import Counting, Taken
 from qhw.rtl.shared.structure import levels
 from qhw.rtl.shared.timing import Machine, Timing
@@ -76,7 +76,7 @@ def _counted(values: Values, counting: Counting) -> Taken:
     return Taken(lut=control + room * bits * (1.0 + steps / 2), ff=float(ff))
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="gearbox",
     summary="words of A elements as words of B elements",
     ranges=(

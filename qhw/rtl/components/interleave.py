@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values, Words
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values, Words
 from qhw.rtl.shared.counting import Counting, Taken
 from qhw.rtl.shared.timing import Machine, Timing
 
@@ -59,7 +59,7 @@ def _counted(values: Values, counting: Counting) -> Taken:
     return counting.counter(values["NA"] + values["NB"]) + Taken(lut=values["W"] + 4.0)
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="interleave",
     summary="two streams as one: NA words of a, then NB words of b, and so on",
     ranges=(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values, Words
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values, Words
 from qhw.rtl.components import places
 from qhw.rtl.shared.counting import Counting, Taken
 from qhw.rtl.shared.walks import WALK, Masked, MaskMachine, check_walk, part_words, within
@@ -50,7 +50,7 @@ def _counted(values: Values, counting: Counting) -> Taken:
     return places.counted(values, counting) + Taken(lut=float(values["W"]))
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="pad_stream",
     summary="an image within a larger one, filled up",
     ranges=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qhw.rtl.base import Parameter, Port, Ports, StreamUnit, Values
+from qhw.rtl.base import CountedStream, Parameter, Port, Ports, Values
 from qhw.rtl.shared.counting import Taken
 from qhw.rtl.shared.timing import Machine, Timing
 
@@ -69,7 +69,7 @@ endmodule
 """
 
 
-UNIT = StreamUnit(
+UNIT = CountedStream(
     name="pipeline_control",
     summary="valid and ready of a pipeline of D registers",
     ranges=(Parameter("D", 1, 1 << 12, "registers in a row"),),

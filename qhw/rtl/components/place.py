@@ -62,6 +62,7 @@ UNIT = CountedUnit(
     samples=(
         {"D": 1, "START": 0, "COUNT": 1},
         {"D": 8, "START": 0, "COUNT": 8},
+        {"D": 10, "START": 3, "COUNT": 4},
         {"D": 9, "START": 2, "COUNT": 3, "STEP": 3},
         {"D": 16, "START": 15, "COUNT": 1},
         {"D": 100, "START": 1, "COUNT": 20, "STEP": 2},

@@ -129,7 +129,8 @@ class FoldedMachine(Machine):
 _LOOPS = tuple(Window.__dataclass_fields__)
 
 
-def _window(values: Values) -> Window:
+def window_of(values: Values) -> Window:
+    """The loops among the parameters."""
     return Window(**{name: values[name] for name in _LOOPS})
 
 
@@ -156,7 +157,7 @@ def reading_order(window: Window) -> tuple[IntArray, IntArray]:
 
 def _reference(values: Values, inputs: Streams) -> Streams:
     """All words that ever came, and a place in the reading order of the endless row of images."""
-    window = _window(values)
+    window = window_of(values)
     order, following = (part.tolist() for part in reading_order(window))
     image, span, most = window.M * window.N * window.C, window.span, values["D"]
     words: list[int] = []
@@ -177,7 +178,7 @@ def _reference(values: Values, inputs: Streams) -> Streams:
 
 
 def _rule(values: Values) -> None:
-    name, window = "sliding_window", _window(values)
+    name, window = "sliding_window", window_of(values)
     reach = {
         "M": (values["OM"] - 1) * values["SM"] + (values["KM"] - 1) * values["DM"] + 1,
         "N": (values["ON"] - 1) * values["SN"] + (values["KN"] - 1) * values["DN"] + 1,

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from qhw import vouched
@@ -99,6 +99,25 @@ def _compiled(compiler: str, sources: Iterable[Path], folder: Path) -> list[Path
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compile_program(
+    compiler: str, sources: Iterable[Path], folder: Path, program: Path, call: Callable[[list[str]], None]
+) -> None:
+    """Compile C++ that Verilator made of a design, and what drives it, and link it with the run-time library.
+
+    Args:
+        folder: where Verilator wrote its headers, and what is compiled goes.
+        call: runs a command; raises where it fails.
+
+    Raises as :func:`library`.
+    """
+    objects = library(folder)
+    for source in joined(sources, folder):
+        objects.append(source.with_suffix(".o"))
+        flags = [*FLAGS, *include_flags(), f"-I{folder}"]
+        call([compiler, "-c", *flags, str(source), "-o", str(objects[-1])])
+    call([compiler, *map(str, objects), "-pthread", "-o", str(program)])
 
 
 def joined(sources: Iterable[Path], folder: Path) -> list[Path]:

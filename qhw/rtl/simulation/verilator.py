@@ -16,7 +16,7 @@ from qhw.errors import CheckFailedError, ToolMissingError
 from qhw.formats.modes import IntArray
 from qhw.resources import resource_dir
 from qhw.rtl.base import Control, Module, Port, Values
-from qhw.rtl.simulation.runtime import FLAGS, include_flags, joined, library, verilator_folder
+from qhw.rtl.simulation.runtime import compile_program, verilator_folder
 
 Words = NDArray[np.uint32]
 """Rows of 32-bit words, the lowest bits first."""
@@ -101,13 +101,11 @@ class Simulator:
         root = verilator_folder()
         tool = [str(root / "bin" / "verilator"), *flags, *_QUIET, "-Mdir", str(build)]
         _call([*tool, *map(str, sources)], {**os.environ, "VERILATOR_ROOT": str(root)})
-        objects = library(build)
-        for source in joined([*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"], build):
-            objects.append(source.with_suffix(".o"))
-            compiler = ["g++", "-c", *FLAGS, *include_flags(), f"-I{build}"]
-            _call([*compiler, str(source), "-o", str(objects[-1])])
-        _call(["g++", *map(str, objects), "-pthread", "-o", str(build / "proof")])
-        return build / "proof"
+        program = build / "proof"
+        compile_program(
+            "g++", [*sorted(build.glob("Vproof*.cpp")), build / "main.cpp"], build, program, _call
+        )
+        return program
 
     def _execute(self, program: Path, rows: Words, cycles: int, before_edge: bool) -> Words:
         given, shown = program.with_name("given"), program.with_name("shown")

@@ -70,7 +70,7 @@ def table(lanes: Lanes, net: Net, integers: IntArray, what: str) -> Net:
         "STYLE": LUT_MEMORY + deep,
         "FILE": file,
     }
-    return lanes.unit("lookup", settings, {"x": net}, element, 1, "y")
+    return lanes.unit("lookup", settings, {"x": net}, element, "y")
 
 
 def multiplier(draft: Draft, a: Element, b: Element) -> int:
@@ -204,7 +204,7 @@ def _clamped(lanes: Lanes, net: Net, low: int, high: int, beyond: tuple[int, int
         "HIGH": code(high),
     }
     settings |= {"BELOW": code(beyond[0]), "ABOVE": code(beyond[1])}
-    return lanes.unit("clamp", settings, {"x": net}, element, 1, "y")
+    return lanes.unit("clamp", settings, {"x": net}, element, "y")
 
 
 def _coded(lanes: Lanes, node: ir.Requant, net: Net, y: TensorType, dropped: int) -> Net:
@@ -296,11 +296,11 @@ def _levelled(lanes: Lanes, reached: Net, levels: IntArray, out: Element, shape:
         padded[: levels.shape[1]] = levels[0] & mask
         file = lanes.draft.memory(f"{lanes.name}_levels", padded[:, None], out.width)
         settings: dict[str, Setting] = {"D": len(padded), "W": out.width, "STYLE": LUT_MEMORY, "FILE": file}
-        return lanes.unit("lookup", settings, {"x": reached}, out, 1, "y")
+        return lanes.unit("lookup", settings, {"x": reached}, out, "y")
     count = 1 << reached.element.width
     rows = np.zeros((int(np.prod(shape)), count), dtype=object)
     for place, column in enumerate(levels.T):
         rows[:, place] = spread(column & mask, shape)
     all_of = lanes.constants_of(rows, out, "levels")
     choice: dict[str, Setting] = {"N": count, "W": out.width}
-    return lanes.unit("choice", choice, {"place": reached, "x": all_of}, out, 1, "y")
+    return lanes.unit("choice", choice, {"place": reached, "x": all_of}, out, "y")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qhw.flows.rtl.circuit import Element, Setting, Wire, instance
+from qhw.flows.rtl.circuit import Element, Setting, Wire, instance, numbers_of
 from qhw.flows.rtl.emission.draft import Draft, memory_style
 from qhw.formats.modes import IntArray
 from qhw.rtl import UNITS
+from qhw.rtl.components import LANE_COMPONENTS
 from qhw.rtl.components.pipeline_control import Pipeline
 
 
@@ -129,7 +130,7 @@ class Lanes:
             return net
         assert net.edges < edges
         settings = {"W": net.element.width, "D": edges - net.edges}
-        return self.unit("delay", settings, {"x": net}, net.element, edges - net.edges, "y")
+        return self.unit("delay", settings, {"x": net}, net.element, "y")
 
     def unit(
         self,
@@ -137,15 +138,15 @@ class Lanes:
         settings: Mapping[str, Setting],
         pins: Mapping[str, Net | str],
         element: Element,
-        latency: int,
         output: str,
     ) -> Net:
-        """A unit in every lane; pins are numbers, or Verilog with ``{lane}``."""
+        """A unit or component in every lane; pins are numbers, or Verilog with ``{lane}``."""
         nets = [pin for pin in pins.values() if isinstance(pin, Net)]
         edges = max(net.edges for net in nets)
         aligned = {
             port: self.delayed(pin, edges) if isinstance(pin, Net) else pin for port, pin in pins.items()
         }
+        latency = (UNITS.get(module) or LANE_COMPONENTS[module]).latency(numbers_of(settings))
         out = self._net(element, edges + latency)
         for lane in range(self.lanes):
             connected = {"clk": "clk", "enable": "enable"}
@@ -163,9 +164,9 @@ class Lanes:
         element: Element,
         output: str,
     ) -> Net:
-        """A measured unit in every lane; its latency is its own."""
+        """A measured unit in every lane, its parameters checked."""
         checked = UNITS[unit].checked(values)
-        return self.unit(unit, checked, pins, element, UNITS[unit].latency(checked), output)
+        return self.unit(unit, checked, pins, element, output)
 
     def moved(self, net: Net, element: Element, shift: int = 0) -> Net:
         """The number times a power of two, in other bits; wires."""

@@ -17,6 +17,7 @@ from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
 from qhw.graph.ir import Node
+from qhw.rtl.components import LANE_COMPONENTS
 from qhw.rtl.components.sliding_window import Folded, Window
 
 
@@ -150,14 +151,13 @@ def _accumulated(
     """The module that sums up words, or keeps the largest, in every lane."""
     out = draft.design.graph.tensors[node.output]
     largest = node.op in ("MaxPool", "ReduceMax")
-    a, edges = wire.element, 3
+    a, unit = wire.element, "running_max" if largest else "running_sum"
     element = a if largest else Element.of(out.format)
-    body = fronted(draft, window, wire, sum_words, edges)
-    settings: dict[str, Setting] = {"W": a.width, "S": int(a.signed)}
     # What is known of the numbers may say that their sum has fewer bits than one of them could have.
     bits = max(a.width, element.width)
-    if not largest:
-        settings["A"] = bits
+    settings = {"W": a.width, "S": int(a.signed)} | ({} if largest else {"A": bits})
+    edges = 1 + LANE_COMPONENTS[unit].latency(settings)
+    body = fronted(draft, window, wire, sum_words, edges)
     for i in range(wire.lanes):
         pins = {
             "clk": "clk",
@@ -168,7 +168,7 @@ def _accumulated(
         pins["y"] = f"result{i}"
         body.append(f"    wire [{bits - 1}:0] result{i};")
         body.append(f"    assign y[{i * element.width}+:{element.width}] = result{i}[{element.width - 1}:0];")
-        body.append(instance("running_max" if largest else "running_sum", f"unit{i}", settings, pins))
+        body.append(instance(unit, f"unit{i}", settings, pins))
     made = closed(draft, node, name, wire, body, wire.lanes, element, order, window, sum_words, edges)
     if isinstance(out.format, TableFormat):
         numbers = np.asarray(out.format.numbers, dtype=object)
