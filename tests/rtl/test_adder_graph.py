@@ -67,6 +67,22 @@ def test_each_sum_waits_for_what_it_adds() -> None:
 
 
 @needs_alkaid
+@pytest.mark.parametrize("offset", [False, True])
+def test_several_additions_follow_each_other_in_a_cycle(offset: bool) -> None:
+    """The same additions behind fewer clock edges; what is read in its own cycle alone has no register."""
+    matrix = np.random.default_rng(0).integers(-90, 90, (12, 6))
+    one, three = (adder_graph(matrix, 0, 15, n, offset=offset) for n in (1, 3))
+    assert [chain._replace(level=0) for chain in one.chains] == [
+        chain._replace(level=0) for chain in three.chains
+    ]
+    assert [chain.level for chain in three.chains] == [-(-chain.level // 3) for chain in one.chains]
+    assert (one.depth % 3 > 0, one.read) == (True, one.depth + 1)
+    assert (three.depth, three.read) == (-(-one.depth // 3), three.depth + (not offset))
+    assert three.counts().registers < one.counts().registers
+    assert all(begin <= reads[0] and reads[-1] < three.read for begin, reads in three.lives().values())
+
+
+@needs_alkaid
 def test_a_column_without_additions_is_wires_behind_a_register() -> None:
     graph = adder_graph(np.array([[4, 0], [0, 1]]), 0, 7)
     assert (graph.chains, graph.depth, graph.luts) == ((), 1, 0)

@@ -29,6 +29,9 @@ from qhw.rtl.shared.memories import BLOCK_RAM, LUT_MEMORY, SHIFT_REGISTER
 
 NONE, AUTO, ALL = "none", "auto", "all"
 
+ADDITIONS = {"few": 4, "many": 1}
+"""Additions that follow each other in a clock cycle, by the option ``registers``."""
+
 MOST_DIGITS = 20_000
 """Signed digits of a matrix up to which it is tried without being named: seconds of solving."""
 
@@ -53,8 +56,11 @@ def with_unrolled(architecture: Architecture, graph: ExactGraph, chosen: str) ->
     allowed = forced or {node.name for node in graph.nodes if _is_small(graph, node)}
     if chosen == ALL:
         forced = allowed
+    additions = additions_of(architecture)
     found = {
-        name: partial(_rule, rule, allowed) for name, rule in architecture.rules.items() if name in _UNROLLED
+        name: partial(_rule, rule, allowed, additions)
+        for name, rule in architecture.rules.items()
+        if name in _UNROLLED
     }
     return replace(
         architecture,
@@ -182,7 +188,7 @@ class Unrolled:
     @property
     def depth(self) -> int:
         """Clock edges from the inputs to the outputs."""
-        return self.made.depth + (self.offsets is not None)
+        return self.made.read - (self.offsets is None)
 
     def counts(self) -> Counts:
         """What the circuit takes, the control of its pipeline included: a flip-flop for each of its edges."""
@@ -205,11 +211,17 @@ class Unrolled:
         )
 
 
-def unrolled(graph: ExactGraph, node: Node) -> Unrolled:
-    """The additions of a node."""
+def additions_of(architecture: Architecture) -> int:
+    """Additions from register to register of an unrolled layer."""
+    return ADDITIONS[str(architecture.options["registers"])]
+
+
+def unrolled(graph: ExactGraph, node: Node, additions: int) -> Unrolled:
+    """The additions of a node, so many in a clock cycle."""
     low, high = number_range(graph.tensors[node.inputs[0]].format)
-    width = graph.tensors[node.output].format.width
-    return Unrolled(adder_graph(weights_of(graph, node), low, high), width, offsets_of(graph, node))
+    width, offsets = graph.tensors[node.output].format.width, offsets_of(graph, node)
+    made = adder_graph(weights_of(graph, node), low, high, additions, offset=offsets is not None)
+    return Unrolled(made, width, offsets)
 
 
 def number_range(format: Format) -> tuple[int, int]:
@@ -235,12 +247,14 @@ def reach(node: ir.Conv, kernel: Sequence[int]) -> tuple[int, int]:
 # --- what it costs -------------------------------------------------------------------------------------
 
 
-def _rule(rule: LayerRule, allowed: Collection[str], site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+def _rule(
+    rule: LayerRule, allowed: Collection[str], additions: int, site: Site, folds: Sequence[PeSimd]
+) -> LayerUsage:
     """A node's resources, at each folding as it is built at it."""
     wholly = np.array([_is_whole(site.graph, site.node, fold, allowed) for fold in folds])
     if not wholly.any():
         return rule(site, folds)
-    one = _unrolled(site)
+    one = _unrolled(site, additions)
     folded = [fold for fold, is_one in zip(folds, wholly, strict=True) if not is_one]
     if not folded:
         return one
@@ -263,9 +277,9 @@ def usage_of(counts: Counts, shifts: bool) -> Usage:
     return Usage(lut=float(counts.lut4s), ff=float(counts.registers))
 
 
-def _unrolled(site: Site) -> LayerUsage:
+def _unrolled(site: Site, additions: int) -> LayerUsage:
     graph, node = site.graph, site.node
-    made, shifts = unrolled(graph, node), site.hardware.fabric.lut_inputs == 6
+    made, shifts = unrolled(graph, node, additions), site.hardware.fabric.lut_inputs == 6
     counts, outputs = made.counts(), len(made.made.outputs)
     usage = usage_of(counts, shifts)
     cycles, memory = site.output.size // outputs, 0.0

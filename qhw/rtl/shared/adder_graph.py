@@ -1,4 +1,4 @@
-"""A product with a constant matrix as a graph of additions, solved by alkaid, with a register behind each.
+"""A product with a constant matrix as a graph of additions, solved by alkaid, with registers between some.
 
 alkaid (the successor of da4ml: Sun et al., arXiv 2507.04535) recodes the weights in signed digits and shares
 what several outputs add. Its licence is the LGPL: only its solver is called. What it finds is checked against
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Chain(NamedTuple):
 
     Args:
         number: what its bits are known by.
-        level: clock edges from the inputs to its register.
+        level: clock edges from the inputs to its register; what is added in the same cycle is no register's.
     """
 
     number: int
@@ -67,17 +68,23 @@ class AdderGraph:
         chains: the sums, each behind those that it adds.
         outputs: the bits of each column's result; a column of zeros has none.
         depth: clock edges from the inputs to all outputs.
+        read: the clock edge at which the outputs are read: one more than ``depth``, or ``depth`` where
+            something is added to them in the same cycle.
         luts, lut4s: of its carry chains, where LUTs have six inputs or four.
     """
 
     chains: tuple[Chain, ...]
     outputs: tuple[Number, ...]
     depth: int
+    read: int
     luts: int
     lut4s: int
 
     def lives(self) -> dict[tuple[int, int], tuple[int, list[int]]]:
-        """By bit: the level of its first register, and the levels at which it is read, rising."""
+        """By bit: the level of its first register, and the levels of registers that are read, rising.
+
+        A bit that is read only in the cycle in which it is made has no register.
+        """
         first = {
             (chain.number, place): chain.level
             for chain in self.chains
@@ -90,8 +97,13 @@ class AdderGraph:
                     read[bit].add(chain.level - 1)
         for bit in itertools.chain.from_iterable(output.bits for output in self.outputs):
             if bit is not None:
-                read[bit].add(self.depth)
-        return {bit: (first.get(bit, 0), sorted(levels)) for bit, levels in read.items()}
+                read[bit].add(self.read - 1)
+        found = {}
+        for bit, levels in read.items():
+            begin = first.get(bit, 0)
+            if kept := sorted(level for level in levels if level >= begin):
+                found[bit] = begin, kept
+        return found
 
     def counts(self) -> Counts:
         """What the circuit takes."""
@@ -111,11 +123,15 @@ _SHIFT_PLACES, _LEAST_SHIFT = 32, 3
 """Places of a LUT that is a shift register; fewer than three stay flip-flops."""
 
 
-def adder_graph(matrix: IntArray, low: int, high: int) -> AdderGraph:
+def adder_graph(
+    matrix: IntArray, low: int, high: int, additions: int = 1, *, offset: bool = False
+) -> AdderGraph:
     """The additions of ``x @ matrix``, for integers x from low to high; the same matrix gives the same ones.
 
     Args:
         matrix: integers, shape (inputs, outputs).
+        additions: how many follow each other in a clock cycle at most, from register to register.
+        offset: whether a number is added to the outputs: in the last cycle, where it has room for that.
 
     Raises:
         ToolMissingError: alkaid is not installed.
@@ -127,11 +143,14 @@ def adder_graph(matrix: IntArray, low: int, high: int) -> AdderGraph:
     widest = int(np.abs(matrix).max()).bit_length()
     if widest > MOST_WEIGHT_BITS:
         raise InputError(f"a weight has {widest} bits", allowed=f"up to {MOST_WEIGHT_BITS}")
-    return _solved(np.ascontiguousarray(matrix, dtype=np.int64).tobytes(), matrix.shape, low, high)
+    content = np.ascontiguousarray(matrix, dtype=np.int64).tobytes()
+    return _solved(content, matrix.shape, low, high, additions, offset)
 
 
 @lru_cache(maxsize=64)
-def _solved(content: bytes, shape: tuple[int, int], low: int, high: int) -> AdderGraph:
+def _solved(
+    content: bytes, shape: tuple[int, int], low: int, high: int, additions: int, offset: bool
+) -> AdderGraph:
     matrix = np.frombuffer(content, dtype=np.int64).reshape(shape)
     try:
         from alkaid._binary import cmvm_solve
@@ -146,7 +165,7 @@ def _solved(content: bytes, shape: tuple[int, int], low: int, high: int) -> Adde
     for half in found:
         terms = list(_walked(half, terms, sums))
     sums.check(terms, matrix)
-    return _built(sums, terms, (low, high))
+    return _built(sums, terms, (low, high), additions, offset)
 
 
 class _Term(NamedTuple):
@@ -229,7 +248,9 @@ def _walked(half: Any, given: Sequence[_Term], sums: _Sums) -> Iterator[_Term]:
         yield _NOTHING if place < 0 else numbers[place].times(int(shift), -1 if negative else 1)
 
 
-def _built(sums: _Sums, terms: Sequence[_Term], bounds: tuple[int, int]) -> AdderGraph:
+def _built(
+    sums: _Sums, terms: Sequence[_Term], bounds: tuple[int, int], additions: int, offset: bool
+) -> AdderGraph:
     """The sums by their bits."""
     ends = [sums.negated(term) if term.sign < 0 and term.number >= 0 else term for term in terms]
     chains, ranges, numbers = CarryChains(), [bounds] * sums.inputs, []
@@ -252,14 +273,16 @@ def _built(sums: _Sums, terms: Sequence[_Term], bounds: tuple[int, int]) -> Adde
         bits = chains.added(one, numbers[right].placed(right_shift, width), subtracts)
         numbers.append(Number(bits, total[0] < 0))
     outputs = tuple(_output(term, numbers) for term in ends)
-    levels: dict[int, int] = {}
+    steps: dict[int, int] = {}
     made = []
     for (subtracts, positions), number in chains.sums.items():
         read = itertools.chain.from_iterable(positions)
-        levels[number] = 1 + max(levels.get(bit[0], 0) for bit in read if bit is not None)
-        made.append(Chain(number, positions, subtracts, levels[number]))
-    depth = max([1, *levels.values()])
-    return AdderGraph(tuple(made), outputs, depth, chains.luts, chains.lut4s)
+        steps[number] = 1 + max(steps.get(bit[0], 0) for bit in read if bit is not None)
+        made.append(Chain(number, positions, subtracts, ceil(steps[number] / additions)))
+    most = max([1, *steps.values()])
+    depth = ceil(most / additions)
+    shared = offset and most % additions > 0
+    return AdderGraph(tuple(made), outputs, depth, depth + (not shared), chains.luts, chains.lut4s)
 
 
 def _live(sums: _Sums, ends: Sequence[_Term]) -> set[int]:

@@ -17,7 +17,7 @@ from qhw.flows.rtl import RtlFlow
 from qhw.flows.rtl.emission import emit, settled
 from qhw.flows.rtl.priced import taken
 from qhw.flows.rtl.simulation import simulate_project
-from qhw.flows.rtl.unrolling import unrolled, weights_of, whole
+from qhw.flows.rtl.unrolling import ADDITIONS, unrolled, weights_of, whole
 from qhw.formats import parse_format
 from qhw.formats.integer import Integer
 from qhw.graph.builder import GraphBuilder
@@ -54,11 +54,12 @@ def design(graph: ExactGraph, chosen: str, board: str = "ultra96") -> Design:
 
 
 @pytest.mark.slow
-def test_every_stream_and_every_cycle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("registers", ["few", "many"])
+def test_every_stream_and_every_cycle(tmp_path: Path, registers: str) -> None:
     """All layers unrolled but one, which is folded: words change their width twice."""
     graph = perceptron()
     names = "conv,grouped,fc1,norm,fc3"
-    flow = RtlFlow(unrolled=names)
+    flow = RtlFlow(unrolled=names, registers=registers)
     made = flow.best(flow.prepare(graph, load_board("ulx3s")))
     assert all(made.folding[name] == whole(graph, node_named(graph, name)) for name in names.split(","))
     project = flow.write(made, tmp_path / "project")
@@ -102,7 +103,7 @@ def test_the_price_is_that_of_the_additions_and_of_nothing_else() -> None:
     made = design(graph, "fc")
     fc = node_named(graph, "fc")
     cost = made.costing.layers(fc, [whole(graph, fc)])[0]
-    counts = unrolled(graph, fc).counts()
+    counts = unrolled(graph, fc, ADDITIONS["few"]).counts()
     assert (cost.dsp, cost.bram18, cost.initiation_interval) == (0, 0, 1)
     assert cost.lut == counts.luts + counts.shift_luts
     assert cost.ff == counts.shifted_registers
@@ -113,7 +114,7 @@ def test_the_counted_circuit_has_the_additions_once() -> None:
     fc = node_named(graph, "fc")
     circuit = emit(design(graph, "fc").folded({"fc": whole(graph, fc)}))
     name = next(component.name for component in circuit.components if component.module in circuit.sums)
-    made = unrolled(graph, fc)
+    made = unrolled(graph, fc, ADDITIONS["few"])
     counts = made.counts()
     for family, luts, registers in (
         ("7series", counts.luts + counts.shift_luts, counts.shifted_registers),

@@ -15,7 +15,15 @@ from qhw.flows.rtl.emission.draft import Draft, channels_last
 from qhw.flows.rtl.emission.moves import cropped, padded
 from qhw.flows.rtl.emission.products import whole_integers
 from qhw.flows.rtl.emission.windows import planes
-from qhw.flows.rtl.unrolling import Unrolled, is_unrolled, number_range, reach, unrolled, window_style
+from qhw.flows.rtl.unrolling import (
+    Unrolled,
+    additions_of,
+    is_unrolled,
+    number_range,
+    reach,
+    unrolled,
+    window_style,
+)
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
@@ -167,7 +175,8 @@ def _product(draft: Draft, node: Node, wire: Wire, places: IntArray, order: IntA
         order: the place in the output of each element, as they come.
     """
     graph = draft.design.graph
-    made, element = unrolled(graph, node), Element.of(graph.tensors[node.output].format)
+    made = unrolled(graph, node, additions_of(draft.design.architecture))
+    element = Element.of(graph.tensors[node.output].format)
     low, high = number_range(graph.tensors[node.inputs[0]].format)
     assert 1 << wire.element.width > high - low
     out = draft.wire(node.output, len(made.made.outputs), element, order)
@@ -180,7 +189,7 @@ def _product(draft: Draft, node: Node, wire: Wire, places: IntArray, order: IntA
 
 
 class _Text:
-    """The Verilog of a graph of additions: a register behind each, and more where a number waits for others.
+    """The Verilog of a graph of additions, with registers behind cycles, and where a number waits for others.
 
     Args:
         width: bits of an input.
@@ -196,41 +205,43 @@ class _Text:
 
     def lines(self) -> Iterator[str]:
         """The body of the module."""
-        moves, sizes = [], {-lane: self.width for lane in range(len(self.places))}
+        sums, moves, sizes = [], [], {-lane: self.width for lane in range(len(self.places))}
         for number, positions, subtracts, level in self.made.chains:
             sizes[number] = len(positions)
-            sides = (self.bits(tuple(side), level - 1) for side in zip(*positions, strict=True))
+            sides = (self.bits(tuple(side), level) for side in zip(*positions, strict=True))
             sign = " - " if subtracts else " + "
-            moves.append(f"{self.name(number, level)} <= {sign.join(sides)};")
+            sums.append(f"    wire [{len(positions) - 1}:0] {self.name(number, None)} = {sign.join(sides)};")
         for number, size in sizes.items():
             begin = self.first.get(number, 0)
-            for level in range(begin, self.last.get(number, 0) + 1):
+            for level in range(begin, self.last.get(number, -1) + 1):
                 if level == 0:
                     continue
                 yield f"    reg [{size - 1}:0] {self.name(number, level)};"
-                if level > begin:
-                    moves.append(f"{self.name(number, level)} <= {self.whole(number, level - 1)};")
+                before = self.name(number, None) if level == begin else self.whole(number, level - 1)
+                moves.append(f"{self.name(number, level)} <= {before};")
         width, offsets = self.layer.width, self.layer.offsets
         if offsets is not None:
             yield f"    reg [{len(offsets) * width - 1}:0] moved;"
         results = []
         for lane, output in enumerate(self.made.outputs):
             bits = output.placed(0, width) if output.bits else (None,) * width
-            place, given = f"[{lane * width}+:{width}]", self.bits(bits, self.made.depth)
+            place, given = f"[{lane * width}+:{width}]", self.bits(bits, self.made.read)
             if offsets is None:
                 results.append(f"    assign y{place} = {given};")
             elif offsets[lane]:
                 moves.append(f"moved{place} <= {given} + {width}'h{int(offsets[lane]) & (1 << width) - 1:x};")
             else:
                 moves.append(f"moved{place} <= {given};")
+        yield from sums
         yield "    always @(posedge clk) if (enable) begin"
         yield from (f"        {move}" for move in moves)
         yield "    end"
         yield from results if offsets is None else ["    assign y = moved;"]
 
-    def name(self, number: int, level: int) -> str:
-        """The register that holds a number so many clock edges behind the inputs."""
-        return f"{'s' if number > 0 else 'x'}{abs(number)}_{level}"
+    def name(self, number: int, level: int | None) -> str:
+        """The register that holds a number so many clock edges behind the inputs; the sum itself."""
+        name = f"{'s' if number > 0 else 'x'}{abs(number)}"
+        return name if level is None else f"{name}_{level}"
 
     def whole(self, number: int, level: int) -> str:
         """All bits of a number."""
@@ -239,7 +250,7 @@ class _Text:
         return f"x[{int(self.places[-number]) * self.width}+:{self.width}]"
 
     def bits(self, bits: Bits, level: int) -> str:
-        """Some bits side by side, as they are so many clock edges behind the inputs."""
+        """Some bits side by side, as what is registered at that clock edge sees them."""
         parts = [self._part(list(run), level) for run in _runs(bits)]
         return parts[0] if len(parts) == 1 else f"{{{', '.join(reversed(parts))}}}"
 
@@ -247,8 +258,12 @@ class _Text:
         if run[0] is None:
             return f"{len(run)}'b0"
         number, place = run[0]
-        low = place + (0 if level or number > 0 else int(self.places[-number]) * self.width)
-        name = self.name(number, level) if level else "x"
+        if self.first.get(number, 0) == level:
+            name, low = self.name(number, None), place
+        elif level > 1 or number > 0:
+            name, low = self.name(number, level - 1), place
+        else:
+            name, low = "x", place + int(self.places[-number]) * self.width
         if len(run) > 1 and run[1] == run[0]:
             return f"{{{len(run)}{{{name}[{low}]}}}}"
         return f"{name}[{low}+:{len(run)}]"
