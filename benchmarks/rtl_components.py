@@ -50,9 +50,9 @@ def circuit_of(unit: Module, values: Values, folder: Path) -> Circuit:
     if unit.constants is not None:
         memory = folder / "constants.mem"
         memory.write_text("".join(f"{word:x}\n" for word in unit.constants(values)))
-        own = folder / files[-1].name
-        own.write_text(files[-1].read_text().replace('FILE = ""', f'FILE = "{memory.absolute()}"'))
-        files[-1] = own
+        for place, file in enumerate(files):
+            files[place] = folder / file.name
+            files[place].write_text(file.read_text().replace('FILE = ""', f'FILE = "{memory.absolute()}"'))
     return Circuit(unit.name, tuple(files), tuple(values.items()), memories=True, srl=True)
 
 
@@ -88,8 +88,9 @@ def report(rows: Mapping[str, str]) -> Iterator[str]:
     yield "# Components alone: counted, and synthesised"
     yield ""
     yield f"`benchmarks/rtl_components.py`, Yosys {yosys_version()}: of each the first {DESIGNS} designs,"
-    yield "summed up, counted / synthesised. In designs, bits that are constant or unread go away; whole designs"
-    yield "are in [rtl_totals.md](rtl_totals.md)."
+    yield "summed up, counted / synthesised. In designs, bits that are constant or unread go away; whole"
+    yield "designs are in [rtl_totals.md](rtl_totals.md). Of a `delay` on Xilinx devices, Yosys makes shift"
+    yield "registers of LUTs: that is counted with what stands around it (`flows/rtl/priced.py`)."
     yield ""
     yield "| component | family | LUT | FF | BRAM18 |"
     yield "|---|---|---:|---:|---:|"
