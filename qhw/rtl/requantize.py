@@ -78,7 +78,8 @@ def _bits_above(values: Values) -> int:
     return max(_rounded_bits(values) - (values["WO"] - values["SO"]), 0)
 
 
-def _features(cells: Cells, values: Values) -> Features:
+def features(cells: Cells, values: Values) -> Features:
+    """Counts of structure: gates and carries."""
     rounding = _rounding(values)
     return {
         **_rounding_up(cells, values),
@@ -129,9 +130,13 @@ def _registers(values: Values) -> int:
     decisions = rounding.half + rounding.sticky
     last = min(values["WO"] - values["SO"], rounded - signed) + signed
     fits = _bits_above(values) > (signed and values["SO"]) or (signed and not values["SO"])
+    return kept + below + kept + decisions + rounded + last + fits + result_bits(values)
+
+
+def result_bits(values: Values) -> int:
+    """Bits of the result that are not always the same, nor another one's copies."""
     # The result of an unsigned number has no sign bit.
-    result = min(values["WO"] - (values["SO"] and not signed), rounded)
-    return kept + below + kept + decisions + rounded + last + fits + result
+    return min(values["WO"] - (values["SO"] and not values["SI"]), _rounded_bits(values))
 
 
 def _energy(v: Values) -> float:
@@ -139,7 +144,7 @@ def _energy(v: Values) -> float:
 
 
 def _closed_forms(family: str) -> ClosedForms:
-    return ClosedForms(partial(_features, cells_of(family)), _registers)
+    return ClosedForms(partial(features, cells_of(family)), _registers)
 
 
 UNIT = MeasuredUnit(

@@ -7,6 +7,7 @@ import numpy as np
 from qhw.flows.rtl.circuit import Element, Setting
 from qhw.flows.rtl.emission.draft import Draft, refuse
 from qhw.flows.rtl.emission.lanes import Lanes, Net, holding, of_integers
+from qhw.flows.rtl.unrolling import additions_of, is_unrolled
 from qhw.formats import Minifloat
 from qhw.formats.base import Format
 from qhw.formats.modes import IntArray, Overflow
@@ -186,7 +187,18 @@ def _rounded(lanes: Lanes, node: ir.Requant, net: Net, dropped: int, out: Elemen
     for parameter in unit.ranges:
         if not parameter.low <= values[parameter.name] <= parameter.high:
             refuse(node, f"{parameter.meaning} would be {values[parameter.name]}", allowed=parameter.allowed)
+    if _follows_unrolled(lanes.draft, node):
+        return lanes.unit("rounded", values, {"x": net}, out, "y")
     return lanes.measured("requantize", values, {"x": net}, out, "y")
+
+
+def _follows_unrolled(draft: Draft, node: Node) -> bool:
+    """Whether a node reads an unrolled layer with several additions in a cycle: it then takes one, too."""
+    graph, architecture = draft.design.graph, draft.design.architecture
+    made_by = next((one for one in graph.nodes if one.output == node.inputs[0]), None)
+    if made_by is None or not is_unrolled(architecture, graph, made_by, draft.fold(made_by)):
+        return False
+    return additions_of(architecture) > 1
 
 
 def _clamped(lanes: Lanes, net: Net, low: int, high: int, beyond: tuple[int, int]) -> Net:
