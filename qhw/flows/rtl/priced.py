@@ -209,6 +209,8 @@ class _Prices:
         readers = [c for c in self.circuit.components if wire in c.inputs]
         if len(readers) != 1 or readers[0].name not in self._modules or wire in self.circuit.outputs:
             return Usage()
+        if readers[0].module in self.circuit.sums:  # what these read is no instance's
+            return Usage()
         port = "x" if len(readers[0].inputs) == 1 else "ab"[readers[0].inputs.index(wire)]
         read = {place for name, place in self._modules[readers[0].name].used if name == port}
         width = wire.element.width
