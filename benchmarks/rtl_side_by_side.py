@@ -3,8 +3,9 @@
     python benchmarks/rtl_side_by_side.py [NETWORK ...] [--work FOLDER]
 
 Every network is trained and lowered once. Its exact graph becomes Verilog by the rtl flow, unrolled, folded,
-and with the cheaper of both for each layer, and by alkaid. Each is simulated by Verilator on the test split, compared with the exact
-graph (``==``), and mapped by Yosys with the same commands. Writes ``results/rtl_side_by_side.md``.
+and with the cheaper of both for each layer, and by alkaid. Each is simulated by Verilator on the test split,
+compared with the exact graph (``==``), and mapped by Yosys with the same commands. Writes
+``results/rtl_side_by_side.md``.
 """
 
 from __future__ import annotations
