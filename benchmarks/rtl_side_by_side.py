@@ -91,10 +91,11 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A circuit: by what, on how many samples it was compared, its cells, and its clock cycles."""
+    """A circuit: by what, on how many samples it was compared, how many codes differ, its cells and cycles."""
 
     made_by: str
     samples: int
+    differ: int
     lut: int
     ff: int
     dsp: int
@@ -143,7 +144,7 @@ def ours(graph: ExactGraph, inputs: Inputs, unrolled: str, fps: float | None) ->
     cycles = description.latency_cycles, description.interval_cycles
     estimated = estimate(design).totals
     told = f"{how}: estimated {estimated['lut']:,} LUT, {estimated['ff']:,} FF, {estimated['dsp']} DSP"
-    return Row(how, len(next(iter(inputs.values()))), *cells, *cycles), told
+    return Row(how, len(next(iter(inputs.values()))), 0, *cells, *cycles), told
 
 
 def traced(graph: ExactGraph) -> Any:
@@ -194,8 +195,7 @@ def alkaids(graph: ExactGraph, inputs: Inputs, cutoff: float) -> Row:
         rtl_model.verilator_warn_suppression = lambda: "-Wno-fatal -MAKEFLAGS CFG_CXXFLAGS_PCH_I=-include"
         made.compile(nproc=1, openmp=False)
         got = np.asarray(made.predict(numbers)).reshape(expected.shape) / 2.0**place
-        if (got != expected).any():
-            raise CheckFailedError(f"alkaid: {int((got != expected).sum())} of {got.size} codes differ")
+        differ = int((got != expected).sum())
         files = tuple(sorted((out / "src" / "static").glob("*.v")))
         own = [path for path in sorted((out / "src").glob("*.v")) if "wrapper" not in path.name]
         text = "\n".join(path.read_text() for path in own)
@@ -203,15 +203,16 @@ def alkaids(graph: ExactGraph, inputs: Inputs, cutoff: float) -> Row:
         counts = Yosys(load_board(BOARD).family, limits=Limits(seconds=3600)).synthesise(circuit).counts
     assert counts is not None
     cells, latency = (counts.lut, counts.ff, counts.dsp, counts.bram18), int(made.latency or 0)
-    return Row(f"alkaid, stages of {cutoff:g}", len(codes), *cells, latency, 1)
+    return Row(f"alkaid, stages of {cutoff:g}", len(codes), differ, *cells, latency, 1)
 
 
 HEAD = """\
 # The rtl flow beside alkaid
 
 Written by `benchmarks/rtl_side_by_side.py`. Cells by Yosys, the same commands for all: {family}, area,
-shift registers in LUTs allowed. Of the codes of the samples, Verilator's and the exact graph's, 0 differ in
-every row. alkaid's circuits have no valid and ready; ours have AXI streams that may stall at any time.
+shift registers in LUTs allowed. Codes are those of the samples, Verilator's and the exact graph's. Where
+alkaid's differ, its list of operations already does (`predict`): the newest release rounds RND_CONV (ties to
+even) wrongly behind a constant that makes every sum a tie; its other modes were right. alkaid's circuits have no valid and ready; ours have AXI streams that may stall at any time.
 alkaid's stages are as long as its unit of delay says. Nothing is placed, so no row has a clock. hls4ml's XLS
 back end is not in its newest release (1.3.0) and has no row. Ours, unrolled, has a register behind every
 fourth addition of a sum (`--registers few`), one at each end of a layer, and one behind what rounds.
@@ -224,11 +225,11 @@ def table(name: str, accuracy: str, rows: list[Row], notes: list[str]) -> list[s
         "",
         f"Accuracy: {accuracy}.",
         "",
-        "| by | samples compared | LUT | FF | DSP | block RAM 18 | latency | interval |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| by | samples compared | codes that differ | LUT | FF | DSP | block RAM 18 | latency | interval |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        cells = (row.samples, row.lut, row.ff, row.dsp, row.bram18, row.latency, row.interval)
+        cells = (row.samples, row.differ, row.lut, row.ff, row.dsp, row.bram18, row.latency, row.interval)
         lines.append(f"| {row.made_by} | {' | '.join(f'{cell:,}' for cell in cells)} |")
     return [*lines, "", *(f"- {note}" for note in notes), ""]
 
