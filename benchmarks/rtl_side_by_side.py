@@ -91,7 +91,7 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A circuit: by what, on how many samples it was compared, how many codes differ, its cells and cycles."""
+    """A circuit: by what, on how many samples it was compared, codes that differ, cells, and cycles."""
 
     made_by: str
     samples: int
@@ -211,11 +211,12 @@ HEAD = """\
 
 Written by `benchmarks/rtl_side_by_side.py`. Cells by Yosys, the same commands for all: {family}, area,
 shift registers in LUTs allowed. Codes are those of the samples, Verilator's and the exact graph's. Where
-alkaid's differ, its list of operations already does (`predict`): the newest release rounds RND_CONV (ties to
-even) wrongly behind a constant that makes every sum a tie; its other modes were right. alkaid's circuits have no valid and ready; ours have AXI streams that may stall at any time.
-alkaid's stages are as long as its unit of delay says. Nothing is placed, so no row has a clock. hls4ml's XLS
-back end is not in its newest release (1.3.0) and has no row. Ours, unrolled, has a register behind every
-fourth addition of a sum (`--registers few`), one at each end of a layer, and one behind what rounds.
+alkaid's differ, its list of operations already does (`predict`): the newest release (0.8.2) rounds RND_CONV
+(ties to even) wrongly behind a constant that makes every sum a tie; its other modes were right. alkaid's
+circuits have no valid and ready; ours have AXI streams that may stall at any time. alkaid's stages are as
+long as its unit of delay says. Nothing is placed, so no row has a clock. hls4ml's XLS back end is not in its
+newest release (1.3.0) and has no row. Ours, unrolled, has a register behind every fourth addition of a sum
+(`--registers few`), one at each end of a layer, and one behind what rounds.
 """
 
 
