@@ -53,7 +53,7 @@ class RtlFlow(ProjectFlow):
             "registers",
             str,
             "few",
-            "many: windows know a cycle ahead if they can read: a higher clock, the same cycles.",
+            "many: windows know a cycle ahead if they can read, unrolled layers add once a cycle: a higher clock.",
             ("few", "many"),
         ),
     )
