@@ -53,7 +53,7 @@ class RtlFlow(ProjectFlow):
             "registers",
             str,
             "few",
-            "many: windows know a cycle ahead if they can read, unrolled layers add once a cycle: a higher clock.",
+            "many, for a higher clock: windows look a cycle ahead, unrolled layers add once a cycle.",
             ("few", "many"),
         ),
     )
