@@ -103,7 +103,7 @@ def test_convolutions_of_every_width(bits: int, weight_bits: int) -> None:
     ],
 )
 def test_a_bias_far_finer_than_the_products(taps: int, bits: int, weight_bits: int, kernel: str) -> None:
-    """Aligned to the bias, sums need more than 32 bits; as they are formed they do not, but in the last case."""
+    """Aligned to the bias, sums need more than 32 bits; as they are formed, only the last case does."""
     random, b = np.random.default_rng(taps), GraphBuilder("bias")
     x = b.input("x", (taps,), Integer(bits), 0)
     low = -1 << (weight_bits - 1)
