@@ -39,7 +39,12 @@ def retrained(
         data = Dataset(path.stem, path.stem, samples, taught, *few, task="regression")
         epochs = max(1, round(STEPS * BATCH / len(samples)))
         recipe = TrainConfig(
-            0, epochs, batch_size=BATCH, quantised_learning_rate=RATE, freeze_norms=0.0, threads=torch.get_num_threads()
+            0,
+            epochs,
+            batch_size=BATCH,
+            quantised_learning_rate=RATE,
+            freeze_norms=0.0,
+            threads=torch.get_num_threads(),
         )
         quant = quant_of(QuantConfig(overrides=dict(overrides)), data, model)
         tell(f"{path.stem}: {epochs} epochs of {len(samples):,} samples")
