@@ -88,10 +88,10 @@ class Settings:
     """
 
     bit_widths: tuple[int, ...] = (8, 4, 2)
-    omega_weight: float = 0.85
+    omega_weight: float = 0.95
     sigmas: float | None = 3.0
     outlier_share: float = 0.5
-    measure: Measure = "error"
+    measure: Measure = "outputs"
     omega: Scale = "own"
     phi: Scale = "largest"
     per_patch: bool = False
@@ -124,7 +124,7 @@ class Settings:
 
 def uniform(bits: int) -> Settings:
     """The settings by which every feature map has so many bits: a baseline."""
-    return Settings(bit_widths=(bits,), sigmas=None)
+    return Settings(bit_widths=(bits,), sigmas=None, measure="error")  # of one width, nothing is chosen
 
 
 @dataclass(frozen=True)

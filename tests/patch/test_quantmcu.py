@@ -351,7 +351,7 @@ def test_behind_the_cut_widths_may_be_left_alone() -> None:
         ({"sigmas": 0}, "sigmas is 0"),
         ({"omega": "none"}, "omega is 'none'"),
         ({"measure": "loss"}, "measure is 'loss'"),
-        ({"omega": "sum"}, "have different units"),
+        ({"measure": "error", "omega": "sum"}, "have different units"),
         ({"per_patch": True}, "per_patch and correct_bias are both set"),
     ],
 )
