@@ -24,10 +24,11 @@ from qhw.flows.base import default_vectors
 from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import layout_of
 from qhw.flows.mcu.execution import execute
-from qhw.flows.mcu.instructions import MODEL_FILE, features, fit, predicted
+from qhw.flows.mcu.instructions import MODEL_FILE, fit, predicted
 from qhw.flows.mcu.kernels import SOURCES
 from qhw.flows.mcu.project import KERNELS, TEST, read_description
 from qhw.flows.mcu.toolchain import CORES, Core, compile_firmware, compile_objects
+from qhw.flows.mcu.work import loops_of, work_of
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Rounding
 from qhw.graph.builder import GraphBuilder
@@ -37,7 +38,13 @@ from qhw.resources import resource_dir
 
 ROOT = Path(__file__).parent.parent
 BOARDS = {"cortex-m7": "stm32h743", "cortex-m4": "stm32f412", "cortex-m33": "rp2350"}
-NETWORKS = 24
+NETWORKS = 60
+STEPS = 48
+"""Random layers of a network, and what belongs to them."""
+
+LARGEST = 1 << 20
+"""Multiplications of 64 channels of 1 x 1 taps that a layer may take; of more taps, as many more."""
+
 WIDE = 3
 """One network in so many has results and weights of 12 bits, too, which portable kernels carry out."""
 
@@ -52,17 +59,17 @@ class Row:
     core: str
     kernel: str
     network: int
-    features: dict[str, float]
+    work: dict[str, float]
     instructions: int
 
 
 class _Network:
-    """A chain of random layers, as trained networks have them."""
+    """Random layers, each of the input or of what another one gives, in all shapes that kernels branch on."""
 
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
-        self.wide = (12,) * 4 if seed % WIDE == 1 else ()
         self.builder = GraphBuilder(f"layers_{seed}")
+        self.wide = seed % WIDE == 1
 
     def below(self, low: int, high: int) -> int:
         return int(self.random.integers(low, high))
@@ -70,41 +77,68 @@ class _Network:
     def one_of(self, *values: int) -> int:
         return int(self.random.choice(values))
 
+    def chance(self, share: float) -> bool:
+        return bool(self.random.random() < share)
+
     def weights(self, shape: tuple[int, ...], bits: int) -> str:
         high = 1 << (bits - 1)
-        value = self.random.integers(-high, high, shape)
-        return self.builder.constant("w", value, Integer(bits), 1 - bits)
+        return self.builder.constant("w", self.random.integers(-high, high, shape), Integer(bits), 1 - bits)
 
-    def rounded(self, x: str) -> str:
-        """To 8, 4 or 2 bits, signed or not, by one of the usual roundings."""
-        bits, kind = self.one_of(8, 8, 8, 4, 2, *self.wide), self.builder.type(x)
+    def rounded(self, x: str, bits: int = 0) -> str:
+        """To 16, 8, 4 or 2 bits, signed or not, by one of the usual roundings."""
+        bits, kind = bits or self.one_of(8, 8, 8, 8, 4, 2, 16, *(12,) * self.wide), self.builder.type(x)
         exponent = max(kind.exponent.values) + max(kind.format.width - bits - 1, 0)
-        mode = Rounding.RND_CONV if self.below(0, 2) else Rounding.RND
-        return self.builder.requant("act", x, Integer(bits, bool(self.below(0, 2))), exponent, rounding=mode)
+        mode = Rounding.RND if self.chance(0.3) else Rounding.RND_CONV
+        return self.builder.requant("act", x, Integer(bits, self.chance(0.5)), exponent, rounding=mode)
 
     def conv(self, x: str) -> str:
-        channels, rows, _ = self.builder.type(x).shape
-        kernel, stride = self.one_of(1, 3, 3, 5), self.one_of(1, 1, 2) if rows > 6 else 1
-        depthwise = channels > 4 and self.below(0, 3) == 0
-        filters = channels if depthwise else self.one_of(4, 8, 16, 24, 32)
-        weight = self.weights(
-            (filters, 1 if depthwise else channels, kernel, kernel), self.one_of(8, 8, 4, 2, *self.wide[2:])
-        )
-        pads = (kernel // 2,) * 4
+        channels, rows, columns = self.builder.type(x).shape
+        groups, filters = 1, self.one_of(1, 3, 4, 8, 10, 16, 24, 32, 64)
+        if self.chance(0.4) and channels > 1:
+            groups = filters = channels
+        elif channels % 2 == 0 and self.chance(0.1):
+            groups, filters = 2, 2 * self.below(1, 12)
+        square = self.one_of(1, 1, 3, 3, 3, 5)
+        kernel = (square, square) if self.chance(0.8) else (self.below(1, 7), self.below(1, 5))
+        dilations = (1, 1) if self.chance(0.85) else (self.one_of(1, 2), self.one_of(1, 2))
+        strides = (1, 1) if self.chance(0.6) else (self.one_of(1, 2), 2)
+        same = self.chance(0.7)
+        pads = [
+            dilation * (size // 2) if same else 0 for size, dilation in zip(kernel, dilations, strict=True)
+        ]
+        reach = [dilation * (size - 1) + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+        if any(n + 2 * pad < size for n, pad, size in zip((rows, columns), pads, reach, strict=True)):
+            kernel, dilations, pads = (1, 1), (1, 1), [0, 0]
+        bits = self.one_of(8, 8, 8, 4, 2, *(12, 12) * self.wide)
+        weight = self.weights((filters, channels // groups, *kernel), bits)
         y = self.builder.conv(
-            "conv", x, weight, strides=(stride, stride), pads=pads, groups=channels if depthwise else 1
+            "conv", x, weight, strides=strides, pads=(*pads, *pads), dilations=dilations, groups=groups
         )
-        if self.below(0, 2):
+        return self.normed(y, filters)
+
+    def normed(self, x: str, filters: int) -> str:
+        """With a batch norm or not, rounded, looked up, compared, or as it is."""
+        if self.chance(0.6):
             multiplier = self.builder.constant("m", self.random.integers(32, 128, filters), Integer(8), -7)
-            offset = self.builder.constant("o", self.random.integers(-99, 99, filters), Integer(8), -7)
-            y = self.builder.affine("norm", y, multiplier, offset)
-        return self.rounded(y)
+            exponent = max(self.builder.type(x).exponent.values) - self.one_of(0, 0, 12)  # finer: 64 bits
+            offset = self.builder.constant("o", self.random.integers(-99, 99, filters), Integer(8), exponent)
+            x = self.builder.affine("norm", x, multiplier, offset)
+        if self.chance(0.1):
+            return self.counted(x)
+        return x if self.chance(0.05) and self.builder.type(x).format.width <= 32 else self.rounded(x)
+
+    def linear(self, x: str) -> str:
+        size, filters = self.builder.type(x).size, self.one_of(1, 8, 10, 32, 100)
+        flat = self.builder.reshape("flat", x, (size,))
+        y = self.builder.matmul("linear", flat, self.weights((size, filters), self.one_of(8, 8, 4, 2)))
+        return self.builder.reshape("column", self.normed(y, filters), (filters, 1, 1))
 
     def residual(self, x: str) -> str:
-        return self.rounded(self.builder.add("add", x, self.table(x)))
+        bits = 8 if self.chance(0.7) else 0
+        return self.rounded(self.builder.add("add", self.rounded(x, bits), self.rounded(x, bits)), bits)
 
     def product(self, x: str) -> str:
-        return self.rounded(self.builder.mul("mul", x, self.table(x)))
+        return self.rounded(self.builder.mul("mul", self.rounded(x), self.rounded(x)))
 
     def table(self, x: str) -> str:
         low, high = self.builder.ranges[x].bounds
@@ -122,40 +156,54 @@ class _Network:
         return self.builder.threshold("count", x, thresholds, levels, Integer(4, False))
 
     def pool(self, x: str) -> str:
-        if self.builder.type(x).shape[1] < 4:
-            return self.rounded(x)
-        if self.below(0, 2):
-            return self.builder.max_pool("max", x, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1))
-        return self.rounded(self.builder.sum_pool("sum", x, (2, 2), (2, 2), (0, 0, 0, 0)))
+        _, rows, columns = self.builder.type(x).shape
+        kernel = (min(self.one_of(2, 2, 3), rows), min(self.one_of(2, 2, 3), columns))
+        if self.chance(0.3):
+            kernel = (rows, columns)
+        strides = kernel if self.chance(0.7) else (1, 1)
+        pads = (0, 0, 0, 0) if self.chance(0.7) else (1, 1, 0, 0)
+        pads = pads if min(kernel) > 1 else (0, 0, 0, 0)
+        if self.chance(0.5):
+            return self.builder.max_pool("max", x, kernel, strides, pads, (1, 1))
+        total = self.builder.sum_pool("sum", x, kernel, strides, pads)
+        return self.rounded(total) if self.chance(0.8) else total
 
     def moves(self, x: str) -> str:
         channels = self.builder.type(x).shape[0]
-        first = self.builder.slice("front", x, 0, 0, max(1, channels // 2), 1)
+        first = self.builder.slice("front", x, 0, 0, self.below(1, channels + 1), 1)
+        if self.chance(0.3):
+            return first
         joined = self.builder.concat("both", [x, first], 0)
-        return self.builder.pad("pad", joined, (0, 1, 1, 0, 1, 1), 0)
+        return self.builder.pad("pad", joined, (0, 1, 1, 0, 1, 1), 0) if self.chance(0.5) else joined
 
     def turned(self, x: str) -> str:
-        y = self.builder.transpose("turn", x, (0, 2, 1))
-        if self.builder.type(y).shape[1] < 8:
-            return self.builder.upsample("up", y, (2, 2), False)
-        return y
+        channels, rows, columns = self.builder.type(x).shape
+        if rows * columns <= 64 and self.chance(0.5):
+            return self.builder.upsample("up", x, (2, self.one_of(1, 2)), False)
+        if self.chance(0.5):
+            return self.builder.transpose("turn", x, (0, 2, 1))
+        return self.builder.reshape("shaped", x, (rows, channels, columns))
+
+    def matrices(self, x: str) -> str:
+        columns = self.builder.type(x).shape[2]
+        return self.rounded(self.builder.matmul("product", x, self.weights((columns, self.below(1, 9)), 8)))
 
     def build(self) -> ExactGraph:
-        side, channels = self.one_of(8, 12, 16), self.one_of(1, 3, 8)
-        x = self.builder.input("image", (channels, side, side), Integer(8, False), -8)
-        for _ in range(7):
-            choices = (self.conv, self.conv, self.conv, self.residual, self.product, self.pool)
-            more = (self.table, self.counted, self.moves, self.turned)
-            choice = self.below(0, len(choices) + len(more))
-            x = (*choices, *more)[choice](x)
-        x = self.rounded(x)
-        size = self.builder.type(x).size
-        channels, rows, columns = self.builder.type(x).shape
-        square = self.builder.matmul("product", x, self.weights((columns, 5), 8))
-        flat = self.builder.reshape("flat", x, (size,))
-        named = self.builder.matmul("classify", flat, self.weights((size, 10), 8))
-        split = self.builder.reshape("split", x, (rows, channels * columns))
-        return self.builder.finish([square, named, self.rounded(split)])
+        side, channels = self.one_of(6, 10, 16, 20), self.one_of(1, 3, 4, 8)
+        image = self.builder.input("image", (channels, side, side), Integer(8, False), -8)
+        kinds = (self.conv, self.linear, self.residual, self.product, self.table, self.counted, self.pool)
+        kinds = (*kinds, self.moves, self.turned, self.matrices, self.rounded)
+        shares = np.array([20, 3, 3, 2, 1, 1, 4, 2, 2, 1, 1])
+        made = [
+            image,
+            self.rounded(self.builder.conv("stem", image, self.weights((16, channels, 1, 1), 8)), 8),
+        ]
+        for _ in range(STEPS):
+            x = made[self.below(0, len(made))]
+            if self.builder.type(x).size * 64 > LARGEST or self.builder.type(x).format.width > 16:
+                continue
+            made.append(kinds[int(self.random.choice(len(kinds), p=shares / shares.sum()))](x))
+        return self.builder.finish(made[1:])
 
 
 def measure(core: Core, objects: list[Path], number: int) -> Iterator[Row]:
@@ -186,7 +234,7 @@ def measure(core: Core, objects: list[Path], number: int) -> Iterator[Row]:
         if name in found and not np.array_equal(found[name], expected):
             raise SystemExit(f"network {number} differs at {name}")
     for step, counted in zip(layout.program.steps, counts.steps, strict=True):
-        yield Row(core.name, step.kernel, number, features(layout, step), counted)
+        yield Row(core.name, loops_of(step.kernel), number, work_of(layout, step), counted)
 
 
 def measured(core: Core) -> Iterator[Row]:
@@ -207,10 +255,10 @@ def model(rows: list[Row]) -> tuple[dict[str, object], list[tuple[Row, float]]]:
     told = []
     for (core, kernel), group in sorted(groups.items()):
         fitted = [row for row in group if row.network % HELD_OUT] or group
-        weights[core][kernel] = fit([row.features for row in fitted], [row.instructions for row in fitted])
+        weights[core][kernel] = fit([row.work for row in fitted], [row.instructions for row in fitted])
         for row in group:
             if row.network % HELD_OUT == 0:
-                said = predicted(weights[core][kernel], row.features)
+                said = predicted(weights[core][kernel], row.work)
                 told.append((row, said / row.instructions - 1))
     errors = np.abs([error for _, error in told])
     held_out = {

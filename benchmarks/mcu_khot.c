@@ -93,6 +93,7 @@ static void convolve(const head *h, const uint8_t *in, const qhw_packed *packed,
                      int32_t *sums) {
     qhw_output output = {.type = {8, 0}, .low = 0, .high = 255};
     uint32_t channels = (uint32_t)h->out_channels;
+    qhw_fours *fours = qhw_usual_fours(&output, packed);
     for (int32_t row = 0; row < h->rows; row++)
         for (int32_t column = 0; column < h->columns; column += PIXELS) {
             for (int32_t i = 0; i < WORDS; i++)
@@ -101,7 +102,7 @@ static void convolve(const head *h, const uint8_t *in, const qhw_packed *packed,
             for (uint32_t c = 0; c < channels; c++)
                 s = sums_of(x, s, sums + c, channels);
             for (uint32_t i = 0; i < PIXELS; i++, out += channels)
-                qhw_finish_pixel(&output, packed, sums + i * channels, channels, out);
+                qhw_finish_pixel(&output, packed, fours, sums + i * channels, channels, out);
         }
 }
 

@@ -21,7 +21,7 @@ from qhw.models import build_model
 from qhw.quant_config import QuantConfig
 from qhw.train import TrainConfig, train_float
 
-CALIBRATION, HELD_OUT = 256, 1_000
+CALIBRATION = 256
 
 Arrays = NDArray[Any]
 
@@ -48,7 +48,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a network is calibrated with, what settings are chosen by, and what is reported.
+    """What a network is calibrated with, what settings are chosen by, what is reported, and what it may be
+    trained further with.
 
     Labels are None where there are none: then the float network's own answers are.
     """
@@ -56,6 +57,7 @@ class Samples:
     calibration: Arrays
     held_out: Arrays
     test: Arrays
+    training: Arrays
     held_out_labels: Arrays | None = None
     test_labels: Arrays | None = None
 
@@ -70,15 +72,16 @@ def trained(path: Path, model: nn.Module, data: Dataset, recipe: TrainConfig) ->
 
 
 def fashion(
-    images: int, resized: Callable[[Arrays], Arrays], judged: int | None = None
+    images: int, held_out: int, resized: Callable[[Arrays], Arrays], judged: int | None = None
 ) -> tuple[Dataset, Samples]:
     """Fashion-MNIST: the first images to train and calibrate with, those behind them to choose by.
 
     Args:
+        images, held_out: how many there are of each.
         judged: how many test images are; None: all.
     """
     data = load_dataset("fashion-mnist")
-    held = slice(images, images + HELD_OUT)
+    held = slice(images, images + held_out)
     train, targets = data.inputs("train")[0], data.train_targets
     used = dataclasses.replace(
         data,
@@ -91,6 +94,7 @@ def fashion(
         used.inputs("train")[0][:CALIBRATION],
         resized(train[held]),
         used.inputs("test")[0],
+        used.inputs("train")[0],
         targets[held],
         used.test_targets,
     )
@@ -98,13 +102,13 @@ def fashion(
 
 
 def mobilenet_v2(folder: Path) -> tuple[nn.Module, Samples]:
-    data, samples = fashion(16_000, enlarged, 2_000)
+    data, samples = fashion(16_000, 4_000, enlarged, 2_000)
     torch.manual_seed(0)
     return trained(folder / "mobilenet-v2-96.pt", MobileNetV2(), data, RECIPE), samples
 
 
 def resnet8(folder: Path) -> tuple[nn.Module, Samples]:
-    data, samples = fashion(20_000, lambda images: images)
+    data, samples = fashion(20_000, 10_000, lambda images: images)
     recipe = TrainConfig(4, 0, batch_size=128, learning_rate=4e-3, threads=1)
     return trained(folder / "resnet8.pt", build_model("resnet8", data), data, recipe), samples
 
@@ -127,25 +131,25 @@ def crops(side: int, count: int, seed: int) -> NDArray[np.uint8]:
 
 
 def image_classification(folder: Path) -> tuple[nn.Module, Samples]:
-    parts = (CALIBRATION, 500, 1_000)
+    parts = (CALIBRATION, 2_000, 1_000, 4_000)
     pixels = [crops(32, count, seed).astype(np.float32) for seed, count in enumerate(parts)]
     return silabs.network(folder, "image_classification"), Samples(*((x - 128) / 128 for x in pixels))
 
 
 def keyword_spotting(folder: Path) -> tuple[nn.Module, Samples]:
     network = silabs.network(folder, "keyword_spotting")
-    return network, Samples(*made(folder, network, "keyword_spotting", 12, (64, 128, 256), (0, 40)))
+    return network, Samples(*made(folder, network, "keyword_spotting", 12, (64, 512, 256, 512), (0, 40)))
 
 
 def visual_wake_words(folder: Path) -> tuple[nn.Module, Samples]:
     network = silabs.network(folder, "visual_wake_words")
-    return network, Samples(*made(folder, network, "visual_wake_words", 2, (64, 64, 128), (0.5, 0.25)))
+    return network, Samples(*made(folder, network, "visual_wake_words", 2, (64, 256, 256, 256), (0.5, 0.25)))
 
 
 def anomaly_detection(folder: Path) -> tuple[nn.Module, Samples]:
     """Distilled samples stand for normal machines; to every other one noise of growing strength is added."""
     network = silabs.network(folder, "anomaly_detection")
-    parts = list(made(folder, network, "anomaly_detection", 0, (CALIBRATION, 512, 1_024), (200, 60)))
+    parts = list(made(folder, network, "anomaly_detection", 0, (CALIBRATION, 1_024, 1_024, 1_024), (200, 60)))
     for seed, part in enumerate(parts):
         noise = np.random.default_rng(seed).normal(size=part[1::2].shape).astype(np.float32)
         part[1::2] += noise * np.linspace(0, 60, len(noise), dtype=np.float32)[:, None, None, None]
@@ -160,7 +164,7 @@ def made(
     counts: tuple[int, ...],
     around: tuple[float, float],
 ) -> list[Arrays]:
-    """Distilled samples, made once: to calibrate with, to choose by and to report."""
+    """Distilled samples, made once: to calibrate with, to choose by, to report and to train with."""
     path = folder / f"{name}.npz"
     if not path.exists():
         parts = [
@@ -216,7 +220,7 @@ NETWORKS = {
             "visual_wake_words",
             "MLPerf Tiny visual wake words (MobileNetV1 0.25, 96 x 96)",
             (48,),
-            f"agreement with the float network on 128 {DISTILLED}, of 2 classes",
+            f"agreement with the float network on 256 {DISTILLED}, of 2 classes",
             visual_wake_words,
         ),
         Network(

@@ -14,43 +14,47 @@ typedef struct {
     int32_t sum;  // of the taps so far
 } column;
 
-QHW_INLINE void put(column *c, qhw_four four) {
-    c->to[0] = four.even;
-    c->to[2] = four.odd;
-    c->to += QHW_UNIT;
-    c->sum = qhw_smlad(four.even, 0x00010001u, qhw_smlad(four.odd, 0x00010001u, c->sum));
+QHW_INLINE int32_t put(uint32_t *to, qhw_four four, int32_t sum) {
+    to[0] = four.even;
+    to[2] = four.odd;
+    return qhw_smlad(four.even, 0x00010001u, qhw_smlad(four.odd, 0x00010001u, sum));
 }
 
-QHW_INLINE void put_run(column *c, const uint8_t *from, uint32_t units, unsigned bits, unsigned is_signed) {
-    column local = *c;
+// Taps that lie one behind the other, into a column; their sum on top of one.
+typedef int32_t put_kernel(uint32_t *to, const uint8_t *from, uint32_t units, int32_t sum);
+
+QHW_INLINE int32_t put_run(uint32_t *to, const uint8_t *from, uint32_t units, int32_t sum, unsigned bits,
+                           unsigned is_signed) {
     if (units & 1u) {
-        put(&local, qhw_widened(from, bits, is_signed));
+        sum = put(to, qhw_widened(from, bits, is_signed), sum);
         from += bits / 2u;
+        to += QHW_UNIT;
     }
-    for (const uint8_t *end = from + (units & ~1u) * bits / 2u; from != end; from += bits) {
-        put(&local, qhw_widened(from, bits, is_signed));
-        put(&local, qhw_widened(from + bits / 2u, bits, is_signed));
+    for (const uint8_t *end = from + (units & ~1u) * bits / 2u; from != end; from += bits, to += 2 * QHW_UNIT) {
+        sum = put(to, qhw_widened(from, bits, is_signed), sum);
+        sum = put(to + QHW_UNIT, qhw_widened(from + bits / 2u, bits, is_signed), sum);
     }
-    *c = local;
+    return sum;
 }
 
-// Taps that lie one behind the other.
-static void put_taps(column *c, qhw_type type, const uint8_t *from, uint32_t units) {
-    if (type.bits == 8) {
-        if (type.is_signed)
-            put_run(c, from, units, 8, 1);
-        else
-            put_run(c, from, units, 8, 0);
-    } else if (type.bits == 4) {
-        if (type.is_signed)
-            put_run(c, from, units, 4, 1);
-        else
-            put_run(c, from, units, 4, 0);
-    } else if (type.is_signed) {
-        put_run(c, from, units, 2, 1);
-    } else {
-        put_run(c, from, units, 2, 0);
+#define PUT(name, bits, is_signed)                                                                                     \
+    static int32_t name(uint32_t *to, const uint8_t *from, uint32_t units, int32_t sum) {                              \
+        return put_run(to, from, units, sum, bits, is_signed);                                                         \
     }
+
+PUT(put_u8, 8, 0)
+PUT(put_s8, 8, 1)
+PUT(put_u4, 4, 0)
+PUT(put_s4, 4, 1)
+PUT(put_u2, 2, 0)
+PUT(put_s2, 2, 1)
+
+static put_kernel *put_of(uint32_t bits, int is_signed) {
+    if (bits == 8)
+        return is_signed ? put_s8 : put_u8;
+    if (bits == 4)
+        return is_signed ? put_s4 : put_u4;
+    return is_signed ? put_s2 : put_u2;
 }
 
 QHW_INLINE void put_zeros(column *c, uint32_t units) {
@@ -67,7 +71,13 @@ typedef struct {
     uint32_t units;              // of a column
     uint8_t *bytes;              // a column's taps as bytes, where a tap is no whole unit
     int is_point;                // a kernel of 1 x 1
+    put_kernel *put;             // for the taps, or the column as bytes
 } reader;
+
+static inline void put_taps(const reader *r, column *c, const uint8_t *from, uint32_t units) {
+    c->sum = r->put(c->to, from, units, c->sum);
+    c->to += units * QHW_UNIT;
+}
 
 static inline const uint8_t *tap_of(const reader *r, int32_t y, int32_t x, uint32_t group) {
     return r->in + (uint32_t)y * r->region->in_row_bytes + (uint32_t)x * r->pixel_bytes +
@@ -92,7 +102,7 @@ static void put_units(const reader *r, column *c, int32_t y, int32_t x, uint32_t
         const uint8_t *row = r->in + (uint32_t)y * r->region->in_row_bytes + group * r->depth * l->in.bits / 8u;
         if (run) {
             put_zeros(c, (uint32_t)(first * per_tap));
-            put_taps(c, l->in, row + (uint32_t)(x + first) * r->pixel_bytes, (uint32_t)((last - first) * per_tap));
+            put_taps(r, c, row + (uint32_t)(x + first) * r->pixel_bytes, (uint32_t)((last - first) * per_tap));
             put_zeros(c, (uint32_t)((width - last) * per_tap));
             continue;
         }
@@ -100,17 +110,23 @@ static void put_units(const reader *r, column *c, int32_t y, int32_t x, uint32_t
             if (at < 0 || at >= r->region->in_width)
                 put_zeros(c, (uint32_t)per_tap);
             else
-                put_taps(c, l->in, row + (uint32_t)at * r->pixel_bytes, (uint32_t)per_tap);
+                put_taps(r, c, row + (uint32_t)at * r->pixel_bytes, (uint32_t)per_tap);
         }
     }
 }
 
-static uint8_t *copied(uint8_t *to, const uint8_t *from, uint32_t bytes) {
-    for (; bytes >= 4; bytes -= 4, from += 4, to += 4)
-        memcpy(to, from, 4);
-    for (; bytes; bytes--)
-        *to++ = *from++;
-    return to;
+QHW_INLINE void copy(uint8_t *to, const uint8_t *from, uint32_t bytes) {
+    if (bytes < 4) {
+        if (bytes & 2u)
+            memcpy(to, from, 2);
+        if (bytes & 1u)
+            to[bytes - 1] = from[bytes - 1];
+        return;
+    }
+    uint32_t last = bytes - 4u; // the last word may overlap the one in front of it
+    for (uint32_t at = 0; at < last; at += 4)
+        memcpy(to + at, from + at, 4);
+    memcpy(to + last, from + last, 4);
 }
 
 static uint8_t *cleared(uint8_t *to, uint32_t bytes) {
@@ -119,24 +135,35 @@ static uint8_t *cleared(uint8_t *to, uint32_t bytes) {
     return to;
 }
 
-static void put_bytes(const reader *r, column *c, int32_t y, int32_t x, uint32_t group) {
+// The rows of a window whose columns lie one behind the other.
+static void put_runs(const reader *r, uint8_t *to, int32_t y, int32_t x) {
     const qhw_conv_layer *l = r->layer;
-    uint8_t *to = r->bytes;
+    int32_t width = l->kernel_width, height = r->region->in_height;
+    int32_t first = inside(-x, 0, width), last = inside(r->region->in_width - x, first, width);
+    uint32_t before = (uint32_t)first * r->depth, run = (uint32_t)(last - first) * r->depth;
+    uint32_t row_bytes = r->region->in_row_bytes, whole = (uint32_t)width * r->depth;
+    const uint8_t *column = r->in + (uint32_t)(x + first) * r->pixel_bytes;
+    for (uint32_t i = l->kernel_height; i; i--, y += l->dilation_height) {
+        if (y < 0 || y >= height) {
+            to = cleared(to, whole);
+            continue;
+        }
+        if (run != whole)
+            cleared(to, whole);
+        copy(to + before, column + (uint32_t)y * row_bytes, run);
+        to += whole;
+    }
+}
+
+static void put_codes(const reader *r, uint8_t *to, int32_t y, int32_t x, uint32_t group) {
+    const qhw_conv_layer *l = r->layer;
     int32_t width = l->kernel_width;
-    int runs = l->groups == 1 && l->dilation_width == 1 && l->in.bits == 8;
     for (int32_t i = 0; i < l->kernel_height; i++, y += l->dilation_height) {
         if (y < 0 || y >= r->region->in_height) {
             to = cleared(to, (uint32_t)width * r->depth);
             continue;
         }
         const uint8_t *row = r->in + (uint32_t)y * r->region->in_row_bytes;
-        if (runs) {
-            int32_t first = inside(-x, 0, width), last = inside(r->region->in_width - x, first, width);
-            to = cleared(to, (uint32_t)first * r->depth);
-            to = copied(to, row + (uint32_t)(x + first) * r->pixel_bytes, (uint32_t)(last - first) * r->depth);
-            to = cleared(to, (uint32_t)(width - last) * r->depth);
-            continue;
-        }
         for (int32_t j = 0, at = x; j < width; j++, at += l->dilation_width) {
             if (at < 0 || at >= r->region->in_width) {
                 to = cleared(to, r->depth);
@@ -147,23 +174,28 @@ static void put_bytes(const reader *r, column *c, int32_t y, int32_t x, uint32_t
                 *to++ = (uint8_t)qhw_load(l->in, pixel, k);
         }
     }
-    cleared(to, (uint32_t)(r->bytes + r->units * 4u - to));
-    qhw_type byte = {8, l->in.is_signed};
-    put_taps(c, byte, r->bytes, r->units);
+}
+
+static int32_t put_bytes(const reader *r, uint32_t *words, int32_t y, int32_t x, uint32_t group) {
+    const qhw_conv_layer *l = r->layer;
+    if (l->groups == 1 && l->dilation_width == 1 && l->in.bits == 8)
+        put_runs(r, r->bytes, y, x);
+    else
+        put_codes(r, r->bytes, y, x, group);
+    return r->put(words, r->bytes, r->units, 0);
 }
 
 // One column, into lane 0 or 1 of the words; the sum of its taps.
 static int32_t put_column(const reader *r, uint32_t *words, uint32_t row, uint32_t col, uint32_t group) {
     const qhw_conv_layer *l = r->layer;
-    column c = {words, 0};
     int32_t y = (int32_t)(row * l->stride_height) - r->region->pad_top;
     int32_t x = (int32_t)(col * l->stride_width) - r->region->pad_left;
     if (r->bytes)
-        put_bytes(r, &c, y, x, group);
-    else if (r->is_point && y >= 0 && y < r->region->in_height && x >= 0 && x < r->region->in_width)
-        put_taps(&c, l->in, tap_of(r, y, x, group), r->units);
-    else
-        put_units(r, &c, y, x, group);
+        return put_bytes(r, words, y, x, group);
+    if (r->is_point && y >= 0 && y < r->region->in_height && x >= 0 && x < r->region->in_width)
+        return r->put(words, tap_of(r, y, x, group), r->units, 0);
+    column c = {words, 0};
+    put_units(r, &c, y, x, group);
     return c.sum;
 }
 
@@ -183,34 +215,6 @@ QHW_INLINE int32_t upper_of(int32_t a, int is_signed) {
 
 // The sums of four channels over some units: of the first pixel, and `stride` further on of the second. `over` holds
 // the sums of the taps of both pixels: what the offsets of the stored weights put on top, which is taken off again.
-QHW_INLINE void dot_8(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
-                      uint32_t stride) {
-    int32_t found[8];
-    qhw_dot_8(x, w, x + units * QHW_UNIT, found);
-    for (unsigned pixel = 0; pixel < 2; pixel++, sums += stride) {
-        const int32_t *a = found + 4 * pixel;
-        int32_t offset = 128 * over[pixel];
-        sums[0] = less(a[0], offset);
-        sums[1] = less(a[1], a[0]) >> 8;
-        sums[2] = less(a[2], offset);
-        sums[3] = less(a[3], a[2]) >> 8;
-    }
-}
-
-QHW_INLINE void dot_4(const uint32_t *x, const uint32_t *w, uint32_t units, const int32_t *over, int32_t *sums,
-                      uint32_t stride) {
-    int32_t found[8];
-    qhw_dot_4(x, w, x + units * QHW_UNIT, found);
-    for (unsigned pixel = 0; pixel < 2; pixel++, sums += stride) {
-        const int32_t *a = found + 4 * pixel;
-        int32_t offset = 8 * over[pixel];
-        sums[0] = less(a[0], offset);
-        sums[1] = (less(a[1], a[0]) >> 4) - offset;
-        sums[2] = (less(a[2], a[1]) >> 8) - offset;
-        sums[3] = less(a[3], a[2]) >> 12;
-    }
-}
-
 QHW_INLINE void dot_2(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, const int32_t *over,
                       int32_t *sums, uint32_t stride, int is_signed) {
     int32_t s0 = -2 * over[0], s1 = 0, s2 = s0, s3 = 0, t0 = -2 * over[1], t1 = 0, t2 = t0, t3 = 0;
@@ -374,9 +378,21 @@ static void in_chunks(group_kernel *kernel, const uint32_t *x, const uint32_t *w
             dot(x, w, units, chunk, over, sums, stride, is_signed);                                                    \
     }
 
-GROUP(pair_8, dot_8, 4)
+// Both pixels, all blocks in one go: `offset` is what weights are stored with on top.
+#define PAIR(name, dot, words, offset)                                                                                 \
+    static void name(const uint32_t *x, const uint32_t *w, uint32_t units, uint32_t chunk, uint32_t channels,          \
+                     const int32_t *over, int32_t *sums, uint32_t stride) {                                            \
+        const int32_t *end = sums + channels;                                                                          \
+        qhw_blocks blocks = {x, {(offset) * over[0], (offset) * over[1]}, sums, stride * 4u, end};                     \
+        if (units <= chunk)                                                                                            \
+            dot(x, w, &blocks, x + units * QHW_UNIT);                                                                  \
+        for (; units > chunk && sums < end; sums += 4, w += units * (words))                                           \
+            in_chunks(name, x, w, units, chunk, words, over, sums, stride);                                            \
+    }
+
+PAIR(pair_8, qhw_dot_8, 4, 128)
+PAIR(pair_4, qhw_dot_4, 2, 8)
 GROUP(one_8, dot_8_single, 4)
-GROUP(pair_4, dot_4, 2)
 GROUP(one_4, dot_4_single, 2)
 GROUP_2(pair_2, dot_2, 0)
 GROUP_2(one_2, dot_2_single, 0)
@@ -392,10 +408,13 @@ static void convolve(const qhw_conv_layer *layer, const qhw_region *region, cons
     uint32_t *columns = scratch, stride = (layer->out_channels + 7u) & ~3u; // a group's last block may reach into
     int32_t *sums = (int32_t *)(columns + units * QHW_UNIT);              // what lies behind it
     reader r = {layer, region, in, qhw_pixel_bytes(layer->in, layer->in_channels), depth, units, NULL,
-                taps == depth};
-    if (depth % 4u)
+                taps == depth, put_of(depth % 4u ? 8 : layer->in.bits, layer->in.is_signed)};
+    if (depth % 4u) {
         r.bytes = (uint8_t *)(sums + 2u * stride);
+        cleared(r.bytes + taps, units * 4u - taps); // stays so
+    }
     uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, layer->out_channels);
+    qhw_fours *fours = qhw_usual_fours(&layer->output, packed);
     uint32_t pixels = (uint32_t)region->out_height * region->out_width, row = 0, col = 0;
     while (pixels) {
         uint32_t now = pixels > 1 ? 2 : 1, rows[2], cols[2];
@@ -417,7 +436,7 @@ static void convolve(const qhw_conv_layer *layer, const qhw_region *region, cons
             weights += (channels + 3u) / 4u * units * words;
         }
         for (uint32_t pixel = 0; pixel < now; pixel++)
-            qhw_finish_pixel(&layer->output, packed, sums + pixel * stride, layer->out_channels,
+            qhw_finish_pixel(&layer->output, packed, fours, sums + pixel * stride, layer->out_channels,
                              (uint8_t *)out + rows[pixel] * region->out_row_bytes + cols[pixel] * out_bytes);
         pixels -= now;
     }

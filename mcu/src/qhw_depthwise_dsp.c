@@ -194,6 +194,7 @@ static void by_strips(const qhw_conv_layer *layer, const qhw_region *region, con
     const qhw_packed *packed = layer->weights;
     uint32_t pixel_bytes = qhw_pixel_bytes(layer->in, layer->in_channels);
     uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, layer->out_channels);
+    qhw_fours *fours = qhw_usual_fours(&layer->output, packed);
     for (uint32_t channel = 0; channel < layer->in_channels; channel += 4) {
         const uint8_t *from = in + channel * layer->in.bits / 8u;
         put_weights((const int16_t *)(packed + 1) + 9u * channel, s->weights);
@@ -211,7 +212,7 @@ static void by_strips(const qhw_conv_layer *layer, const qhw_region *region, con
                 const uint32_t *weights = s->weights + 2u * ((2u - row % 3u) % 3u);
                 for (uint32_t c = 0; c < 4; c++)
                     row_sums(s->planes + c * PLANE, weights + c * CHANNEL_WEIGHTS, pairs, s->sums + c);
-                qhw_finish_four(&layer->output, packed, channel, s->sums, columns,
+                qhw_finish_four(&layer->output, packed, fours, channel, s->sums, columns,
                                 out + (row - 2u) * region->out_row_bytes + begin * out_bytes, out_bytes);
             }
         }
@@ -232,6 +233,7 @@ void qhw_depthwise_dsp(const qhw_conv_layer *layer, const qhw_region *region, co
     const qhw_packed *packed = layer->weights;
     uint32_t channels = layer->in_channels, pixel_bytes = qhw_pixel_bytes(layer->in, channels);
     uint32_t out_bytes = qhw_pixel_bytes(layer->output.type, channels);
+    qhw_fours *fours = qhw_usual_fours(&layer->output, packed);
     window taps;
     taps.row_step = layer->dilation_height * region->in_row_bytes;
     taps.column_step = layer->dilation_width * pixel_bytes;
@@ -248,7 +250,7 @@ void qhw_depthwise_dsp(const qhw_conv_layer *layer, const qhw_region *region, co
                          (x + (int32_t)(j * layer->dilation_width)) * (int32_t)pixel_bytes;
             taps.weight = (const int16_t *)(packed + 1) + i * taps.weight_row_step + 4u * j;
             all_sums(&taps, layer->in, channels, taps.weight_row_step * layer->kernel_height, scratch);
-            qhw_finish_pixel(&layer->output, packed, scratch, channels, to);
+            qhw_finish_pixel(&layer->output, packed, fours, scratch, channels, to);
         }
     }
 }

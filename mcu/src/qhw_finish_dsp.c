@@ -3,8 +3,8 @@
 #define CODE() ((uint32_t)qhw_clamped(qhw_rounded(&r, &sums, 1), low, high) & mask)
 
 // Four channels at a time, the whole range of a type, ties to even.
-QHW_INLINE uint8_t *fours(const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to, unsigned bits,
-                             unsigned is_signed) {
+QHW_INLINE void fours(const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to, unsigned bits,
+                      unsigned is_signed) {
     int32_t low = is_signed ? -(1 << (bits - 1)) : 0, high = (1 << (bits - is_signed)) - 1;
     uint32_t mask = is_signed ? (1u << bits) - 1u : ~0u;
     for (const int32_t *end = sums + channels; sums != end; to += bits / 2u) {
@@ -14,25 +14,33 @@ QHW_INLINE uint8_t *fours(const qhw_rounding *r, const int32_t *sums, uint32_t c
         codes |= CODE() << (3 * bits);
         memcpy(to, &codes, bits / 2u);
     }
-    return to;
 }
 
-static uint8_t *by_fours(qhw_type type, const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to) {
+#define FOURS(name, bits, is_signed)                                                                                   \
+    static void name(const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to) {                     \
+        fours(r, sums, channels, to, bits, is_signed);                                                                 \
+    }
+
+FOURS(fours_u8, 8, 0)
+FOURS(fours_s8, 8, 1)
+FOURS(fours_u4, 4, 0)
+FOURS(fours_s4, 4, 1)
+FOURS(fours_u2, 2, 0)
+FOURS(fours_s2, 2, 1)
+
+qhw_fours *qhw_usual_fours(const qhw_output *o, const qhw_packed *packed) {
+    qhw_type type = o->type;
+    if (!packed->rounding || !packed->ties_to_even || o->high - o->low != (1 << type.bits) - 1)
+        return NULL;
     if (type.bits == 8)
-        return type.is_signed ? fours(r, sums, channels, to, 8, 1) : fours(r, sums, channels, to, 8, 0);
+        return type.is_signed ? fours_s8 : fours_u8;
     if (type.bits == 4)
-        return type.is_signed ? fours(r, sums, channels, to, 4, 1) : fours(r, sums, channels, to, 4, 0);
-    return type.is_signed ? fours(r, sums, channels, to, 2, 1) : fours(r, sums, channels, to, 2, 0);
+        return type.is_signed ? fours_s4 : fours_u4;
+    return type.is_signed ? fours_s2 : fours_u2;
 }
 
-// Whether fours() rounds and saturates as the layer does.
-static int is_usual(const qhw_output *o, const qhw_packed *packed) {
-    return packed->rounding && packed->ties_to_even && o->high - o->low == (1 << o->type.bits) - 1;
-}
-
-// Channels from `first` on, a multiple of 4, in any way that there is.
-static void finish_any(const qhw_output *o, const qhw_packed *packed, uint32_t first, uint32_t channels, int32_t *sums,
-                       uint8_t *pixel) {
+void qhw_finish_any(const qhw_output *o, const qhw_packed *packed, uint32_t first, uint32_t channels, int32_t *sums,
+                    uint8_t *pixel) {
     const qhw_rounding *r = qhw_roundings(packed);
     if (!r) {
         for (uint32_t c = 0; c < channels && o->wide; c++)
@@ -57,25 +65,17 @@ static void finish_any(const qhw_output *o, const qhw_packed *packed, uint32_t f
     }
 }
 
-void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel) {
-    uint32_t whole = is_usual(output, packed) ? channels & ~3u : 0;
-    if (whole)
-        by_fours(output->type, qhw_roundings(packed), sums, whole, pixel);
-    if (channels > whole)
-        finish_any(output, packed, whole, channels - whole, sums + whole, pixel);
-}
-
 #define PIXELS(bits, is_signed)                                                                                        \
     for (; pixels; pixels--, sums += 4, to += pixel_bytes)                                                             \
         fours(r, sums, 4, to, bits, is_signed);
 
-void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, uint32_t first, int32_t *sums, uint32_t pixels,
-                     void *pixel, uint32_t pixel_bytes) {
+void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, qhw_fours *usual, uint32_t first, int32_t *sums,
+                     uint32_t pixels, void *pixel, uint32_t pixel_bytes) {
     qhw_type type = output->type;
     uint8_t *to = pixel;
-    if (!is_usual(output, packed)) {
+    if (!usual) {
         for (; pixels; pixels--, sums += 4, to += pixel_bytes)
-            finish_any(output, packed, first, 4, sums, to);
+            qhw_finish_any(output, packed, first, 4, sums, to);
         return;
     }
     const qhw_rounding *r = qhw_roundings(packed) + first;
@@ -86,6 +86,6 @@ void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, uint32_
         PIXELS(8, 1)
     } else {
         for (; pixels; pixels--, sums += 4, to += pixel_bytes)
-            by_fours(type, r, sums, 4, to);
+            usual(r, sums, 4, to);
     }
 }

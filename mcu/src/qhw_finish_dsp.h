@@ -37,11 +37,28 @@ static inline int32_t qhw_clamped(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
 }
 
-// All sums of a pixel, channel by channel; they may be overwritten.
-void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, int32_t *sums, uint32_t channels, void *pixel);
+// A multiple of 4 channels of a pixel from the first one on, rounded to even into the whole range of a type.
+typedef void qhw_fours(const qhw_rounding *r, const int32_t *sums, uint32_t channels, uint8_t *to);
+
+// NULL where a layer is not rounded so.
+qhw_fours *qhw_usual_fours(const qhw_output *output, const qhw_packed *packed);
+
+// Channels from `first` on, a multiple of 4, in any way that there is.
+void qhw_finish_any(const qhw_output *output, const qhw_packed *packed, uint32_t first, uint32_t channels, int32_t *sums,
+                    uint8_t *pixel);
+
+// All sums of a pixel, channel by channel; they may be overwritten. `fours`: as qhw_usual_fours says.
+QHW_INLINE void qhw_finish_pixel(const qhw_output *output, const qhw_packed *packed, qhw_fours *fours, int32_t *sums,
+                                 uint32_t channels, uint8_t *pixel) {
+    uint32_t whole = fours ? channels & ~3u : 0;
+    if (whole)
+        fours(qhw_roundings(packed), sums, whole, pixel);
+    if (channels > whole)
+        qhw_finish_any(output, packed, whole, channels - whole, sums + whole, pixel);
+}
 
 // The sums of four channels, from `first` on, of pixels side by side.
-void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, uint32_t first, int32_t *sums, uint32_t pixels,
-                     void *pixel, uint32_t pixel_bytes);
+void qhw_finish_four(const qhw_output *output, const qhw_packed *packed, qhw_fours *fours, uint32_t first, int32_t *sums,
+                     uint32_t pixels, void *pixel, uint32_t pixel_bytes);
 
 #endif

@@ -5,6 +5,7 @@ with feature maps of mixed widths: :mod:`qhw.patch.quantmcu`.
 """
 
 from qhw.patch.execute import run_by_patches
+from qhw.patch.observed import OutputErrors
 from qhw.patch.plan import (
     Footprint,
     PatchPlan,
@@ -20,6 +21,7 @@ from qhw.patch.widths import Width, feature_maps, narrowed
 
 __all__ = [
     "Footprint",
+    "OutputErrors",
     "PatchPlan",
     "QuantMcu",
     "Record",

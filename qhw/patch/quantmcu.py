@@ -20,6 +20,7 @@ from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph
 from qhw.patch.correction import corrections, with_added
+from qhw.patch.observed import OutputErrors
 from qhw.patch.outliers import outlier_shares
 from qhw.patch.plan import (
     Footprint,
@@ -40,8 +41,9 @@ from qhw.patch.widths import Width, best_width, carried, code_map, feature_maps,
 Scale = Literal["own", "largest", "sum"]
 """What a number of a feature map is divided by: its own at 8 bits, the largest of any, or the sum of all."""
 
-Measure = Literal["entropy", "error"]
-"""What Ω is the change of: the entropy of the codes, or the power of the numbers (their squared error)."""
+Measure = Literal["entropy", "error", "outputs"]
+"""What Ω is the change of: the entropy of the codes, the power of the numbers (their squared error), or the
+network's outputs."""
 
 BATCH = 32
 """Samples that are run at a time, so that their feature maps take little memory."""
@@ -63,7 +65,9 @@ class Settings:
         measure: what Ω is the change of. "entropy" is the paper's. "error", ours, is the squared error of the
             narrower numbers against their power: it grows fourfold with each bit that is taken away, where
             entropy falls by about one bit for each, just as bit operations do, so that hardly any λ prefers
-            4 bits to both 8 and 2.
+            4 bits to both 8 and 2. "outputs", ours too, is the squared error of the network's outputs when
+            this feature map alone is narrower, against their variance (:mod:`qhw.patch.observed`): maps
+            differ in how far their errors reach. It runs the network once per feature map and width.
         omega: what the change is divided by. "own": the feature map's entropy (power) at 8 bits, so Ω is the
             share of it that is lost, from 0 to 1 for every map.
         phi: what the drop in bit operations is divided by. "largest": the most bit operations that one
@@ -84,10 +88,10 @@ class Settings:
     """
 
     bit_widths: tuple[int, ...] = (8, 4, 2)
-    omega_weight: float = 0.85
+    omega_weight: float = 0.95
     sigmas: float | None = 3.0
     outlier_share: float = 0.5
-    measure: Measure = "error"
+    measure: Measure = "outputs"
     omega: Scale = "own"
     phi: Scale = "largest"
     per_patch: bool = False
@@ -120,7 +124,7 @@ class Settings:
 
 def uniform(bits: int) -> Settings:
     """The settings by which every feature map has so many bits: a baseline."""
-    return Settings(bit_widths=(bits,), sigmas=None)
+    return Settings(bit_widths=(bits,), sigmas=None, measure="error")  # of one width, nothing is chosen
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ class FeatureMapChoice:
 
     Args:
         tensor: its name in the graph without patches.
+        layer: the path of the layer whose result it is.
         patches: the patches that have it so; () for a feature map that is there as a whole.
         bits, exponent: of its codes.
         omega: Ω, what is lost.
@@ -137,6 +142,7 @@ class FeatureMapChoice:
     """
 
     tensor: str
+    layer: str
     patches: tuple[int, ...]
     bits: int
     exponent: int
@@ -179,7 +185,7 @@ class Record:
     def overrides(self) -> dict[str, dict[str, str]]:
         """The widths as ``overrides`` of a :class:`qhw.quant_config.QuantConfig`, for training with them.
 
-        A feature map has the path of the layer whose result it is. Its exponent is left to training.
+        Exponents are left to training.
 
         Raises:
             UnsupportedError: patches differ in their widths, while a layer has one.
@@ -189,7 +195,7 @@ class Record:
                 "patches keep widths of their own, and a layer that is trained has one",
                 hint="choose the widths without outliers (sigmas=None) and per_patch, or do not train",
             )
-        return {choice.tensor: {"activations": f"fixed<{choice.bits}>"} for choice in self.choices}
+        return {choice.layer: {"activations": f"fixed<{choice.bits}>"} for choice in self.choices}
 
 
 @dataclass(frozen=True)
@@ -225,6 +231,7 @@ def quantmcu(
     among: Sequence[PatchPlan] | None = None,
     settings: Settings | None = None,
     footprint: Footprint | None = None,
+    observed: OutputErrors | None = None,
 ) -> QuantMcu:
     """A network's patches with feature maps of mixed widths.
 
@@ -240,6 +247,8 @@ def quantmcu(
         footprint: what counts as taken; left out, feature maps alone. The search itself adds up feature maps:
             what else a footprint counts is asked of each graph that it finds, and kept free in the next try,
             until a graph is within the memory.
+        observed: of this graph and these samples, for ``measure="outputs"``: what earlier calls, with another
+            λ, have measured; left out, it is measured here.
 
     Returns:
         A graph like any other: every executor gives its codes, and a flow can build it. Where all patches
@@ -251,15 +260,16 @@ def quantmcu(
         CheckFailedError: not even the narrowest feature maps fit the memory.
     """
     settings = settings or Settings()
+    observed = observed or OutputErrors(graph, samples)
     if not len(next(iter(samples.values()))):
         raise InputError("no samples are given", allowed="one or more")
     if plan is not None:
-        return _within(_Search.of(graph, samples, plan, settings), samples, memory, footprint)
+        return _within(_Search.of(graph, samples, plan, settings, observed), samples, memory, footprint)
     if memory is None:
         raise InputError("neither a memory nor a patch plan is given", hint="give one of the two")
     every = list(plans(graph, footprint=footprint) if among is None else among)
     wide = min(every, key=lambda plan: _order(plan, plan.peak_bytes, memory))
-    search = _Search.of(graph, samples, wide, settings)
+    search = _Search.of(graph, samples, wide, settings, observed)
     search.choose(None)
     if wide.peak_bytes <= memory:
         every = [wide, *(plan for plan in every if plan.macs < wide.macs)]
@@ -271,7 +281,7 @@ def quantmcu(
     ]
     narrow, _ = min(zip(every, peaks, strict=True), key=lambda found: _order(found[0], found[1], memory))
     if narrow != wide:
-        search = _Search.of(graph, samples, narrow, settings)
+        search = _Search.of(graph, samples, narrow, settings, observed)
     return _within(search, samples, memory, footprint)
 
 
@@ -315,6 +325,9 @@ def _order(plan: PatchPlan, peak: int, memory: int) -> tuple[bool, int, int]:
     return (False, plan.macs, peak) if peak <= memory else (True, peak, plan.macs)
 
 
+RESULT = "_result"
+"""What a layer's path ends with where it is that of its result's quantizer."""
+
 CORRECTED_ON = 32
 """Samples that means are taken over: of a feature map's pixels, these are many thousands per channel."""
 
@@ -332,9 +345,10 @@ class _Search:
         settings: Settings,
         outliers: frozenset[int],
         shares: tuple[float, ...],
+        observed: OutputErrors,
     ) -> None:
         self.graph, self.plan, self.settings = graph, plan, settings
-        self.outliers, self.shares = outliers, shares
+        self.outliers, self.shares, self.observed = outliers, shares, observed
         self.bits: dict[Key, int] = {}
         """What was chosen."""
         self.front, self.rest = front_of(graph, plan)
@@ -360,14 +374,19 @@ class _Search:
 
     @classmethod
     def of(
-        cls, graph: ExactGraph, samples: Mapping[str, IntArray], plan: PatchPlan, settings: Settings
+        cls,
+        graph: ExactGraph,
+        samples: Mapping[str, IntArray],
+        plan: PatchPlan,
+        settings: Settings,
+        observed: OutputErrors,
     ) -> _Search:
         """The feature maps of a plan, counted on samples."""
         shares: list[float] = []
         if plan.cut and settings.sigmas is not None:
             shares = outlier_shares(graph, plan, samples, settings.sigmas)
         kept = frozenset(patch for patch, share in enumerate(shares) if share >= settings.outlier_share)
-        search = cls(graph, plan, settings, kept, tuple(shares))
+        search = cls(graph, plan, settings, kept, tuple(shares), observed)
         search.count(samples)
         return search
 
@@ -472,13 +491,22 @@ class _Search:
         return np.arange(format.mantissa_low, format.mantissa_high + 1, dtype=np.int64)
 
     def _content(self, counts: IntArray, numbers: IntArray) -> float:
-        """The entropy of codes that occur so often, or the power of the numbers that they stand for."""
+        """The entropy of codes that occur so often, or the power of the numbers that they stand for.
+
+        Of the outputs it is 1: their errors are shares already.
+        """
+        if self.settings.measure == "outputs":
+            return 1.0
         if self.settings.measure == "entropy":
             return entropy(counts)
         return float(np.sum(counts * numbers**2))
 
     def _lost(self, key: Key, width: Width) -> float:
-        """What a narrower feature map has less in entropy, or the power of its error."""
+        """What a narrower feature map has less in entropy, or the power of its error, or the outputs'."""
+        if self.settings.measure == "outputs":
+            if width.bits == self._given(key):
+                return 0.0
+            return self.observed.share(self._names(key), width, self.plan if self.copies else None)
         kind, node, counts = self.graph.tensors[key[1]], self.graph.producer(key[1]), self.counts[key]
         assert isinstance(node, ir.Requant)
         codes = code_map(node, kind, width)
@@ -544,6 +572,7 @@ class _Search:
         choices = tuple(
             FeatureMapChoice(
                 key[1],
+                self._layer(key[1]),
                 self._patches(key),
                 chosen,
                 self.widths[key][chosen].exponent,
@@ -588,6 +617,16 @@ class _Search:
             for name, value in found.items()
             for copy in ([f"{name}.patch{p}" for p in self.plain] if name in in_front else [name])
         }
+
+    def _layer(self, name: str) -> str:
+        """The path of the layer whose result a feature map is.
+
+        The quantizer of a sum that another layer reads (a convolution's, behind which is no activation) is a
+        module of its own, which :func:`qhw.convert` names after the layer.
+        """
+        node, layer = self.graph.producer(name), name.removesuffix(RESULT)
+        assert node is not None
+        return layer if layer in node.inputs else name
 
     def _names(self, key: Key) -> list[str]:
         """A feature map's tensors in the graph that is made."""

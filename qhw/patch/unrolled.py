@@ -32,6 +32,11 @@ def with_patches(graph: ExactGraph, plan: PatchPlan) -> ExactGraph:
     return replace(graph, tensors=tensors).replace_nodes([*made.nodes, *rest])
 
 
+def has_patches(graph: ExactGraph, cut: str) -> bool:
+    """Whether a graph has a copy of its layers for each patch up to this tensor already."""
+    return f"{cut}.patch0" in graph.tensors
+
+
 @dataclass
 class _Unrolled:
     """The nodes and tensors of patches, as far as they are made."""

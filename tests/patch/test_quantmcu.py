@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 from qhw.patch import (
+    OutputErrors,
     PatchPlan,
     Settings,
     bit_operations,
@@ -97,6 +99,37 @@ def test_scores_by_hand(measure: Literal["entropy", "error"], weight: float) -> 
                 assert (choice.omega, choice.phi) == pytest.approx((omega, phi))
                 assert choice.score == pytest.approx(scores[bits])
         assert choice.bits == max(scores, key=lambda bits: scores[bits])
+
+
+@pytest.mark.parametrize("sigmas", [None, 1.7])
+def test_what_a_feature_map_does_to_the_outputs(sigmas: float | None) -> None:
+    """Ω by outputs against the interpreter, map by map; with outliers, in the patches that have none."""
+    graph = small()
+    inputs, plan = images(graph, 6), make_plan(graph, "b", (3, 3))
+    if sigmas is not None:
+        inputs = with_outlier(6, (0, 0))
+    settings = Settings(omega_weight=0.6, measure="outputs", sigmas=sigmas)
+    observed = OutputErrors(graph, inputs)
+    found = quantmcu(graph, inputs, plan=plan, settings=settings, observed=observed)
+    assert found.record.copies == (sigmas is not None)
+    base = with_patches(graph, plan) if found.record.copies else graph
+    (name,) = graph.outputs
+    wide = interpret(graph, inputs)[name]
+    assert {choice.tensor for choice in found.record.choices} == {"a", "b", "c"}
+    for choice in found.record.choices:
+        patches = choice.patches or (range(9) if choice.tensor == plan.cut else ())
+        names = [f"{choice.tensor}.patch{p}" for p in patches] if found.record.copies else []
+        width = Width(choice.bits, choice.exponent)
+        narrow = narrowed(base, dict.fromkeys(names or [choice.tensor], width))
+        finer = graph.tensors[name].exponent.values[0] - narrow.tensors[name].exponent.values[0]
+        error = (interpret(narrow, inputs)[name] * 2.0**-finer - wide) ** 2
+        assert choice.omega == pytest.approx(error.sum() / ((wide - wide.mean(axis=0)) ** 2).sum())
+    assert min(choice.bits for choice in found.record.choices) < 8
+    # Another λ measures nothing anew.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("qhw.patch.observed.OutputErrors._outputs", None)
+        again = replace(settings, omega_weight=0.2)
+        quantmcu(graph, inputs, plan=plan, settings=again, observed=observed)
 
 
 def _entropy(codes: np.ndarray) -> float:
@@ -318,7 +351,7 @@ def test_behind_the_cut_widths_may_be_left_alone() -> None:
         ({"sigmas": 0}, "sigmas is 0"),
         ({"omega": "none"}, "omega is 'none'"),
         ({"measure": "loss"}, "measure is 'loss'"),
-        ({"omega": "sum"}, "have different units"),
+        ({"measure": "error", "omega": "sum"}, "have different units"),
         ({"per_patch": True}, "per_patch and correct_bias are both set"),
     ],
 )

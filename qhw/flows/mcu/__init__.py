@@ -84,7 +84,7 @@ class McuFlow(ProjectFlow):
         FlowOption(
             "omega_weight",
             float,
-            0.85,
+            0.95,
             "QuantMCU's λ, from 0 (the fewest bit operations) to 1 (what the values lose alone).",
         ),
         FlowOption(

@@ -24,6 +24,7 @@ from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 from qhw.patch import QuantMcu, Settings, layer_by_layer, quantmcu
 from qhw.patch.plan import PatchPlan, cuts, make_plan, plans
+from qhw.patch.unrolled import has_patches
 
 MOST_PATCHES = 8
 """Patches along an axis that a plan is searched with; ``patches`` may ask for more."""
@@ -253,6 +254,8 @@ def best_design(design: Design, budget: float, fps: float | None) -> Design:
         InputError: the network cannot be cut as asked.
     """
     chosen = design.architecture.options["patches"]
+    if has_patches(design.graph, chosen.rpartition(":")[0]):
+        chosen = "none"  # as QuantMCU leaves it where patches differ in their widths
     if chosen not in ("auto", "none"):
         design = design.folded(_given(design, chosen))
         _check_fits(design, budget, f"with --patches {chosen}")

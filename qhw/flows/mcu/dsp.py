@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -23,6 +23,9 @@ UNIT = 4
 
 _PAIRS = ((0, 2), (1, 3))
 _MOST_UNITS = 0xFFFF
+_KNOWN = 64
+"""Layers that are remembered: each is asked about by its planning, its arrays and its price."""
+
 _ADD_BITS = 4
 """How much further left than a layer says ``qhw_add_dsp`` forms its sums."""
 
@@ -86,6 +89,7 @@ def fast_rounding(finish: Finish, low: IntArray, high: IntArray, bits: int = 0) 
     return FastRounding(tuple(multipliers), tuple(addends), mode == "RND_CONV" and max(finish.shift) > 0)
 
 
+@lru_cache(_KNOWN)
 def sum_bounds(layer: ConvLayer) -> tuple[IntArray, IntArray]:
     """The least and the largest sum of each output channel; with padding too: every container holds 0."""
     weights = layer.weights.reshape(layer.out_channels, -1)
@@ -161,6 +165,7 @@ _FIELDS = {
 that its sum may have in magnitude."""
 
 
+@lru_cache(_KNOWN)
 def chunk_of(bits: int, layer: ConvLayer) -> int:
     """Units whose sums fit into the kernel's fields, whatever the input is; 0 where not even one does."""
     blocks = _blocks(layer)

@@ -409,7 +409,7 @@ class _Planner:
         source, weight_kind = self.map(x), self.type(node.inputs[1])
         chain = self.chain(node, *self._bias(node))
         finish, out, nodes = self.finish(chain)
-        wide = self.type(node.output).format.width > 32
+        wide = self.type(node.output).format.width > 32 and not self._sums_fit(x, weights)
         layer = ConvLayer(
             source.container,
             Container.of(weight_kind),
@@ -425,6 +425,14 @@ class _Planner:
         kernel = conv_kernel(layer)
         self.map(out)
         self.add(Step(node.name, (*also, *nodes), kernel.function, layer, (x,), out, kernel.scratch(layer)))
+
+    def _sums_fit(self, x: str, weights: IntArray) -> bool:
+        """Whether 32 bits hold the sums of products; the bias, which may be far finer, comes after them."""
+        low, high = self.ranges[x].including(0).bounds  # padding is 0
+        rows = weights.astype(object).reshape(len(weights), -1)
+        ends = rows * low, rows * high
+        least, most = np.minimum(*ends).sum(axis=1), np.maximum(*ends).sum(axis=1)
+        return bool(least.min() >= -_INT32 and most.max() < _INT32)
 
     def _bias(self, node: Node) -> tuple[IntArray, IntArray]:
         """Products aligned to the bias, and the bias, as a chain's multiplier and addend."""

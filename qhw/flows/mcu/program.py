@@ -42,9 +42,9 @@ class Finish:
     high: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConvLayer:
-    """Geometry and weights of a convolution, on rows and columns.
+    """Geometry and weights of a convolution, on rows and columns; equal to itself alone.
 
     Args:
         weights: mantissas (out channels, kernel rows, kernel columns, channels of a group).

@@ -21,7 +21,7 @@ from qhw.flows.base import load_flow, load_project_flow
 from qhw.flows.mcu import McuFlow
 from qhw.flows.mcu.design import layout_of
 from qhw.flows.mcu.emit import arrays_of, emit
-from qhw.flows.mcu.instructions import features, fit, predicted
+from qhw.flows.mcu.instructions import fit, predicted
 from qhw.flows.mcu.layout import STACK_BYTES
 from qhw.formats import TableFormat, parse_format
 from qhw.formats.integer import Integer
@@ -100,13 +100,6 @@ def test_the_fit_finds_weights_that_made_the_counts() -> None:
     assert predicted(found, {"macs int4": 10.0}) == pytest.approx(10 * found["macs int8"])
 
 
-def test_what_is_counted_of_a_convolution() -> None:
-    layout = layout_of(McuFlow().prepare(GRAPH, H743))
-    found = features(layout, layout.program.steps[1])
-    assert found["macs int8"] == 8 * 8 * 16 * 16 * 9
-    assert found["pixels"] == 64
-
-
 @needs_gcc
 @pytest.mark.parametrize(
     "text", ["e4m3", "khot<8,2>", "ternary", "binary", "pow2<4>", "e2m1", "int3", "uint5"]
@@ -148,7 +141,7 @@ def check_build(folder: Path, model: str) -> None:
     low, high = measured["modelled"]["cycles"]
     assert measured["instructions"] < low < high
     assert told["latency"]["source"] == "estimated"
-    assert told["latency"]["cycles"] == pytest.approx(high, rel=0.5)
+    assert told["latency"]["cycles"] == pytest.approx(high, rel=0.15)
     assert told["model"]["name"] == model
 
 

@@ -7,6 +7,7 @@ import pytest
 from firmware import differing, needs_gcc, needs_qemu
 
 from qhw.errors import UnsupportedError
+from qhw.flows.mcu.planner import plan_program
 from qhw.formats.integer import Integer
 from qhw.formats.modes import Overflow, Rounding
 from qhw.graph.builder import GraphBuilder
@@ -90,6 +91,32 @@ def test_convolutions_of_every_width(bits: int, weight_bits: int) -> None:
         outputs.append(b.requant("y", y, Integer(8), b.type(y).format.width - 8))
     graph = b.finish(outputs)
     assert differing(graph, random_inputs(graph, 4)) == []
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("taps", "bits", "weight_bits", "kernel"),
+    [
+        (40, 8, 8, "qhw_conv_dsp8"),
+        (40, 16, 8, "qhw_conv"),
+        (2, 16, 16, "qhw_conv_wide"),  # 2 x 2^30 = 2^31: one more than 32 bits hold
+    ],
+)
+def test_a_bias_far_finer_than_the_products(taps: int, bits: int, weight_bits: int, kernel: str) -> None:
+    """Aligned to the bias, sums need more than 32 bits; as they are formed, only the last case does."""
+    random, b = np.random.default_rng(taps), GraphBuilder("bias")
+    x = b.input("x", (taps,), Integer(bits), 0)
+    low = -1 << (weight_bits - 1)
+    values = np.stack([np.full(taps, low), np.full(taps, -low - 1), random.integers(low, -low, taps)])
+    w = b.constant("w", values.T, Integer(weight_bits), 0)
+    bias = b.constant("b", random.integers(-(1 << 23), 1 << 23, 3), Integer(24), -20)
+    y = b.matmul("linear", x, w, bias)
+    graph = b.finish([b.requant("y", y, Integer(8), bits + weight_bits - 5)])
+    assert graph.tensors[y].format.width > 32
+    assert [step.kernel for step in plan_program(graph).steps] == [kernel]
+    inputs = random_inputs(graph, 6)
+    inputs["x"][:2] = np.array([[-1 << (bits - 1)], [(1 << (bits - 1)) - 1]])
+    assert differing(graph, inputs) == []
 
 
 @needs_qemu

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from firmware import H743, layout, needs_gcc
+from firmware import H743, layout, needs_gcc, needs_qemu
 from torch import nn
 
 import qhw
+from qhw.data import load_dataset
 from qhw.errors import CheckFailedError, InputError
 from qhw.flows.mcu import McuFlow, toolchain
 from qhw.flows.mcu.arena import aligned
@@ -19,6 +22,7 @@ from qhw.layers import Normalize
 from qhw.patch import Settings, feature_maps
 from qhw.pipeline.build_stages import LOWERED_FOLDER, MIXED_FILE, read_graph
 from qhw.quant_config import QuantConfig
+from qhw.train import TrainConfig
 from tests.graph_factory import resnet8_graph
 from tests.random_graphs import random_inputs
 
@@ -79,6 +83,91 @@ def test_a_build_with_mixed_widths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     told = {stage["name"]: stage["status"] for stage in build().manifest["stages"]}
     assert {name for name, status in told.items() if status == "done"} >= {"compile", "verify"}
     assert {told[name] for name in ("export", "lower", "widths", "cost", "vectors", "project")} == {"skipped"}
+
+
+@needs_gcc
+def test_a_trained_network_is_exact_with_the_widths_it_was_trained_with(tmp_path: Path) -> None:
+    """One convolution's result is read by another layer: its quantizer has a name that is no layer's."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        Normalize(exponent=-4),
+        nn.Conv2d(1, 4, 3, stride=2, padding=1),
+        nn.Conv2d(4, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    result = qhw.build(
+        net,
+        board="stm32h743",
+        flow="mcu",
+        data="digits",
+        training=TrainConfig(1, 0, threads=1),
+        out=tmp_path / "out",
+        vectors=8,
+        widths="quantmcu",
+        omega_weight=0.2,
+        retrain=1,
+        run_on="host",
+    )
+    rows = result.manifest["verification"]
+    assert sum(row["reference"] == "torch" for row in rows) == 4  # codes and floats, before and after
+    assert {MIXED_FILE, "qonnx"} < {row["backend"] for row in rows}
+    assert all(row["mismatches"] == 0 < row["codes_compared"] for row in rows)
+    choices = json.loads((result.folder / "widths.json").read_text())["choices"]
+    assert {choice["tensor"]: choice["layer"] for choice in choices} == {"1_result": "1", "3": "3"}
+    before, after = read_graph(result.folder, LOWERED_FOLDER), read_graph(result.folder)
+    assert min(choice["bits"] for choice in choices) < 8
+    for choice in choices:
+        assert after.tensors[choice["tensor"]].format.width == choice["bits"]
+    weights = [next(n.inputs[1] for n in graph.nodes if n.op == "MatMul") for graph in (before, after)]
+    assert np.any(before.constants[weights[0]] != after.constants[weights[1]])
+
+
+@needs_qemu
+def test_patches_with_outliers_keep_their_bits_in_the_firmware(tmp_path: Path) -> None:
+    """Digits in a black frame: what is bright is far from the mean, and only patches in the middle see it."""
+    digits = load_dataset("digits")
+    train, test = (np.pad(x, ((0, 0), (0, 0), (4, 4), (4, 4))) for x in (digits.train_x, digits.test_x))
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        Normalize(exponent=-4),
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(512, 10),
+    )
+    example = torch.from_numpy(train[:64]).float()
+    model = qhw.convert(net, QuantConfig(), example)
+    model(example)
+    options = {"widths": "quantmcu", "omega_weight": 0.5, "patches": "4:1x3", "run_on": "qemu"}
+    result = qhw.build(
+        model.eval(),
+        board="stm32h743",
+        flow="mcu",
+        data=replace(digits, train_x=train, test_x=test),
+        out=tmp_path / "out",
+        vectors=8,
+        **options,
+    )
+    rows = result.manifest["verification"]
+    assert sum("in QEMU" in row["backend"] for row in rows) == 2
+    assert all(row["mismatches"] == 0 < row["codes_compared"] for row in rows)
+    record = json.loads((result.folder / "widths.json").read_text())
+    seen = [share >= 0.5 for share in record["outlier_shares"]]
+    assert record["outlier_patches"] == [patch for patch, is_seen in enumerate(seen) if is_seen] == [1, 2]
+    (choice,) = (choice for choice in record["choices"] if choice["tensor"] == "2")
+    assert choice["patches"] == [0]
+    assert choice["bits"] < 8
+    bits = {
+        step.observed.tensor: step.observed.map.container.bits
+        for step in read_description(result.project).steps
+        if step.observed.tensor.startswith("2.patch")
+    }
+    assert bits == {"2.patch0": choice["bits"], "2.patch1": 8, "2.patch2": 8}
 
 
 def test_where_firmware_is_checked_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
