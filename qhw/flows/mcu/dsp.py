@@ -63,7 +63,7 @@ def fast_rounding(finish: Finish, low: IntArray, high: IntArray, bits: int = 0) 
     otherwise agree with one that does not where the lower bound is 0 or more, since negative numbers saturate
     there. Sums may come shifted left by ``bits``; low and high are then of the sums before.
     """
-    if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 8:
+    if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 16:
         return None
     signless = finish.low >= 0
     mode = {"RND_INF": "RND", "RND_ZERO": "RND_MIN_INF", "TRN_ZERO": "TRN", "UP": "CEIL"}.get(
