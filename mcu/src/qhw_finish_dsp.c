@@ -30,7 +30,7 @@ FOURS(fours_s2, 2, 1)
 
 qhw_fours *qhw_usual_fours(const qhw_output *o, const qhw_packed *packed) {
     qhw_type type = o->type;
-    if (!packed->rounding || !packed->ties_to_even || o->high - o->low != (1 << type.bits) - 1)
+    if (!packed->rounding || !packed->ties_to_even || type.bits > 8 || o->high - o->low != (1 << type.bits) - 1)
         return NULL;
     if (type.bits == 8)
         return type.is_signed ? fours_s8 : fours_u8;
@@ -54,6 +54,8 @@ void qhw_finish_any(const qhw_output *o, const qhw_packed *packed, uint32_t firs
     uint32_t bits = o->type.bits, mask = (1u << bits) - 1u, even = packed->ties_to_even;
     int32_t low = (int32_t)o->low, high = (int32_t)o->high;
     r += first;
+    for (uint16_t *words = (uint16_t *)to; bits == 16 && channels; channels--)
+        *words++ = (uint16_t)qhw_clamped(even ? qhw_rounded(&r, &left, 1) : qhw_rounded(&r, &left, 0), low, high);
     for (uint32_t at = 0, byte = 0; channels; channels--) {
         int32_t v = qhw_clamped(even ? qhw_rounded(&r, &left, 1) : qhw_rounded(&r, &left, 0), low, high);
         byte |= ((uint32_t)v & mask) << at;

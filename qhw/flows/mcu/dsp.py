@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -63,7 +63,7 @@ def fast_rounding(finish: Finish, low: IntArray, high: IntArray, bits: int = 0) 
     otherwise agree with one that does not where the lower bound is 0 or more, since negative numbers saturate
     there. Sums may come shifted left by ``bits``; low and high are then of the sums before.
     """
-    if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 8:
+    if finish.kind != "ROUND" or finish.overflow != "SAT" or finish.out.bits > 16:
         return None
     signless = finish.low >= 0
     mode = {"RND_INF": "RND", "RND_ZERO": "RND_MIN_INF", "TRN_ZERO": "TRN", "UP": "CEIL"}.get(
@@ -103,6 +103,13 @@ def _with_header(weights: Bytes, rounding: FastRounding | None, chunk: int) -> B
     header = struct.pack("<IHH", offset, bool(rounding and rounding.ties_to_even), chunk)
     parts = [np.frombuffer(header, dtype=np.uint8), weights]
     return np.concatenate([*parts, rounding.pack()] if rounding else parts)
+
+
+def unpacked_finish(layer: ConvLayer) -> Finish:
+    """The end of a layer's sums, without the numbers of a rounding that lies behind its weights."""
+    if fast_rounding(layer.finish, *sum_bounds(layer)) is None:
+        return layer.finish
+    return replace(layer.finish, multiplier=None, addend=None, shift=(0,))
 
 
 def _blocks(layer: ConvLayer) -> IntArray:
@@ -269,12 +276,19 @@ def takes_add(layer: ElementwiseLayer) -> bool:
 
 
 CONV_KERNELS = (
-    ("qhw_depthwise_dsp", "qhw_depthwise_dsp.c", takes_depthwise, pack_depthwise, depthwise_scratch),
-    ("qhw_conv_dsp2", "qhw_conv_dsp.c", partial(_takes_conv, 2), pack_conv, conv_scratch),
-    ("qhw_conv_dsp4", "qhw_conv_dsp.c", partial(_takes_conv, 4), pack_conv, conv_scratch),
-    ("qhw_conv_dsp8", "qhw_conv_dsp.c", partial(_takes_conv, 8), pack_conv, conv_scratch),
+    (
+        "qhw_depthwise_dsp",
+        "qhw_depthwise_dsp.c",
+        takes_depthwise,
+        pack_depthwise,
+        depthwise_scratch,
+        unpacked_finish,
+    ),
+    ("qhw_conv_dsp2", "qhw_conv_dsp.c", partial(_takes_conv, 2), pack_conv, conv_scratch, unpacked_finish),
+    ("qhw_conv_dsp4", "qhw_conv_dsp.c", partial(_takes_conv, 4), pack_conv, conv_scratch, unpacked_finish),
+    ("qhw_conv_dsp8", "qhw_conv_dsp.c", partial(_takes_conv, 8), pack_conv, conv_scratch, unpacked_finish),
 )
-"""For ``ConvKernel``, in front of the portable ones: function, source, what it takes, weights, scratch."""
+"""For ``ConvKernel``, in front of the portable ones: its fields, in order."""
 
 SOURCES = ("qhw_conv_dsp.c", "qhw_dot_dsp.c", "qhw_depthwise_dsp.c", "qhw_add_dsp.c", "qhw_finish_dsp.c")
 """Their files in ``mcu/src``."""

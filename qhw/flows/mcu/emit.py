@@ -330,7 +330,7 @@ class _Writer:
             "wide_sum": int(layer.wide_sum),
             "weights": weights,
         }
-        self.struct("qhw_conv_layer", name, fields | self.finish(name, layer.finish))
+        self.struct("qhw_conv_layer", name, fields | self.finish(name, kernel.finish(layer)))
 
     def matmul(self, name: str, layer: MatMulLayer) -> None:
         fields = {

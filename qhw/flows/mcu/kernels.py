@@ -13,7 +13,7 @@ import numpy as np
 
 from qhw.flows.mcu import dsp
 from qhw.flows.mcu.containers import Bytes, Container, Map
-from qhw.flows.mcu.program import ConvLayer
+from qhw.flows.mcu.program import ConvLayer, Finish
 from qhw.formats.modes import IntArray
 
 
@@ -27,6 +27,7 @@ class ConvKernel:
         takes: whether it can carry out a layer.
         pack: a layer's weights as they lie in flash.
         scratch: bytes of RAM that it needs while it runs.
+        finish: the end of a layer's sums, without what lies among the packed weights already.
     """
 
     function: str
@@ -34,6 +35,7 @@ class ConvKernel:
     takes: Callable[[ConvLayer], bool]
     pack: Callable[[ConvLayer], Bytes]
     scratch: Callable[[ConvLayer], int]
+    finish: Callable[[ConvLayer], Finish] = lambda layer: layer.finish
 
 
 def conv_kernel(layer: ConvLayer) -> ConvKernel:

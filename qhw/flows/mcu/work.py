@@ -105,9 +105,13 @@ def _finished_dsp(layer: ConvLayer, pixels: int, channels: int) -> Work:
     rounding = dsp.fast_rounding(finish, *dsp.sum_bounds(layer))
     if rounding is None:
         return _finished(finish, pixels, channels)
-    usual = rounding.ties_to_even and finish.high - finish.low == (1 << finish.out.bits) - 1
+    usual = (
+        rounding.ties_to_even
+        and finish.out.bits <= 8
+        and finish.high - finish.low == (1 << finish.out.bits) - 1
+    )
     whole = channels // 4 * 4 if usual else 0
-    rest = "evenly" if rounding.ties_to_even else "up"
+    rest = ("evenly" if rounding.ties_to_even else "up") + " words" * (finish.out.bits == 16)
     return Counter(
         {
             f"fours {finish.out.bits}": pixels * whole,

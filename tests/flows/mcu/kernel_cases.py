@@ -123,7 +123,7 @@ def random_finish(random: np.random.Generator, channels: int, spread: float, out
     kind = random.choice(["ROUND"] * 6 + ["COUNT", "KEEP"])
     if kind == "KEEP":
         return Finish(Container(32, True))
-    if kind == "COUNT":
+    if kind == "COUNT" and out.bits <= 8:
         count = (1 << out.bits) - 1
         steps = random.integers(1, max(2, int(4 * spread / count)), size=(channels, count))
         thresholds = np.cumsum(steps, axis=1) - steps.sum(axis=1, keepdims=True) // 2
@@ -132,7 +132,7 @@ def random_finish(random: np.random.Generator, channels: int, spread: float, out
     shift = int(random.integers(3, 20))
     size = channels if random.random() < 0.8 else 1
     # One code is about spread / out.high sums, so results saturate sometimes; small multipliers give ties.
-    gain = max(1.0, (1 << shift) * out.high / spread)
+    gain = min(max(1.0, (1 << shift) * out.high / spread), 2.0**30)
     multiplier = (
         random.integers(-int(gain) - 1, int(gain) + 2, size) if random.random() < 0.8 else np.ones(size, int)
     )
@@ -158,7 +158,7 @@ def random_conv(
     random: np.random.Generator, depthwise: bool = False
 ) -> tuple[ConvLayer, tuple[int, int, int]]:
     """A convolution and the shape of its input."""
-    bits = [int(random.choice([2, 4, 8])) for _ in range(3)]
+    bits = [int(random.choice(widths)) for widths in ([2, 4, 8], [2, 4, 8], [2, 4, 8, 16])]
     x = Container(bits[0], bool(random.integers(2)))
     weight = Container(bits[1], True)
     out = Container(bits[2], bool(random.integers(2)))

@@ -10,9 +10,11 @@ from firmware import BOARD_OF_CORE, layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhw.flows.mcu import kernels
+from qhw.flows.mcu import dsp, kernels
+from qhw.flows.mcu.emit import emit
 from qhw.flows.mcu.instructions import MODEL_FILE
 from qhw.flows.mcu.layout import Layout
+from qhw.flows.mcu.program import ConvLayer
 from qhw.flows.mcu.work import _WORK, loops_of, work_of
 from qhw.formats.integer import Integer
 from qhw.graph.builder import GraphBuilder
@@ -108,3 +110,15 @@ def test_every_kernel_is_measured_on_every_core() -> None:
     assert {kernel.function for kernel in kernels.CONV_KERNELS} <= set(_WORK)
     for found in weights.values():
         assert set(found) == {loops_of(kernel) for kernel in _WORK}
+
+
+def test_a_rounding_lies_in_flash_once() -> None:
+    """Behind the weights, where it is one multiplication: the layer's own numbers are left out."""
+    made = layout(resnet8_graph(side=8))
+    emitted = emit(made, "t").constant_bytes
+    convolutions = [step for step in made.program.steps if isinstance(step.layer, ConvLayer)]
+    rounded = [step for step in convolutions if dsp.unpacked_finish(step.layer) is not step.layer.finish]
+    assert len(rounded) >= 9
+    for step in rounded:
+        packed = len(kernels.conv_kernel(step.layer).pack(step.layer))
+        assert packed <= emitted[step.name] <= packed + 1  # the shift, which all layers share
