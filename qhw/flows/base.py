@@ -271,6 +271,11 @@ class Flow(ABC):
         """Whether a build has it choose the bits of feature maps, behind lowering."""
         return False
 
+    @property
+    def not_searched(self) -> str:
+        """Why formats are not searched with the options that are chosen; empty where they are."""
+        return ""
+
     def check_as_given(self) -> None:
         """Refuse what only a build can do, where a graph is priced as it is given.
 

@@ -179,6 +179,8 @@ def make_plan(options: SearchOptions, model: Any = None, data: Any = None) -> Se
     recipe_of(source, build)
     flow = load_flow(build.flow, **build.flow_options)
     flow.check_as_given()
+    if flow.not_searched:
+        raise InputError(flow.not_searched, hint="build a point of the front with that option")
     flow.check_board(board)
     options = replace(
         options,

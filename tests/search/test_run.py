@@ -332,6 +332,13 @@ def test_an_empty_space_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_unrolled_layers_are_not_searched(capfd: pytest.CaptureFixture[str]) -> None:
+    line = ["search", "mlp", "--board", "pynq-z2", "--flow", "rtl", "--unrolled", "auto"]
+    code, _, err = command(line, capfd)
+    assert code == 2
+    assert "Unrolled layers are not searched" in err
+
+
 def test_a_quantised_file_has_nothing_to_choose(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, _, err = command(["search", "model.onnx", "--board", "ultra96"], capfd)
     assert code == 2

