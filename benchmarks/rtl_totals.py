@@ -12,9 +12,13 @@ the forms were written; others are held out: nothing was corrected after them.
 from __future__ import annotations
 
 import argparse
+import gzip
+import hashlib
 import json
+import re
 import sys
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,11 +31,16 @@ from torch import Tensor, nn
 import qhw
 from qhw.boards import load_board
 from qhw.cost import Design, estimate
+from qhw.cost.oracle.netlist import _CARRY, _MEMORY_LUTS
 from qhw.cost.oracle.synth import yosys_version
+from qhw.cost.pricing.usage import Usage
 from qhw.data import load_dataset
 from qhw.export import to_onnx
 from qhw.flows.base import ProjectFlow, load_flow
-from qhw.flows.rtl.synthesis import synthesised
+from qhw.flows.rtl.circuit import TOP
+from qhw.flows.rtl.emission import settled
+from qhw.flows.rtl.priced import taken
+from qhw.flows.rtl.synthesis import netlist_of
 from qhw.flows.rtl.totals import FILE, RESOURCES, SCHEMA_VERSION, Errors, error, read
 from qhw.graph.ir import ExactGraph
 from qhw.graph.lower import lower
@@ -43,6 +52,7 @@ from qhw.resources import resource_dir
 from qhw.train import Phase, TrainConfig
 
 RESULT = Path(__file__).parent / "results" / "rtl_totals.md"
+NETLISTS = Path("build") / "rtl_totals"
 BOARDS = {"ultrascale-plus": "zcu104", "7series": "pynq-z2", "ecp5": "ulx3s"}
 BUDGET = 0.9
 
@@ -152,13 +162,115 @@ def design_of(case: Case) -> Design:
     return flow.best(design, budget=BUDGET, fps=case.fps)
 
 
-def counted(design: Design) -> dict[str, int]:
-    """The cells of the whole design, by Yosys."""
+@dataclass(frozen=True)
+class Synthesised:
+    """The cells of a whole design by Yosys, and its flat netlist."""
+
+    counts: dict[str, int]
+    netlist: dict[str, Any]
+
+
+def synthesised(design: Design) -> Synthesised:
+    """By Yosys, kept under a hash of the design's text: nothing is synthesised twice."""
     flow = load_flow("rtl")
     assert isinstance(flow, ProjectFlow)
     with tempfile.TemporaryDirectory() as folder:
-        found, _ = synthesised(flow.write(design, Path(folder) / "project"))
-    return {name: int(found[name]) for name in RESOURCES}
+        project = flow.write(design, Path(folder) / "project")
+        digest = hashlib.sha256(f"{design.board.family} {yosys_version()}".encode())
+        for path in sorted(project.folder.rglob("*")):
+            if path.suffix in (".v", ".mem"):
+                digest.update(path.name.encode() + path.read_bytes())
+        kept = NETLISTS / f"{digest.hexdigest()[:24]}.json.gz"
+        if not kept.is_file():
+            counts, netlist = netlist_of(project)
+            cells = {name: getattr(counts, name) for name in RESOURCES}
+            NETLISTS.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"counts": cells, "netlist": netlist})
+            kept.write_bytes(gzip.compress(text.encode(), compresslevel=1))
+    return Synthesised(**json.loads(gzip.decompress(kept.read_bytes())))
+
+
+_REGISTERS = re.compile(r"FD[RSCP]E|TRELLIS_FF")
+_OUTPUT_PINS = ("Q", "O", "Z", "COUT", "S0", "S1", "CO", "P", "DO", "DOD", "DOC", "DOB", "DOA", "DPO")
+
+
+def modules(design: Design) -> Iterator[str]:
+    """Component by component, what was counted and what there is, those that are furthest off first.
+
+    A register belongs to the component whose file says it; a LUT to that whose wire it drives, or to that of
+    the next wire behind it that has a name. Yosys names a wire once: a few cells are one component off.
+    """
+    circuit, _ = settled(design)
+    counted = taken(circuit, design.board.family)
+    top = synthesised(design).netlist["modules"][TOP]
+    kinds = {component.name: component.module for component in circuit.components}
+    found = _cells_of(top, kinds)
+    yield "| component | module | LUT | FF |"
+    yield "|---|---|---|---|"
+    names = sorted(
+        {*counted, *found},
+        key=lambda name: -abs(counted.get(name, Usage()).lut - found[name]["lut"])
+        - abs(counted.get(name, Usage()).ff - found[name]["ff"]),
+    )
+    for name in names:
+        own, cells = counted.get(name, Usage()), found[name]
+        kind = kinds.get(name, "the top")
+        lut, ff = (
+            f"{given:.0f} / {there} ({given - there:+.0f})"
+            for given, there in ((own.lut, cells["lut"]), (own.ff, cells["ff"]))
+        )
+        yield f"| {name or 'top'} | {'of its own' if kind == name else kind} | {lut} | {ff} |"
+
+
+def _cells_of(top: dict[str, Any], kinds: dict[str, str]) -> dict[str, Counter[str]]:
+    """LUTs (raw: carry positions share none) and registers of each component of a netlist."""
+    named: dict[int, list[str]] = defaultdict(list)
+    for name, wire in top["netnames"].items():
+        owner = name.split(".")[0]
+        if not wire.get("hide_name") and owner in kinds and "." in name:
+            for net in wire["bits"]:
+                named[net].append(owner)
+    drives: dict[str, list[int]] = defaultdict(list)
+    reads: dict[int, list[str]] = defaultdict(list)
+    for name, cell in top["cells"].items():
+        for pin, nets in cell["connections"].items():
+            if pin in _OUTPUT_PINS:
+                drives[name] += nets
+            else:
+                for net in nets:
+                    reads[net].append(name)
+
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, cell in top["cells"].items():
+        kind = cell["type"]
+        if _REGISTERS.fullmatch(kind):
+            file = Path(cell["attributes"].get("src", "").split("|")[0].split(":")[0]).stem
+            owners = [o for net in drives[name] for o in named[net]]
+            fitting = [o for o in owners if kinds[o] == file] or [o for o in owners if kinds[o] == o]
+            found[(fitting or owners or [""])[0]]["ff"] += 1
+        elif lut := luts_of(kind):
+            found[_owner(name, drives, reads, named)]["lut"] += lut
+    return found
+
+
+def _owner(
+    name: str, drives: dict[str, list[int]], reads: dict[int, list[str]], named: dict[int, list[str]]
+) -> str:
+    """The component of the first wire with a name at a cell's output or behind it."""
+    front, seen = [name], {name}
+    while front:
+        nets = [net for cell in front for net in drives.get(cell, ())]
+        for net in nets:
+            if named[net]:
+                return named[net][0]
+        front = [cell for net in nets for cell in reads[net] if cell not in seen]
+        seen.update(front)
+    return ""
+
+
+def luts_of(kind: str) -> int:
+    """LUT sites of a cell."""
+    return 1 if re.fullmatch(r"LUT\d|INV", kind) else {**_CARRY, **_MEMORY_LUTS}.get(kind, 0)
 
 
 def row_of(case: Case, known: dict[str, Any] | None) -> dict[str, Any]:
@@ -172,7 +284,7 @@ def row_of(case: Case, known: dict[str, Any] | None) -> dict[str, Any]:
         "held_out": case.held_out,
         "tool": f"Yosys {yosys_version()}" if made is None else made["tool"],
         "estimated": {name: totals[name] for name in RESOURCES},
-        "synthesised": counted(design) if made is None else made["synthesised"],
+        "synthesised": synthesised(design).counts if made is None else made["synthesised"],
     }
 
 
@@ -224,8 +336,14 @@ def main() -> None:
     )
     parser.add_argument("--case", action="append", default=[], help="only cases whose name contains this")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--modules", action="store_true", help="the components of the cases, and how far off")
     parser.add_argument("--report", action="store_true", help="only what was synthesised already")
     given = parser.parse_args()
+    if given.modules:
+        for case in CASES:
+            if not given.case or any(text in str(case) for text in given.case):
+                print(f"\n## {case}\n", *modules(design_of(case)), sep="\n")
+        return
     rows = {tuple(row[name] for name in CASES[0].facts): row for row in read()}
     for case in CASES:
         key = tuple(case.facts.values())

@@ -111,7 +111,7 @@ class _Emitted:
         Registers of very small memories have resets, which shift registers have not.
         """
         return any(
-            part.pins.get("y") == source.split(" ")[0]
+            part.pins.get("y", part.pins.get("sum")) == source.split(" ")[0]
             and (part.module != "constants" or part["D"] >= _SMALLEST_WITHOUT_RESET)
             for part in self.parts
         )
