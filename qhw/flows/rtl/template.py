@@ -18,6 +18,7 @@ from qhw.cost.pricing import rules
 from qhw.cost.pricing.architecture import Architecture, Fold, LayerUsage, Site
 from qhw.cost.pricing.usage import Amount, Usage
 from qhw.formats.modes import IntArray
+from qhw.formats.operand import product_width
 from qhw.graph import ir
 from qhw.graph.ir import ExactGraph, Node, TensorType
 
@@ -99,6 +100,16 @@ def _factors(site: Site, folds: Sequence[PeSimd]) -> tuple[IntArray, IntArray]:
     return pairs[:, 0], pairs[:, 1]
 
 
+def coarser(a: TensorType, b: TensorType, result: TensorType) -> int:
+    """Places that every sum of products of ``a`` and ``b`` is moved up by, to the exponent of the result.
+
+    A bias is often that much finer. Sums need fewer bits than the result by as many: what they have above
+    these is moved out of the result.
+    """
+    own = np.add.outer(np.array(a.exponent.values), np.array(b.exponent.values)).min()
+    return max(int(own - max(result.exponent.values)), 0)
+
+
 def _is_depthwise(site: Site) -> bool:
     node = site.node
     return isinstance(node, ir.Conv) and node.groups == site.type(0).shape[0] == site.type(1).shape[0]
@@ -111,7 +122,11 @@ def _matrix(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     pe, simd = _factors(site, folds)
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
-    usage = hardware.dots(x, w, simd, pe, site.accumulator_bits(matrix.inputs))
+    bits = site.accumulator_bits(matrix.inputs)
+    if site.proven:
+        least = product_width(x.operand(), w.operand())
+        bits = max(bits - coarser(site.type(0), site.type(1), site.output), least)
+    usage = hardware.dots(x, w, simd, pe, bits)
     usage += hardware.shared(x, w, simd, not _is_depthwise(site)).times(1 - pe)
     outputs, inputs = -(-matrix.outputs // pe), -(-matrix.inputs // simd)
     edges = 1 + hardware.dot_edges(x, w, simd) + _ROUNDING_EDGES

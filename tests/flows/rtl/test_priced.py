@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from op_zoo import Zoo
 from rtl_designs import chain, design_of, residual
 
 from qhw.cost import estimate
@@ -17,6 +18,8 @@ from qhw.flows.rtl.nets import Module, varying
 from qhw.flows.rtl.priced import taken
 from qhw.flows.rtl.project import _instances
 from qhw.flows.rtl.synthesis import synthesised
+from qhw.flows.rtl.template import PeSimd
+from qhw.formats.integer import Integer
 
 
 @pytest.mark.parametrize(("board", "share"), [("zcu104", 0.03), ("ulx3s", 0.08)])
@@ -38,6 +41,21 @@ def test_layers_add_up_to_the_components() -> None:
     for name in ("ff", "dsp", "bram18"):
         assert totals[name] == sum(getattr(usage, name) for usage in components)
     assert totals["lut"] == pytest.approx(sum(usage.lut for usage in components), abs=len(design.graph.nodes))
+
+
+def test_a_bias_is_added_to_as_few_sums_at_a_time_as_the_rate_needs() -> None:
+    """Four sums come in nine cycles: one adder is enough. Sums have no bits that a finer bias moves out."""
+    zoo = Zoo("fine", 3)
+    image = zoo.builder.input("image", (1, 6, 6), Integer(8, False), -8)
+    zoo.end(zoo.conv("stem", image, 4, (3, 3), bias_exponent=-15))
+    graph = zoo.finish()
+    circuit, _ = settled(design_of(graph).folded({"stem": PeSimd(4, 1)}))
+    parts = list(parts_of(circuit))
+    dots = [part for part in parts if part.module == "integer_dot"]
+    adders = [part for part in parts if part.module == "adder_tree"]
+    assert (len(dots), len(adders)) == (4, 1)
+    finer = 15 - 8 - 3
+    assert {part["A"] for part in dots} == {graph.tensors["stem"].format.width - finer}
 
 
 def test_the_label_says_whether_totals_were_validated() -> None:

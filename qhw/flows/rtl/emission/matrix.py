@@ -16,6 +16,7 @@ from qhw.flows.rtl.emission.lanes import Lanes
 from qhw.flows.rtl.emission.moves import padded
 from qhw.flows.rtl.emission.products import as_integers, dot_products
 from qhw.flows.rtl.emission.windows import closed, fronted, planes
+from qhw.flows.rtl.template import coarser, divisors
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
 from qhw.graph.ir import Node
@@ -102,7 +103,8 @@ def _folded(draft: Draft, node: Node, wire: Wire, product: Product) -> None:
     x, weight, out = (graph.tensors[name] for name in (*node.inputs[:2], node.output))
     folds, pe, sum_words, simd = product.weights.shape
     name, window = draft.label(node), product.window
-    dots = dot_products(draft, node, wire, x.format, weight.format, product.weights, out.format.width)
+    bits = out.format.width - coarser(x, weight, out)
+    dots = dot_products(draft, node, wire, x.format, weight.format, product.weights, bits)
     words = dots.weights.transpose(0, 2, 1, 3).reshape(folds * sum_words, pe * simd)
     file = draft.memory(f"{name}_weights", words.astype(object), dots.weight_bits)
     edges = 1 + dots.latency
@@ -119,11 +121,14 @@ def _folded(draft: Draft, node: Node, wire: Wire, product: Product) -> None:
         share = simd * dots.weight_bits
         body += dots.lines(i, given, f"weights[{i * share}+:{share}]", f"y[{i * total.width}+:{total.width}]")
     sums = closed(draft, node, name, wire, body, pe, total, product.order, window, sum_words, edges)
-    _biased(draft, node, sums)
+    _biased(draft, node, sums, sum_words)
 
 
-def _biased(draft: Draft, node: Node, wire: Wire) -> None:
-    """The sums at the exponents of the output, and the bias added."""
+def _biased(draft: Draft, node: Node, wire: Wire, sum_words: int) -> None:
+    """The sums at the exponents of the output, and the bias added.
+
+    A word of sums comes every ``sum_words`` cycles, which says how many elements are handled at a time.
+    """
     graph = draft.design.graph
     kinds, out = [graph.tensors[name] for name in node.inputs], graph.tensors[node.output]
     axis = 0 if isinstance(node, ir.Conv) else len(out.shape) - 1
@@ -132,6 +137,9 @@ def _biased(draft: Draft, node: Node, wire: Wire) -> None:
     element = Element.of(out.format)
     if not kinds[0].exponent.is_scalar:
         refuse(node, "its input has an exponent per channel")
+    is_moved = len(node.inputs) > 2 or not (own == result).all() or wire.element != element
+    if is_moved:
+        wire = draft.geared(wire, next(n for n in divisors(wire.lanes) if n * sum_words >= wire.lanes))
     if len(node.inputs) < 3 and (own == result).all():
         if wire.element != element:
             lanes = Lanes(draft, draft.label(node, "bias"), (wire,), wire.order)
