@@ -17,7 +17,7 @@ from math import ceil
 
 from qhw.cost.pricing.calibrated import CostModel, cost_model
 from qhw.cost.pricing.usage import Usage
-from qhw.flows.rtl.circuit import Circuit, Component, numbers_of
+from qhw.flows.rtl.circuit import Circuit, Component, Wire, numbers_of
 from qhw.flows.rtl.inventory import Part, columns_of, parts_of
 from qhw.flows.rtl.nets import Bit, Module, varying
 from qhw.flows.rtl.unrolling import usage_of
@@ -82,22 +82,23 @@ def _ends(prices: _Prices, circuit: Circuit) -> Usage:
 
 @dataclass(frozen=True)
 class _Emitted:
-    """An emitted module with its instances."""
+    """An emitted module with its instances; ``zeros`` are the bits of its input ports that are always 0."""
 
     circuit: Circuit
     text: str
     parts: list[Part]
+    zeros: Mapping[str, frozenset[int]]
 
     @cached_property
     def nets(self) -> Module:
         words: dict[str, Columns] = {}
         for part in self.parts:
-            if part.module == "constants":
+            if part.module in ("constants", "lookup"):
                 words[part.pins["y"]] = columns_of(self.circuit, part)
 
         def known(name: str, place: int) -> Bit:
             if name not in words:
-                return name, place
+                return False if place in self.zeros.get(name, ()) else (name, place)
             column = words[name].bits[place]
             if column in (0, (1 << words[name].words) - 1):
                 return column != 0
@@ -105,16 +106,20 @@ class _Emitted:
 
         return Module(self.text, known)
 
-    def is_made(self, source: str) -> bool:
-        """Whether a bit comes from a unit of the module, whose last register it is.
+    def is_made(self, source: str) -> int:
+        """Registers in a row in the unit of the module that a bit comes from; 0 where it comes from none.
 
-        Registers of very small memories have resets, which shift registers have not.
+        A product in LUTs that nothing is added to has two. Registers of very small memories have resets,
+        which shift registers have not.
         """
-        return any(
-            part.pins.get("y") == source.split(" ")[0]
-            and (part.module != "constants" or part["D"] >= _SMALLEST_WITHOUT_RESET)
-            for part in self.parts
-        )
+        name = source.split(" ")[0]
+        for part in self.parts:
+            if part.pins.get("sum") == name:
+                alone = part.pins["first"] == "1'b1" and part.module == "integer_dot"
+                return 2 if alone and part["L"] == 1 and not part["MULTIPLIER"] else 1
+            if part.pins.get("y") == name:
+                return int(part.module != "constants" or part["D"] >= _SMALLEST_WITHOUT_RESET)
+        return 0
 
     def edges(self, delay: Part, source: str) -> int:
         """Registers in a row: those of a delay, of the unit in front of it, and of a sum behind it."""
@@ -155,6 +160,24 @@ class _Emitted:
         return read
 
 
+_PASSING = ("fifo", "gearbox", "fork_stream", "pad_stream", "crop_stream")
+"""Components whose elements are those that they are given, or 0."""
+
+_WIDTH_OF = {"fifo": True, "gearbox": False, "pad_stream": True, "sliding_window": True}
+"""Components whose width is that of a word (else of an element)."""
+
+_ULTRA_RAM = 3
+
+
+def _zeros_of(emitted: _Emitted, wire: Wire) -> frozenset[int]:
+    bits, width = emitted.nets.bits("y"), wire.element.width
+    return frozenset(
+        place
+        for place in range(width)
+        if all(bits[lane * width + place] is False for lane in range(wire.lanes))
+    )
+
+
 _OUTPUTS = ("y", "sum", "enable", "y_valid", "x_ready", "first", "address", "y_last", "clk", "reset", "step")
 _EXPRESSION = re.compile(r"^.*&.*$")
 
@@ -177,9 +200,9 @@ class _Prices:
     def of(self, name: str, parts: Iterable[Part]) -> Usage:
         """One component, whose instances lie side by side."""
         own = list(parts)
-        total = Usage()
+        total = Usage() if not self._modules else self._unsigned(name, [p for p in own if p.module in DOTS])
         for part in own:
-            total += self._one(part)
+            total += self._one(self._narrower(name, part))
             if part.module in _BITWISE and name in self._modules:
                 total += _BITWISE[part.module](self, part, self._modules[name])
         pairs = [part for part in own if part.module == "adder_tree" and part["N"] == 2]
@@ -198,8 +221,51 @@ class _Prices:
             if component.module in self.circuit.modules:
                 parts = by_component.get(component.name, [])
                 text = self.circuit.modules[component.module]
-                found[component.name] = _Emitted(self.circuit, text, parts)
+                ports = ("x",) if len(component.inputs) == 1 else ("a", "b")
+                zeros = {
+                    port: frozenset(
+                        lane * wire.element.width + place
+                        for lane in range(wire.lanes)
+                        for place in self._zeros.get(wire.name, ())
+                    )
+                    for port, wire in zip(ports, component.inputs, strict=False)
+                }
+                emitted = found[component.name] = _Emitted(self.circuit, text, parts, zeros)
+                for wire in component.outputs:
+                    self._zeros[wire.name] = _zeros_of(emitted, wire)
+            elif component.module in _PASSING:
+                for wire in component.outputs:
+                    self._zeros[wire.name] = self._zeros.get(component.inputs[0].name, frozenset())
         return found
+
+    @cached_property
+    def _zeros(self) -> dict[str, frozenset[int]]:
+        """The bits that are 0 in all elements of a stream, as a sign behind a ReLU is; by its name."""
+        return {}
+
+    def _narrower(self, name: str, part: Part) -> Part:
+        """A component without the registers of bits that are always 0; a block RAM is as wide as before."""
+        component = self._components.get(name)
+        if component is None or len(component.inputs) != 1 or part.module not in _WIDTH_OF:
+            return part
+        wire = component.inputs[0]
+        zeros = len(self._zeros.get(wire.name, ()))
+        if not zeros or part.settings.get("STYLE") in (BLOCK_RAM, _ULTRA_RAM):
+            return part
+        lanes = wire.lanes if _WIDTH_OF[part.module] else 1
+        return replace(part, settings={**part.settings, "W": max(part["W"] - zeros * lanes, 1)})
+
+    @cached_property
+    def _components(self) -> dict[str, Component]:
+        return {component.name: component for component in self.circuit.components}
+
+    def _unsigned(self, name: str, dots: Sequence[Part]) -> Usage:
+        """Registers of operands a that are always 0, each once."""
+        if name not in self._modules or not dots or dots[0].module != "minifloat_dot":
+            return Usage()
+        wire = self._components[name].inputs[0]
+        operands = {part.pins["a"]: part["L"] for part in dots}
+        return Usage(ff=-float(sum(operands.values()) * len(self._zeros.get(wire.name, ()))))
 
     def unread(self, component: Component) -> Usage:
         """The highest bits of sums that nothing reads, where a module of its own follows at once."""
@@ -388,7 +454,12 @@ def _adders(prices: _Prices, parts: Sequence[Part], emitted: _Emitted) -> Usage:
         else:
             lut = lut4.adder(bits - copied)
         total += Usage(lut=float(lut) + chained - form.lut, ff=float(registers) - form.ff)
-    return total + Usage(ff=float(len(uses)))
+    # A product in LUTs, its sum and the operand of this one are a shift register, too.
+    moved = sum(
+        prices.is_xilinx and not isinstance(bit, bool) and uses[bit] == 1 and emitted.is_made(bit[0]) == 2
+        for bit in uses
+    )
+    return total + Usage(lut=float(moved), ff=float(len(uses) - 3 * moved))
 
 
 def _delayed(prices: _Prices, part: Part, emitted: _Emitted) -> Usage:

@@ -60,6 +60,13 @@ def synthesised(project: Project) -> tuple[Mapping[str, Any], str]:
     return asdict(result), f"{result.lut:,} LUT, {result.ff:,} FF, {result.dsp} DSP by {result.tool}"
 
 
+def netlist_of(project: Project) -> tuple[Counts, Mapping[str, Any]]:
+    """The cells by Yosys, and the flat netlist as it writes it in JSON; refused as by `synthesised`."""
+    with _scratch(project, SYNTHESIS) as name:
+        counts = _run_yosys(project, read_description(project.folder), TOP, (SOURCES,), Path(name))
+        return counts, dict(read_json(Path(name) / _COUNTED, "netlist", _LARGEST_FILE))
+
+
 def bitstream(project: Project) -> tuple[Mapping[str, Any], str]:
     """The result of the stage ``bitstream`` and its summary; ``bitstream/board.*`` in the project is it.
 

@@ -27,6 +27,7 @@ _ROW = table(
         "multipliers": {"type": "string"},
         "folding": {"type": "string"},
         "held_out": {"type": "boolean"},
+        "design": {"type": "string"},
         "tool": {"type": "string"},
         "estimated": _COUNTS,
         "synthesised": _COUNTS,
