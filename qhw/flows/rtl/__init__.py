@@ -18,6 +18,7 @@ from qhw.devices import Family, fabric_of
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
+from qhw.flows.rtl.loading import INITIALISED, LOADED, widened
 from qhw.flows.rtl.template import WRITTEN
 from qhw.flows.rtl.unrolling import with_unrolled
 from qhw.formats.modes import IntArray
@@ -60,6 +61,13 @@ class RtlFlow(ProjectFlow):
             "many: windows know a cycle ahead if they can read: a higher clock, the same cycles.",
             ("few", "many"),
         ),
+        FlowOption(
+            "weights",
+            str,
+            INITIALISED,
+            "loaded: weights are written over a port of the design: retrained ones need no new bitstream.",
+            (INITIALISED, LOADED),
+        ),
     )
     multipliers = ("auto", "lut", "dsp")
     simulation = "Verilator"
@@ -77,8 +85,30 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        written = replace(WRITTEN, written=_written, options={"registers": self.chosen["registers"]})
+        options = {name: self.chosen[name] for name in ("registers", "weights")}
+        written = replace(WRITTEN, written=_written, options=options)
         return with_unrolled(written, graph, str(self.chosen["unrolled"]))
+
+    @property
+    def leaves_channels_out(self) -> bool:
+        """Other weights need the channels that these have no use for."""
+        return self.chosen["weights"] == INITIALISED
+
+    def rewritten(self, graph: ExactGraph) -> ExactGraph:
+        """Where weights are loaded, with sums that any weights of their formats fit into."""
+        if self.chosen["weights"] == INITIALISED:
+            return graph
+        if self.chosen["unrolled"] != "none":
+            raise InputError(
+                "Additions that a layer is unrolled into are made for its weights: none can be loaded",
+                allowed="--weights loaded with --unrolled none, or --weights initialised",
+            )
+        if len(graph.inputs) != 1:
+            raise UnsupportedError(
+                f"{graph.name} has {len(graph.inputs)} inputs, and weights are loaded between two images of one",
+                allowed="one input, or --weights initialised",
+            )
+        return widened(graph)
 
     def best(self, design: Design, *, budget: float = BUDGET, fps: float | None = None) -> Design:
         """The best folding whose circuit, as it is counted and scheduled, keeps the budget and the rate.
