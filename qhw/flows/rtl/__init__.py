@@ -19,6 +19,7 @@ from qhw.errors import CheckFailedError, InputError, ToolMissingError, Unsupport
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
 from qhw.flows.rtl.loading import INITIALISED, LOADED, widened
+from qhw.flows.rtl.pin_file import SPI, UART
 from qhw.flows.rtl.template import WRITTEN
 from qhw.flows.rtl.unrolling import with_unrolled
 from qhw.formats.modes import IntArray
@@ -62,11 +63,18 @@ class RtlFlow(ProjectFlow):
             ("few", "many"),
         ),
         FlowOption(
-            "weights",
+            "weight_memory",
             str,
             INITIALISED,
             "loaded: weights are written over a port of the design: retrained ones need no new bitstream.",
             (INITIALISED, LOADED),
+        ),
+        FlowOption(
+            "loader",
+            str,
+            UART,
+            "What is between a host and the design on a board: a serial line, or SPI.",
+            (UART, SPI),
         ),
     )
     multipliers = ("auto", "lut", "dsp")
@@ -85,28 +93,28 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        options = {name: self.chosen[name] for name in ("registers", "weights")}
+        options = {name: self.chosen[name] for name in ("registers", "weight_memory")}
         written = replace(WRITTEN, written=_written, options=options)
         return with_unrolled(written, graph, str(self.chosen["unrolled"]))
 
     @property
     def leaves_channels_out(self) -> bool:
         """Other weights need the channels that these have no use for."""
-        return self.chosen["weights"] == INITIALISED
+        return self.chosen["weight_memory"] == INITIALISED
 
     def rewritten(self, graph: ExactGraph) -> ExactGraph:
         """Where weights are loaded, with sums that any weights of their formats fit into."""
-        if self.chosen["weights"] == INITIALISED:
+        if self.chosen["weight_memory"] == INITIALISED:
             return graph
         if self.chosen["unrolled"] != "none":
             raise InputError(
                 "Additions that a layer is unrolled into are made for its weights: none can be loaded",
-                allowed="--weights loaded with --unrolled none, or --weights initialised",
+                allowed="--weight-memory loaded with --unrolled none, or --weight-memory initialised",
             )
         if len(graph.inputs) != 1:
             raise UnsupportedError(
-                f"{graph.name} has {len(graph.inputs)} inputs, and weights are loaded between two images of one",
-                allowed="one input, or --weights initialised",
+                f"{graph.name} has {len(graph.inputs)} inputs, and weights are loaded between images of one",
+                allowed="one input, or --weight-memory initialised",
             )
         return widened(graph)
 
@@ -205,7 +213,8 @@ class RtlFlow(ProjectFlow):
             files.read_description(out)
         circuit, schedule = settled(design)
         with written_beside(out) as beside:
-            files.write_project(circuit, design, (schedule.latency, schedule.interval), beside)
+            timing = schedule.latency, schedule.interval
+            files.write_project(circuit, design, timing, beside, str(self.chosen["loader"]))
         return self._project(out, design.graph.name)
 
     def open(self, folder: Path) -> Project:
@@ -324,8 +333,9 @@ def _written(design: Design) -> Written | None:
     family = design.board.family
     usage = by_node(circuit, family, design.graph.nodes[-1].name)
     said = label_of(family) if fabric_of(family).priced_as else label(family)
-    if circuit.sums or design.architecture.options["registers"] != "few":  # no such design was synthesised
-        said = f"{COUNTED} with unrolled layers or many registers"
+    options = design.architecture.options["registers"], design.architecture.options["weight_memory"]
+    if circuit.sums or options != ("few", INITIALISED):  # no such design was synthesised
+        said = f"{COUNTED} with unrolled layers, many registers or loaded weights"
     return Written(schedule.latency, schedule.interval, usage, said)
 
 

@@ -238,9 +238,7 @@ def axis_bits(wire: Wire) -> int:
 
 def top_text(circuit: Circuit) -> str:
     """The top module: every component, and AXI4-Streams at both ends."""
-    return "\n".join(
-        [*_head(circuit), *_ends(circuit), *_weights(circuit), *_wired(circuit), "endmodule\n"]
-    )
+    return "\n".join([*_head(circuit), *_ends(circuit), *_weights(circuit), *_wired(circuit), "endmodule\n"])
 
 
 def _head(circuit: Circuit) -> list[str]:

@@ -17,7 +17,7 @@ from math import ceil, gcd
 
 from qhw.cost.pricing.calibrated import CostModel, cost_model
 from qhw.cost.pricing.usage import Usage
-from qhw.flows.rtl.circuit import Circuit, Component
+from qhw.flows.rtl.circuit import Circuit, Component, Loaded, loaded_widths
 from qhw.flows.rtl.inventory import Columns, Part, columns_of, parts_of
 from qhw.flows.rtl.nets import Bit, Module, varying
 from qhw.flows.rtl.unrolling import usage_of
@@ -76,7 +76,29 @@ def _ends(prices: _Prices, circuit: Circuit) -> Usage:
     total = Usage(ff=1.0, lut=float(2 * len(circuit.inputs) + 2 * len(circuit.outputs)))
     for wire in circuit.outputs:
         total += prices.counter(wire.words)
-    return total
+    return total + (_loader(prices, circuit) if circuit.loaded else Usage())
+
+
+def _loader(prices: _Prices, circuit: Circuit) -> Usage:
+    """``weights_loader``: a word and its address, its counters, and one of images for each output."""
+    memories, (most, address) = list(circuit.weights.values()), loaded_widths(circuit)
+    flags, images = 3.0, 16.0 * len(circuit.outputs)
+    counters = Usage()
+    for count in (len(memories), most, max(each.words for each in memories), circuit.inputs[0].words):
+        counters += prices.counter(count) if count > 1 else Usage()
+    held = 8.0 * most + address + len(memories) + images + flags
+    # Of each memory the size and the words are compared with, by its place.
+    chosen = sum(len({bit(each) for each in memories}) > 1 for bit in _sizes(most, address))
+    lut = 2 * images + len(memories) + chosen * multiplexer(len(memories), prices.model.family)
+    return counters + Usage(lut=lut + 2.0 * address, ff=held)
+
+
+def _sizes(most: int, address: int) -> list[Callable[[Loaded], int]]:
+    """The bits of a memory's size and of its words."""
+    return [
+        *(lambda each, i=i: each.word_bytes >> i & 1 for i in range(most.bit_length())),
+        *(lambda each, i=i: each.words >> i & 1 for i in range(address + 1)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -398,6 +420,16 @@ def _constants(prices: _Prices, part: Part) -> Usage:
     return prices.constants(part, part["STYLE"]) + prices.counter(part["D"])
 
 
+def _loaded_memory(prices: _Prices, part: Part) -> Usage:
+    if part["D"] == 1:
+        return Usage(ff=float(part["W"]))
+    return prices.model.usage("weight_memory", D=part["D"], W=part["W"], STYLE=part["STYLE"])
+
+
+def _loaded_constants(prices: _Prices, part: Part) -> Usage:
+    return _loaded_memory(prices, part) + (prices.counter(part["D"]) if part["D"] > 1 else Usage())
+
+
 def _choice(prices: _Prices, part: Part) -> Usage:
     count, width = part["N"], part["W"]
     return Usage(lut=float(width * multiplexer(count, prices.model.family)), ff=float(width))
@@ -596,6 +628,8 @@ _RULES: Mapping[str, _Rule] = {
     "gearbox": _gearbox,
     "interleave": _interleave,
     "layer_control": _layer_control,
+    "loaded_constants": _loaded_constants,
+    "loaded_memory": _loaded_memory,
     "lookup": _lookup,
     "pad_stream": _pad,
     "pipeline_control": lambda prices, part: Usage(lut=1.0, ff=float(part["D"])),

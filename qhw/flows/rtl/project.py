@@ -17,12 +17,12 @@ from qhw.boards import Board
 from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
 from qhw.errors import InputError
-from qhw.flows.rtl.board_top import board_text, why_no_board
+from qhw.flows.rtl.board_top import SPI_LOADER, UART_LOADER, board_text, why_no_board
 from qhw.flows.rtl.circuit import (
     TOP,
+    WEIGHTS,
     Circuit,
     Element,
-    WEIGHTS,
     Wire,
     axis_bits,
     bus,
@@ -31,7 +31,7 @@ from qhw.flows.rtl.circuit import (
     top_text,
 )
 from qhw.flows.rtl.emission.draft import MEMORIES, channels_last
-from qhw.flows.rtl.pin_file import pins_of
+from qhw.flows.rtl.pin_file import UART, pins_of
 from qhw.flows.rtl.routing import router_of
 from qhw.flows.rtl.zynq import write_behind_dma
 from qhw.formats import parse_format
@@ -146,10 +146,13 @@ class Resource:
     available: int
 
 
-def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path) -> None:
+def write_project(
+    circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path, loader: str = UART
+) -> None:
     """Write a circuit's files into an empty folder; the same design gives the same bytes.
 
     Args:
+        loader: what lies between a host and the design on a board.
         timing: cycles from an image's first word in to its last word out, and between two images.
     """
     for name in (UNIT_SOURCES, CELLS, MEMORIES):
@@ -173,23 +176,23 @@ def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], fol
         (folder / MEMORIES / f"{name}.mem").write_text(memory_text(width, codes))
     (folder / SIMULATION_TOP).write_text(_simulation_top(circuit))
     (folder / BENCH).write_text(_bench(circuit))
-    no_board = why_no_board(circuit, design.board)
+    no_board = why_no_board(circuit, design.board, loader)
     if not no_board:
-        _write_board(circuit, design.board, folder)
+        _write_board(circuit, design.board, folder, loader)
     write_behind_dma(circuit, design.graph, design.board, identity(folder), folder)
     _write_description(circuit, design, timing, no_board, folder)
 
 
-def _write_board(circuit: Circuit, board: Board, folder: Path) -> None:
+def _write_board(circuit: Circuit, board: Board, folder: Path, loader: str) -> None:
     """The design behind the board's pins, and the file of pins of the family's tools."""
-    pins, router = pins_of(board), router_of(board.family)
+    pins, router = pins_of(board, loader), router_of(board.family)
     assert pins is not None
     (folder / BOARD_UNITS).mkdir(parents=True)
     (folder / BOARD_SOURCE).write_text(board_text(circuit, pins, identity(folder)))
     if router is not None:
         constraints = router.constraints_text(pins.ports, pins.clock_mhz)
         (folder / BOARD / router.constraints).write_text(constraints)
-    for file in files_of(["uart_loader"]):
+    for file in files_of([UART_LOADER if loader == UART else SPI_LOADER]):
         if not (folder / UNIT_SOURCES / file.name).exists():
             shutil.copyfile(file, folder / BOARD_UNITS / file.name)
 
@@ -340,7 +343,16 @@ def read_description(folder: Path) -> Description:
         ports = {kind: tuple(_port(row) for row in stored[kind]) for kind in ("inputs", "outputs", "traced")}
     except (ValueError, InputError) as error:
         raise InputError(f"{folder} is not an rtl project that qhw wrote: {error}") from error
-    names = ("name", "latency_cycles", "interval_cycles", "family", "part", "clock_mhz", "no_board", "weights")
+    names = (
+        "name",
+        "latency_cycles",
+        "interval_cycles",
+        "family",
+        "part",
+        "clock_mhz",
+        "no_board",
+        "weights",
+    )
     facts: dict[str, Any] = {name: stored[name] for name in names}
     facts["resources"] = {name: Resource(**each) for name, each in stored["resources"].items()}
     return Description(**facts | ports)
@@ -380,7 +392,9 @@ def _simulation_top(circuit: Circuit) -> str:
             pins += [f"        .{name}_{signal}({side}{index}_{signal})" for signal in signals]
     if circuit.loaded:
         ports += ["    input  [7:0] w_tdata", "    input  w_tvalid, w_tlast", "    output w_tready"]
-        pins += [f"        .{WEIGHTS}_{signal}(w_{signal})" for signal in ("tdata", "tvalid", "tready", "tlast")]
+        pins += [
+            f"        .{WEIGHTS}_{signal}(w_{signal})" for signal in ("tdata", "tvalid", "tready", "tlast")
+        ]
     body = []
     for index, wire in enumerate(traced(circuit).values()):
         ports.append(f"    output [{wire.bits - 1}:0] probe{index}")
@@ -478,6 +492,7 @@ CLOSED
     return 0;
 }
 """
+
 
 def _loading(size: int, words: int) -> dict[str, str]:
     """What the program does about weights: a set of ``size`` bytes in front of its share of the images."""

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rtl_designs import residual
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 from qhw.boards import load_board
-from qhw.cost import estimate
 from qhw.cost.pricing.design import Design
-from qhw.errors import InputError, UnsupportedError
 from qhw.flows.base import Project, load_flow
 from qhw.flows.rtl.project import identity
 from qhw.flows.rtl.simulation import compile_project, simulate_project
@@ -24,7 +21,7 @@ from qhw.graph.builder import GraphBuilder
 from qhw.graph.interpreter import interpret
 from qhw.graph.ir import ExactGraph
 
-FLOW = load_flow("rtl", weights="loaded")
+FLOW = load_flow("rtl", weight_memory="loaded")
 
 
 @cache

@@ -97,7 +97,7 @@ def times(lanes: Lanes, node: Node, net: Net, numbers: IntArray, what: str) -> N
 
 
 def times_loaded(lanes: Lanes, node: Node, net: Net, numbers: IntArray, loads: Loads, shift: int) -> Net:
-    """The number times a constant for each element that is loaded, and times two to the power of ``shift``."""
+    """The number times a constant of each element that is loaded, and two to the power of ``shift``."""
     _check_factors(node, net.element, loads.element)
     constant = lanes.constants(numbers, loads.element, "multipliers", loads)
     return _shifted(lanes, dot(lanes, net, constant), shift)

@@ -131,7 +131,7 @@ class Draft:
     @property
     def loads(self) -> bool:
         """Whether weights are loaded; else they are there from the start."""
-        return self.design.architecture.options.get("weights") == LOADED
+        return self.design.architecture.options.get("weight_memory") == LOADED
 
     def loaded_memory(self, module: str, name: str, codes: IntArray, width: int) -> dict[str, str]:
         """A memory of a module that is loaded, of one row of codes for each word: what writes it, as pins."""
