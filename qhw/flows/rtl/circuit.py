@@ -196,7 +196,7 @@ def files_of(modules: Iterable[str]) -> list[Path]:
         if path is None or path in found:
             return
         found[path] = None
-        for word in sorted(set(re.findall(r"\b[a-z][a-z0-9_]*\b(?=\s*#?\s*\()", path.read_text()))):
+        for word in sorted(set(re.findall(r"\b[a-z][a-z0-9_]*\b(?=\s*#?\s*\(|\s+\w+\s*\()", path.read_text()))):
             add(word)
 
     for module in modules:

@@ -17,7 +17,7 @@ SPI_PREFIX = "spi:"
 """What stands in front of an SPI device: ``spi:/dev/spidev0.0``."""
 
 _AT_ONCE = 2048
-"""Bytes of one call of a driver: spidev takes 4,096 unless the kernel is told otherwise, two for each of ours."""
+"""Bytes of one call of a driver: spidev takes 4,096 as the kernel comes, two for each of ours."""
 
 
 class HostPort(ABC):

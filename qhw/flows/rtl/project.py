@@ -413,8 +413,8 @@ def _simulation_top(circuit: Circuit) -> str:
 _BENCH = """\
 // Runs the design: words of the inputs from files, words of the outputs and of the traced streams into files.
 // Arguments: a folder, the seed of the stalls (0: none), images, then the numbers of the traced streams.
-// Where weights are loaded, the file `weights` has as many sets of them as divide the images: each is loaded in front
-// of its share of them.
+// Where weights are loaded, the file `weights` has one set of them or several: each is loaded in front of as
+// many images.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -506,7 +506,7 @@ def _loading(size: int, words: int) -> dict[str, str]:
             "    top.w_tvalid = 0;\n"
         ),
         "GIVEN": (
-            # The next set is offered once its images are next, whether or not those before have left the design.
+            # The next set is offered as soon as its images are next: those before are still in the design.
             f"        if (!byte_there && sent < bytes && given0 == allowed * {words}ull"
             " && gate_weights.open(cycle)) {\n"
             "            if (std::fread(&top.w_tdata, 1, 1, sets) != 1) return 2;\n"

@@ -152,7 +152,7 @@ def simulate_project(
 
     Args:
         seed: of the stalls; 0: none.
-        weights: sets of weights, each loaded in front of as many of the images; the project's own unless given.
+        weights: sets of weights, each loaded in front of as many of the images; None: the project's own.
 
     Raises:
         InputError: an array is missing or has another shape.
@@ -172,8 +172,8 @@ def simulate_project(
             sets = [weights_image(project.folder, description)] if weights is None else weights
             if any(len(each) != description.weights for each in sets) or images % len(sets):
                 raise InputError(
-                    f"{len(sets)} sets of weights of {sorted({len(each) for each in sets})} bytes are given for "
-                    f"{images} images",
+                    f"{len(sets)} sets of weights of {sorted({len(each) for each in sets})} bytes are given "
+                    f"for {images} images",
                     allowed=f"sets of {description.weights:,} bytes, as many images for each",
                 )
             (folder / "weights").write_bytes(b"".join(sets))
