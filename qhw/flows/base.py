@@ -267,6 +267,11 @@ class Flow(ABC):
         return graph
 
     @property
+    def leaves_channels_out(self) -> bool:
+        """Whether channels that are constant by this network's weights may be left out of a design."""
+        return True
+
+    @property
     def chooses_widths(self) -> bool:
         """Whether a build has it choose the bits of feature maps, behind lowering."""
         return False

@@ -90,7 +90,7 @@ def _best(graph: ExactGraph, board: Board, flow: Flow, wanted: Wanted) -> Design
     from qhw.graph.passes import constant_channels
 
     smaller, changed = constant_channels.apply(graph)
-    if not changed:
+    if not changed or not flow.leaves_channels_out:
         return _folded(graph, board, flow, wanted)
     found = []
     for each in (smaller, graph):

@@ -72,6 +72,22 @@ def test_another_architecture_is_priced_too(model: Path, capfd: pytest.CaptureFi
     assert all(len(layer["fold"]) == 2 for layer in found["layers"])
 
 
+def test_a_rate_is_kept_by_the_schedule_too(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the closed forms the cheapest design of 300,000 images/s takes 640 cycles; by its schedule 1,072."""
+    rates = 150000, 300000, 330000
+    found = [cost(capfd, model, "--flow", "rtl", "--fps", rate) for rate in rates]
+    for rate, each in zip(rates, found, strict=True):
+        assert each["latency"]["throughput_fps"] >= rate
+    used = [max(each["utilisation"].values()) for each in found]
+    assert used == sorted(used)
+    assert used[0] < used[-1]
+    code, _, err = run(capfd, "cost", model, "--board", "ultra96", "--flow", "rtl", "--fps", 335000)
+    assert code == 1
+    assert "does not reach 335000 images/s" in " ".join(err.split())
+    assert "606 cycles by its schedule" in " ".join(err.split())
+    assert "'conv', takes 590" in " ".join(err.split())
+
+
 def test_multipliers_are_a_choice(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     dsp = {
         choice: cost(capfd, model, "--flow", "rtl", "--fps", 300000, "--multipliers", choice)["resources"][

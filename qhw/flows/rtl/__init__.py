@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from qhw.cost.pricing.architecture import Architecture, LayerCost, Written
+from qhw.cost.pricing.architecture import Architecture, Fold, Written
 from qhw.cost.pricing.design import Design
 from qhw.cost.pricing.estimate import estimate, label_of
-from qhw.cost.pricing.folding import BUDGET, TOO_LARGE, DoesNotFitError
+from qhw.cost.pricing.folding import BUDGET, TOO_LARGE, DoesNotFitError, choose_folding
 from qhw.devices import Family, fabric_of
 from qhw.errors import CheckFailedError, InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
+from qhw.flows.rtl.loading import INITIALISED, LOADED, widened
+from qhw.flows.rtl.pin_file import SPI, UART
 from qhw.flows.rtl.template import WRITTEN
 from qhw.flows.rtl.unrolling import NONE, with_unrolled
 from qhw.formats.modes import IntArray
@@ -27,8 +30,11 @@ from qhw.sim.rows import Row, row_of
 TIMED_IMAGES = 4
 """Images of the run without stalls, by which the schedule is checked."""
 
+Legal: TypeAlias = Mapping[str, Sequence[Fold]]
+"""The foldings that each node may have."""
+
 _TRIES, _LESS = 6, 0.97
-"""How often a folding is chosen again within less, and by which factor less at least."""
+"""How often a folding is chosen again within less or at a shorter interval; by which factor less at least."""
 
 
 class RtlFlow(ProjectFlow):
@@ -56,6 +62,20 @@ class RtlFlow(ProjectFlow):
             "many, for a higher clock: windows look a cycle ahead, unrolled layers add once a cycle.",
             ("few", "many"),
         ),
+        FlowOption(
+            "weight_memory",
+            str,
+            INITIALISED,
+            "loaded: weights are written over a port of the design: retrained ones need no new bitstream.",
+            (INITIALISED, LOADED),
+        ),
+        FlowOption(
+            "loader",
+            str,
+            UART,
+            "What is between a host and the design on a board: a serial line, or SPI.",
+            (UART, SPI),
+        ),
     )
     multipliers = ("auto", "lut", "dsp")
     simulation = "Verilator"
@@ -79,22 +99,94 @@ class RtlFlow(ProjectFlow):
         return family.kind == "fpga"
 
     def architecture(self, graph: ExactGraph) -> Architecture:
-        written = replace(WRITTEN, written=_written, options={"registers": self.chosen["registers"]})
+        options = {name: self.chosen[name] for name in ("registers", "weight_memory")}
+        written = replace(WRITTEN, written=_written, options=options)
         return with_unrolled(written, graph, str(self.chosen["unrolled"]))
 
-    def best(self, design: Design, *, budget: float = BUDGET, fps: float | None = None) -> Design:
-        """The best folding whose circuit, as it is counted, is within the budget too.
+    @property
+    def leaves_channels_out(self) -> bool:
+        """Other weights need the channels that these have no use for."""
+        return self.chosen["weight_memory"] == INITIALISED
 
-        Foldings are chosen by the closed forms of layers. Where the circuit takes more than they say, the
-        next one is chosen within as much less of the board.
+    def rewritten(self, graph: ExactGraph) -> ExactGraph:
+        """Where weights are loaded, with sums that any weights of their formats fit into."""
+        if self.chosen["weight_memory"] == INITIALISED:
+            return graph
+        if self.chosen["unrolled"] != "none":
+            raise InputError(
+                "Additions that a layer is unrolled into are made for its weights: none can be loaded",
+                allowed="--weight-memory loaded with --unrolled none, or --weight-memory initialised",
+            )
+        if len(graph.inputs) != 1:
+            raise UnsupportedError(
+                f"{graph.name} has {len(graph.inputs)} inputs, and weights are loaded between images of one",
+                allowed="one input, or --weight-memory initialised",
+            )
+        return widened(graph)
+
+    def best(self, design: Design, *, budget: float = BUDGET, fps: float | None = None) -> Design:
+        """The best folding whose circuit, as it is counted and scheduled, keeps the budget and the rate.
+
+        Foldings are chosen by the closed forms of layers, each as if the others never held it up. Where the
+        circuit takes more than they say, the next one is chosen within as much less of the board; where its
+        schedule is slower, at a shorter interval of the closed forms.
 
         Raises:
-            DoesNotFitError: nothing fits.
+            DoesNotFitError: nothing fits, or no folding that was tried reaches the rate by its schedule.
         """
+        found = self._within(design, budget, fps)
+        if fps is None or estimate(found).throughput_fps >= fps:
+            return found
+        return self._at_rate(found, budget, fps)
+
+    def _at_rate(self, slow: Design, budget: float, fps: float) -> Design:
+        """The cheapest of the foldings that reaches a rate by its schedule, of those tried.
+
+        Every layer has to be faster and faster by its closed form, or as fast as it can be.
+        """
+        fastest, good, beyond = slow, None, None
+        # Closed forms' intervals: up to this one designs are too slow; from that one on they are not tried.
+        longest, shortest = _interval(slow), 1
+        for _ in range(_TRIES):
+            reached = estimate(fastest).throughput_fps
+            if good is None and beyond is None:
+                target = min(longest - 1, math.floor(longest * reached / fps))
+            else:
+                target = (longest + shortest) // 2
+            if not shortest <= target < longest:
+                break
+            legal = _within_interval(slow, target)
+            try:
+                found = self._within(slow, budget, fps, legal)
+            except DoesNotFitError as error:
+                beyond, shortest = error, target + 1
+                continue
+            if estimate(found).throughput_fps >= fps:
+                good = found if good is None else min(good, found, key=_size)
+                shortest = target + 1
+                continue
+            longest = max((i for i in _intervals(found) if i <= target), default=target)
+            fastest = max(fastest, found, key=lambda each: estimate(each).throughput_fps)
+        if good is not None:
+            return good
+        priced = estimate(fastest)
+        slowest, cycles = priced.binding.node, priced.binding.initiation_interval
+        raise DoesNotFitError(
+            f"{slow.graph.name} does not reach {fps:g} images/s at any folding of the {self.name} flow that "
+            f"was tried: the best makes {priced.throughput_fps:,.0f}, since an image takes "
+            f"{priced.initiation_interval:,} cycles by its schedule, in which layers wait for each other; "
+            f"its slowest layer alone, '{slowest}', takes {cycles:,}"
+            + (f". A faster one: {beyond.message}" if beyond else ""),
+            allowed=f"at most {math.floor(priced.throughput_fps):,} images/s at this clock",
+            hint="ask for a lower rate, raise the clock, or use a larger board or budget",
+        )
+
+    def _within(self, design: Design, budget: float, fps: float | None, legal: Legal | None = None) -> Design:
+        """The best folding by the closed forms whose circuit, as it is counted, is within the budget."""
         share, taken = budget, ""
         for _ in range(_TRIES):
             try:
-                found = super().best(design, budget=share, fps=fps)
+                found = choose_folding(design, legal, budget=share, fps=fps)
             except DoesNotFitError as error:
                 if taken:
                     error.message = f"{taken}, and no smaller folding was found"
@@ -127,7 +219,8 @@ class RtlFlow(ProjectFlow):
             files.read_description(out)
         circuit, schedule = settled(design)
         with written_beside(out) as beside:
-            files.write_project(circuit, design, (schedule.latency, schedule.interval), beside)
+            timing = schedule.latency, schedule.interval
+            files.write_project(circuit, design, timing, beside, str(self.chosen["loader"]))
         return self._project(out, design.graph.name)
 
     def open(self, folder: Path) -> Project:
@@ -235,8 +328,7 @@ def _written(design: Design) -> Written | None:
     from qhw.flows.rtl.priced import by_node
     from qhw.flows.rtl.totals import COUNTED, label
 
-    reads = max((layer.initiation_interval for layer in _costs(design)), default=1)
-    if reads * len(design.graph.nodes) > MOST_STEPS // _STEPS_PER_NODE:
+    if _interval(design) * len(design.graph.nodes) > MOST_STEPS // _STEPS_PER_NODE:
         return None
     if design.multipliers not in RtlFlow.multipliers:
         return None
@@ -247,8 +339,9 @@ def _written(design: Design) -> Written | None:
     family = design.board.family
     usage = by_node(circuit, family, design.graph.nodes[-1].name)
     said = label_of(family) if fabric_of(family).priced_as else label(family)
-    if circuit.sums or design.architecture.options["registers"] != "few":  # no such design was synthesised
-        said = f"{COUNTED} with unrolled layers or many registers"
+    options = design.architecture.options["registers"], design.architecture.options["weight_memory"]
+    if circuit.sums or options != ("few", INITIALISED):  # no such design was synthesised
+        said = f"{COUNTED} with unrolled layers, many registers or loaded weights"
     return Written(schedule.latency, schedule.interval, usage, said)
 
 
@@ -256,6 +349,31 @@ _STEPS_PER_NODE = 4 * 4
 """Components of a node, times images that are scheduled."""
 
 
-def _costs(design: Design) -> Iterator[LayerCost]:
+def _interval(design: Design) -> int:
+    """Cycles between two images by the closed form of the slowest layer."""
+    return max(_intervals(design), default=1)
+
+
+def _intervals(design: Design) -> list[int]:
+    """Cycles between two images of each layer, by its closed form."""
+    return [
+        design.costing.layers(node, [design.fold_of(node)])[0].initiation_interval
+        for node in design.graph.nodes
+    ]
+
+
+def _within_interval(design: Design, longest: int) -> Legal:
+    """The foldings of each layer that take so many cycles at most, or as few as it can."""
+    found = {}
     for node in design.graph.nodes:
-        yield design.costing.layers(node, [design.fold_of(node)])[0]
+        if folds := design.legal.get(node.name):
+            cycles = [cost.initiation_interval for cost in design.costing.layers(node, folds)]
+            bound = max(longest, min(cycles))
+            found[node.name] = [fold for fold, each in zip(folds, cycles, strict=True) if each <= bound]
+    return found
+
+
+def _size(design: Design) -> tuple[float, float]:
+    """The share of the scarcest resource, then all shares together."""
+    shares = estimate(design).utilisation.values()
+    return max(shares), sum(shares)

@@ -8,7 +8,7 @@ node.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -91,6 +91,36 @@ class Component:
     node: str = ""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A memory that is written over the design's port for weights: its words, and the bits of one."""
+
+    words: int
+    bits: int
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a word, as it is sent."""
+        return -(-self.bits // 8)
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of an address."""
+        return max(1, (self.words - 1).bit_length())
+
+    def ports(self, index: int) -> list[str]:
+        """The ports of a module for the memory, by its number in it."""
+        return [
+            f"    input  load{index}_write",
+            f"    input  [{self.address_bits - 1}:0] load{index}_address",
+            f"    input  [{self.bits - 1}:0] load{index}",
+        ]
+
+
+WEIGHTS = "weights_axis"
+"""The stream that loads weights, of bytes."""
+
+
 @dataclass
 class Circuit:
     """Everything that a design consists of, in the order in which it was put together.
@@ -100,6 +130,7 @@ class Circuit:
         memories: bits of a code, and a row of codes for each word, of every memory by the name of its file.
         sums: what the additions of a module take that is their graph, without the control of its pipeline.
         carried: the stream that carries each tensor, as it leaves the component that makes it.
+        loaded: the memories of each module that are written over the design's port for weights, in order.
     """
 
     components: list[Component] = field(default_factory=list)
@@ -107,6 +138,7 @@ class Circuit:
     memories: dict[str, tuple[int, IntArray]] = field(default_factory=dict)
     sums: dict[str, Counts] = field(default_factory=dict)
     carried: dict[str, Wire] = field(default_factory=dict)
+    loaded: dict[str, list[str]] = field(default_factory=dict)
     inputs: list[Wire] = field(default_factory=list)
     outputs: list[Wire] = field(default_factory=list)
 
@@ -114,6 +146,25 @@ class Circuit:
     def wires(self) -> list[Wire]:
         """Every stream, from the inputs on."""
         return [*self.inputs, *(wire for component in self.components for wire in component.outputs)]
+
+    @property
+    def weights(self) -> dict[str, Loaded]:
+        """The memories that are loaded, by the name of their files, in the order in which they are."""
+        return {name: self.weights_of(name) for names in self.loaded.values() for name in names}
+
+    def weights_of(self, name: str) -> Loaded:
+        """What a memory takes."""
+        width, codes = self.memories[name]
+        return Loaded(len(codes), width * codes.shape[1])
+
+    @property
+    def weights_image(self) -> bytes:
+        """The bytes that load all weights: of every memory its words, the lowest byte of each first."""
+        return b"".join(
+            word.to_bytes(each.word_bytes, "little")
+            for name, each in self.weights.items()
+            for word in joined_codes(self.memories[name][1], self.memories[name][0])
+        )
 
 
 def numbers_of(settings: Mapping[str, Setting]) -> dict[str, int]:
@@ -150,7 +201,9 @@ def files_of(modules: Iterable[str]) -> list[Path]:
         if path is None or path in found:
             return
         found[path] = None
-        for word in sorted(set(re.findall(r"\b[a-z][a-z0-9_]*\b(?=\s*#?\s*\()", path.read_text()))):
+        for word in sorted(
+            set(re.findall(r"\b[a-z][a-z0-9_]*\b(?=\s*#?\s*\(|\s+\w+\s*\()", path.read_text()))
+        ):
             add(word)
 
     for module in modules:
@@ -192,7 +245,7 @@ def axis_bits(wire: Wire) -> int:
 
 def top_text(circuit: Circuit) -> str:
     """The top module: every component, and AXI4-Streams at both ends."""
-    return "\n".join([*_head(circuit), *_ends(circuit), *_wired(circuit), "endmodule\n"])
+    return "\n".join([*_head(circuit), *_ends(circuit), *_weights(circuit), *_wired(circuit), "endmodule\n"])
 
 
 def _head(circuit: Circuit) -> list[str]:
@@ -204,6 +257,10 @@ def _head(circuit: Circuit) -> list[str]:
             ports.append(f"    {into} [{axis_bits(wire) - 1}:0] {name}_tdata")
             ports.append(f"    {into} {name}_tvalid, {name}_tlast")
             ports.append(f"    {out} {name}_tready")
+    if circuit.loaded:
+        ports.append(f"    input  [7:0] {WEIGHTS}_tdata")
+        ports.append(f"    input  {WEIGHTS}_tvalid, {WEIGHTS}_tlast")
+        ports.append(f"    output {WEIGHTS}_tready")
     return [
         f"module {TOP} (",
         ",\n".join(ports),
@@ -218,12 +275,16 @@ def _ends(circuit: Circuit) -> list[str]:
     for wire in circuit.wires:
         lines.append(f"    wire [{wire.bits - 1}:0] {wire.name};  // {_told(wire)}")
         lines.append(f"    wire {wire.name}_valid, {wire.name}_ready;")
+    ready = "~reset"
+    if circuit.loaded:
+        lines.append("    wire hold;  // no image may begin")
+        ready = "~reset & ~hold"
     for index, wire in enumerate(circuit.inputs):
         name = bus(index, len(circuit.inputs), "s")
         lines.append(f"    assign {wire.name} = {name}_tdata[{wire.bits - 1}:0];")
         # A word counts once the reset is over on both sides of the register.
-        lines.append(f"    assign {wire.name}_valid = {name}_tvalid & ~reset;")
-        lines.append(f"    assign {name}_tready = {wire.name}_ready & ~reset;")
+        lines.append(f"    assign {wire.name}_valid = {name}_tvalid & {ready};")
+        lines.append(f"    assign {name}_tready = {wire.name}_ready & {ready};")
     for index, wire in enumerate(circuit.outputs):
         name = bus(index, len(circuit.outputs), "m")
         sign = f"{wire.name}[{wire.bits - 1}]" if wire.lanes == 1 and wire.element.signed else "1'b0"
@@ -244,6 +305,61 @@ def _told(wire: Wire) -> str:
     return f"{name}: {wire.words} words of {wire.lanes} x {kind}"
 
 
+def _weights(circuit: Circuit) -> list[str]:
+    """What loads the weights; nothing where they are there from the start."""
+    weights = circuit.weights
+    if not weights:
+        return []
+    memories = list(weights.values())
+    most, address = loaded_widths(circuit)
+    (x,) = circuit.inputs
+    ends = [bus(index, len(circuit.outputs), "m") for index in range(len(circuit.outputs))]
+    settings: dict[str, Setting] = {
+        "N": len(memories),
+        "BYTES": most,
+        "WA": address,
+        "X": x.words,
+        "M": len(ends),
+        "SIZES": _in_one([each.word_bytes for each in memories], 16),
+        "WORDS": _in_one([each.words for each in memories], 24),
+    }
+    pins = {"clk": "aclk", "reset": "reset", "x_step": f"{x.name}_valid & {x.name}_ready", "hold": "hold"}
+    pins |= {"valid": f"{WEIGHTS}_tvalid", "last": f"{WEIGHTS}_tlast", "x": f"{WEIGHTS}_tdata"}
+    done = [f"{end}_tvalid & {end}_tready & {end}_tlast" for end in reversed(ends)]
+    pins |= {"y_end": f"{{{', '.join(done)}}}", "ready": f"{WEIGHTS}_tready"}
+    pins |= {"word": "load", "address": "load_address", "write": "load_write"}
+    return [
+        f"    wire [{8 * most - 1}:0] load;",
+        f"    wire [{address - 1}:0] load_address;",
+        f"    wire [{len(memories) - 1}:0] load_write;",
+        instance("weights_loader", "weights", settings, pins),
+    ]
+
+
+def loaded_widths(circuit: Circuit) -> tuple[int, int]:
+    """Bytes of the longest word that is loaded, and bits of the longest address."""
+    memories = circuit.weights.values()
+    return max(each.word_bytes for each in memories), max(each.address_bits for each in memories)
+
+
+def _in_one(numbers: Sequence[int], bits: int) -> str:
+    """Numbers side by side, the first in the lowest bits, as a Verilog constant."""
+    joined = sum(number << bits * i for i, number in enumerate(numbers))
+    return f"{bits * len(numbers)}'h{joined:x}"
+
+
+def _load_pins(circuit: Circuit, module: str) -> dict[str, str]:
+    """The pins of a module's memories that are loaded."""
+    names, pins = list(circuit.weights), {}
+    for index, name in enumerate(circuit.loaded.get(module, ())):
+        each, most = circuit.weights_of(name), loaded_widths(circuit)[0]
+        low = 8 * (most - each.word_bytes)
+        pins[f"load{index}_write"] = f"load_write[{names.index(name)}]"
+        pins[f"load{index}_address"] = f"load_address[{each.address_bits - 1}:0]"
+        pins[f"load{index}"] = f"load[{low + each.bits - 1}:{low}]"
+    return pins
+
+
 def _wired(circuit: Circuit) -> Iterable[str]:
     for component in circuit.components:
         if component.module == "fork_stream":
@@ -251,7 +367,7 @@ def _wired(circuit: Circuit) -> Iterable[str]:
             continue
         clocked = {"clk": "aclk", "reset": "reset"}
         extra = {"count": ""} if component.module == "fifo" else {}
-        pins = clocked | stream_pins(component) | extra
+        pins = clocked | stream_pins(component) | extra | _load_pins(circuit, component.module)
         yield instance(component.module, component.name, component.settings, pins)
 
 

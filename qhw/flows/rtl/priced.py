@@ -17,7 +17,7 @@ from math import ceil
 
 from qhw.cost.pricing.calibrated import CostModel, cost_model
 from qhw.cost.pricing.usage import Usage
-from qhw.flows.rtl.circuit import Circuit, Component, Wire, numbers_of
+from qhw.flows.rtl.circuit import Circuit, Component, Loaded, Wire, loaded_widths, numbers_of
 from qhw.flows.rtl.inventory import Part, columns_of, parts_of
 from qhw.flows.rtl.nets import Bit, Module, varying
 from qhw.flows.rtl.unrolling import usage_of
@@ -25,7 +25,7 @@ from qhw.rtl import UNITS
 from qhw.rtl.components import COMPONENTS
 from qhw.rtl.shared import lut4
 from qhw.rtl.shared.counting import Columns, Counting, Taken
-from qhw.rtl.shared.memories import BLOCK_RAM
+from qhw.rtl.shared.memories import BLOCK_RAM, multiplexer
 from qhw.rtl.shared.structure import comparison
 
 DOTS = ("integer_dot", "minifloat_dot", "mixed_mac", "khot_mac", "khot_minifloat_mac")
@@ -77,7 +77,29 @@ def _ends(prices: _Prices, circuit: Circuit) -> Usage:
     total = Usage(ff=1.0, lut=float(2 * len(circuit.inputs) + 2 * len(circuit.outputs)))
     for wire in circuit.outputs:
         total += _usage(prices.counting.counter(wire.words))
-    return total
+    return total + (_loader(prices, circuit) if circuit.loaded else Usage())
+
+
+def _loader(prices: _Prices, circuit: Circuit) -> Usage:
+    """``weights_loader``: a word and its address, its counters, and one of images for each output."""
+    memories, (most, address) = list(circuit.weights.values()), loaded_widths(circuit)
+    flags, images = 3.0, 16.0 * len(circuit.outputs)
+    counters = Usage()
+    for count in (len(memories), most, max(each.words for each in memories), circuit.inputs[0].words):
+        counters += _usage(prices.counting.counter(count)) if count > 1 else Usage()
+    held = 8.0 * most + address + len(memories) + images + flags
+    # Of each memory the size and the words are compared with, by its place.
+    chosen = sum(len({bit(each) for each in memories}) > 1 for bit in _sizes(most, address))
+    lut = 2 * images + len(memories) + chosen * multiplexer(len(memories), prices.model.family)
+    return counters + Usage(lut=lut + 2.0 * address, ff=held)
+
+
+def _sizes(most: int, address: int) -> list[Callable[[Loaded], int]]:
+    """The bits of a memory's size and of its words."""
+    return [
+        *(lambda each, i=i: each.word_bytes >> i & 1 for i in range(most.bit_length())),
+        *(lambda each, i=i: each.words >> i & 1 for i in range(address + 1)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -364,6 +386,18 @@ def _values(part: Part) -> dict[str, int]:
     return {name: int(value) for name, value in part.settings.items() if name in names}
 
 
+def _loaded_memory(prices: _Prices, part: Part) -> Usage:
+    if part["D"] == 1:
+        return Usage(ff=float(part["W"]))
+    return prices.model.usage("weight_memory", D=part["D"], W=part["W"], STYLE=part["STYLE"])
+
+
+def _loaded_constants(prices: _Prices, part: Part) -> Usage:
+    return _loaded_memory(prices, part) + (
+        _usage(prices.counting.counter(part["D"])) if part["D"] > 1 else Usage()
+    )
+
+
 def _layer_control(prices: _Prices, part: Part) -> Usage:
     """Without the flag of an image's last word, which nothing reads, and its counter."""
     words = part["F"] * part["I"]
@@ -491,6 +525,8 @@ _Rule = Callable[[_Prices, Part], Usage]
 
 _RULES: Mapping[str, _Rule] = {
     "layer_control": _layer_control,
+    "loaded_constants": _loaded_constants,
+    "loaded_memory": _loaded_memory,
     "requantize": _requantize,
     "threshold": _threshold,
 }

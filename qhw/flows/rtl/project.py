@@ -17,9 +17,10 @@ from qhw.boards import Board
 from qhw.cost.pricing.costing import ESTIMATED
 from qhw.cost.pricing.design import Design
 from qhw.errors import InputError
-from qhw.flows.rtl.board_top import board_text, why_no_board
+from qhw.flows.rtl.board_top import SPI_LOADER, UART_LOADER, board_text, why_no_board
 from qhw.flows.rtl.circuit import (
     TOP,
+    WEIGHTS,
     Circuit,
     Element,
     Wire,
@@ -30,14 +31,14 @@ from qhw.flows.rtl.circuit import (
     top_text,
 )
 from qhw.flows.rtl.emission.draft import MEMORIES, channels_last
-from qhw.flows.rtl.pin_file import pins_of
+from qhw.flows.rtl.pin_file import UART, pins_of
 from qhw.flows.rtl.routing import router_of
 from qhw.flows.rtl.zynq import write_behind_dma
 from qhw.formats import parse_format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph.ir import TENSOR_SIZE_LIMIT, Node
-from qhw.outside import opened, refuse_link
+from qhw.outside import opened, read_bytes, refuse_link
 from qhw.outside.schema import by_name, check, table
 from qhw.outside.text import read_json
 from qhw.resources import resource_dir
@@ -46,10 +47,11 @@ DESCRIPTION = "qhw_project.json"
 SOURCES, UNIT_SOURCES, CELLS = "rtl", "rtl/units", "simulation/cells"
 BOARD, BOARD_UNITS = "board", "board/units"
 BOARD_SOURCE = "board/board.v"
+WEIGHTS_IMAGE = "weights/weights.bin"
 SIMULATION_TOP, BENCH = "simulation/simulated.sv", "simulation/bench.cpp"
 PRODUCTS = ("verilated", "synthesis", "bitstream", "vivado")
 
-_SCHEMA = 2
+_SCHEMA = 3
 _LARGEST_FILE = 1 << 30
 _MOST_BITS = 1 << 16
 
@@ -117,6 +119,7 @@ class Description:
         family, part, clock_mhz: the device's, and the clock that it is built for.
         latency_cycles, interval_cycles: the schedule's.
         no_board: why there is no module ``board``; empty where there is one.
+        weights: bytes that load all weights; 0 where they are there from the start.
         resources: what each resource is estimated at, at its folding and at the smallest, and what there is.
     """
 
@@ -130,6 +133,7 @@ class Description:
     part: str
     clock_mhz: float
     no_board: str
+    weights: int
     resources: Mapping[str, Resource]
 
 
@@ -142,10 +146,13 @@ class Resource:
     available: int
 
 
-def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path) -> None:
+def write_project(
+    circuit: Circuit, design: Design, timing: tuple[int, int], folder: Path, loader: str = UART
+) -> None:
     """Write a circuit's files into an empty folder; the same design gives the same bytes.
 
     Args:
+        loader: what lies between a host and the design on a board.
         timing: cycles from an image's first word in to its last word out, and between two images.
     """
     for name in (UNIT_SOURCES, CELLS, MEMORIES):
@@ -154,31 +161,38 @@ def write_project(circuit: Circuit, design: Design, timing: tuple[int, int], fol
     (folder / SOURCES / "layers.v").write_text("\n".join(circuit.modules.values()))
     used = {component.module for component in circuit.components} | {"counted"}
     used |= {word for text in circuit.modules.values() for word in _instances(text)}
+    used |= {"weights_loader"} if circuit.loaded else set()
     for file in files_of(sorted(used - set(circuit.modules))):
         shutil.copyfile(file, folder / UNIT_SOURCES / file.name)
     for file in sorted((resource_dir("cost_models") / "rtl" / "models").glob("*.v")):
         shutil.copyfile(file, folder / CELLS / file.name)
+    weights = circuit.weights
+    if weights:
+        (folder / WEIGHTS_IMAGE).parent.mkdir()
+        (folder / WEIGHTS_IMAGE).write_bytes(circuit.weights_image)
     for name, (width, codes) in circuit.memories.items():
+        if name in weights:
+            continue
         (folder / MEMORIES / f"{name}.mem").write_text(memory_text(width, codes))
     (folder / SIMULATION_TOP).write_text(_simulation_top(circuit))
     (folder / BENCH).write_text(_bench(circuit))
-    no_board = why_no_board(circuit, design.board)
+    no_board = why_no_board(circuit, design.board, loader)
     if not no_board:
-        _write_board(circuit, design.board, folder)
+        _write_board(circuit, design.board, folder, loader)
     write_behind_dma(circuit, design.graph, design.board, identity(folder), folder)
     _write_description(circuit, design, timing, no_board, folder)
 
 
-def _write_board(circuit: Circuit, board: Board, folder: Path) -> None:
+def _write_board(circuit: Circuit, board: Board, folder: Path, loader: str) -> None:
     """The design behind the board's pins, and the file of pins of the family's tools."""
-    pins, router = pins_of(board), router_of(board.family)
+    pins, router = pins_of(board, loader), router_of(board.family)
     assert pins is not None
     (folder / BOARD_UNITS).mkdir(parents=True)
     (folder / BOARD_SOURCE).write_text(board_text(circuit, pins, identity(folder)))
     if router is not None:
         constraints = router.constraints_text(pins.ports, pins.clock_mhz)
         (folder / BOARD / router.constraints).write_text(constraints)
-    for file in files_of(["uart_loader"]):
+    for file in files_of([UART_LOADER if loader == UART else SPI_LOADER]):
         if not (folder / UNIT_SOURCES / file.name).exists():
             shutil.copyfile(file, folder / BOARD_UNITS / file.name)
 
@@ -203,6 +217,25 @@ def identity(folder: Path) -> bytes:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\0".encode())
     return MARK + digest.digest()[:5]
+
+
+def weights_image(folder: Path, description: Description) -> bytes:
+    """The bytes that load a project's weights.
+
+    Raises:
+        InputError: the file cannot be read, is a link, or has another size.
+    """
+    path = folder / WEIGHTS_IMAGE
+    refuse_link(path.parent)
+    refuse_link(path)
+    content = read_bytes(path, "weights", _LARGEST_FILE)
+    if len(content) != description.weights:
+        raise InputError(
+            f"{path} has {len(content):,} bytes",
+            allowed=f"the {description.weights:,} that the design takes",
+            hint="build the project again",
+        )
+    return content
 
 
 def _instances(text: str) -> list[str]:
@@ -246,6 +279,7 @@ def _write_description(
         "latency_cycles": timing[0],
         "interval_cycles": timing[1],
         "no_board": no_board,
+        "weights": len(circuit.weights_image),
         "resources": {name: asdict(each) for name, each in _resources(design).items()},
         "inputs": [row(*pair) for pair in zip(graph.inputs, circuit.inputs, strict=True)],
         "outputs": [row(*pair) for pair in zip(graph.outputs, circuit.outputs, strict=True)],
@@ -293,6 +327,7 @@ _DESCRIPTION = table(
         "latency_cycles": _COUNT,
         "interval_cycles": _COUNT,
         "no_board": {"type": "string"},
+        "weights": _COUNT,
         "resources": by_name(table(dict.fromkeys(("estimated", "least", "available"), _COUNT))),
         **{kind: {"type": "array", "items": _PORT} for kind in ("inputs", "outputs", "traced")},
     }
@@ -308,7 +343,16 @@ def read_description(folder: Path) -> Description:
         ports = {kind: tuple(_port(row) for row in stored[kind]) for kind in ("inputs", "outputs", "traced")}
     except (ValueError, InputError) as error:
         raise InputError(f"{folder} is not an rtl project that qhw wrote: {error}") from error
-    names = ("name", "latency_cycles", "interval_cycles", "family", "part", "clock_mhz", "no_board")
+    names = (
+        "name",
+        "latency_cycles",
+        "interval_cycles",
+        "family",
+        "part",
+        "clock_mhz",
+        "no_board",
+        "weights",
+    )
     facts: dict[str, Any] = {name: stored[name] for name in names}
     facts["resources"] = {name: Resource(**each) for name, each in stored["resources"].items()}
     return Description(**facts | ports)
@@ -346,6 +390,11 @@ def _simulation_top(circuit: Circuit) -> str:
             ports.append(f"    {out} {side}{index}_tready")
             signals = ("tdata", "tvalid", "tready", "tlast")
             pins += [f"        .{name}_{signal}({side}{index}_{signal})" for signal in signals]
+    if circuit.loaded:
+        ports += ["    input  [7:0] w_tdata", "    input  w_tvalid, w_tlast", "    output w_tready"]
+        pins += [
+            f"        .{WEIGHTS}_{signal}(w_{signal})" for signal in ("tdata", "tvalid", "tready", "tlast")
+        ]
     body = []
     for index, wire in enumerate(traced(circuit).values()):
         ports.append(f"    output [{wire.bits - 1}:0] probe{index}")
@@ -364,6 +413,8 @@ def _simulation_top(circuit: Circuit) -> str:
 _BENCH = """\
 // Runs the design: words of the inputs from files, words of the outputs and of the traced streams into files.
 // Arguments: a folder, the seed of the stalls (0: none), images, then the numbers of the traced streams.
+// Where weights are loaded, the file `weights` has one set of them or several: each is loaded in front of as
+// many images.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -442,6 +493,37 @@ CLOSED
 }
 """
 
+
+def _loading(size: int, words: int) -> dict[str, str]:
+    """What the program does about weights: a set of ``size`` bytes in front of its share of the images."""
+    return {
+        "OPENED": (
+            '    std::FILE* sets = file(folder, "weights", "rb");\n'
+            "    std::fseek(sets, 0, SEEK_END);\n"
+            f"    const uint64_t bytes = std::ftell(sets), share = images / (bytes / {size}ull);\n"
+            "    std::rewind(sets);\n"
+            "    uint64_t sent = 0, allowed = 0;\n    bool byte_there = false;\n    Gate gate_weights;\n"
+            "    top.w_tvalid = 0;\n"
+        ),
+        "GIVEN": (
+            # The next set is offered as soon as its images are next: those before are still in the design.
+            f"        if (!byte_there && sent < bytes && given0 == allowed * {words}ull"
+            " && gate_weights.open(cycle)) {\n"
+            "            if (std::fread(&top.w_tdata, 1, 1, sets) != 1) return 2;\n"
+            "            byte_there = true;\n        }\n"
+            "        top.w_tvalid = byte_there;\n"
+            f"        top.w_tlast = sent % {size}ull == {size - 1}ull;\n"
+        ),
+        "TAKEN": (
+            "        if (byte_there && top.w_tready) {\n"
+            "            sent++;\n            byte_there = false;\n            moved = true;\n"
+            f"            if (sent % {size}ull == 0) allowed = sent == bytes ? images : allowed + share;\n"
+            "        }\n"
+        ),
+        "CLOSED": "    std::fclose(sets);\n",
+    }
+
+
 _LONGEST_QUIET = 4_000_000
 """Cycles without a word anywhere after which a design counts as stuck."""
 
@@ -449,6 +531,11 @@ _LONGEST_QUIET = 4_000_000
 def _bench(circuit: Circuit) -> str:
     """The C++ program that drives the simulated design."""
     parts = {"OPENED": "", "GIVEN": "", "TAKEN": "", "CLOSED": ""}
+    allowed = "images"
+    if circuit.loaded:
+        allowed = "allowed"
+        for name, text in _loading(len(circuit.weights_image), circuit.inputs[0].words).items():
+            parts[name] += text
     for i, wire in enumerate(circuit.inputs):
         stamp = "std::fwrite(&cycle, sizeof cycle, 1, begins); " if i == 0 else ""
         parts["OPENED"] += (
@@ -457,7 +544,7 @@ def _bench(circuit: Circuit) -> str:
             f"    top.s{i}_tvalid = 0;\n    top.s{i}_tlast = 0;\n"
         )
         parts["GIVEN"] += (
-            f"        if (!there{i} && given{i} < images * {wire.words}ull && gate_in{i}.open(cycle)) {{\n"
+            f"        if (!there{i} && given{i} < {allowed} * {wire.words}ull && gate_in{i}.open(cycle)) {{\n"
             f"            if (std::fread(&top.s{i}_tdata, sizeof top.s{i}_tdata, 1, in{i}) != 1) return 2;\n"
             f"            there{i} = true;\n        }}\n"
             f"        top.s{i}_tvalid = there{i};\n"

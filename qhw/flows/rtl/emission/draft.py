@@ -11,6 +11,7 @@ import numpy as np
 from qhw.cost.pricing.design import Design
 from qhw.errors import UnsupportedError
 from qhw.flows.rtl.circuit import Circuit, Component, Element, Setting, Wire, identifier, numbers_of
+from qhw.flows.rtl.loading import LOADED
 from qhw.flows.rtl.template import PeSimd
 from qhw.formats.modes import IntArray
 from qhw.graph import ir
@@ -142,6 +143,24 @@ class Draft:
         """A memory's words, of one row of codes each; the Verilog text of its file's name."""
         self.circuit.memories[name] = (width, codes)
         return f'"{MEMORIES}/{name}.mem"'
+
+    @property
+    def loads(self) -> bool:
+        """Whether weights are loaded; else they are there from the start."""
+        return self.design.architecture.options.get("weight_memory") == LOADED
+
+    def loaded_memory(self, module: str, name: str, codes: IntArray, width: int) -> dict[str, str]:
+        """A memory of a module that is loaded, of one row of codes for each word: what writes it, as pins."""
+        self.circuit.memories[name] = (width, codes)
+        names = self.circuit.loaded.setdefault(module, [])
+        names.append(name)
+        index = len(names) - 1
+        return {"write": f"load{index}_write", "target": f"load{index}_address", "x": f"load{index}"}
+
+    def load_ports(self, module: str) -> list[str]:
+        """The ports of a module's memories that are loaded."""
+        names = self.circuit.loaded.get(module, ())
+        return [line for i, name in enumerate(names) for line in self.circuit.weights_of(name).ports(i)]
 
     # --- streams on their way ------------------------------------------------------------------------
 

@@ -20,9 +20,12 @@ from qhw.flows.rtl.emission.arithmetic import (
     spread,
     table,
     times,
+    times_loaded,
 )
 from qhw.flows.rtl.emission.draft import Draft, refuse
-from qhw.flows.rtl.emission.lanes import Lanes, Net, of_integers
+from qhw.flows.rtl.emission.lanes import Lanes, Loads, Net, holding, of_integers
+from qhw.flows.rtl.loading import bounds
+from qhw.formats.base import Format
 from qhw.formats.modes import IntArray
 from qhw.formats.table import TableFormat
 from qhw.graph import ir
@@ -60,20 +63,46 @@ def affine(draft: Draft, node: ir.Affine) -> None:
     lanes = _one(draft, node)
     multiplier = spread(graph.constants[node.inputs[1]], out.shape)
     exponent = spread(np.array(kinds[1].exponent.values), out.shape) + shifts(kinds[0], out)
-    net = times(lanes, node, mantissas(lanes, kinds[0].format), multiplier * powers(exponent), "multipliers")
+    x, count = mantissas(lanes, kinds[0].format), graph.constants[node.inputs[1]].size
+    # What divides an average is no weight.
+    shared = int(exponent.min()) if draft.loads and (count > 1 or len(node.inputs) > 2) else None
+    if shared is None:
+        net = times(lanes, node, x, multiplier * powers(exponent), "multipliers")
+    else:
+        sources = spread(np.arange(count), out.shape)
+        loads = loaded(draft, kinds[1].format, exponent - shared, sources)
+        assert loads is not None
+        net = times_loaded(lanes, node, x, multiplier * powers(exponent - shared), loads, shared)
     if len(node.inputs) > 2:
         offset = spread(graph.constants[node.inputs[2]], out.shape)
         result = spread(np.array(out.exponent.values), out.shape)
         places = spread(np.array(kinds[2].exponent.values), out.shape) - result
-        net = with_offset(lanes, net, offset * powers(places), Element.of(out.format))
+        sources = spread(np.arange(graph.constants[node.inputs[2]].size), out.shape)
+        loads = loaded(draft, kinds[2].format, places, sources)
+        net = with_offset(lanes, net, offset * powers(places), Element.of(out.format), loads)
     _end(draft, node, lanes, net)
 
 
-def with_offset(lanes: Lanes, net: Net, offset: IntArray, element: Element) -> Net:
+def with_offset(
+    lanes: Lanes, net: Net, offset: IntArray, element: Element, loads: Loads | None = None
+) -> Net:
     """The number and a constant of each element."""
-    if not offset.any():
+    if loads is None and not offset.any():
         return net
-    return plus(lanes, net, lanes.constants(offset, of_integers(offset), "offsets"), element)
+    own = of_integers(offset) if loads is None else loads.element
+    return plus(lanes, net, lanes.constants(offset, own, "offsets", loads), element)
+
+
+def loaded(draft: Draft, format: Format, places: IntArray, sources: IntArray) -> Loads | None:
+    """How constants of a format are loaded, shifted by some places; None where they are there from the start.
+
+    Args:
+        sources: which of them each element of the tensor has, flat.
+    """
+    if not draft.loads:
+        return None
+    low, high = (bound << int(max(places)) for bound in bounds(format))
+    return Loads(holding(low, high), sources)
 
 
 def requant(draft: Draft, node: ir.Requant) -> None:

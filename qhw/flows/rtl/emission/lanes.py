@@ -32,6 +32,19 @@ class Net:
         return f"{{{{{width - own}{{{sign}}}}}, {name}}}"
 
 
+@dataclass(frozen=True, eq=False)
+class Loads:
+    """How constants of a tensor are loaded.
+
+    Args:
+        element: what holds any of them.
+        sources: whose constant each element has, flat and row-major.
+    """
+
+    element: Element
+    sources: IntArray
+
+
 def holding(low: int, high: int) -> Element:
     """The fewest bits that hold a range of integers."""
     signed = low < 0
@@ -86,17 +99,41 @@ class Lanes:
             self.lines.append(f"    assign {net.name}{lane} = {port}[{lane * width}+:{width}];")
         return net
 
-    def constants(self, numbers: IntArray, element: Element, what: str) -> Net:
-        """A constant for each element of the tensor, flat and row-major: there one edge behind its word."""
+    def constants(self, numbers: IntArray, element: Element, what: str, loads: Loads | None = None) -> Net:
+        """A constant for each element of the tensor, flat and row-major: there one edge behind its word.
+
+        It is loaded, or there from the start.
+        """
+        if loads is not None:
+            return self._word(self._loaded_constants(numbers, what, loads), loads.element)
         return self.constants_of(numbers[:, None], element, what)
 
     def constants_of(self, rows: IntArray, element: Element, what: str) -> Net:
         """Several constants for each element, shape (elements, count): a number of all their bits."""
-        word, width = self.wide_constants(rows, element, what), element.width * rows.shape[1]
-        net = self._net(element if rows.shape[1] == 1 else Element(width, False), 1)
+        count = rows.shape[1]
+        own = element if count == 1 else Element(element.width * count, False)
+        return self._word(self.wide_constants(rows, element, what), own)
+
+    def _word(self, word: str, element: Element) -> Net:
+        """The parts of a word of constants, one edge behind the word that they are of."""
+        net, width = self._net(element, 1), element.width
         for lane in range(self.lanes):
             self.lines.append(f"    assign {net.name}{lane} = {word}[{lane * width}+:{width}];")
         return net
+
+    def _loaded_constants(self, numbers: IntArray, what: str, loads: Loads) -> str:
+        """Loaded constants of each element: the word of all lanes, in Verilog."""
+        # In rounds by whose they are, not by what they are.
+        count = len(round_of(loads.sources[self.order].reshape(-1, self.lanes)))
+        words = numbers[self.order].reshape(-1, self.lanes)[:count].astype(object)
+        bits = self.lanes * loads.element.width
+        self.lines.append(f"    wire [{bits - 1}:0] {what}_word;")
+        settings: dict[str, Setting] = {"D": count, "W": bits, "STYLE": memory_style(count)}
+        pins = {pin: pin for pin in ("clk", "reset", "enable")}
+        pins |= {"x_valid": self._valid(), "y": f"{what}_word"}
+        pins |= self.draft.loaded_memory(self.name, f"{self.name}_{what}", words, loads.element.width)
+        self.lines.append(instance("loaded_constants", what, settings, pins))
+        return f"{what}_word"
 
     def wide_constants(self, rows: IntArray, element: Element, what: str) -> str:
         """Several constants for each element, shape (elements, count): the word of all lanes, in Verilog."""
@@ -207,6 +244,7 @@ class Lanes:
         for port, wire in zip("x" if len(self.inputs) == 1 else "ab", self.inputs, strict=True):
             ports += [f"    input  {port}_valid", f"    output {port}_ready"]
             ports.append(f"    input  [{wire.bits - 1}:0] {port}")
+        ports += self.draft.load_ports(self.name)
         body = ["    wire enable;", *self.lines]
         if len(self.inputs) == 1:
             pins = {"x_valid": "x_valid", "x_ready": "x_ready"}

@@ -11,7 +11,7 @@ import numpy as np
 from qhw.flows.rtl.circuit import Element, Setting, Wire, instance
 from qhw.flows.rtl.emission.arithmetic import powers, spread
 from qhw.flows.rtl.emission.draft import Draft, channels_last, memory_style, refuse
-from qhw.flows.rtl.emission.elementwise import with_offset
+from qhw.flows.rtl.emission.elementwise import loaded, with_offset
 from qhw.flows.rtl.emission.lanes import Lanes
 from qhw.flows.rtl.emission.moves import padded
 from qhw.flows.rtl.emission.products import as_integers, dot_products
@@ -106,15 +106,17 @@ def _folded(draft: Draft, node: Node, wire: Wire, product: Product) -> None:
     bits = out.format.width - coarser(x, weight, out)
     dots = dot_products(draft, node, wire, x.format, weight.format, product.weights, bits)
     words = dots.weights.transpose(0, 2, 1, 3).reshape(folds * sum_words, pe * simd)
-    file = draft.memory(f"{name}_weights", words.astype(object), dots.weight_bits)
     edges = 1 + dots.latency
     body = fronted(draft, window, wire, sum_words, edges)
     bits = pe * simd * dots.weight_bits
     body += [f"    wire [{bits - 1}:0] weights;"]
-    rom: dict[str, Setting] = {"D": len(words), "W": bits, "STYLE": memory_style(len(words)), "FILE": file}
-    body.append(
-        instance("rom", "memory", rom, {"clk": "clk", "read": "enable", "address": "address", "y": "weights"})
-    )
+    memory: dict[str, Setting] = {"D": len(words), "W": bits, "STYLE": memory_style(len(words))}
+    pins = {"clk": "clk", "read": "enable", "address": "address", "y": "weights"}
+    held = f"{name}_weights", words.astype(object), dots.weight_bits
+    if draft.loads:
+        body.append(instance("loaded_memory", "memory", memory, pins | draft.loaded_memory(name, *held)))
+    else:
+        body.append(instance("rom", "memory", memory | {"FILE": draft.memory(*held)}, pins))
     width, total = wire.element.width, dots.total
     for i in range(pe):
         given = f"window[{i * width}+:{width}]" if product.depthwise else "window"
@@ -154,7 +156,9 @@ def _biased(draft: Draft, node: Node, wire: Wire, sum_words: int) -> None:
     if len(node.inputs) > 2:
         bias = _along(graph.constants[node.inputs[2]], out.shape, axis)
         moved = _along(np.array(kinds[2].exponent.values), out.shape, axis) - result
-        net = with_offset(lanes, net, bias * powers(moved), element)
+        sources = _along(np.arange(graph.constants[node.inputs[2]].size), out.shape, axis)
+        loads = loaded(draft, kinds[2].format, moved, sources)
+        net = with_offset(lanes, net, bias * powers(moved), element, loads)
     draft.give(node, lanes.finish(lanes.moved(net, element), node.output, node.name))
 
 

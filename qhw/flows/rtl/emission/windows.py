@@ -79,6 +79,7 @@ def closed(
         "    output x_ready, y_valid",
         f"    input  [{wire.bits - 1}:0] x",
         f"    output [{pe * element.width - 1}:0] y",
+        *draft.load_ports(name),
     ]
     text = [f"module {name} (", ",\n".join(ports), ");", *body, "endmodule\n"]
     draft.circuit.modules[name] = "\n".join(text)
