@@ -12,10 +12,11 @@ from rtl_designs import chain, design_of, residual
 
 from qhw.cost import estimate
 from qhw.flows.base import load_flow
+from qhw.flows.rtl.circuit import Element, Wire
 from qhw.flows.rtl.emission import settled
-from qhw.flows.rtl.inventory import columns_of, parts_of
+from qhw.flows.rtl.inventory import Part, columns_of, parts_of
 from qhw.flows.rtl.nets import Module, varying
-from qhw.flows.rtl.priced import taken
+from qhw.flows.rtl.priced import _Emitted, _zeros_of, taken
 from qhw.flows.rtl.project import _instances
 from qhw.flows.rtl.synthesis import synthesised
 from qhw.flows.rtl.template import PeSimd
@@ -106,3 +107,26 @@ endmodule"""
     assert module.bits("y") == [False, True, False, ("x", 4), ("x", 5), ("x", 6)]
     assert module.bits("b") == [("x", 4), ("x", 5), ("x", 6), ("x", 7), ("x", 7), ("x", 7)]
     assert list(varying(module.bits("{b, 2'h1, x[1*4+:2]}"))) == [("x", 4), ("x", 5), ("x", 6), ("x", 7)]
+
+
+def test_a_bit_that_is_zero_in_every_lane_needs_no_register() -> None:
+    """The second bit of both lanes, of which one comes from the input's own zeros."""
+    text = """module m (
+    input  [5:0] x,
+    output [5:0] y
+);
+    assign y = {x[5], 1'b0, x[3], x[2], x[1], 1'b1};
+endmodule"""
+    circuit, _ = settled(design_of(chain()))
+    wire = Wire("y", "y", 2, Element(3, False), np.arange(2))
+    given = _Emitted(circuit, text, [], {"x": frozenset({1})})
+    assert _zeros_of(given, wire) == {1}
+    assert _zeros_of(_Emitted(circuit, text, [], {}), wire) == set()
+
+
+@pytest.mark.parametrize(("first", "multiplier", "rows"), [("1'b1", 0, 2), ("1'b1", 1, 1), ("first_1", 0, 1)])
+def test_a_product_alone_has_two_registers_in_a_row(first: str, multiplier: int, rows: int) -> None:
+    circuit, _ = settled(design_of(chain()))
+    dot = Part("integer_dot", {"L": 1, "MULTIPLIER": multiplier}, {"first": first, "sum": "n"}, "m", "m")
+    emitted = _Emitted(circuit, "", [dot], {})
+    assert (emitted.is_made("n"), emitted.is_made("x")) == (rows, 0)
