@@ -20,7 +20,7 @@ from qhw.zynq.block_design import (
     has_processing_system,
 )
 from qhw.zynq.facts import driver_facts
-from qhw.zynq.layout import DmaTensor
+from qhw.zynq.layout import BEAT_BITS, DmaTensor
 from qhw.zynq.shell import LIBRARY, SHELL, shell_text
 
 FOLDER = "zynq"
@@ -53,8 +53,20 @@ class Network:
 
 def takes(board: Board, inputs: Sequence[DmaTensor], outputs: Sequence[DmaTensor]) -> bool:
     """Whether there is a way from a board's memory into a design and back."""
-    fits = all(end.is_carried for end in (*inputs, *outputs))
-    return has_processing_system(board) and fits and max(len(inputs), len(outputs)) <= MOST_STREAMS
+    return has_processing_system(board) and not why_not(inputs, outputs)
+
+
+def why_not(inputs: Sequence[DmaTensor], outputs: Sequence[DmaTensor]) -> str:
+    """Why a design cannot lie behind DMA engines; empty where it can."""
+    if wide := [end for end in (*inputs, *outputs) if not end.is_carried]:
+        named = ", ".join(f"'{end.tensor}' has {end.bits}" for end in wide)
+        return f"elements have up to {BEAT_BITS} bits in memory, and {named}"
+    if max(len(inputs), len(outputs)) > MOST_STREAMS:
+        return (
+            f"it has {len(inputs)} inputs and {len(outputs)} outputs, and there are up to {MOST_STREAMS} DMA "
+            "engines"
+        )
+    return ""
 
 
 def write_zynq(network: Network, graph: ExactGraph, board: Board, folder: Path) -> None:

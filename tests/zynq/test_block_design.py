@@ -18,7 +18,7 @@ from qhw.formats.integer import Integer
 from qhw.graph.builder import GraphBuilder
 from qhw.zynq.block_design import LENGTH_BITS, has_processing_system
 from qhw.zynq.driver import LARGEST_TRANSFER
-from qhw.zynq.folder import Network, takes, write_zynq
+from qhw.zynq.folder import Network, takes, why_not, write_zynq
 from qhw.zynq.layout import DmaTensor
 
 BOARDS = [name for name in list_boards() if has_processing_system(load_board(name))]
@@ -259,6 +259,8 @@ def test_what_no_engine_carries() -> None:
     assert not takes(board, [tensor("x")] * 5, [tensor("y")])
     assert not takes(load_board("u250"), [tensor("x")], [tensor("y")])
     assert not takes(load_board("ulx3s"), [tensor("x")], [tensor("y")])
+    assert "'x' has 65" in why_not([wide], [tensor("y")])
+    assert "5 inputs and 1 outputs" in why_not([tensor("x")] * 5, [tensor("y")])
     assert set(BOARDS) == {
         *("ultra96", "ultra96-v2", "kv260", "pynq-z1", "pynq-z2", "zcu104", "zcu102", "aup-zu3")
     }

@@ -119,6 +119,7 @@ class Description:
         family, part, clock_mhz: the device's, and the clock that it is built for.
         latency_cycles, interval_cycles: the schedule's.
         no_board: why there is no module ``board``; empty where there is one.
+        zynq: what takes it to a Zynq board, or why nothing does; empty where the board has no Zynq.
         weights: bytes that load all weights; 0 where they are there from the start.
         resources: what each resource is estimated at, at its folding and at the smallest, and what there is.
     """
@@ -133,6 +134,7 @@ class Description:
     part: str
     clock_mhz: float
     no_board: str
+    zynq: str
     weights: int
     resources: Mapping[str, Resource]
 
@@ -179,8 +181,8 @@ def write_project(
     no_board = why_no_board(circuit, design.board, loader)
     if not no_board:
         _write_board(circuit, design.board, folder, loader)
-    write_behind_dma(circuit, design.graph, design.board, identity(folder), folder)
-    _write_description(circuit, design, timing, no_board, folder)
+    zynq = write_behind_dma(circuit, design.graph, design.board, identity(folder), folder)
+    _write_description(circuit, design, timing, (no_board, zynq), folder)
 
 
 def _write_board(circuit: Circuit, board: Board, folder: Path, loader: str) -> None:
@@ -251,7 +253,7 @@ def traced(circuit: Circuit) -> dict[str, Wire]:
 
 
 def _write_description(
-    circuit: Circuit, design: Design, timing: tuple[int, int], no_board: str, folder: Path
+    circuit: Circuit, design: Design, timing: tuple[int, int], ends: tuple[str, str], folder: Path
 ) -> None:
     graph, board = design.graph, design.board
 
@@ -278,7 +280,8 @@ def _write_description(
         "clock_mhz": float(board.clock_mhz),
         "latency_cycles": timing[0],
         "interval_cycles": timing[1],
-        "no_board": no_board,
+        "no_board": ends[0],
+        "zynq": ends[1],
         "weights": len(circuit.weights_image),
         "resources": {name: asdict(each) for name, each in _resources(design).items()},
         "inputs": [row(*pair) for pair in zip(graph.inputs, circuit.inputs, strict=True)],
@@ -327,6 +330,7 @@ _DESCRIPTION = table(
         "latency_cycles": _COUNT,
         "interval_cycles": _COUNT,
         "no_board": {"type": "string"},
+        "zynq": {"type": "string"},
         "weights": _COUNT,
         "resources": by_name(table(dict.fromkeys(("estimated", "least", "available"), _COUNT))),
         **{kind: {"type": "array", "items": _PORT} for kind in ("inputs", "outputs", "traced")},
@@ -351,6 +355,7 @@ def read_description(folder: Path) -> Description:
         "part",
         "clock_mhz",
         "no_board",
+        "zynq",
         "weights",
     )
     facts: dict[str, Any] = {name: stored[name] for name in names}

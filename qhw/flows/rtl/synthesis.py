@@ -111,7 +111,8 @@ def bitstream(project: Project) -> tuple[Mapping[str, Any], str]:
 def _why_not(description: Description, router: Router | None) -> str:
     """Why there is no bitstream to make; empty where there is one."""
     if router is None:
-        return f"no open tool places and routes {description.part}"
+        why = f"no open tool places and routes {description.part}"
+        return f"{why}; {description.zynq}" if description.zynq else why
     if description.no_board:
         return description.no_board
     return "" if router.takes(description.part) else f"nothing is known of the package of {description.part}"

@@ -7,27 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhw.boards import Board
-from qhw.flows.rtl.circuit import TOP, Circuit, Wire, axis_bits, bus, files_of, instance
+from qhw.flows.rtl.circuit import TOP, WEIGHTS, Circuit, Wire, axis_bits, bus, files_of, instance
 from qhw.formats.table import TableFormat
 from qhw.graph.ir import ExactGraph
-from qhw.zynq.folder import FOLDER, Network, takes, write_zynq
+from qhw.zynq.block_design import has_processing_system
+from qhw.zynq.folder import FOLDER, Network, why_not, write_zynq
 from qhw.zynq.layout import DmaTensor
 
 _ADAPTERS = ("beats_to_words", "words_to_beats")
 _VERILOG = f"{FOLDER}/verilog"
 
 
-def write_behind_dma(
-    circuit: Circuit, graph: ExactGraph, board: Board, identity: bytes, folder: Path
-) -> None:
+def write_behind_dma(circuit: Circuit, graph: ExactGraph, board: Board, identity: bytes, folder: Path) -> str:
     """Write ``zynq/`` into a project's folder, where the board has a Zynq and elements fit a beat.
 
     Args:
         identity: 8 bytes, see :func:`qhw.flows.rtl.project.identity`.
+
+    Returns how it becomes a bitstream, or why there is none, in words; nothing where the board has no Zynq.
     """
+    if not has_processing_system(board):
+        return ""
     inputs, outputs = _ends(circuit.inputs, graph), _ends(circuit.outputs, graph)
-    if not takes(board, inputs, outputs):
-        return
+    if circuit.loaded:
+        return f"there is no {FOLDER}/: weights are loaded over {WEIGHTS}, which no DMA engine serves"
+    if why := why_not(inputs, outputs):
+        return f"there is no {FOLDER}/: {why}"
     sources = ("rtl/*.v", "rtl/units/*.v")
     write_zynq(
         Network(inputs, outputs, identity, _inside(circuit, inputs, outputs), sources=sources),
@@ -38,6 +43,7 @@ def write_behind_dma(
     for file in files_of(_ADAPTERS):
         if not (folder / "rtl" / "units" / file.name).exists():
             shutil.copyfile(file, folder / _VERILOG / file.name)
+    return f"Vivado does, by {FOLDER}/build.sh in the project"
 
 
 def _ends(wires: Sequence[Wire], graph: ExactGraph) -> list[DmaTensor]:

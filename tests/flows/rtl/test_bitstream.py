@@ -54,8 +54,18 @@ def test_a_small_network_ends_in_a_bitstream(
 def test_a_board_without_pins_says_so(tmp_path: Path) -> None:
     project = FLOW.write(design_of(chain(), board="ultra96"), tmp_path / "project")
     made, summary = synthesis.bitstream(project)
-    assert made == {"not_made": "no open tool places and routes xczu3eg-sbva484-1-e"}
+    why = "no open tool places and routes xczu3eg-sbva484-1-e"
+    assert made == {"not_made": f"{why}; Vivado does, by zynq/build.sh in the project"}
     assert summary == f"not made: {made['not_made']}"
+
+
+def test_a_zynq_board_without_its_folder_says_why(tmp_path: Path) -> None:
+    graph = chain()
+    loaded = load_flow("rtl", weight_memory="loaded")
+    project = loaded.write(loaded.prepare(graph, load_board("ultra96")), tmp_path / "project")
+    assert not (project.folder / "zynq").exists()
+    made, _ = synthesis.bitstream(project)
+    assert made["not_made"].endswith("weights are loaded over weights_axis, which no DMA engine serves")
 
 
 @pytest.mark.slow
