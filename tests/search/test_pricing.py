@@ -58,8 +58,11 @@ def test_at_a_rate_a_price_is_that_of_the_graph(
         priced = estimate(replace(design, architecture=replace(design.architecture, written=None)))
         usage = dict(zip(ESTIMATED, found.usage[row], strict=True))
         assert found.share[row] >= max(priced.utilisation.values()) - 1e-9  # the program's is proven least
-        same += usage == {name: float(value) for name, value in priced.totals.items()}
-    assert same >= 10  # layers that trade one resource for another may differ
+        more = [usage[name] - priced.totals[name] for name in ESTIMATED]
+        # A layer may trade one resource for another, and nothing else.
+        assert not any(more) or min(more) < 0 < max(more)
+        same += not any(more)
+    assert same >= 9
 
 
 def test_the_types_are_those_of_the_lowered_graph(small: Any) -> None:
