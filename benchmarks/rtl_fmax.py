@@ -53,7 +53,8 @@ def text(rows: list[dict[str, Any]]) -> str:
     lines = [
         "Routed by nextpnr 0.11 behind Yosys 0.70, seed 1, for the oscillator's clock; estimates in",
         "brackets. Images per second: at the oscillator's clock, and at the clock that is reached; the",
-        "serial line carries fewer.",
+        "serial line carries fewer. Rows of `digits-mlp` are of an earlier version; `mlp` is the model",
+        "that comes with qhw.",
         "",
         "| board | network | at | LUT | FF | DSP | RAM | MHz reached | oscillator | images/s | KiB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

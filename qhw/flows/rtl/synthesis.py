@@ -29,7 +29,7 @@ from qhw.outside.text import read_json
 from qhw.resources import resource_dir
 
 SYNTHESIS, BITSTREAM = "synthesis", "bitstream"
-SECONDS, MEGABYTES = 3600.0, 12_288
+SECONDS, MEGABYTES = 7200.0, 12_288
 """How long each tool may take, and how much memory Yosys may."""
 
 _FULL = 0.95
