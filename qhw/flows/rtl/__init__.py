@@ -36,6 +36,9 @@ Legal: TypeAlias = Mapping[str, Sequence[Fold]]
 _TRIES, _LESS = 6, 0.97
 """How often a folding is chosen again within less or at a shorter interval; by which factor less at least."""
 
+_WIDER = 3
+"""Budgets of closed forms up to the whole board that are tried where they refuse every folding."""
+
 
 class RtlFlow(ProjectFlow):
     """Verilog out of the measured circuits, on every family that they were measured on.
@@ -190,6 +193,8 @@ class RtlFlow(ProjectFlow):
             except DoesNotFitError as error:
                 if taken:
                     error.message = f"{taken}, and no smaller folding was found"
+                elif smaller := self._although_refused(design, budget, fps, legal):
+                    return smaller
                 raise
             name, counted = max(estimate(found).utilisation.items(), key=lambda item: item[1])
             if counted <= budget:
@@ -201,6 +206,22 @@ class RtlFlow(ProjectFlow):
             )
             share *= min(budget / counted, _LESS)
         raise DoesNotFitError(taken, hint=TOO_LARGE)
+
+    def _although_refused(
+        self, design: Design, budget: float, fps: float | None, legal: Legal | None
+    ) -> Design | None:
+        """A folding whose circuit is within the budget although no closed form is; None where none is found.
+
+        Closed forms go by formats: they may ask for a multiplier where the constants need none.
+        """
+        for share in np.linspace(1.0, budget, _WIDER, endpoint=False):
+            try:
+                found = choose_folding(design, legal, budget=float(share), fps=fps)
+            except DoesNotFitError:
+                return None
+            if max(estimate(found).utilisation.values()) <= budget:
+                return found
+        return None
 
     @property
     def stages(self) -> tuple[FlowStage, ...]:

@@ -10,7 +10,9 @@ import pytest
 from op_zoo import Zoo
 from rtl_designs import chain, design_of, residual
 
+from qhw.boards import load_board
 from qhw.cost import estimate
+from qhw.cost.pricing.folding import DoesNotFitError, choose_folding
 from qhw.flows.base import load_flow
 from qhw.flows.rtl.circuit import Element, Wire
 from qhw.flows.rtl.emission import settled
@@ -21,6 +23,7 @@ from qhw.flows.rtl.project import _instances
 from qhw.flows.rtl.synthesis import synthesised
 from qhw.flows.rtl.template import PeSimd
 from qhw.formats.integer import Integer
+from qhw.graph.builder import GraphBuilder
 
 
 @pytest.mark.parametrize(("board", "share"), [("zcu104", 0.03), ("ulx3s", 0.08)])
@@ -57,6 +60,21 @@ def test_a_bias_is_added_to_as_few_sums_at_a_time_as_the_rate_needs() -> None:
     assert (len(dots), len(adders)) == (4, 1)
     finer = 15 - 8 - 3
     assert {part["A"] for part in dots} == {graph.tensors["stem"].format.width - finer}
+
+
+def test_a_board_takes_a_design_whose_closed_form_asks_for_more_multipliers() -> None:
+    """A factor of the format's 16 bits is a power of two here: the circuit has no multiplier for it."""
+    b = GraphBuilder("norms")
+    x = b.input("x", (8,), Integer(8, False), 0)
+    h = b.matmul("fc", x, b.constant("w", np.arange(64).reshape(8, 8) % 7 - 3, Integer(4), 0))
+    scale, offset = np.full(8, 4), np.arange(8)
+    h = b.affine("norm", h, b.constant("s", scale, Integer(16), 0), b.constant("o", offset, Integer(8), 0))
+    graph, board = b.finish([b.requant("y", h, Integer(8), 2)]), load_board("ulx3s")
+    small = replace(board, capacity={**board.capacity, "dsp": 2})
+    found = load_flow("rtl").best(load_flow("rtl").prepare(graph, small), budget=0.8, fps=1000)
+    assert estimate(found).totals["dsp"] == 1
+    with pytest.raises(DoesNotFitError, match="2 DSP, 1 more than the 1"):
+        choose_folding(found, budget=0.8, fps=1000)
 
 
 def test_the_label_says_whether_totals_were_validated() -> None:
