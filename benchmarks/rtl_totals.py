@@ -31,7 +31,7 @@ from torch import Tensor, nn
 import qhw
 from qhw.boards import load_board
 from qhw.cost import Design, estimate
-from qhw.cost.oracle.netlist import _CARRY, _MEMORY_LUTS
+from qhw.cost.oracle.netlist import CARRY, MEMORY_LUTS
 from qhw.cost.oracle.synth import yosys_version
 from qhw.cost.pricing.usage import Usage
 from qhw.data import load_dataset
@@ -294,7 +294,7 @@ def _owner(
 
 def luts_of(kind: str) -> int:
     """LUT sites of a cell."""
-    return 1 if re.fullmatch(r"LUT\d|INV", kind) else {**_CARRY, **_MEMORY_LUTS}.get(kind, 0)
+    return 1 if re.fullmatch(r"LUT\d|INV", kind) else {**CARRY, **MEMORY_LUTS}.get(kind, 0)
 
 
 def row_of(case: Case) -> dict[str, Any]:

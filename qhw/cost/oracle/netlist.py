@@ -30,10 +30,10 @@ _WIDELY_SHARED = 400
 
 _FUNCTIONS = frozenset({"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "INV", "SB_LUT4"})
 
-_CARRY = {"CARRY4": 0, "CARRY8": 0, "CCU2C": 2, "ALU": 1, "SB_CARRY": 0}
+CARRY = {"CARRY4": 0, "CARRY8": 0, "CCU2C": 2, "ALU": 1, "SB_CARRY": 0}
 """Carry cells, and the LUT sites that are part of the cell itself."""
 
-_MEMORY_LUTS = {
+MEMORY_LUTS = {
     "SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1,
     "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4, "RAM512X1S": 8,
     "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8,
@@ -65,8 +65,8 @@ _UNSHARED = frozenset({"TRELLIS_FF", "CCU2C", "ALU", "SB_LUT4"}) | _GOWIN_FF | _
 
 _GROUPS = (
     _FUNCTIONS,
-    _CARRY,
-    _MEMORY_LUTS,
+    CARRY,
+    MEMORY_LUTS,
     _SLICE_MEMORIES,
     _FLIP_FLOPS,
     _DSP,
@@ -113,10 +113,10 @@ def count(netlist: Mapping[str, Any], statistics: Mapping[str, Any]) -> Counts:
     types = Counter(str(cell["type"]) for cell in cells)
     _check(types, statistics)
     functions = {_outputs(cell)[0]: frozenset(_inputs(cell)) for cell in cells if cell["type"] in _FUNCTIONS}
-    chains = [cell["connections"] for cell in cells if "S" in cell["connections"] and cell["type"] in _CARRY]
+    chains = [cell["connections"] for cell in cells if "S" in cell["connections"] and cell["type"] in CARRY]
     shared = _sharing_carry_positions(chains, functions)
-    memory = _total(types, _MEMORY_LUTS) + _slice_memory_luts(netlist, cells)
-    raw = len(functions) + memory + _total(types, _CARRY)
+    memory = _total(types, MEMORY_LUTS) + _slice_memory_luts(netlist, cells)
+    raw = len(functions) + memory + _total(types, CARRY)
     lut = raw - len(shared) // 2
     # A position of a carry chain keeps its own site: two positions cannot be in one.
     placed = shared | {net for pins in chains for net in pins["S"]}
@@ -249,7 +249,7 @@ def _partners(functions: Mapping[int, frozenset[int]]) -> dict[int, set[int]]:
 
 def _depth(cells: Sequence[Cell]) -> int:
     """The longest path in LUTs and carry chains; a chain counts once however long it is."""
-    inside = [cell for cell in cells if cell["type"] in _FUNCTIONS or cell["type"] in _CARRY]
+    inside = [cell for cell in cells if cell["type"] in _FUNCTIONS or cell["type"] in CARRY]
     driver = {net: index for index, cell in enumerate(inside) for net in _outputs(cell)}
     carry_out = {
         net: index

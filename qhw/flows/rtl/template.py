@@ -115,18 +115,19 @@ def _is_depthwise(site: Site) -> bool:
     return isinstance(node, ir.Conv) and node.groups == site.type(0).shape[0] == site.type(1).shape[0]
 
 
-def _matrix(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
-    """Dot products, the memory of their weights, and what drives them; of a vector, also what repeats it."""
+def _matrix(site: Site, folds: Sequence[PeSimd], bits: int | None = None) -> LayerUsage:
+    """Dot products, the memory of their weights, and what drives them; of a vector, also what repeats it.
+
+    Args:
+        bits: of a sum, where they are not those of the result.
+    """
     matrix, hardware = matrix_of(site.graph, site.node), site.hardware
     assert matrix is not None
     pe, simd = _factors(site, folds)
     constant = next((i for i in (1, 0) if site.constant(i)), None)
     x, w = (site.type(i).format for i in ((1, 0) if constant == 0 else (0, 1)))
-    bits = site.accumulator_bits(matrix.inputs)
-    if site.proven:
-        least = product_width(x.operand(), w.operand())
-        bits = max(bits - coarser(site.type(0), site.type(1), site.output), least)
-    usage = hardware.dots(x, w, simd, pe, bits)
+    sum_bits = site.accumulator_bits(matrix.inputs) if bits is None else bits
+    usage = hardware.dots(x, w, simd, pe, sum_bits)
     usage += hardware.shared(x, w, simd, not _is_depthwise(site)).times(1 - pe)
     outputs, inputs = -(-matrix.outputs // pe), -(-matrix.inputs // simd)
     edges = 1 + hardware.dot_edges(x, w, simd) + _ROUNDING_EDGES
@@ -150,10 +151,10 @@ def _slides(site: Site) -> bool:
     return isinstance(site.node, ir.Conv) and math.prod(site.type(1).shape[2:]) > 1
 
 
-def _conv(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
+def _conv(site: Site, folds: Sequence[PeSimd], bits: int | None = None) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Conv)
-    unit = _matrix(site, folds)
+    unit = _matrix(site, folds, bits)
     if not _slides(site):
         return unit
     pe, simd = _factors(site, folds)
@@ -361,12 +362,22 @@ def _waits(
     return np.asarray(sum(count * np.maximum(freed - ahead, 0) for freed, count in often))
 
 
+def _written_sum_bits(site: Site, terms: int) -> int:
+    """Bits of a sum as it is written: without those that the shift to a finer bias moves out."""
+    bits = site.accumulator_bits(terms)
+    if not site.proven:
+        return bits
+    least = product_width(site.type(0).format.operand(), site.type(1).format.operand())
+    return max(bits - coarser(site.type(0), site.type(1), site.output), least)
+
+
 def _written_conv(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     node, x = site.node, site.type(0)
     assert isinstance(node, ir.Conv)
     pe, simd = _factors(site, folds)
-    layer, matrix = _conv(site, folds), matrix_of(site.graph, node)
+    matrix = matrix_of(site.graph, node)
     assert matrix is not None
+    layer = _conv(site, folds, _written_sum_bits(site, matrix.inputs))
     extent = [(size - 1) * d for size, d in zip(site.type(1).shape[2:], node.dilations, strict=True)]
     words = -(-x.shape[0] // (pe if _is_depthwise(site) else np.minimum(simd, x.shape[0])))
     image = rules.padded_shape(x.shape[1:], node.pads)
@@ -376,8 +387,9 @@ def _written_conv(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
 
 def _written_matmul(site: Site, folds: Sequence[PeSimd]) -> LayerUsage:
     _, simd = _factors(site, folds)
-    layer, matrix = _matrix(site, folds), matrix_of(site.graph, site.node)
+    matrix = matrix_of(site.graph, site.node)
     assert matrix is not None
+    layer = _matrix(site, folds, _written_sum_bits(site, matrix.inputs))
     vectors = (matrix.vectors,)
     waits = _waits(-(-matrix.inputs // simd), vectors, (0,), (1,), vectors)
     return _waiting(layer, np.asarray(layer.cycles) + waits)

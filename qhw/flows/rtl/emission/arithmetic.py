@@ -206,7 +206,7 @@ def _rounded(lanes: Lanes, node: ir.Requant, net: Net, dropped: int, out: Elemen
 def _follows_unrolled(draft: Draft, node: Node) -> bool:
     """Whether a node reads an unrolled layer with several additions in a cycle: it then takes one, too."""
     graph, architecture = draft.design.graph, draft.design.architecture
-    made_by = next((one for one in graph.nodes if one.output == node.inputs[0]), None)
+    made_by = graph.producer(node.inputs[0])
     if made_by is None or not is_unrolled(architecture, graph, made_by, draft.fold(made_by)):
         return False
     return additions_of(architecture) > 1
