@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from qhw.boards import Board
 from qhw.cost.pricing.architecture import Architecture, Fold, Written
 from qhw.cost.pricing.design import Design
 from qhw.cost.pricing.estimate import estimate, label_of
@@ -19,7 +20,7 @@ from qhw.errors import CheckFailedError, InputError, ToolMissingError, Unsupport
 from qhw.flows.base import BoardRun, Execution, FlowOption, FlowStage, Project, ProjectFlow, SerialLine, Trace
 from qhw.flows.folders import written_beside
 from qhw.flows.rtl.loading import INITIALISED, LOADED, widened
-from qhw.flows.rtl.pin_file import SPI, UART
+from qhw.flows.rtl.pin_file import SPI, UART, boards_with_pins, pins_of
 from qhw.flows.rtl.template import WRITTEN
 from qhw.flows.rtl.unrolling import NONE, with_unrolled
 from qhw.formats.modes import IntArray
@@ -100,6 +101,15 @@ class RtlFlow(ProjectFlow):
 
     def takes(self, family: Family) -> bool:
         return family.kind == "fpga"
+
+    def check_board(self, board: Board) -> None:
+        super().check_board(board)
+        loader = str(self.chosen["loader"])
+        if loader != UART and pins_of(board, loader) is None:
+            raise UnsupportedError(
+                f"qhw has no {loader.upper()} pins of {board.name}",
+                allowed=f"--loader {loader} with {', '.join(boards_with_pins(loader))}",
+            )
 
     def architecture(self, graph: ExactGraph) -> Architecture:
         options = {name: self.chosen[name] for name in ("registers", "weight_memory")}

@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier
 from qhw.boards import load_board
 from qhw.cost import estimate
 from qhw.cost.pricing.design import Design
-from qhw.errors import InputError, ToolMissingError
+from qhw.errors import InputError, ToolMissingError, UnsupportedError
 from qhw.flows.base import Project, SerialLine, default_vectors, load_flow
 from qhw.flows.rtl import host_ports
 from qhw.flows.rtl.project import identity
@@ -148,6 +148,13 @@ def test_the_serial_line_loads_them_too(tmp_path: Path) -> None:
     x = images(3)
     with plugged_in(program, project.folder) as port:
         assert np.array_equal(sent(project, x, port, 60.0), interpret(trained(1), {"x": x})["logits"])
+
+
+def test_a_board_without_spi_pins_is_refused_at_once() -> None:
+    flow = load_flow("rtl", loader="spi")
+    flow.check_board(load_board("icebreaker"))
+    with pytest.raises(UnsupportedError, match="no SPI pins of tang-nano-9k"):
+        flow.check_board(load_board("tang-nano-9k"))
 
 
 def test_what_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
